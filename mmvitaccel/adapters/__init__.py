@@ -1,0 +1,1 @@
+"""How each family of vision transformers is described to the core: torch and core only."""

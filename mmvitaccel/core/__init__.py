@@ -1,0 +1,1 @@
+"""The methods, in pure torch: nothing here imports an OpenMMLab package."""

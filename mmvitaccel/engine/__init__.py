@@ -1,0 +1,1 @@
+"""What the tools share: configs, checkpoints and processes, checked before they are used."""

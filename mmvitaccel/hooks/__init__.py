@@ -1,0 +1,1 @@
+"""Hooks registered under the scope ``mmvitaccel``."""

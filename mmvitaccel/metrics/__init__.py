@@ -1,0 +1,1 @@
+"""Metrics registered under the scope ``mmvitaccel``."""

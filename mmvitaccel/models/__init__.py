@@ -1,0 +1,1 @@
+"""Models registered under the scope ``mmvitaccel``."""
