@@ -1,0 +1,42 @@
+# The README's commands. Each makes its own environment if there is none; a second run reuses it.
+.PHONY: demo test test-classic lint clean
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+CLASSIC := .venv-classic
+
+demo: $(VENV)/.installed
+	$(VENV)/bin/python tools/demo.py
+
+test: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest
+
+# torch 2.1.2 with mmcv built from source: needs a C++ compiler and about a quarter of an hour.
+test-classic: $(CLASSIC)/.installed
+	$(CLASSIC)/bin/python -m pytest
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+clean:
+	rm -rf $(VENV) $(CLASSIC) build *.egg-info
+
+$(VENV)/.installed: requirements/default.txt requirements/test.txt setup.py pyproject.toml
+	@echo "Installing the pinned stack into $(VENV) (a few minutes the first time)"
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -r requirements/default.txt -r requirements/test.txt
+	$(VENV)/bin/python -m pip install --no-deps --no-build-isolation -e .
+	touch $@
+
+# reason: --no-cache-dir, because pip caches a wheel built from mmcv's sdist under the sdist's
+# name alone: another environment with another torch would get that binary.
+$(CLASSIC)/.installed: requirements/classic.txt requirements/test.txt setup.py pyproject.toml
+	@echo "Installing torch 2.1.2 and building mmcv 2.1.0 into $(CLASSIC)"
+	$(PYTHON) -m venv $(CLASSIC)
+	$(CLASSIC)/bin/python -m pip install -r requirements/classic.txt -r requirements/test.txt \
+		wheel ninja psutil
+	MMCV_WITH_OPS=1 $(CLASSIC)/bin/python -m pip install --no-cache-dir --no-build-isolation \
+		mmcv==2.1.0
+	$(CLASSIC)/bin/python -m pip install --no-deps --no-build-isolation -e .
+	touch $@
