@@ -1,0 +1,176 @@
+"""What a method has to know about its host: records of functions, one table row per family.
+
+A host is a vision transformer of somebody else. Its adapter says where its blocks are and how one
+block is taken apart; every function receives the host's own module and calls its submodules, so
+that nothing of the host is copied here and a record may be shared by all models of a family.
+
+Shapes: B batch (of images, windows or frames, as the block sees them), N tokens, M any subset of
+them, C channels, H heads, D channels of a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+Grid = tuple  # (H, W) in tokens, or (T, H, W) for a clip
+
+
+class BlockInput(NamedTuple):
+    """The arguments of one call of a block, as the methods need them.
+
+    Attributes:
+        x: Tokens (B, N, C), in the host's order.
+        rope: Rotary table (1 or B, 1 or H, N, 2 * D), sines beside cosines, that holds the
+            identity (0 and 1) for prefix tokens, or None.
+        grid_size: (H, W) of the tokens after the prefix, or None where the host does not say.
+        extra: Whatever :attr:`BlockSpec.leave` needs to give back the host's own layout.
+    """
+
+    x: Tensor
+    rope: Tensor | None = None
+    grid_size: Grid | None = None
+    extra: Any = None
+
+
+def _enter_plain(block: nn.Module, x: Tensor) -> BlockInput:
+    return BlockInput(x)
+
+
+def _leave_plain(block: nn.Module, x: Tensor, given: BlockInput) -> Tensor:
+    return x
+
+
+def _identity(block: nn.Module, x: Tensor) -> Tensor:
+    return x
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """One family of pre-norm blocks, taken apart into steps that act on each token alone.
+
+    The block is ``x = x + finish1(project(attend(qkv(norm1(x)))))`` and then
+    ``x = x + finish2(mlp(norm2(x)))``. Every step takes the host's block first and accepts any
+    subset of tokens (B, M, C).
+
+    Attributes:
+        classes: ``module.Class`` names of the blocks; a subclass matches as long as it keeps the
+            named class's ``forward``.
+        num_heads: Number of attention heads.
+        scale: Factor of the attention logits.
+        attn_drop: Probability of dropping an attention weight now (0 in evaluation).
+        norm1: First normalisation.
+        qkv: ``(block, h, rope)`` to queries, keys, values, each (B, H, M, D), after the query and
+            key norms and the rotation; ``rope`` covers just these tokens (or is None).
+        keys: ``(block, h, rope)`` to the keys alone, (B, H, M, D).
+        project: ``(block, out, h)``: attention's output (B, M, H * D) to (B, M, C); ``h``, the
+            output of ``norm1`` for the same tokens, is read by gated attention only.
+        finish1: End of the attention branch before it is added: LayerScale, DropPath.
+        norm2: Second normalisation.
+        mlp: The MLP, or None for a block that is an attention branch alone; ``leave`` of such a
+            block receives the branch and adds it itself.
+        finish2: End of the MLP's branch.
+        enter: The block's arguments to a :class:`BlockInput`; raises for those not supported.
+        leave: ``(block, x, given)``: tokens (B, N, C) back to the host's layout.
+        window_size: Side of the attention windows in tokens, 0 for global attention. Tokens are
+            padded after ``norm1`` with zeros to whole windows.
+        rel_pos: ``(block, grid_size)`` to the decomposed relative positions of a whole window or
+            grid, tables (H, H, D) and (W, W, D), entry [query, key], times the unscaled query; or
+            None where the block has none.
+        refuse: A reason why this very block cannot be taken apart, or None.
+    """
+
+    classes: tuple[str, ...]
+    num_heads: Callable[[nn.Module], int]
+    scale: Callable[[nn.Module], float]
+    attn_drop: Callable[[nn.Module], float]
+    norm1: Callable[[nn.Module, Tensor], Tensor]
+    qkv: Callable[[nn.Module, Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor]]
+    keys: Callable[[nn.Module, Tensor, Tensor | None], Tensor]
+    project: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    finish1: Callable[[nn.Module, Tensor], Tensor] = _identity
+    norm2: Callable[[nn.Module, Tensor], Tensor] = _identity
+    mlp: Callable[[nn.Module, Tensor], Tensor] | None = None
+    finish2: Callable[[nn.Module, Tensor], Tensor] = _identity
+    enter: Callable[..., BlockInput] = _enter_plain
+    leave: Callable[[nn.Module, Tensor, BlockInput], Tensor] = _leave_plain
+    window_size: Callable[[nn.Module], int] = field(default=lambda block: 0)
+    rel_pos: Callable[[nn.Module, Grid], tuple[Tensor, Tensor] | None] = field(
+        default=lambda block, grid_size: None
+    )
+    refuse: Callable[[nn.Module], str | None] = field(default=lambda block: None)
+
+
+@dataclass(frozen=True)
+class ViTAdapter:
+    """One family of vision transformers.
+
+    Attributes:
+        name: What messages call the family.
+        classes: ``module.Class`` names of the models; subclasses match.
+        blocks: The model's blocks, in the order in which tokens pass them.
+        specs: The kinds of blocks that the family may hold.
+        prefix: What the tokens before the patches are, in order: ``class``, ``distillation``,
+            ``register``. Empty where patches come first.
+        entries: The methods by which tokens enter the blocks, each with the indices of the blocks
+            behind which the method (or its caller) reads the tokens and expects all N of them.
+        keeps_grid: The host regroups its tokens between blocks (windows, frames), so that every
+            block must give back as many tokens as it got.
+        takes_clip: A whole clip goes through at once, so there are no frames to keep state over.
+        refuse: A reason why this very model cannot be served, or None.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    blocks: Callable[[nn.Module], Sequence[nn.Module]]
+    specs: tuple[BlockSpec, ...]
+    prefix: Callable[[nn.Module], tuple[str, ...]]
+    entries: Mapping[str, Callable[[nn.Module], Iterable[int]]]
+    keeps_grid: bool = False
+    takes_clip: bool = False
+    refuse: Callable[[nn.Module], str | None] = field(default=lambda model: None)
+
+
+def class_names(module: nn.Module) -> list[str]:
+    """Names ``module.Class`` of a module's class and of those that it derives from."""
+    return [f"{c.__module__}.{c.__qualname__}" for c in type(module).__mro__]
+
+
+def named_base(module: nn.Module, names: Iterable[str]) -> type | None:
+    """The class among a module's ancestors (itself included) that one of ``names`` names."""
+    wanted = set(names)
+    for cls in type(module).__mro__:
+        if f"{cls.__module__}.{cls.__qualname__}" in wanted:
+            return cls
+    return None
+
+
+def spec_of(block: nn.Module, adapter: ViTAdapter) -> BlockSpec:
+    """The record that takes this block apart.
+
+    Raises:
+        ValueError: If the block is of no kind that the adapter knows, overrides the ``forward``
+            that the record stands for, or is refused by its record.
+    """
+    for spec in adapter.specs:
+        base = named_base(block, spec.classes)
+        if base is None:
+            continue
+        name = class_names(block)[0]
+        if type(block).forward is not base.forward:
+            raise ValueError(
+                f"{adapter.name}: {name} overrides the forward of {base.__name__}, so its steps "
+                "are not known; give an adapter of your own for it."
+            )
+        reason = spec.refuse(block)
+        if reason is not None:
+            raise ValueError(f"{adapter.name}: {name} is not supported: {reason}.")
+        return spec
+    known = sorted(name for spec in adapter.specs for name in spec.classes)
+    raise ValueError(
+        f"{adapter.name}: blocks of class {class_names(block)[0]} are not supported; supported "
+        f"are {', '.join(known)}."
+    )
