@@ -1,12 +1,102 @@
-"""Fixtures that more than one room's tests use."""
+"""Small data and configs that tests share; a second of training, no downloads."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+
+DETECTOR = """
+default_scope = 'mmdet'
+model = dict(
+    type='RetinaNet',
+    data_preprocessor=dict(
+        type='DetDataPreprocessor', mean=[0.0] * 3, std=[255.0] * 3, pad_size_divisor=32),
+    backbone=dict(type='ResNet', depth=18, base_channels=4, stem_channels=4, out_indices=(2, 3),
+                  norm_eval=False),
+    neck=dict(type='FPN', in_channels=[16, 32], out_channels=8, num_outs=2),
+    bbox_head=dict(
+        type='RetinaHead', num_classes=2, in_channels=8, stacked_convs=1, feat_channels=8,
+        anchor_generator=dict(type='AnchorGenerator', octave_base_scale=4, scales_per_octave=1,
+                              ratios=[1.0], strides=[16, 32]),
+        bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0.0] * 4,
+                        target_stds=[1.0] * 4),
+        loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25),
+        loss_bbox=dict(type='L1Loss', loss_weight=1.0)),
+    train_cfg=dict(assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4,
+                                 min_pos_iou=0, ignore_iof_thr=-1),
+                   sampler=dict(type='PseudoSampler'), allowed_border=-1, pos_weight=-1),
+    test_cfg=dict(nms_pre=100, min_bbox_size=0, score_thr=0.0,
+                  nms=dict(type='nms', iou_threshold=0.5), max_per_img=5))
+meta = dict(classes=('bright', 'dark'))
+load = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64), keep_ratio=True)]
+pack = dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
+                                             'scale_factor'))
+train_dataloader = dict(
+    batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(type='CocoDataset', data_root='{root}', ann_file='boxes.json', metainfo=meta,
+                 data_prefix=dict(img='images'),
+                 pipeline=[load[0], dict(type='LoadAnnotations', with_bbox=True), load[1], pack]))
+val_dataloader = dict(
+    batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='CocoDataset', data_root='{root}', ann_file='boxes.json', metainfo=meta,
+                 data_prefix=dict(img='images'), test_mode=True,
+                 pipeline=[*load, dict(type='LoadAnnotations', with_bbox=True), pack]))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='CocoMetric', ann_file='{root}/boxes.json', metric='bbox')
+test_evaluator = val_evaluator
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1, val_interval=1)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01, momentum=0.9))
+default_hooks = dict(logger=dict(type='LoggerHook', interval=1),
+                     checkpoint=dict(type='CheckpointHook', interval=1),
+                     visualization=dict(type='DetVisualizationHook'))
+visualizer = dict(type='DetLocalVisualizer', name='visualizer',
+                  vis_backends=[dict(type='LocalVisBackend')])
+auto_scale_lr = dict(enable=False, base_batch_size=16)
+randomness = dict(seed=0)
+env_cfg = dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))
+"""
+
+
+def write_boxes(root: Path, count: int = 5) -> None:
+    """``count`` grey images of 64 pixels with a bright and a dark box each, in COCO's form."""
+    rng = np.random.default_rng(0)
+    (root / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for image_id in range(count):
+        image = rng.integers(100, 140, (64, 64, 3), dtype=np.uint8)
+        for category, (left, colour) in enumerate([(4, 230), (36, 20)], start=1):
+            top = int(rng.integers(4, 36))
+            image[top : top + 24, left : left + 24] = colour
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image_id,
+                    category_id=category,
+                    bbox=[left, top, 24, 24],
+                    area=576,
+                    iscrowd=0,
+                )
+            )
+        cv2.imwrite(str(root / "images" / f"{image_id}.png"), image)
+        images.append(dict(id=image_id, file_name=f"{image_id}.png", height=64, width=64))
+    categories = [dict(id=1, name="bright"), dict(id=2, name="dark")]
+    content = dict(images=images, annotations=annotations, categories=categories)
+    (root / "boxes.json").write_text(json.dumps(content))
+
+
+@pytest.fixture
+def detector_config(tmp_path: Path) -> Path:
+    """A config of a detector with 20 000 parameters, its data beside it."""
+    write_boxes(tmp_path / "boxes")
+    path = tmp_path / "detector.py"
+    path.write_text(DETECTOR.replace("{root}", str(tmp_path / "boxes")))
+    return path
 
 
 @pytest.fixture
@@ -23,8 +113,6 @@ def write_cocovid(tmp_path):
         pictures=True,
     ) -> Path:
         """Video v (from 1) has lengths[v - 1] frames with one object of each class."""
-        import cv2
-
         height, width = size
         rng = np.random.default_rng(0)
         images, annotations = [], []
