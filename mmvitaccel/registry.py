@@ -10,14 +10,13 @@ from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 SCOPE = "mmvitaccel"
 
-MODELS = Registry(
-    "model", parent=MMENGINE_MODELS, scope=SCOPE, locations=["mmvitaccel.models"]
-)
+MODELS = Registry("model", parent=MMENGINE_MODELS, scope=SCOPE, locations=["mmvitaccel.models"])
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["mmvitaccel.hooks"])
 DATASETS = Registry(
     "dataset", parent=MMENGINE_DATASETS, scope=SCOPE, locations=["mmvitaccel.datasets"]
@@ -31,6 +30,10 @@ DATA_SAMPLERS = Registry(
 TRANSFORMS = Registry(
     "transform", parent=MMENGINE_TRANSFORMS, scope=SCOPE, locations=["mmvitaccel.datasets"]
 )
-METRICS = Registry(
-    "metric", parent=MMENGINE_METRICS, scope=SCOPE, locations=["mmvitaccel.metrics"]
+METRICS = Registry("metric", parent=MMENGINE_METRICS, scope=SCOPE, locations=["mmvitaccel.metrics"])
+OPTIM_WRAPPERS = Registry(
+    "optim_wrapper",
+    parent=MMENGINE_OPTIM_WRAPPERS,
+    scope=SCOPE,
+    locations=["mmvitaccel.engine.amp"],
 )

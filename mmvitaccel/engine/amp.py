@@ -1,0 +1,62 @@
+"""Mixed precision on a device for which mmengine's own wrapper refuses to run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.logging import print_log
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+from mmvitaccel.engine.errors import UserError
+from mmvitaccel.registry import OPTIM_WRAPPERS
+
+
+@OPTIM_WRAPPERS.register_module()
+class BFloat16OptimWrapper(OptimWrapper):
+    """An ``OptimWrapper`` whose forward pass runs under bfloat16 autocast.
+
+    bfloat16 has float32's range, so that no loss scaling is needed; ``AmpOptimWrapper`` would
+    also serve on accelerators but does not start on a CPU.
+    """
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Autocast on the model's device, and gradient synchronisation as without it."""
+        device = next(model.parameters()).device.type
+        with super().optim_context(model), torch.autocast(device, dtype=torch.bfloat16):
+            yield
+
+
+def enable_amp(cfg: Config) -> None:
+    """Set the mixed-precision optimizer wrapper that works on this machine's device.
+
+    Raises:
+        UserError: The config's own wrapper is of another kind.
+    """
+    wrapper = cfg.get("optim_wrapper")
+    kind = wrapper.get("type", "OptimWrapper") if isinstance(wrapper, dict) else None
+    if kind not in ("OptimWrapper", "AmpOptimWrapper"):
+        raise UserError(
+            f"--amp replaces OptimWrapper, but the config's optim_wrapper is {kind}; leave --amp "
+            "out or set optim_wrapper.type."
+        )
+    wrapper.type = "AmpOptimWrapper"
+    wrapper.setdefault("loss_scale", "dynamic")
+
+
+def serve_amp_on_cpu(cfg: Config) -> None:
+    """Where there is a CPU only, let a config with ``AmpOptimWrapper`` train in bfloat16."""
+    wrapper = cfg.get("optim_wrapper")
+    if get_device() != "cpu" or not isinstance(wrapper, dict):
+        return
+    if wrapper.get("type") != "AmpOptimWrapper":
+        return
+    wrapper.type = "mmvitaccel.BFloat16OptimWrapper"
+    for key in ("loss_scale", "dtype", "use_fsdp"):
+        wrapper.pop(key, None)
+    print_log("No accelerator: mixed precision runs on the CPU, in bfloat16.", logger="current")

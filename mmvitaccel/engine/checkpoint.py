@@ -1,0 +1,91 @@
+"""Checkpoints against the model they are for: one that does not fit is refused, not skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmvitaccel.engine.errors import UserError, building
+
+
+def check_checkpoint(model: nn.Module, path: str, whole: bool = True) -> None:
+    """Load a checkpoint into a model of the config, and check that every part found its own.
+
+    OpenMMLab's loader warns of what does not fit and leaves those parameters at random. Here
+    the checkpoint has to hold every parameter and buffer of the model, of the same shape, and
+    nothing more inside the model's parts; further parts (a head dropped for testing) may be in it.
+
+    Args:
+        model: Built from the config; its weights are overwritten.
+        path: A file, or a URL, which is left to mmengine.
+        whole: False to start a training from a part of another model's weights: then one entry
+            that both have is enough.
+
+    Raises:
+        UserError: The file is missing, unreadable or for another model.
+    """
+    if "://" in path:
+        return
+    if not Path(path).is_file():
+        raise UserError(f"checkpoint {path} does not exist; give the path of a .pth file.")
+    weights = _weights(path)
+    name = type(model).__name__
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    if not shapes.keys() & weights.keys():
+        raise UserError(
+            f"checkpoint {path} holds none of {name}'s parameters (its first is "
+            f"{next(iter(weights), 'none')!r}); it is of another model, give one that this "
+            "config trained."
+        )
+    if not whole:
+        return
+    try:
+        fits = model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise UserError(_mismatch(path, shapes, weights, error)) from error
+    missing = [key for key in fits.missing_keys if not key.endswith("num_batches_tracked")]
+    if missing:
+        raise UserError(
+            f"checkpoint {path} lacks {len(missing)} of {name}'s entries, first {missing[0]!r}; "
+            "it is of another model, give one that this config trained or correct the config."
+        )
+    parts = {key.partition(".")[0] for key in shapes}
+    surplus = [key for key in fits.unexpected_keys if key.partition(".")[0] in parts]
+    if surplus:
+        raise UserError(
+            f"checkpoint {path} has {len(surplus)} entries that {name} lacks, first "
+            f"{surplus[0]!r}; it is of another model, give one that this config trained or "
+            "correct the config."
+        )
+
+
+def _weights(path: str) -> dict[str, torch.Tensor]:
+    with building(f"checkpoint {path}"):
+        held: Any = torch.load(path, map_location="cpu", weights_only=True)
+    held = held.get("state_dict", held) if isinstance(held, Mapping) else held
+    if not isinstance(held, Mapping) or not all(torch.is_tensor(v) for v in held.values()):
+        raise UserError(
+            f"checkpoint {path} holds no state_dict; give a file that a training run saved."
+        )
+    return {key.removeprefix("module."): value for key, value in held.items()}
+
+
+def _mismatch(
+    path: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    weights: Mapping[str, torch.Tensor],
+    error: RuntimeError,
+) -> str:
+    """Name the first entry whose shape differs."""
+    for key, shape in shapes.items():
+        if key in weights and tuple(weights[key].shape) != shape:
+            return (
+                f"checkpoint {path} does not fit: {key} is {tuple(weights[key].shape)} in it and "
+                f"{shape} in the config's model; give a checkpoint of this config or correct "
+                "the config."
+            )
+    return f"checkpoint {path} does not fit: {' '.join(str(error).split())}"

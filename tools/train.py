@@ -1,0 +1,67 @@
+"""Train any config of OpenMMLab's: detectors, recognizers, classifiers."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+from mmvitaccel.engine.amp import enable_amp, serve_amp_on_cpu
+from mmvitaccel.engine.checkpoint import check_checkpoint
+from mmvitaccel.engine.checks import check_data, check_pretrained
+from mmvitaccel.engine.config import add_config_arguments, load_config
+from mmvitaccel.engine.distributed import add_launcher_arguments, start_processes
+from mmvitaccel.engine.errors import UserError, one_sentence_errors
+from mmvitaccel.engine.session import build_model, run, set_work_dir
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Train a model")
+    add_config_arguments(parser)
+    parser.add_argument("--work-dir", help="where logs and checkpoints go")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="go on from a checkpoint; without a value from the last one in the work directory",
+    )
+    parser.add_argument("--amp", action="store_true", help="mixed precision (bfloat16 on a CPU)")
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate by the batch size, from auto_scale_lr.base_batch_size",
+    )
+    add_launcher_arguments(parser)
+    return parser.parse_args(argv)
+
+
+@one_sentence_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Check what was given, then train."""
+    args = parse_args(argv)
+    cfg = load_config(args.config, args.cfg_options)
+    set_work_dir(cfg, args.work_dir)
+    if args.amp:
+        enable_amp(cfg)
+    serve_amp_on_cpu(cfg)
+    if args.auto_scale_lr:
+        if not (cfg.get("auto_scale_lr") or {}).get("base_batch_size"):
+            raise UserError("--auto-scale-lr: set auto_scale_lr.base_batch_size in the config.")
+        cfg.auto_scale_lr.enable = True
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == "auto" else args.resume
+    check_data(cfg, "train", "val")
+    check_pretrained(cfg.model)
+    model = build_model(cfg)
+    if cfg.get("load_from"):
+        check_checkpoint(model, cfg.load_from, whole=bool(cfg.get("resume")))
+    del model
+    start_processes(cfg, args.launcher, args.local_rank)
+    run(cfg, "train")
+
+
+if __name__ == "__main__":
+    main()
