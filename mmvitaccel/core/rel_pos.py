@@ -1,0 +1,112 @@
+"""Decomposed relative positions (MViTv2, arXiv 2112.01526, section 4.1; as ViTDet uses them).
+
+The logit of query i and key j gets ``q_i . R_h[y_i - y_j] + q_i . R_w[x_i - x_j]``, with the
+query *before* it is scaled. A row of the table belongs to one offset: ``y_i - y_j + size - 1``.
+
+Per query these are H + W numbers, not N: the terms are kept in that form, (B, heads, N, H) and
+(B, heads, N, W), and only the block of rows that is being attended is ever spread over all keys.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class PositionTerms(NamedTuple):
+    """What relative positions add to the logits, apart for the two axes.
+
+    Attributes:
+        height: (B, heads, N, key rows).
+        width: (B, heads, N, key columns).
+    """
+
+    height: Tensor
+    width: Tensor
+
+    def spread(self) -> Tensor:
+        """The bias over all keys in row-major order, (B, heads, N, key rows * key columns)."""
+        return (self.height.unsqueeze(-1) + self.width.unsqueeze(-2)).flatten(-2)
+
+    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """The bias of some keys.
+
+        Args:
+            rows: (K,) grid row of each key, int64.
+            columns: (K,) grid column of each key, int64.
+
+        Returns:
+            (B, heads, N, K).
+        """
+        return self.height.index_select(-1, rows) + self.width.index_select(-1, columns)
+
+
+def resize_table(table: Tensor, size: int) -> Tensor:
+    """The table for ``size`` positions a side, (2 * size - 1, D), interpolated where it differs."""
+    rows = 2 * size - 1
+    if table.shape[0] == rows:
+        return table
+    # (L, D) -> (1, D, L) -> (1, D, rows) -> (rows, D)
+    resized = F.interpolate(table.t()[None].float(), size=rows, mode="linear")
+    return resized[0].t().to(table.dtype)
+
+
+def offset_rows(table: Tensor, size: int, pool_size: int = 1) -> Tensor:
+    """The row of every pair of positions on one axis.
+
+    Args:
+        table: (L, D), of any length.
+        size: Positions on this axis.
+        pool_size: Average-pooled keys stand for this many positions (fewer at the end of an axis
+            that is no multiple): their row is the mean of the positions' rows, which is what
+            pooling does to a key that carries its position as a one-hot part.
+
+    Returns:
+        (size, keys, D), where keys = ceil(size / pool_size): [q, k] is row ``q - k + size - 1``.
+    """
+    position = torch.arange(size, device=table.device)
+    rows = resize_table(table, size)[position[:, None] - position[None, :] + size - 1]
+    if pool_size == 1:
+        return rows
+    # (size, size, D) -> (size, D, size) -> (size, D, keys) -> (size, keys, D)
+    pooled = F.avg_pool1d(rows.transpose(1, 2), pool_size, ceil_mode=True, count_include_pad=False)
+    return pooled.transpose(1, 2)
+
+
+def position_terms(q: Tensor, rows_h: Tensor, rows_w: Tensor) -> PositionTerms:
+    """Terms of all queries of a grid.
+
+    Args:
+        q: (B, heads, H * W, D), not scaled.
+        rows_h: (H, key rows, D) from :func:`offset_rows`.
+        rows_w: (W, key columns, D).
+    """
+    batch, heads, _, dim = q.shape
+    height, width = rows_h.shape[0], rows_w.shape[0]
+    q = q.reshape(batch, heads, height, width, dim)
+    # (B, heads, H, W, D) x (H, D, key rows) -> (B, heads, H, W, key rows)
+    by_row = q @ rows_h.transpose(1, 2).to(q.dtype)
+    # (B, heads, W, H, D) x (W, D, key columns) -> (B, heads, H, W, key columns)
+    by_column = (q.transpose(2, 3) @ rows_w.transpose(1, 2).to(q.dtype)).transpose(2, 3)
+    return PositionTerms(by_row.flatten(2, 3), by_column.flatten(2, 3))
+
+
+def position_terms_of(q: Tensor, index: Tensor, rows_h: Tensor, rows_w: Tensor) -> PositionTerms:
+    """Terms of some queries of a grid.
+
+    Args:
+        q: (B, heads, M, D), not scaled.
+        index: (B, M) int64, each query's place in the grid in row-major order.
+        rows_h: (H, key rows, D) from :func:`offset_rows`.
+        rows_w: (W, key columns, D).
+    """
+    y = index.div(rows_w.shape[0], rounding_mode="floor")
+    x = index.remainder(rows_w.shape[0])
+    q = q.transpose(1, 2)
+    # (B, M, heads, D) x (B, M, D, keys of the axis) -> (B, heads, M, keys of the axis)
+    by_row = q @ rows_h.to(q.dtype)[y].transpose(2, 3)
+    by_column = q @ rows_w.to(q.dtype)[x].transpose(2, 3)
+    return PositionTerms(by_row.transpose(1, 2), by_column.transpose(1, 2))

@@ -1,0 +1,69 @@
+"""Square windows of a token map, with the padding that they need.
+
+Windows are cut after the linear layer of the queries, keys and values: a token of padding is a
+zero after the first LayerNorm, so its projection is the layer's bias. Padding with the bias there
+gives what padding before the layer gives (ViTDet, arXiv 2203.16527, and its released code), at
+the price of the real tokens alone.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def padded_grid(grid_size: tuple[int, int], window_size: int) -> tuple[int, int]:
+    """The token grid (H, W), enlarged at the bottom and right to whole windows."""
+    height, width = grid_size
+    return height + -height % window_size, width + -width % window_size
+
+
+def pad_map(x: Tensor, window_size: int, value: Tensor | None = None) -> Tensor:
+    """Pad a token map to whole windows.
+
+    Args:
+        x: (B, H, W, C).
+        window_size: Tokens a side.
+        value: (C,) what a token of padding holds; zeros without one.
+
+    Returns:
+        (B, Hp, Wp, C); ``x`` itself where nothing is missing.
+    """
+    batch, height, width, channels = x.shape
+    to_height, to_width = padded_grid((height, width), window_size)
+    if (to_height, to_width) == (height, width):
+        return x
+    padding = (0, 0, 0, to_width - width, 0, to_height - height)
+    if value is None:
+        return nn.functional.pad(x, padding)
+    # reason: filled and overwritten, where two concatenations would copy the map twice.
+    out = value.to(x.dtype).expand(batch, to_height, to_width, channels).clone()
+    out[:, :height, :width] = x
+    return out
+
+
+def to_windows(x: Tensor, window_size: int) -> Tensor:
+    """Cut a map of whole windows, (B, Hp, Wp, C) -> (B * windows, size * size, C)."""
+    batch, height, width, channels = x.shape
+    rows, columns = height // window_size, width // window_size
+    # (B, Hp, Wp, C) -> (B, rows, size, columns, size, C) -> (B, rows, columns, size, size, C)
+    x = x.reshape(batch, rows, window_size, columns, window_size, channels).transpose(2, 3)
+    return x.reshape(batch * rows * columns, window_size * window_size, channels)
+
+
+def from_windows(windows: Tensor, window_size: int, grid_size: tuple[int, int]) -> Tensor:
+    """Put windows back and cut the padding off.
+
+    Args:
+        windows: (B * windows, size * size, C), as :func:`to_windows` cuts them.
+        window_size: Tokens a side.
+        grid_size: (H, W) of the map without padding.
+
+    Returns:
+        (B, H, W, C).
+    """
+    to_height, to_width = padded_grid(grid_size, window_size)
+    rows, columns = to_height // window_size, to_width // window_size
+    # (B * rows * columns, size * size, C) -> (B, rows, columns, size, size, C)
+    x = windows.reshape(-1, rows, columns, window_size, window_size, windows.shape[-1])
+    x = x.transpose(2, 3).reshape(-1, to_height, to_width, windows.shape[-1])
+    return x[:, : grid_size[0], : grid_size[1]]

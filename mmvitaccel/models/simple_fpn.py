@@ -1,0 +1,118 @@
+"""The simple feature pyramid of ViTDet (arXiv 2203.16527, section 3): levels from one map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmvitaccel.registry import MODELS
+
+
+@MODELS.register_module()
+class LN2d(nn.LayerNorm):
+    """LayerNorm over the channels of a (B, C, H, W) map.
+
+    Args:
+        num_channels: C.
+        eps: Defaults to 1e-6.
+        requires_grad: Whether its parameters are trained; mmcv's ``norm_cfg`` has it.
+    """
+
+    _abbr_ = "ln"
+
+    def __init__(self, num_channels: int, eps: float = 1e-6, requires_grad: bool = True) -> None:
+        super().__init__(num_channels, eps=eps)
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        x = F.layer_norm(
+            x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps
+        )
+        return x.permute(0, 3, 1, 2)
+
+
+class _ConvNorm(nn.Conv2d):
+    """A convolution without bias, then its norm, which is a part of it as in the release."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False
+        )
+        self.norm = LN2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(super().forward(x))
+
+
+@MODELS.register_module()
+class SimpleFPN(BaseModule):
+    """Pyramid levels of one map, each by its own small path.
+
+    Args:
+        in_channels: Channels of the map. Defaults to 768.
+        out_channels: Channels of every level. Defaults to 256.
+        scale_factors: A level's size over the map's, each one of 4, 2, 1 and 0.5.
+        patch_size: Stride of the map, in pixels; paths are named ``simfp_i`` for stride 2^i.
+        num_outs: Levels given out; those beyond the paths are taken from the last one by
+            subsampling. Defaults to 5.
+        init_cfg: mmengine's.
+
+    Raises:
+        ValueError: A scale factor is not one of the four, or there are more paths than levels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 768,
+        out_channels: int = 256,
+        scale_factors: Sequence[float] = (4.0, 2.0, 1.0, 0.5),
+        patch_size: int = 16,
+        num_outs: int = 5,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if num_outs < len(scale_factors):
+            raise ValueError(
+                f"SimpleFPN: num_outs={num_outs} is below the {len(scale_factors)} "
+                f"scale_factors={tuple(scale_factors)}; set num_outs >= {len(scale_factors)}."
+            )
+        self.num_outs = num_outs
+        self.paths = []
+        for scale in scale_factors:
+            layers, channels = _resampling(in_channels, scale)
+            path = nn.Sequential(
+                *layers,
+                _ConvNorm(channels, out_channels, 1),
+                _ConvNorm(out_channels, out_channels, 3),
+            )
+            name = f"simfp_{int(patch_size / scale).bit_length() - 1}"
+            self.add_module(name, path)
+            self.paths.append(name)
+
+    def forward(self, inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """One map (B, C, H, W), or a sequence that holds one, to ``num_outs`` levels."""
+        x = inputs if isinstance(inputs, Tensor) else inputs[-1]
+        levels = [getattr(self, name)(x) for name in self.paths]
+        while len(levels) < self.num_outs:
+            levels.append(F.max_pool2d(levels[-1], kernel_size=1, stride=2))
+        return tuple(levels)
+
+
+def _resampling(channels: int, scale: float) -> tuple[list[nn.Module], int]:
+    """Layers that bring a map to ``scale`` times its size, and the channels that come out."""
+    if scale == 4.0:
+        first = nn.ConvTranspose2d(channels, channels // 2, 2, stride=2)
+        second = nn.ConvTranspose2d(channels // 2, channels // 4, 2, stride=2)
+        return [first, LN2d(channels // 2), nn.GELU(), second], channels // 4
+    if scale == 2.0:
+        return [nn.ConvTranspose2d(channels, channels // 2, 2, stride=2)], channels // 2
+    if scale == 1.0:
+        return [], channels
+    if scale == 0.5:
+        return [nn.MaxPool2d(2, 2)], channels
+    raise ValueError(f"SimpleFPN: scale factor {scale} is not supported; use 4, 2, 1 or 0.5.")
