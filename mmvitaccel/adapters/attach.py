@@ -55,7 +55,7 @@ class Link:
 
 def link(module: nn.Module) -> Link | None:
     """The link of an attached module, or None."""
-    return module.__dict__.get(_LINK)
+    return getattr(module, _LINK, None)
 
 
 def is_attached(module: nn.Module, method: str | None = None) -> bool:
@@ -152,7 +152,10 @@ def _subclass(host: type, method: str, overrides: tuple[tuple[str, Override], ..
 def _method(original: Callable[..., Any], override: Override) -> Callable[..., Any]:
     @functools.wraps(original)
     def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return override(self, functools.partial(original, self), *args, **kwargs)
+        def host(*host_args: Any, **host_kwargs: Any) -> Any:
+            return original(self, *host_args, **host_kwargs)
+
+        return override(self, host, *args, **kwargs)
 
     return call
 

@@ -1,0 +1,270 @@
+"""ToMe on a model of any supported family: ``apply_tome`` and the handle that it returns."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmvitaccel.adapters.attach import Swap, attach, detach, is_attached, link
+from mmvitaccel.adapters.base import BlockSpec, ViTAdapter, spec_of
+from mmvitaccel.adapters.find import find_adapter, locate
+from mmvitaccel.adapters.tome_step import MergeOptions, merge_block
+from mmvitaccel.core.schedule import Entry, Schedule, make_schedule, tokens_to_merge
+from mmvitaccel.core.tome import source_of
+from mmvitaccel.core.tome_trace import Trace, Traces
+
+METHOD = "ToMe"
+_CHOICES = {
+    "metric": ("keys", "queries", "values", "tokens"),
+    "similarity": ("cosine", "dot"),
+    "reduction": ("merge", "prune"),
+}
+
+
+@dataclass
+class ToMeState:
+    """What the model and its blocks share.
+
+    Attributes:
+        r: As the user gave it.
+        schedule: One entry per block.
+        num_prefix_tokens: Protected tokens in front.
+        options: How tokens are compared and merged.
+        trace_source: Whether ``info`` tells the sources.
+        traces: The passes.
+    """
+
+    r: Schedule
+    schedule: tuple[Entry, ...]
+    num_prefix_tokens: int
+    options: MergeOptions
+    trace_source: bool
+    traces: Traces
+
+
+@dataclass(frozen=True)
+class ToMeInfo:
+    """What became of the tokens in the last forward pass, one entry per block.
+
+    Attributes:
+        tokens: Tokens that left the block, with prefix tokens.
+        sizes: Patches in each of them (B, N, 1), float32.
+        sources: Which input tokens each of them holds (B, N, N0), bool; None unless
+            ``trace_source`` was asked for.
+    """
+
+    tokens: list[int]
+    sizes: list[Tensor]
+    sources: list[Tensor] | None
+
+
+class ToMeHandle:
+    """Steers ToMe on one model.
+
+    Attributes:
+        model: The transformer that ToMe is on.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._state: ToMeState = link(model).state
+
+    @property
+    def attached(self) -> bool:
+        """Whether this handle's ToMe is still on its model."""
+        return is_attached(self.model, METHOD) and link(self.model).state is self._state
+
+    @property
+    def r(self) -> Schedule:
+        """Tokens merged per block, as given; a new value holds from the next forward pass."""
+        return self._state.r
+
+    @r.setter
+    def r(self, value: Schedule) -> None:
+        self._check_attached("r cannot be set")
+        state = self._state
+        if state.traces.active is not None:
+            raise RuntimeError(
+                f"ToMe: r cannot change from {state.r} to {value} during a forward pass; set it "
+                "before or after."
+            )
+        schedule = make_schedule(value, len(state.schedule))
+        if self.model.training and state.traces.last is not None and schedule != state.schedule:
+            warnings.warn(
+                f"ToMe: r changes from {state.r} to {value} while the model is in training mode; "
+                "the next forward pass follows, the steps so far were at the old r.",
+                stacklevel=2,
+            )
+        state.r, state.schedule = value, schedule
+
+    @property
+    def info(self) -> ToMeInfo:
+        """What became of the tokens in the last forward pass.
+
+        Raises:
+            RuntimeError: If there was none.
+        """
+        trace = self._state.traces.last
+        if trace is None or not trace.before:
+            raise RuntimeError("ToMe: no forward pass has run yet, so there is no info.")
+        return _info(trace, self._state.trace_source)
+
+    def remove(self) -> None:
+        """Give the model back bit for bit; a second call changes nothing."""
+        if self.attached:
+            detach(self.model, METHOD)
+
+    def _check_attached(self, refused: str) -> None:
+        if not self.attached:
+            raise RuntimeError(
+                f"ToMe: {refused}, this handle's ToMe was removed from its "
+                f"{type(self.model).__name__} or replaced; use the newer handle or apply it again."
+            )
+
+
+def apply_tome(
+    model: nn.Module,
+    r: Schedule = 8,
+    *,
+    proportional_attention: bool = True,
+    trace_source: bool = False,
+    metric: str = "keys",
+    similarity: str = "cosine",
+    reduction: str = "merge",
+    adapter: ViTAdapter | None = None,
+) -> ToMeHandle:
+    """Merge tokens in the vision transformer that ``model`` is or holds.
+
+    The outputs keep their shapes: wherever the host reads all tokens, they are unmerged, so dense
+    maps stay B x C x H x W and a mean over tokens is one over patches. Keys of the state dict,
+    parameters and classes of the package stay as they are.
+
+    Args:
+        model: A supported vision transformer, or a module that holds exactly one.
+        r: Tokens merged per block: an int, a fraction, a list with an entry per block, or
+            ``(r, inflection)``; more than possible means as many as possible.
+        proportional_attention: Add log(size) to the attention logits. On for supervised models,
+            off for MAE models that were not trained with it.
+        trace_source: Let ``handle.info`` tell which patches are in each token.
+        metric: Ablation: compare ``keys``, ``queries``, ``values`` or ``tokens``.
+        similarity: Ablation: ``cosine`` or ``dot``.
+        reduction: Ablation: ``merge``, or ``prune`` the tokens that the class token attends to
+            least.
+        adapter: A record for a model that no family here covers.
+
+    Returns:
+        The handle. ToMe on a model that has it already replaces what was there, with a warning.
+
+    Raises:
+        ValueError: If no supported transformer is found, or an argument has no meaning for it.
+        RuntimeError: If another method is on the model.
+    """
+    options = _options(proportional_attention, metric, similarity, reduction)
+    if adapter is None:
+        model = locate(model)[1]
+        adapter = find_adapter(model)
+    blocks = list(adapter.blocks(model))
+    specs = [spec_of(block, adapter) for block in blocks]
+    prefix = adapter.prefix(model)
+    if reduction == "prune" and prefix[:1] != ("class",):
+        raise ValueError(
+            f"ToMe: reduction='prune' reads the class token's attention and this {adapter.name} "
+            "has none; use reduction='merge'."
+        )
+    schedule = make_schedule(r, len(blocks))
+    state = ToMeState(r, schedule, len(prefix), options, trace_source, Traces(len(blocks)))
+    entries = {name: _entry_method(name) for name in adapter.entries if hasattr(model, name)}
+    swaps = [Swap(model, entries, adapter)]
+    swaps += [
+        Swap(block, {"forward": _block_forward}, (index, spec))
+        for index, (block, spec) in enumerate(zip(blocks, specs))
+    ]
+    before = link(model)
+    attach(model, METHOD, swaps, state)
+    if before is not None:
+        warnings.warn(
+            f"ToMe was on this {type(model).host_class.__name__} with r={before.state.r} and is "
+            f"replaced by r={r}.",
+            stacklevel=2,
+        )
+    return ToMeHandle(model)
+
+
+def _options(proportional: bool, metric: str, similarity: str, reduction: str) -> MergeOptions:
+    given = {"metric": metric, "similarity": similarity, "reduction": reduction}
+    for name, value in given.items():
+        if value not in _CHOICES[name]:
+            raise ValueError(f"ToMe: {name}={value!r} must be one of {', '.join(_CHOICES[name])}.")
+    return MergeOptions(proportional, metric, similarity, reduction)
+
+
+@functools.cache
+def _entry_method(name: str) -> Any:
+    """The override of one method by which tokens enter the blocks; it opens and ends a pass."""
+
+    def run(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
+        found = link(model)
+        state, full_at = found.state, frozenset(found.info.entries[name](model))
+        traces = state.traces
+        if traces.active is not None:  # an entry that another one calls
+            traces.active.full_at |= full_at
+            return host(*args, **kwargs)
+        traces.active = Trace(state.schedule, full_at)
+        try:
+            return host(*args, **kwargs)
+        finally:
+            traces.last, traces.active = traces.active, None
+
+    return run
+
+
+def _block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
+    """The override of a block's forward."""
+    found = link(block)
+    state: ToMeState = found.state
+    index: int
+    spec: BlockSpec
+    index, spec = found.info
+    given = spec.enter(block, *args, **kwargs)
+    trace = state.traces.at(index, given.x)
+    if trace is None:  # somebody calls the block alone: it is the host's
+        return host(*args, **kwargs)
+    entered = given.x
+    standing = trace.enter(index, entered)
+    given = given._replace(x=standing.present_tokens(entered))
+    r = _tokens_to_merge(state, trace, index, given.x.shape[1])
+    x, standing = merge_block(
+        block, spec, given, standing, r, state.num_prefix_tokens, state.options
+    )
+    trace.leave(index, standing)
+    if index in trace.full_at:
+        x = standing.all_tokens(x)
+    state.traces.remember(index, entered, x, trace)
+    return spec.leave(block, x, given)
+
+
+def _tokens_to_merge(state: ToMeState, trace: Trace, index: int, num_tokens: int) -> int:
+    prefix, entry = state.num_prefix_tokens, trace.schedule[index]
+    if index == 0 and num_tokens - prefix < 2 and any(trace.schedule):
+        raise ValueError(
+            f"ToMe: r={state.r} but only {num_tokens - prefix} tokens beside {prefix} prefix "
+            "tokens reach the first block; two are needed to merge, give a larger input or r=0."
+        )
+    return tokens_to_merge(entry, num_tokens, prefix)
+
+
+def _info(trace: Trace, with_sources: bool) -> ToMeInfo:
+    after = [trace.before[index] for index in sorted(trace.before)[1:]]
+    sizes = [standing.size for standing in after]
+    tokens = [size.shape[1] for size in sizes]
+    if not with_sources:
+        return ToMeInfo(tokens, sizes, None)
+    batch, first = trace.before[0].size.shape[:2]
+    at_first = torch.arange(first, device=sizes[0].device).expand(batch, first)
+    owners = [at_first if standing.owner is None else standing.owner for standing in after]
+    return ToMeInfo(tokens, sizes, [source_of(o, n) for o, n in zip(owners, tokens)])

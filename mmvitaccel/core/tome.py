@@ -1,0 +1,145 @@
+"""Token merging, "Token Merging: Your ViT But Faster" (ICLR 2023), sections 3 and C.
+
+A block of a vision transformer hands on fewer tokens than it received: similar tokens are merged
+between attention and MLP. Shapes: B batch, N tokens, r merged away, C channels, N0 patches of
+the input (with prefix tokens).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Matching(NamedTuple):
+    """Which tokens of a sequence merge, as positions.
+
+    Attributes:
+        kept: The tokens that stay, in their new order (B, N - r).
+        src: The tokens merged away (B, r).
+        dst: Where each goes: a position among those that stay (B, r).
+    """
+
+    kept: Tensor
+    src: Tensor
+    dst: Tensor
+
+
+def max_r(num_tokens: int, num_prefix_tokens: int = 0) -> int:
+    """Most tokens that one block can merge: every second one that is not protected."""
+    return max(num_tokens - num_prefix_tokens, 0) // 2
+
+
+def bipartite_soft_matching(
+    metric: Tensor, r: int, num_prefix_tokens: int = 0, similarity: str = "cosine"
+) -> Matching:
+    """Match tokens of set A (even positions) to set B (odd) and pick the r best edges (3.2).
+
+    Prefix tokens (class, distillation, registers) are in neither set: none is merged away or
+    merged into, and they stay in front. Equal similarities merge in order of position.
+
+    Args:
+        metric: What is compared, by default the keys' mean over heads (B, N, D).
+        r: Tokens to merge, at most :func:`max_r`.
+        num_prefix_tokens: Tokens in front that are protected.
+        similarity: ``cosine``, or ``dot`` (the paper's ablation).
+    """
+    p, n = num_prefix_tokens, metric.shape[1]
+    first_a, first_b = p + p % 2, p + 1 - p % 2
+    # reason: half precision makes ties out of near neighbours, and 1e-12 in it is a zero norm
+    with torch.no_grad(), torch.autocast(metric.device.type, enabled=False):
+        metric = metric.detach().to(torch.promote_types(metric.dtype, torch.float32))
+        if similarity == "cosine":
+            metric = F.normalize(metric, dim=-1)  # a zero (padding) token stays zero
+        a, b = metric[:, first_a:n:2], metric[:, first_b:n:2]
+        best, edge = (a @ b.transpose(1, 2)).max(dim=-1)  # (B, |A|, |B|) -> (B, |A|)
+        order = best.argsort(dim=-1, descending=True, stable=True)
+        stay_a = order[:, r:].sort(dim=-1).values
+        batch, size_a = best.shape
+        at = torch.arange(n, device=metric.device).expand(batch, n)
+        kept = torch.cat([at[:, :p], first_a + 2 * stay_a, at[:, first_b:n:2]], dim=1)
+        dst = p + size_a - r + edge.gather(1, order[:, :r])
+        return Matching(kept, first_a + 2 * order[:, :r], dst)
+
+
+def prune_matching(importance: Tensor, r: int, num_prefix_tokens: int) -> Matching:
+    """The ablation's contrast: drop the r tokens of least importance (B, N), keep the order.
+
+    Dropped tokens point to the first token (the class token), which :func:`unmerge` gives them.
+    """
+    p = num_prefix_tokens
+    order = importance[:, p:].detach().argsort(dim=-1, stable=True) + p
+    prefix = torch.arange(p, device=order.device).expand(order.shape[0], p)
+    src = order[:, :r]
+    kept = torch.cat([prefix, order[:, r:].sort(dim=-1).values], dim=1)
+    return Matching(kept, src, torch.zeros_like(src))
+
+
+def _rows(index: Tensor, num_tokens: int) -> Tensor:
+    """Positions (B, M) as rows of a flattened (B * N, C)."""
+    first = torch.arange(index.shape[0], device=index.device) * num_tokens
+    return (index + first[:, None]).flatten()
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """Tokens (B, M, C) of x (B, N, C) at positions (B, M)."""
+    # reason: whole rows are copied, about ten times faster on a CPU than gather on (B, M, C)
+    rows = x.flatten(0, 1).index_select(0, _rows(index, x.shape[1]))  # (B, N, C) -> (B * M, C)
+    return rows.view(*index.shape, x.shape[-1])
+
+
+def _add_at(x: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    """Add values (B, r, C) onto x (B, N, C) at positions (B, r), in place."""
+    x.flatten(0, 1).index_add_(0, _rows(index, x.shape[1]), values.flatten(0, 1))
+    return x
+
+
+def merge(x: Tensor, matching: Matching) -> Tensor:
+    """Sum of the tokens that become one: (B, N, C) to (B, N - r, C)."""
+    return _add_at(take(x, matching.kept), matching.dst, take(x, matching.src))
+
+
+def merge_weighted(x: Tensor, size: Tensor, matching: Matching) -> tuple[Tensor, Tensor]:
+    """Mean of the tokens that become one, weighted by size, and their sizes (3.2).
+
+    Args:
+        x: Tokens (B, N, C).
+        size: Patches that each stands for (B, N, 1), float32.
+        matching: Which tokens merge.
+
+    Returns:
+        Tokens (B, N - r, C) of x's type and sizes (B, N - r, 1).
+    """
+    new_size = merge(size, matching)
+    # reason: shares of at most 1 are added, where sums of sized tokens would overflow float16
+    share_kept = take(size, matching.kept) / new_size
+    share_src = take(size, matching.src) / take(new_size, matching.dst)
+    merged = take(x, matching.kept) * share_kept.to(x.dtype)
+    return _add_at(merged, matching.dst, take(x, matching.src) * share_src.to(x.dtype)), new_size
+
+
+def owner(matching: Matching) -> Tensor:
+    """Where each token of before is now (B, N)."""
+    batch, left = matching.kept.shape
+    places = torch.arange(left, device=matching.kept.device).expand(batch, left)
+    where = matching.kept.new_empty(batch, left + matching.src.shape[1])
+    return where.scatter_(1, matching.kept, places).scatter_(1, matching.src, matching.dst)
+
+
+def unmerge(x: Tensor, matching: Matching) -> Tensor:
+    """Give every token of before the value of the one that it went into (3.4, dense tasks)."""
+    return take(x, owner(matching))
+
+
+def source_of(owner_of_patch: Tensor, num_tokens: int) -> Tensor:
+    """Source (B, N, N0), true where input patch N0 is in token N, from owners (B, N0)."""
+    tokens = torch.arange(num_tokens, device=owner_of_patch.device)
+    return owner_of_patch[:, None, :] == tokens[None, :, None]
+
+
+def log_size(size: Tensor) -> Tensor:
+    """Proportional attention's additive mask (B, 1, 1, N), float32 (eq. 1)."""
+    return size.float().log().squeeze(-1)[:, None, None, :]
