@@ -43,24 +43,29 @@ def bipartite_soft_matching(
 
     Args:
         metric: What is compared, by default the keys' mean over heads (B, N, D).
-        r: Tokens to merge, at most :func:`max_r`.
+        r: Tokens to merge, from 1 to :func:`max_r`.
         num_prefix_tokens: Tokens in front that are protected.
         similarity: ``cosine``, or ``dot`` (the paper's ablation).
+
+    Raises:
+        ValueError: If that many tokens cannot merge.
     """
     p, n = num_prefix_tokens, metric.shape[1]
+    if not 0 < r <= max_r(n, p):
+        raise ValueError(f"r={r}: of {n} tokens, {p} protected, 1 to {max_r(n, p)} can merge.")
     first_a, first_b = p + p % 2, p + 1 - p % 2
     # reason: half precision makes ties out of near neighbours, and 1e-12 in it is a zero norm
     with torch.no_grad(), torch.autocast(metric.device.type, enabled=False):
         metric = metric.detach().to(torch.promote_types(metric.dtype, torch.float32))
         if similarity == "cosine":
             metric = F.normalize(metric, dim=-1)  # a zero (padding) token stays zero
-        a, b = metric[:, first_a:n:2], metric[:, first_b:n:2]
+        a, b = metric[:, first_a::2], metric[:, first_b::2]
         best, edge = (a @ b.transpose(1, 2)).max(dim=-1)  # (B, |A|, |B|) -> (B, |A|)
         order = best.argsort(dim=-1, descending=True, stable=True)
         stay_a = order[:, r:].sort(dim=-1).values
         batch, size_a = best.shape
         at = torch.arange(n, device=metric.device).expand(batch, n)
-        kept = torch.cat([at[:, :p], first_a + 2 * stay_a, at[:, first_b:n:2]], dim=1)
+        kept = torch.cat([at[:, :p], first_a + 2 * stay_a, at[:, first_b::2]], dim=1)
         dst = p + size_a - r + edge.gather(1, order[:, :r])
         return Matching(kept, first_a + 2 * order[:, :r], dst)
 
