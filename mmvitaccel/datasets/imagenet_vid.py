@@ -8,15 +8,8 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 
 from mmvitaccel.datasets.cocovid import category_ids_by_class, read_cocovid
+from mmvitaccel.datasets.vid_classes import VID_CLASSES
 from mmvitaccel.registry import DATASETS
-
-#: The 30 classes in the official order; the json's ``category_id`` counts them from 1.
-VID_CLASSES = (
-    "airplane", "antelope", "bear", "bicycle", "bird", "bus", "car", "cattle", "dog",
-    "domestic_cat", "elephant", "fox", "giant_panda", "hamster", "horse", "lion", "lizard",
-    "monkey", "motorcycle", "rabbit", "red_panda", "sheep", "snake", "squirrel", "tiger", "train",
-    "turtle", "watercraft", "whale", "zebra",
-)  # fmt: skip
 
 
 @DATASETS.register_module()

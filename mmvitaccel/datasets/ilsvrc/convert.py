@@ -1,0 +1,268 @@
+"""Convert the ILSVRC releases: nothing is written while a file is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mmvitaccel.datasets.ilsvrc.layout import DET_LIST, Release, Video, find_release, find_videos
+from mmvitaccel.datasets.ilsvrc.records import Annotation, CocoVID, read_annotation
+
+#: Names that mmtracking's configs, and ours, expect.
+OUTPUT_FILES = {
+    "vid_train": "imagenet_vid_train.json",
+    "vid_val": "imagenet_vid_val.json",
+    "det": "imagenet_det_30plus1cls.json",
+}
+MISSING_LIST = "missing_files.txt"
+_NAMED = 10
+# Told how many steps there are, gives what is called at each.
+Bar = Callable[[int], Callable[[], None]]
+
+
+class MissingFilesError(FileNotFoundError):
+    """Files are missing or broken; the message names the first of them and where all are listed."""
+
+
+def convert(
+    source: Path,
+    target: Path,
+    sets: Sequence[str] | None = None,
+    *,
+    from_folders: bool = False,
+    skip_missing: bool = False,
+    console: Console | None = None,
+) -> dict[str, Path]:
+    """Write the json files of ImageNet VID and of DET's 30-class subset.
+
+    Args:
+        source: The folder with ``Annotations`` and ``Data``, or the one it was unpacked in.
+        target: Folder of the json files; made if it is not there.
+        sets: Keys of :data:`OUTPUT_FILES`. Defaults to those whose annotations are there.
+        from_folders: Take videos and images as they are on disk, whatever the lists say.
+        skip_missing: Leave frames out whose annotation or picture is missing or broken. A
+            validation set with frames left out gives figures of its own.
+        console: Where progress and summaries go. Defaults to standard output.
+
+    Returns:
+        The files written, by set.
+
+    Raises:
+        MissingFilesError: Something is missing and ``skip_missing`` is off; all of it is listed
+            in ``missing_files.txt`` in ``target``, and no json is written.
+        ValueError: An unknown set, or a list of another form.
+    """
+    console = console or Console()
+    releases = _releases(source, sets, console)
+    target.mkdir(parents=True, exist_ok=True)
+    problems: list[str] = []
+    contents = {}
+    with _progress(console) as progress:
+        for name, release in releases.items():
+            bar = _bar(progress, name)
+            if name == "det":
+                contents[name] = _det(release, from_folders, problems, bar, console)
+            else:
+                split = name.removeprefix("vid_")
+                contents[name] = _vid(release, split, from_folders, problems, bar, console)
+    _tell_missing(problems, target, skip_missing, console)
+    written = {}
+    for name, coco in contents.items():
+        written[name] = target / OUTPUT_FILES[name]
+        _write(written[name], coco)
+        _tell_summary(written[name], coco, releases[name], console)
+    return written
+
+
+def _releases(source: Path, sets: Sequence[str] | None, console: Console) -> dict[str, Release]:
+    """Where each set is that is asked for, or that there is."""
+    unknown = sorted(set(sets or ()) - set(OUTPUT_FILES))
+    if unknown:
+        raise ValueError(f"there is no set {unknown}; known are {', '.join(OUTPUT_FILES)}.")
+    found, absent = {}, {}
+    for name in sets or OUTPUT_FILES:
+        kind, split = ("DET", "train") if name == "det" else ("VID", name.removeprefix("vid_"))
+        release = find_release(source, kind)
+        if release and (release.annotations / split).is_dir():
+            found[name] = release
+        else:
+            root = release.root if release else source
+            absent[name] = root / "Annotations" / kind / split
+    if absent and (sets or not found):
+        raise MissingFilesError(
+            f"{', '.join(map(str, absent.values()))}: not there, nor under ILSVRC, ILSVRC2015 or "
+            f"ILSVRC2017; unpack the archives in {source} or give their folder."
+        )
+    for name, folder in absent.items():
+        console.print(f"{name}: left out, there is no {folder}", soft_wrap=True)
+    return found
+
+
+def _vid(
+    release: Release,
+    split: str,
+    from_folders: bool,
+    problems: list[str],
+    bar: Bar,
+    console: Console,
+) -> CocoVID:
+    """A split of VID."""
+    videos, origin = find_videos(release, split, from_folders)
+    console.print(f"vid_{split}: {len(videos)} videos by {origin}", soft_wrap=True)
+    if not from_folders:
+        _tell_unlisted(release, split, videos, console)
+    advance = bar(sum(video.num_frames for video in videos))
+    coco = CocoVID("VID")
+    for video in videos:
+        video_id = coco.add_video(video.name, video.train_frames)
+        marked = set(video.train_frames)
+        present = _listing(release, video.name)
+        for frame_id in range(video.num_frames):
+            name = f"{video.name}/{frame_id:06d}"
+            annotation = _annotation(release, name, present, problems)
+            if annotation:
+                coco.add_frame(
+                    f"{name}.JPEG",
+                    annotation,
+                    frame_id=frame_id,
+                    video_id=video_id,
+                    is_vid_train_frame=frame_id in marked,
+                )
+            advance()
+    return coco
+
+
+def _det(
+    release: Release, from_folders: bool, problems: list[str], bar: Bar, console: Console
+) -> CocoVID:
+    """The images of DET's training set that the list names, else all with one of the classes."""
+    listed = None if from_folders else release.find_list(DET_LIST)
+    if listed:
+        names = [line.split()[0] for line in listed.read_text().splitlines() if line.strip()]
+    else:
+        paths = sorted((release.annotations / "train").rglob("*.xml"))
+        names = [p.relative_to(release.annotations).with_suffix("").as_posix() for p in paths]
+    origin = listed or f"the folders in {release.annotations / 'train'}"
+    console.print(f"det: {len(names)} images by {origin}", soft_wrap=True)
+    advance = bar(len(names))
+    coco = CocoVID("DET")
+    present: dict[str, set[str]] = {}
+    for name in names:
+        folder = name.rpartition("/")[0]
+        if folder not in present:
+            present[folder] = _listing(release, folder)
+        annotation = _annotation(release, name, present[folder], problems)
+        if annotation and (listed or annotation.has_vid_class):
+            coco.add_image(f"{name}.JPEG", annotation, is_vid_train_frame=True)
+        advance()
+    return coco
+
+
+def _listing(release: Release, folder: str) -> set[str]:
+    """Names of the files that a folder has, among annotations and among pictures."""
+    # reason: one listing a folder; a million single questions take minutes on network disks.
+    names: set[str] = set()
+    for root in (release.annotations, release.pictures):
+        if (root / folder).is_dir():
+            names.update(os.listdir(root / folder))
+    return names
+
+
+def _annotation(
+    release: Release, name: str, present: set[str], problems: list[str]
+) -> Annotation | None:
+    """A frame's annotation, or None where that or the picture is missing or broken."""
+    stem = name.rpartition("/")[2]
+    absent = [
+        root / (name + suffix)
+        for root, suffix in ((release.annotations, ".xml"), (release.pictures, ".JPEG"))
+        if stem + suffix not in present
+    ]
+    problems += map(str, absent)
+    if absent:
+        return None
+    path = release.annotations / f"{name}.xml"
+    try:
+        return read_annotation(path)
+    except ValueError as error:
+        problems.append(f"{path} ({error})")
+        return None
+
+
+def _tell_unlisted(release: Release, split: str, videos: list[Video], console: Console) -> None:
+    """Say which videos on disk no list names, such as those that were new in 2017."""
+    on_disk, _ = find_videos(release, split, from_folders=True)
+    extra = sorted({video.name for video in on_disk} - {video.name for video in videos})
+    if extra:
+        console.print(
+            f"vid_{split}: {len(extra)} videos on disk are in no list and left out, the first is "
+            f"{extra[0]}; --from-folders takes them",
+            soft_wrap=True,
+        )
+
+
+def _tell_missing(problems: list[str], target: Path, skip_missing: bool, console: Console) -> None:
+    """Report what is missing or broken, a line a file; raise unless it may be left out."""
+    if not problems:
+        return
+    listed = target / MISSING_LIST
+    listed.write_text("\n".join(problems) + "\n")
+    first = "; ".join(problems[:_NAMED])
+    more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+    what = f"{len(problems)} files are missing or broken (all in {listed}): {first}{more}"
+    if not skip_missing:
+        raise MissingFilesError(
+            f"{what}. Unpack those archives again, or leave the frames out with --skip-missing; "
+            "nothing was written."
+        )
+    console.print(f"left out: {what}", soft_wrap=True)
+
+
+def _tell_summary(path: Path, coco: CocoVID, release: Release, console: Console) -> None:
+    """Say what was written."""
+    content = coco.content
+    videos = f"{len(content['videos'])} videos, " if "videos" in content else ""
+    marked = sum(image["is_vid_train_frame"] for image in content["images"])
+    console.print(
+        f"{path}: {videos}{len(content['images'])} images ({marked} to train on, "
+        f"{coco.without_objects} without objects), {len(content['annotations'])} objects; "
+        f"pictures are in {release.pictures}",
+        soft_wrap=True,
+    )
+    console.print("  " + ", ".join(f"{name} {n}" for name, n in sorted(coco.per_class.items())))
+
+
+def _write(path: Path, coco: CocoVID) -> None:
+    """Write a json whole or not at all."""
+    partial = path.with_suffix(".partial")
+    try:
+        with partial.open("w") as file:
+            json.dump(coco.content, file)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:>9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _bar(progress: Progress, name: str) -> Bar:
+    """A progress bar that appears once its length is known."""
+
+    def start(total: int) -> Callable[[], None]:
+        task = progress.add_task(name, total=total)
+        return lambda: progress.advance(task)
+
+    return start

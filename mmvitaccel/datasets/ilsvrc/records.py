@@ -1,0 +1,199 @@
+"""CocoVID records from ImageNet's xml files, field by field as mmtracking's converter has them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from mmvitaccel.datasets.vid_classes import VID_CLASSES, VID_SYNSETS
+
+_CATEGORY_IDS = {synset: number for number, synset in enumerate(VID_SYNSETS, 1)}
+# reason: mmtracking's spelling; its json files are in use under it.
+OTHER_CATEGORIES = "other_categeries"
+
+
+@dataclass(frozen=True)
+class Thing:
+    """An object of an image.
+
+    Attributes:
+        synset: Its WordNet synset.
+        box: Left, top, right, bottom, in pixels.
+        track: The same in all frames of a video; None where the file has none (DET).
+        flags: ``occluded`` and ``generated``, where the file has them (VID).
+    """
+
+    synset: str
+    box: tuple[int, int, int, int]
+    track: str | None
+    flags: dict[str, bool]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What an xml file says: the image's size in pixels and its objects."""
+
+    height: int
+    width: int
+    things: list[Thing]
+
+    @property
+    def has_vid_class(self) -> bool:
+        """Whether any object is of one of the 30 classes."""
+        return any(thing.synset in _CATEGORY_IDS for thing in self.things)
+
+
+def read_annotation(path: Path) -> Annotation:
+    """Read an xml file.
+
+    Args:
+        path: Below ``Annotations``.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ValueError: It is no whole xml file, or lacks a size, a name or a box.
+    """
+    try:
+        root = ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise ValueError(f"not readable as xml: {error}") from error
+    things = [_thing(element) for element in root.iter("object")]
+    return Annotation(int(_text(root, "size/height")), int(_text(root, "size/width")), things)
+
+
+class CocoVID:
+    """A CocoVID json that grows image by image; ids count from 1.
+
+    Args:
+        kind: ``VID`` or ``DET``.
+
+    Attributes:
+        content: What the json file is to hold.
+        without_objects: Images that had none.
+        per_class: Objects by class name.
+    """
+
+    def __init__(self, kind: str) -> None:
+        categories: list[dict[str, Any]] = [
+            {"id": number, "name": name, "encode_name": synset}
+            for number, (synset, name) in enumerate(VID_SYNSETS.items(), 1)
+        ]
+        self.content: dict[str, list[Any]] = {"categories": categories}
+        if kind == "VID":
+            self.content["videos"] = []
+        else:
+            other = {"id": len(categories) + 1, "name": OTHER_CATEGORIES, "encode_name": None}
+            categories.append(other)
+        self.content.update(images=[], annotations=[])
+        self.without_objects = 0
+        self.per_class: Counter[str] = Counter()
+        self._instances = 0
+        self._tracks: dict[str, int] = {}
+
+    def add_video(self, name: str, train_frames: list[int]) -> int:
+        """Begin a video.
+
+        Args:
+            name: Its folder below ``Data/VID``.
+            train_frames: Numbers of the frames to train on.
+
+        Returns:
+            Its id.
+        """
+        videos = self.content["videos"]
+        videos.append({"id": len(videos) + 1, "name": name, "vid_train_frames": train_frames})
+        self._tracks = {}
+        return len(videos)
+
+    def add_frame(self, file_name: str, annotation: Annotation, **place: Any) -> None:
+        """Add a frame of the video begun last, and its objects of the 30 classes.
+
+        Args:
+            file_name: Below ``Data/VID``.
+            annotation: Its annotation.
+            **place: ``frame_id``, ``video_id`` and ``is_vid_train_frame``.
+        """
+        image_id = self._add_image(file_name, annotation, place)
+        for thing in annotation.things:
+            if thing.synset in _CATEGORY_IDS:
+                ids = {"video_id": place["video_id"], "image_id": image_id}
+                instance_id = self._instance_id(thing.track)
+                self._add_object(_CATEGORY_IDS[thing.synset], thing, ids, instance_id=instance_id)
+
+    def add_image(self, file_name: str, annotation: Annotation, **place: Any) -> None:
+        """Add an image of DET; objects of other classes share one category.
+
+        Args:
+            file_name: Below ``Data/DET``.
+            annotation: Its annotation.
+            **place: ``is_vid_train_frame``: whether video detectors train on it.
+        """
+        image_id = self._add_image(file_name, annotation, place)
+        for thing in annotation.things:
+            category_id = _CATEGORY_IDS.get(thing.synset, len(_CATEGORY_IDS) + 1)
+            self._add_object(category_id, thing, {"image_id": image_id})
+
+    def _add_image(self, file_name: str, annotation: Annotation, place: dict[str, Any]) -> int:
+        images = self.content["images"]
+        size = {"height": annotation.height, "width": annotation.width}
+        images.append({"file_name": file_name, **size, "id": len(images) + 1, **place})
+        self.without_objects += not annotation.things
+        return len(images)
+
+    def _add_object(
+        self, category_id: int, thing: Thing, ids: dict[str, int], **instance: int
+    ) -> None:
+        x1, y1, x2, y2 = thing.box
+        annotations = self.content["annotations"]
+        annotations.append(
+            {
+                "id": len(annotations) + 1,
+                **ids,
+                "category_id": category_id,
+                **instance,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": (x2 - x1) * (y2 - y1),
+                "iscrowd": False,
+                **thing.flags,
+            }
+        )
+        self.per_class[(*VID_CLASSES, OTHER_CATEGORIES)[category_id - 1]] += 1
+
+    def _instance_id(self, track: str | None) -> int:
+        """A number for each track, never the same in two videos."""
+        if track is None or track not in self._tracks:
+            self._instances += 1
+            if track is None:
+                return self._instances
+            self._tracks[track] = self._instances
+        return self._tracks[track]
+
+
+def _thing(element: ElementTree.Element) -> Thing:
+    """An ``object`` element."""
+    flags = {
+        name: element.findtext(name) == "1"
+        for name in ("occluded", "generated")
+        if element.find(name) is not None
+    }
+    x1, y1, x2, y2 = (
+        int(_text(element, f"bndbox/{corner}")) for corner in ("xmin", "ymin", "xmax", "ymax")
+    )
+    return Thing(_text(element, "name"), (x1, y1, x2, y2), element.findtext("trackid"), flags)
+
+
+def _text(element: ElementTree.Element, path: str) -> str:
+    """The text at a path.
+
+    Raises:
+        ValueError: There is none.
+    """
+    text = element.findtext(path)
+    if text is None:
+        raise ValueError(f"<{element.tag}> has no {path}")
+    return text.strip()

@@ -1,0 +1,63 @@
+"""Convert ImageNet VID (ILSVRC 2015, 2017) and DET's 30-class subset to CocoVID json files."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+from mmvitaccel.datasets.ilsvrc import OUTPUT_FILES, convert
+from mmvitaccel.engine.errors import UserError, one_sentence_errors
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "-i",
+        "--input",
+        type=Path,
+        required=True,
+        help="folder with Annotations and Data, or the one that the archives were unpacked in",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, help="folder for the json files (default: INPUT/annotations)"
+    )
+    parser.add_argument(
+        "--sets",
+        nargs="+",
+        choices=list(OUTPUT_FILES),
+        help="what to convert (default: everything whose annotations are there)",
+    )
+    parser.add_argument(
+        "--from-folders",
+        action="store_true",
+        help="take the videos and images on disk, also those that no list names (2017's)",
+    )
+    parser.add_argument(
+        "--skip-missing",
+        action="store_true",
+        help="leave out frames whose annotation or picture is missing or broken",
+    )
+    return parser.parse_args(argv)
+
+
+@one_sentence_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Convert, or say what is missing."""
+    args = parse_args(argv)
+    try:
+        convert(
+            args.input,
+            args.output or args.input / "annotations",
+            args.sets,
+            from_folders=args.from_folders,
+            skip_missing=args.skip_missing,
+        )
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
