@@ -1,5 +1,6 @@
 """Metrics registered under the scope ``mmvitaccel``."""
 
+from mmvitaccel.metrics.verb_noun_accuracy import VerbNounAccuracy
 from mmvitaccel.metrics.vid_metric import VIDMetric
 
-__all__ = ["VIDMetric"]
+__all__ = ["VIDMetric", "VerbNounAccuracy"]

@@ -3,7 +3,16 @@
 from mmvitaccel.models.efficientvit import EfficientViT
 from mmvitaccel.models.efficientvit_fpn import EfficientViTFPN
 from mmvitaccel.models.simple_fpn import LN2d, SimpleFPN
+from mmvitaccel.models.verb_noun_head import VerbNounHead
 from mmvitaccel.models.vitdet import ViTDet
 from mmvitaccel.models.vivit import ViViT
 
-__all__ = ["EfficientViT", "EfficientViTFPN", "LN2d", "SimpleFPN", "ViTDet", "ViViT"]
+__all__ = [
+    "EfficientViT",
+    "EfficientViTFPN",
+    "LN2d",
+    "SimpleFPN",
+    "VerbNounHead",
+    "ViTDet",
+    "ViViT",
+]

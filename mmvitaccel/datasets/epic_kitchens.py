@@ -1,0 +1,123 @@
+"""EPIC-Kitchens-100 for action recognition, from its annotations as they were released."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+from mmengine.dataset import BaseDataset
+from mmengine.fileio import get_text
+
+from mmvitaccel.registry import DATASETS
+
+COLUMNS = (
+    "narration_id",
+    "participant_id",
+    "video_id",
+    "start_timestamp",
+    "stop_timestamp",
+    "start_frame",
+    "stop_frame",
+    "verb_class",
+    "noun_class",
+)
+NUM_VERBS, NUM_NOUNS = 97, 300
+
+
+@DATASETS.register_module()
+class EpicKitchens(BaseDataset):
+    """Action segments of EPIC-Kitchens-100 with their verb and noun.
+
+    Reads ``EPIC_100_train.csv`` or ``EPIC_100_validation.csv``. The label is the pair (verb class,
+    noun class); :class:`~mmvitaccel.models.VerbNounHead` learns it.
+
+    With ``data_prefix=dict(video=...)``, a sample has ``filename``, ``start_seconds`` and
+    ``stop_seconds`` for ``mmvitaccel.OpenVideo``. With ``data_prefix=dict(img=...)``, it has
+    ``frame_dir``, ``start_index`` and ``total_frames`` of the released RGB frames for mmaction2's
+    ``RawFrameDecode``.
+
+    Args:
+        ann_file: The csv.
+        pipeline: Transforms.
+        data_prefix: Folder of the videos (``video``) or of the frames (``img``).
+        video_tmpl: Where a video is in its folder; columns of the csv in braces.
+        frames_tmpl: Where the frames of a video are in their folder, likewise.
+        filename_tmpl: Name of a frame, which are counted from 1.
+        **kwargs: Of mmengine's ``BaseDataset``.
+
+    Raises:
+        ValueError: The csv lacks a column, has no rows, or a value in it is none.
+    """
+
+    def __init__(
+        self,
+        ann_file: str,
+        pipeline: Sequence[Any],
+        data_prefix: dict[str, str],
+        video_tmpl: str = "{participant_id}/videos/{video_id}.MP4",
+        frames_tmpl: str = "{participant_id}/rgb_frames/{video_id}",
+        filename_tmpl: str = "frame_{:010d}.jpg",
+        **kwargs: Any,
+    ) -> None:
+        if set(data_prefix) not in ({"video"}, {"img"}):
+            raise ValueError(
+                f"EpicKitchens: data_prefix has {sorted(data_prefix)}; give either 'video' or "
+                "'img', the folder of the videos or of the frames."
+            )
+        self.video_tmpl = video_tmpl
+        self.frames_tmpl = frames_tmpl
+        self.filename_tmpl = filename_tmpl
+        super().__init__(ann_file, pipeline=list(pipeline), data_prefix=data_prefix, **kwargs)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Read the csv."""
+        rows = csv.DictReader(io.StringIO(get_text(self.ann_file)))
+        missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
+        if missing:
+            raise ValueError(
+                f"'{self.ann_file}' lacks the columns {', '.join(missing)}; give EPIC_100_train.csv"
+                " or EPIC_100_validation.csv as released (the test set has no labels)."
+            )
+        samples = [self._sample(row, line) for line, row in enumerate(rows, 2)]
+        if not samples:
+            raise ValueError(f"'{self.ann_file}' has no rows; download it again.")
+        return samples
+
+    def _sample(self, row: dict[str, str | None], line: int) -> dict[str, Any]:
+        """One row as mmaction2's transforms want it."""
+        try:
+            verb, noun = int(row["verb_class"]), int(row["noun_class"])
+            first, last = int(row["start_frame"]), int(row["stop_frame"])
+            start, stop = _seconds(row["start_timestamp"]), _seconds(row["stop_timestamp"])
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"'{self.ann_file}', line {line}: {error}; the file was cut short or edited, "
+                "download it again."
+            ) from error
+        if not (0 <= verb < NUM_VERBS and 0 <= noun < NUM_NOUNS):
+            raise ValueError(
+                f"'{self.ann_file}', line {line}: verb_class={verb}, noun_class={noun}; they must "
+                f"be below {NUM_VERBS} and {NUM_NOUNS}."
+            )
+        sample = {"label": [verb, noun], "video_id": row["narration_id"], "modality": "RGB"}
+        if "video" in self.data_prefix:
+            path = PurePath(self.data_prefix["video"], self.video_tmpl.format(**row))
+            sample.update(filename=str(path), start_seconds=start, stop_seconds=stop)
+        else:
+            folder = PurePath(self.data_prefix["img"], self.frames_tmpl.format(**row))
+            sample.update(
+                frame_dir=str(folder),
+                filename_tmpl=self.filename_tmpl,
+                start_index=first,
+                total_frames=last - first + 1,
+            )
+        return sample
+
+
+def _seconds(timestamp: str | None) -> float:
+    """Read ``HH:MM:SS.ss``."""
+    hours, minutes, seconds = str(timestamp).split(":")
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)

@@ -1,0 +1,72 @@
+"""Accuracy of verbs, nouns and actions, as EPIC-Kitchens-100's recognition challenge counts it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.evaluator import BaseMetric
+from torch import Tensor
+
+from mmvitaccel.registry import METRICS
+
+
+@METRICS.register_module()
+class VerbNounAccuracy(BaseMetric):
+    """Top-k accuracy of the verb, of the noun and of both together (the action), in 0..1.
+
+    An action is a pair of verb and noun, and its score the product of their probabilities; all
+    pairs compete.
+
+    Args:
+        topk: Values of k to report.
+        collect_device: ``cpu`` or ``gpu``, where ranks exchange results.
+        prefix: Of the names reported. Defaults to ``acc``.
+    """
+
+    default_prefix = "acc"
+
+    def __init__(
+        self, topk: Sequence[int] = (1, 5), collect_device: str = "cpu", prefix: str | None = None
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.topk = tuple(topk)
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Keep the rank of the truth for each sample of a batch."""
+        for sample in data_samples:
+            verb, noun = sample["pred_score"]["verb"], sample["pred_score"]["noun"]
+            truth = sample["gt_label"].tolist()
+            pairs = verb[:, None] * noun[None, :]
+            self.results.append(
+                {
+                    "verb": rank_of(verb, truth[0]),
+                    "noun": rank_of(noun, truth[1]),
+                    "action": rank_of(pairs.flatten(), truth[0] * len(noun) + truth[1]),
+                }
+            )
+
+    def compute_metrics(self, results: list[dict[str, int]]) -> dict[str, float]:
+        """Share of samples whose truth is among the k best: ``verb_top1``, ``action_top5``, ..."""
+        return {
+            f"{name}_top{k}": sum(result[name] < k for result in results) / len(results)
+            for name in ("verb", "noun", "action")
+            for k in self.topk
+        }
+
+
+def rank_of(scores: Tensor, truth: int) -> int:
+    """How many of the scores (K,) come before that of ``truth``; of equal ones the first does.
+
+    Raises:
+        ValueError: A score is not a number, or ``truth`` is not among the classes.
+    """
+    if not 0 <= truth < len(scores):
+        raise ValueError(
+            f"VerbNounAccuracy: label {truth} is not among the {len(scores)} classes of the head; "
+            "correct num_verbs and num_nouns or the annotations."
+        )
+    if not torch.isfinite(scores).all():
+        raise ValueError("VerbNounAccuracy: a score is not finite; the model has diverged.")
+    return int((scores > scores[truth]).sum() + (scores[:truth] == scores[truth]).sum())

@@ -1,0 +1,126 @@
+"""Two linear classifiers side by side: what EPIC-Kitchens asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmengine.model.weight_init import trunc_normal_init
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from mmvitaccel.registry import MODELS
+
+AVERAGES = ("prob", "score")
+
+
+@MODELS.register_module()
+class VerbNounHead(BaseModule):
+    """A verb and a noun for each clip, from one feature; a head for mmaction2's recognisers.
+
+    Ground truth is ``gt_label`` (2,), verb and noun. A prediction has ``pred_score`` with entries
+    ``verb`` (num_verbs,) and ``noun`` (num_nouns,), probabilities, and ``pred_label`` (2,).
+
+    Args:
+        num_verbs: Verb classes; 97 in EPIC-Kitchens-100.
+        num_nouns: Noun classes; 300 in EPIC-Kitchens-100.
+        in_channels: Channels of the backbone's feature.
+        dropout_ratio: Dropout of the feature.
+        init_std: Standard deviation that the weights start with.
+        label_smooth_eps: Share of the target that is spread over all classes.
+        average_clips: What is averaged over the views of a clip, ``'prob'`` or ``'score'`` (the
+            logits).
+        init_cfg: Initialisation as of mmengine.
+
+    Raises:
+        ValueError: An unknown ``average_clips``.
+    """
+
+    def __init__(
+        self,
+        num_verbs: int = 97,
+        num_nouns: int = 300,
+        in_channels: int = 768,
+        dropout_ratio: float = 0.0,
+        init_std: float = 0.02,
+        label_smooth_eps: float = 0.0,
+        average_clips: str = "prob",
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if average_clips not in AVERAGES:
+            raise ValueError(
+                f"VerbNounHead: average_clips={average_clips!r} is not known; give one of "
+                f"{', '.join(AVERAGES)}."
+            )
+        self.init_std = init_std
+        self.label_smooth_eps = label_smooth_eps
+        self.average_clips = average_clips
+        self.dropout = nn.Dropout(dropout_ratio)
+        self.fc_verb = nn.Linear(in_channels, num_verbs)
+        self.fc_noun = nn.Linear(in_channels, num_nouns)
+
+    def init_weights(self) -> None:
+        """Start both classifiers from scratch."""
+        for layer in (self.fc_verb, self.fc_noun):
+            trunc_normal_init(layer, std=self.init_std)
+
+    def forward(self, x: Tensor, **kwargs: Any) -> dict[str, Tensor]:
+        """Give logits for features (B, in_channels).
+
+        Returns:
+            ``verb`` (B, num_verbs) and ``noun`` (B, num_nouns).
+        """
+        x = self.dropout(x)
+        return {"verb": self.fc_verb(x), "noun": self.fc_noun(x)}
+
+    def loss(
+        self, feats: Tensor, data_samples: list[BaseDataElement], **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """Cross-entropy of both, and the accuracy on this batch.
+
+        Raises:
+            ValueError: A sample's label is no pair.
+        """
+        for sample in data_samples:
+            if sample.gt_label.shape != (2,):
+                raise ValueError(
+                    f"VerbNounHead: a label has shape {tuple(sample.gt_label.shape)}, not (2,) for "
+                    "verb and noun; use a dataset with both, such as mmvitaccel.EpicKitchens."
+                )
+        labels = torch.stack([sample.gt_label for sample in data_samples]).to(feats.device)
+        losses = {}
+        for (name, logits), label in zip(self(feats).items(), labels.unbind(1)):
+            losses[f"loss_{name}"] = F.cross_entropy(
+                logits, label, label_smoothing=self.label_smooth_eps
+            )
+            losses[f"top1_{name}"] = (logits.detach().argmax(1) == label).float().mean()
+        return losses
+
+    def predict(
+        self, feats: Tensor, data_samples: list[BaseDataElement], **kwargs: Any
+    ) -> list[BaseDataElement]:
+        """Average over the views of each sample, which follow each other in ``feats``.
+
+        Args:
+            feats: (B * views, in_channels).
+            data_samples: B of them; each gets its prediction.
+            **kwargs: What a recogniser passes on to every head; not used.
+
+        Returns:
+            ``data_samples``.
+        """
+        scores = {}
+        for name, logits in self(feats).items():
+            views = logits.unflatten(0, (len(data_samples), -1))  # (B, views, classes)
+            if self.average_clips == "prob":
+                scores[name] = views.softmax(2).mean(1)
+            else:
+                scores[name] = views.mean(1).softmax(1)
+        for index, sample in enumerate(data_samples):
+            own = {name: value[index] for name, value in scores.items()}
+            sample.set_pred_label(torch.stack([value.argmax() for value in own.values()]))
+            sample.set_pred_score(own)
+        return data_samples
