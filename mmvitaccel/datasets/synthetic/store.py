@@ -1,0 +1,85 @@
+"""A generated set on disk: written whole or not at all, and reused when nothing has changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Callable
+
+SETTINGS_FILE = "settings.json"
+
+
+def write_set(
+    out_dir: str | os.PathLike,
+    settings: dict,
+    fill: Callable[[Path], None],
+    overwrite: bool = False,
+) -> Path:
+    """Make a directory with its content, or leave one alone that has been made before.
+
+    The content is written beside ``out_dir`` and takes its name in the end, so that a run that
+    was interrupted leaves no set behind.
+
+    Args:
+        out_dir: The directory.
+        settings: What the content follows from; JSON types only.
+        fill: Writes the content into the directory that it is given.
+        overwrite: Replace a set that was made with other settings.
+
+    Returns:
+        ``out_dir`` as a path.
+
+    Raises:
+        ValueError: If ``out_dir`` holds something else.
+    """
+    target = Path(out_dir)
+    if _is_reusable(target, settings, overwrite):
+        return target
+    partial = target.parent / f".{target.name}.{os.getpid()}.partial"
+    partial.mkdir(parents=True)
+    try:
+        fill(partial)
+        # reason: written last; a directory with this file in it is complete
+        (partial / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+        if target.exists():
+            old = target.parent / f".{target.name}.{os.getpid()}.old"
+            target.rename(old)
+            partial.rename(target)
+            shutil.rmtree(old)
+        else:
+            partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write compact JSON in the order of the content's own keys: the same bytes each time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, separators=(",", ":")))
+
+
+def _is_reusable(target: Path, settings: dict, overwrite: bool) -> bool:
+    if not target.exists():
+        return False
+    if not target.is_dir():
+        raise ValueError(f"The set cannot be written: '{target}' is a file; name a directory.")
+    recorded = target / SETTINGS_FILE
+    if not recorded.is_file():
+        if not any(target.iterdir()):
+            return False
+        raise ValueError(
+            f"The set cannot be written: '{target}' is not empty and was not made by this "
+            "generator; name another directory."
+        )
+    # reason: through JSON and back, for a tuple is read back as a list
+    if json.loads(recorded.read_text()) == json.loads(json.dumps(settings)):
+        return True
+    if not overwrite:
+        raise ValueError(
+            f"'{target}' holds a set made with other settings (see its {SETTINGS_FILE}); name "
+            "another directory, or ask for it to be overwritten."
+        )
+    return False
