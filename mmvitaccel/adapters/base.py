@@ -65,9 +65,9 @@ class BlockSpec:
         norm1: First normalisation.
         qkv: ``(block, h, rope)`` to queries, keys, values, each (B, H, M, D), after the query and
             key norms and the rotation; ``rope`` covers just these tokens (or is None).
-        keys: ``(block, h, rope)`` to the keys alone, (B, H, M, D).
         project: ``(block, out, h)``: attention's output (B, M, H * D) to (B, M, C); ``h``, the
-            output of ``norm1`` for the same tokens, is read by gated attention only.
+            output of ``norm1`` for the same tokens, is read by gated attention only and may be
+            None for a block that keeps the grid.
         finish1: End of the attention branch before it is added: LayerScale, DropPath.
         norm2: Second normalisation.
         mlp: The MLP, or None for a block that is an attention branch alone; ``leave`` of such a
@@ -78,8 +78,11 @@ class BlockSpec:
         window_size: Side of the attention windows in tokens, 0 for global attention. Tokens are
             padded after ``norm1`` with zeros to whole windows.
         rel_pos: ``(block, grid_size)`` to the decomposed relative positions of a whole window or
-            grid, tables (H, H, D) and (W, W, D), entry [query, key], times the unscaled query; or
+            grid: rows (H, H, D) and (W, W, D) of each query and key position, as
+            :func:`mmvitaccel.core.rel_pos.offset_rows` gives them, times the unscaled query; or
             None where the block has none.
+        keeps_grid: The host regroups its tokens around the block (windows, frames), so that it
+            must give back as many tokens as it got.
         refuse: A reason why this very block cannot be taken apart, or None.
     """
 
@@ -89,8 +92,7 @@ class BlockSpec:
     attn_drop: Callable[[nn.Module], float]
     norm1: Callable[[nn.Module, Tensor], Tensor]
     qkv: Callable[[nn.Module, Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor]]
-    keys: Callable[[nn.Module, Tensor, Tensor | None], Tensor]
-    project: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    project: Callable[[nn.Module, Tensor, Tensor | None], Tensor]
     finish1: Callable[[nn.Module, Tensor], Tensor] = _identity
     norm2: Callable[[nn.Module, Tensor], Tensor] = _identity
     mlp: Callable[[nn.Module, Tensor], Tensor] | None = None
@@ -101,6 +103,7 @@ class BlockSpec:
     rel_pos: Callable[[nn.Module, Grid], tuple[Tensor, Tensor] | None] = field(
         default=lambda block, grid_size: None
     )
+    keeps_grid: bool = False
     refuse: Callable[[nn.Module], str | None] = field(default=lambda block: None)
 
 
@@ -117,8 +120,6 @@ class ViTAdapter:
             ``register``. Empty where patches come first.
         entries: The methods by which tokens enter the blocks, each with the indices of the blocks
             behind which the method (or its caller) reads the tokens and expects all N of them.
-        keeps_grid: The host regroups its tokens between blocks (windows, frames), so that every
-            block must give back as many tokens as it got.
         takes_clip: A whole clip goes through at once, so there are no frames to keep state over.
         refuse: A reason why this very model cannot be served, or None.
     """
@@ -129,7 +130,6 @@ class ViTAdapter:
     specs: tuple[BlockSpec, ...]
     prefix: Callable[[nn.Module], tuple[str, ...]]
     entries: Mapping[str, Callable[[nn.Module], Iterable[int]]]
-    keeps_grid: bool = False
     takes_clip: bool = False
     refuse: Callable[[nn.Module], str | None] = field(default=lambda model: None)
 

@@ -78,11 +78,7 @@ def _qkv(block: nn.Module, h: Tensor, rope: Tensor | None) -> tuple[Tensor, Tens
     return q, k, v
 
 
-def _keys(block: nn.Module, h: Tensor, rope: Tensor | None) -> Tensor:
-    return _qkv(block, h, rope)[1]
-
-
-def _project(block: nn.Module, out: Tensor, h: Tensor) -> Tensor:
+def _project(block: nn.Module, out: Tensor, h: Tensor | None) -> Tensor:
     attn = block.attn
     out = attn.norm(out) if hasattr(attn, "norm") else out
     if getattr(attn, "gate", None) is not None:
@@ -128,7 +124,6 @@ def _block_spec(classes: tuple[str, ...], attention: tuple[str, ...], enter, fin
         attn_drop=_attn_drop,
         norm1=lambda block, x: block.norm1(x),
         qkv=_qkv,
-        keys=_keys,
         project=_project,
         finish1=finish(1),
         norm2=lambda block, x: block.norm2(x),
