@@ -322,11 +322,12 @@ def is_pretrained(cfg: Mapping) -> bool:
 @contextmanager
 def norm_statistics_kept(block: nn.Module) -> Iterator[None]:
     """Compute a block again as before, without counting the batch twice in BatchNorm."""
-    norms = [m for m in block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:
         for norm in norms:
-            norm.track_running_stats = False
+            norm.momentum, norm.num_batches_tracked = 0.0, None
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, count) in zip(norms, kept):
+            norm.momentum, norm.num_batches_tracked = momentum, count
