@@ -9,124 +9,20 @@ is not passed over in silence: :attr:`MacsReport.uncounted` names it.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
-Formula = Callable[..., int]
-_FORMULAS: dict[Any, Formula] = {}
+from mmvitaccel.core.macs_formulas import all_formulas, may_multiply, register_macs_formula
 
-# Names of aten operators that multiply and add, one part between underscores at a time.
-_MULTIPLIES = re.compile(
-    r"\w*mm|matmul|mv|addmv|v?dot|addr|ger|(tri|bi)?linear|conv(olution)?(\dd)?|attention"
-    r"|multihead|cdist|pdist|lstm|gru|rnn|fft"
-)
-# Namespaces of torch's own bookkeeping; any other library's operator may multiply and add.
-_IDLE_NAMESPACES = {"prim", "prims", "debugprims", "profiler", "c10d", "_c10d_functional"}
-
-
-def register_macs_formula(*operators: Any) -> Callable[[Formula], Formula]:
-    """Say how many multiply-adds an operator does.
-
-    Args:
-        *operators: ``torch.ops.<namespace>.<name>``, one or more.
-
-    Returns:
-        A decorator for the formula. It is called with the operator's own arguments, every tensor
-        replaced by its shape, and ``out_shape``; it returns multiply-adds.
-
-    Raises:
-        TypeError: An operator is not a ``torch.ops`` entry.
-
-    Examples:
-        >>> @register_macs_formula(torch.ops.mylib.gathered_linear)
-        ... def _(x_shape, weight_shape, index_shape, out_shape=None, **kwargs):
-        ...     return index_shape[0] * prod(weight_shape)
-    """
-    for operator in operators:
-        if not isinstance(operator, torch._ops.OpOverloadPacket):
-            raise TypeError(
-                f"register_macs_formula: {operator!r} is a {type(operator).__name__}; "
-                "give the operator as torch.ops.<namespace>.<name>."
-            )
-
-    def register(formula: Formula) -> Formula:
-        _FORMULAS.update(dict.fromkeys(operators, formula))
-        return formula
-
-    return register
-
-
-def _aten(*names: str) -> list[Any]:
-    """Those of the named aten operators that this torch has."""
-    return [getattr(torch.ops.aten, name) for name in names if hasattr(torch.ops.aten, name)]
-
-
-# reason: torch leaves out the CPU's fused kernel, and its formula of 2.1 refuses grouped queries.
-@register_macs_formula(
-    *_aten(
-        "_scaled_dot_product_flash_attention_for_cpu",
-        "_scaled_dot_product_flash_attention",
-        "_scaled_dot_product_efficient_attention",
-        "_scaled_dot_product_cudnn_attention",
-        "_scaled_dot_product_fused_attention_overrideable",
-        "_scaled_dot_product_attention_math_for_mps",
-    )
-)
-def _attention(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
-    """Scores and weighted sum; q (B, H, N, D), k (B, H', M, D), v (B, H', M, Dv)."""
-    return prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
-
-
-@register_macs_formula(*_aten("_scaled_dot_product_flash_attention_for_cpu_backward"))
-def _attention_backward(_grad: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
-    """Scores again, then the gradients of weights, v, q and k."""
-    return prod(q[:-1]) * k[-2] * (3 * q[-1] + 2 * v[-1])
-
-
-@register_macs_formula(*_aten("_native_multi_head_attention"))
-def _multi_head(q: Any, k: Any, _v: Any, dim: int, *_: Any, **__: Any) -> int:
-    """``nn.MultiheadAttention``'s inference path: four projections of width dim, two products."""
-    batch, queries, keys = q[0], q[1], k[1]
-    return batch * dim * (2 * dim * (queries + keys) + 2 * queries * keys)
-
-
-@register_macs_formula(*_aten("_transformer_encoder_layer_fwd"))
-def _encoder_layer(x: Any, dim: int, *args: Any, **__: Any) -> int:
-    """``nn.TransformerEncoderLayer``'s inference path: attention, then two linear layers."""
-    batch, tokens, _ = x
-    ffn_weight = args[12]
-    return _multi_head(x, x, x, dim) + 2 * batch * tokens * prod(ffn_weight)
-
-
-@register_macs_formula(*_aten("addmm_", "_addmm_activation"))
-def _addmm(_bias: Any, a: Any, b: Any, *_: Any, **__: Any) -> int:
-    return a[0] * a[1] * b[1]
-
-
-@register_macs_formula(*_aten("baddbmm_", "addbmm", "addbmm_"))
-def _batched_addmm(_bias: Any, a: Any, b: Any, *_: Any, **__: Any) -> int:
-    return prod(a) * b[2]
-
-
-@register_macs_formula(*_aten("mv", "dot", "vdot"))
-def _vector_product(a: Any, *_: Any, **__: Any) -> int:
-    return prod(a)
-
-
-@register_macs_formula(*_aten("addmv", "addmv_"))
-def _addmv(_bias: Any, a: Any, *_: Any, **__: Any) -> int:
-    return prod(a)
+__all__ = ["MacsCounter", "MacsReport", "count_macs", "register_macs_formula"]
 
 
 @dataclass(frozen=True)
@@ -139,6 +35,8 @@ class MacsReport:
             only modules in which something was counted. What ran outside every named module is
             in ``total`` alone.
         by_operator: Multiply-adds by operator name.
+        detail: Multiply-adds by the module that ran the operator itself (empty for none) and the
+            operator's name: what linear layers and attention products take is summed from it.
         params: Parameters (elements) of the model, 0 without one.
         uncounted: How often each operator ran that multiplies and adds (or whose work is unknown,
             coming from another library) and has no formula.
@@ -147,6 +45,7 @@ class MacsReport:
     total: int
     by_module: dict[str, int]
     by_operator: dict[str, int]
+    detail: dict[tuple[str, str], int]
     params: int
     uncounted: dict[str, int]
 
@@ -155,44 +54,45 @@ class MacsReport:
         return {name: n for name, n in self.by_module.items() if name.count(".") == depth - 1}
 
 
-class _Attribution(TorchDispatchMode):
-    """Sits above torch's counter: says which module an operator's count belongs to."""
+class _Counting(TorchDispatchMode):
+    """Sees every operator that runs, and books its multiply-adds on the module that runs it.
 
-    def __init__(self, counter: FlopCounterMode, stack: list[str]) -> None:
+    ``FlopCounterMode`` is not entered itself: on torch 2.14 it takes operators apart that are views
+    of parameters, which autograd refuses under ``no_grad``, and on 2.1 it sees nothing under
+    ``inference_mode``. Its formulas are used.
+    """
+
+    def __init__(self, stack: list[str]) -> None:
         super().__init__()
-        self.counter = counter
         self.stack = stack
-        self.flops: Counter[str] = Counter()
+        self.formulas = all_formulas()
+        self.macs: Counter[tuple[str, str]] = Counter()
         self.uncounted: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not isinstance(func, torch._ops.OpOverload):
+            self.uncounted[str(func)] += 1
             return func(*args, **kwargs)
         packet = func._overloadpacket
-        if packet not in _FORMULAS:
-            # reason: under inference_mode composite operators arrive whole (aten::linear), and
-            # torch 2.1's counter knows only what they are made of.
+        formula = self.formulas.get(packet)
+        if formula is None and not _returns_view(func):
+            # reason: inference tensors bring composite operators whole (aten::linear).
             with self:
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
-        before = self.counter.get_total_flops()
         out = func(*args, **kwargs)
-        flops = self.counter.get_total_flops() - before
-        if flops:
-            self.flops[self.stack[-1]] += flops
-        elif _may_multiply(func) and packet not in self.counter.get_flop_counts().get("Global", ()):
+        if formula is not None:
+            self.macs[self.stack[-1], str(packet)] += formula(args, kwargs, out)
+        elif may_multiply(func):
             self.uncounted[str(packet)] += 1
         return out
 
 
-def _may_multiply(func: Any) -> bool:
-    """Whether an operator's name says that it multiplies and adds, or says nothing known."""
-    namespace, _, name = func._schema.name.partition("::")
-    if namespace == "aten":
-        return any(_MULTIPLIES.fullmatch(part) for part in name.split("_"))
-    return namespace not in _IDLE_NAMESPACES
+def _returns_view(func: Any) -> bool:
+    """Whether what an operator returns shares memory with what it is given."""
+    return any(value.alias_info is not None for value in func._schema.returns)
 
 
 class MacsCounter:
@@ -220,7 +120,7 @@ class MacsCounter:
     def __init__(self, model: nn.Module | None = None) -> None:
         self.model = model
         self._names: dict[nn.Module, str] = {}
-        self._attribution: _Attribution | None = None
+        self._counting: _Counting | None = None
         self._opened: ExitStack | None = None
 
     def __enter__(self) -> MacsCounter:
@@ -229,7 +129,6 @@ class MacsCounter:
         stack = [""]
         if self.model is not None:
             self._names = {module: name for name, module in self.model.named_modules()}
-        in_flops = {op: _doubled(formula) for op, formula in _FORMULAS.items()}
 
         def enter_module(module: nn.Module, _args: Any) -> None:
             stack.append(self._names.get(module, stack[-1]))
@@ -244,9 +143,7 @@ class MacsCounter:
             )
             for hook in hooks:
                 opened.callback(hook.remove)
-            counter = FlopCounterMode(display=False, custom_mapping=in_flops)
-            opened.enter_context(counter)
-            self._attribution = opened.enter_context(_Attribution(counter, stack))
+            self._counting = opened.enter_context(_Counting(stack))
             self._opened = opened.pop_all()
         return self
 
@@ -260,23 +157,24 @@ class MacsCounter:
         Raises:
             RuntimeError: Nothing was counted yet.
         """
-        if self._attribution is None:
+        if self._counting is None:
             raise RuntimeError(
                 "MacsCounter: nothing was counted yet; run the model inside `with counter:` first."
             )
-        counter, own = self._attribution.counter, self._attribution.flops
-        inclusive: Counter[str] = Counter()
-        for name, flops in own.items():
+        by_module: Counter[str] = Counter()
+        by_operator: Counter[str] = Counter()
+        for (name, operator), macs in self._counting.macs.items():
+            by_operator[operator] += macs
             parts = name.split(".")
             for end in range(1, len(parts) + 1):
-                inclusive[".".join(parts[:end])] += flops
-        by_operator = counter.get_flop_counts().get("Global", {})
+                by_module[".".join(parts[:end])] += macs
         return MacsReport(
-            total=counter.get_total_flops() // 2,
-            by_module={n: inclusive[n] // 2 for n in self._names.values() if n and inclusive[n]},
-            by_operator={str(op): flops // 2 for op, flops in by_operator.items() if flops},
+            total=sum(by_operator.values()),
+            by_module={n: by_module[n] for n in self._names.values() if n and by_module[n]},
+            by_operator={name: macs for name, macs in by_operator.items() if macs},
+            detail={key: macs for key, macs in self._counting.macs.items() if macs},
             params=0 if self.model is None else sum(p.numel() for p in self.model.parameters()),
-            uncounted=dict(self._attribution.uncounted),
+            uncounted=dict(self._counting.uncounted),
         )
 
 
@@ -297,11 +195,6 @@ def count_macs(model: nn.Module, *inputs: Any, **kwargs: Any) -> MacsReport:
     with _eval_mode(model), torch.no_grad(), counter:
         model(*inputs, **kwargs)
     return counter.report()
-
-
-def _doubled(formula: Formula) -> Formula:
-    """A formula in torch's unit, two floating-point operations for each multiply-add."""
-    return lambda *args, **kwargs: 2 * formula(*args, **kwargs)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmvitaccel.core.macs import MacsCounter, count_macs, register_macs_formula
 
@@ -150,6 +151,33 @@ def test_backward_pass_is_counted():
     assert counter.report().uncounted == {}
 
 
+def test_torch_own_counter_agrees_where_it_can_count():
+    class Convolutions(nn.Sequential):
+        pass
+
+    model = Convolutions(
+        nn.Conv2d(3, 8, 3), nn.ConvTranspose2d(8, 4, 2, 2), nn.Flatten(), nn.Linear(1600, 5)
+    )
+    x = torch.randn(2, 3, 12, 12)
+    with torch.no_grad(), FlopCounterMode(display=False) as torch_counter:
+        model(x)
+    assert 2 * count_macs(model, x).total == torch_counter.get_total_flops()
+
+
+def test_views_of_parameters_under_no_grad():
+    class Queries(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.queries = nn.Parameter(torch.randn(5, 8))
+            self.fc = nn.Linear(4, 2)
+
+        def forward(self):
+            left, _ = torch.split(self.queries, 4, dim=1)
+            return self.fc(left.unsqueeze(0).expand(2, -1, -1))
+
+    assert count_macs(Queries()).total == 2 * 5 * 4 * 2
+
+
 def test_vit_as_a_whole_and_by_module():
     report = count_macs(SmallViT(), torch.randn(2, 3, 16, 16))
     expected = vit_macs(batch=2, img=16, dim=32, depth=2, patch=4)
@@ -160,6 +188,9 @@ def test_vit_as_a_whole_and_by_module():
     assert report.by_module["blocks.0.attn"] == 2 * (4 * n * c * c + 2 * n * n * c)
     assert report.by_module["blocks.0.mlp.2"] == 2 * n * c * 4 * c
     assert "blocks.0.norm1" not in report.by_module
+    products = {key: macs for key, macs in report.detail.items() if key[0].endswith("attn")}
+    assert sum(products.values()) == 2 * 2 * 2 * n * n * c
+    assert sum(report.detail.values()) == report.total
     assert report.params == sum(p.numel() for p in SmallViT().parameters())
 
 
