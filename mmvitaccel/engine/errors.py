@@ -52,14 +52,22 @@ def building(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def running(model: nn.Module, what: str) -> Iterator[None]:
-    """Turn those errors inside that a user can mend into a :class:`UserError`."""
+def running(model: nn.Module, what: str, every_error: bool = False) -> Iterator[None]:
+    """Turn those errors inside that a user can mend into a :class:`UserError`.
+
+    Args:
+        model: What runs inside; the module at fault is named.
+        what: Begins the sentence.
+        every_error: Take all errors for the user's: for a run that only tries the model.
+    """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         sentence = _explain_run(error, model)
+        if sentence is None and every_error:
+            sentence = f"{_place(_frames(error), model)}{_flat(error) or type(error).__name__}"
         if sentence is None:
             raise
         raise UserError(f"{what}: {sentence}") from error

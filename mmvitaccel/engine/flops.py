@@ -1,0 +1,97 @@
+"""A config's model counted as it runs, with what its hooks put on it and without."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import HOOKS
+from torch import nn
+
+from mmvitaccel.adapters.attach import detach, link
+from mmvitaccel.core.macs import MacsReport, count_macs
+from mmvitaccel.engine.errors import building, running
+from mmvitaccel.engine.example import Example, make_example
+from mmvitaccel.engine.session import build_model
+
+
+def count_config(cfg: Config, size: Sequence[int] | None = None, depth: int = 1) -> dict[str, Any]:
+    """Count one forward pass of a config's model.
+
+    Hooks of the config that have a method ``attach(model)`` are given the model first, as the
+    Runner would do. If they, or the config's own wrappers, put a method on it, the model is
+    counted a second time without.
+
+    Args:
+        cfg: A detector's, recognizer's or classifier's.
+        size: Input (H, W) in pixels; None for the test pipeline's.
+        depth: How deep the names of ``modules`` go; 1 gives backbone, neck and head.
+
+    Returns:
+        JSON-ready figures: ``params``, ``macs``, ``flops`` (twice ``macs``), ``input_shape``,
+        ``views``, ``modules`` (name to ``params`` and ``macs``), ``uncounted``; and with a method
+        on, ``dense`` (the same without it) and ``saving`` (``1 - macs / dense macs``).
+
+    Raises:
+        UserError: The model cannot be built, or not be run on such an input.
+    """
+    example = make_example(cfg, size)
+    model = build_model(cfg)
+    handles = attach_hooks(cfg, model)
+    figures = _figures(model, _count(model, example), example, depth)
+    if take_off(model, handles):
+        dense = _figures(model, _count(model, example), example, depth)
+        figures["dense"] = dense
+        figures["saving"] = 1 - figures["macs"] / dense["macs"] if dense["macs"] else 0.0
+    return figures
+
+
+def attach_hooks(cfg: Config, model: nn.Module) -> list[Any]:
+    """Build the config's hooks that attach to a model and let them; returns their handles.
+
+    Such a hook has a method ``attach(model)`` that returns a handle with ``remove()``.
+    """
+    hooks = [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or [])]
+    handles = []
+    for hook in hooks:
+        if isinstance(hook, dict):
+            with building("hooks"):
+                kind = HOOKS.get(hook["type"]) if isinstance(hook["type"], str) else hook["type"]
+                if hasattr(kind, "attach"):
+                    handles.append(HOOKS.build(hook).attach(model))
+    return handles
+
+
+def take_off(model: nn.Module, handles: Sequence[Any]) -> bool:
+    """Undo what hooks and wrappers put on a model; whether there was anything."""
+    for handle in reversed(handles):
+        handle.remove()
+    wrapped = [module for module in model.modules() if link(module) and link(module).members]
+    for module in wrapped:
+        detach(module, link(module).method)
+    return bool(handles or wrapped)
+
+
+def _count(model: nn.Module, example: Example) -> MacsReport:
+    shape = " x ".join(str(n) for n in example.shape)
+    with running(model, f"the model does not take an input of {shape}", every_error=True):
+        return count_macs(model, example.inputs, **example.kwargs)
+
+
+def _figures(model: nn.Module, report: MacsReport, example: Example, depth: int) -> dict[str, Any]:
+    modules = {}
+    for name, module in model.named_modules():
+        params = sum(p.numel() for p in module.parameters())
+        macs = report.by_module.get(name, 0)
+        if name and name.count(".") < depth and (params or macs):
+            modules[name] = dict(params=params, macs=macs)
+    return dict(
+        params=report.params,
+        macs=report.total,
+        flops=2 * report.total,
+        input_shape=list(example.shape),
+        views=example.views,
+        modules=modules,
+        uncounted=report.uncounted,
+    )
