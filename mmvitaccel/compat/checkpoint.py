@@ -1,0 +1,208 @@
+"""Reading checkpoints so that a file from outside never runs code, on every supported torch.
+
+torch >= 2.6 checks what a pickle asks for (``weights_only=True``) and is told the few further
+names that mmengine's Runner writes. Older ones read with :class:`SafeUnpickler`: their check
+cannot be extended in full, and it lets TorchScript archives through to an interpreter.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import IO, Any, NoReturn
+from urllib.parse import urlparse
+
+import torch
+
+from mmvitaccel.compat.unpickling import SafeUnpickler, runner_globals
+
+_ZIP = b"PK\x03\x04"  # torch.save since 1.6, TorchScript
+_PICKLE = b"\x80"
+# The old format begins with a pickled magic number; any other pickle is not torch's.
+_OLD_TORCH = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+_CHECKED_BY_TORCH = torch.__version__ >= (2, 6)
+# What broken content makes the readers raise; OSError is a seek to before the beginning.
+_MALFORMED = (AttributeError, EOFError, IndexError, KeyError, OSError, TypeError, ValueError)
+
+
+def safe_load(
+    source: str | Path | IO[bytes], map_location: Any = None, **options: Any
+) -> dict[str, Any]:
+    """Read a checkpoint: torch's formats, safetensors, or a plain pickle of arrays (detectron2).
+
+    Args:
+        source: Path of the file, or a seekable binary stream.
+        map_location: As in ``torch.load``.
+        options: Further arguments of ``torch.load``, which callers may pass; they are ignored,
+            because none of them may loosen the check.
+
+    Returns:
+        What was saved.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file asks for something that could run code, or is not a whole checkpoint.
+    """
+    if not isinstance(source, (str, Path)):
+        return _read(source, getattr(source, "name", "the checkpoint"), map_location)
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such checkpoint file; check the path.")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path, map_location)
+    with path.open("rb") as file:
+        return _read(file, str(path), map_location)
+
+
+def load_url(
+    url: str,
+    model_dir: str | None = None,
+    map_location: Any = None,
+    progress: bool = True,
+    **options: Any,
+) -> dict[str, Any]:
+    """Download a checkpoint once, as ``torch.hub.load_state_dict_from_url``, and read it safely.
+
+    Args:
+        url: http(s) address.
+        model_dir: Folder to keep the file in; torch hub's by default.
+        map_location: As in ``torch.load``.
+        progress: Whether a progress bar is shown.
+        options: Further arguments of torch's function; ignored.
+    """
+    folder = Path(model_dir) if model_dir else Path(torch.hub.get_dir(), "checkpoints")
+    path = folder / Path(urlparse(url).path).name
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), progress=progress)
+    return safe_load(path, map_location)
+
+
+def guard_loaders(module: ModuleType) -> None:
+    """Make mmengine's checkpoint loaders, of every scheme, read through :func:`safe_load`.
+
+    They call ``torch.load`` and ``load_url`` by the names that ``mmengine.runner.checkpoint``
+    has for them; those two are what changes. (``load_url`` is unsafe on every torch: it loads
+    with ``weights_only=False``.)
+
+    Args:
+        module: ``mmengine.runner.checkpoint``.
+    """
+    _allow_runner_globals()
+    module.torch = _TorchWithSafeLoad("torch")
+    module.load_url = load_url
+
+
+class _TorchWithSafeLoad(ModuleType):
+    """``torch``, but for ``load``."""
+
+    load = staticmethod(safe_load)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
+@lru_cache(maxsize=1)
+def _allow_runner_globals() -> None:
+    """Tell torch's check, once, what the Runner's checkpoints hold."""
+    if _CHECKED_BY_TORCH:
+        torch.serialization.add_safe_globals(list(runner_globals()))
+
+
+def _read(file: IO[bytes], name: str, map_location: Any) -> Any:
+    """Read a stream after a look at how it begins, and say in one sentence what is wrong."""
+    head = file.read(len(_OLD_TORCH))
+    file.seek(0)
+    if not head:
+        raise ValueError(f"{name}: the checkpoint is empty (0 bytes); copy or download it again.")
+    if not head.startswith((_ZIP, _PICKLE)):
+        raise ValueError(
+            f"{name}: this is not a checkpoint, it begins with {head!r}; a failed download often "
+            "leaves a web page or a text there: delete it and download again."
+        )
+    try:
+        if head.startswith(_ZIP) or head == _OLD_TORCH:
+            return _read_torch(file, map_location)
+        return SafeUnpickler(file, encoding="latin1").load()
+    except pickle.UnpicklingError as error:
+        _explain(name, str(error))
+    except _MALFORMED as error:
+        _explain(name, f"{type(error).__name__}: {error}")
+    except RuntimeError as error:
+        # reason: others, such as a CUDA tensor on a machine without CUDA, say what to do.
+        if not re.search(r"PytorchStreamReader|unexpected EOF", str(error)):
+            raise
+        _explain(name, str(error))
+
+
+def _read_torch(file: IO[bytes], map_location: Any) -> Any:
+    """Read a file of torch's, with torch's check where it is one."""
+    _allow_runner_globals()
+    _refuse_torchscript(file)
+    if _CHECKED_BY_TORCH:
+        return torch.load(file, map_location=map_location, weights_only=True)
+    # reason: older torch takes the reader as a module; this one knows no other names.
+    reader = SimpleNamespace(
+        __name__="mmvitaccel.compat.unpickling",
+        Unpickler=SafeUnpickler,
+        load=lambda file, **options: SafeUnpickler(file, **options).load(),
+    )
+    return torch.load(file, map_location=map_location, pickle_module=reader, weights_only=False)
+
+
+def _refuse_torchscript(file: IO[bytes]) -> None:
+    """Keep archives away that torch < 2.6 would hand to TorchScript's interpreter.
+
+    The archive is opened by the reader that torch.load uses: another one could be made to see
+    other files in it.
+    """
+    if file.read(len(_ZIP)) == _ZIP:
+        file.seek(0)
+        if "constants.pkl" in torch._C.PyTorchFileReader(file).get_all_records():
+            raise pickle.UnpicklingError("the file is a TorchScript archive")
+    file.seek(0)
+
+
+def _read_safetensors(path: Path, map_location: Any) -> dict[str, torch.Tensor]:
+    """Read a format that cannot hold code."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path, device=str(map_location or "cpu"))
+    except SafetensorError as error:
+        _explain(str(path), str(error))
+
+
+def _explain(name: str, reason: str) -> NoReturn:
+    """Raise the one sentence that fits the reason.
+
+    Args:
+        name: The file.
+        reason: What the reader said.
+
+    Raises:
+        ValueError: Always.
+    """
+    asked_for = re.search(r"GLOBAL ([\w.]*\w(?:\('.*?'\))?)", reason)
+    if asked_for:
+        # torch leaves out `builtins.`
+        path = asked_for[1] if "." in asked_for[1] else f"builtins.{asked_for[1]}"
+        raise ValueError(
+            f"{name}: refused, because the file asks for {path}, which no weights need and which "
+            "could run code; take the checkpoint from a source you trust, or save its state_dict "
+            "alone where it was made."
+        ) from None
+    if "TorchScript" in reason:
+        raise ValueError(
+            f"{name}: refused, because this is a TorchScript archive, which holds code; save the "
+            "model's state_dict instead."
+        ) from None
+    reason = " ".join(reason.replace("Weights only load failed.", "").split())[:160]
+    raise ValueError(
+        f"{name}: the checkpoint is cut short, damaged or not one of torch's ({reason}); copy or "
+        "download it again."
+    ) from None
