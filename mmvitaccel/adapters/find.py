@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from mmvitaccel.adapters import timm_vit
+from mmvitaccel.adapters import own_vivit, timm_vit
 from mmvitaccel.adapters.base import ViTAdapter, class_names, named_base
 
-ADAPTERS: tuple[ViTAdapter, ...] = (*timm_vit.ADAPTERS,)
+ADAPTERS: tuple[ViTAdapter, ...] = (*own_vivit.ADAPTERS, *timm_vit.ADAPTERS)
 
 
 def _match(module: nn.Module) -> ViTAdapter | None:
