@@ -54,24 +54,34 @@ def resize_table(table: Tensor, size: int) -> Tensor:
     return resized[0].t().to(table.dtype)
 
 
-def offset_rows(table: Tensor, size: int, pool_size: int = 1) -> Tensor:
+def offset_rows(table: Tensor, size: int) -> Tensor:
     """The row of every pair of positions on one axis.
 
     Args:
         table: (L, D), of any length.
         size: Positions on this axis.
-        pool_size: Average-pooled keys stand for this many positions (fewer at the end of an axis
-            that is no multiple): their row is the mean of the positions' rows, which is what
-            pooling does to a key that carries its position as a one-hot part.
 
     Returns:
-        (size, keys, D), where keys = ceil(size / pool_size): [q, k] is row ``q - k + size - 1``.
+        (size, size, D): [query, key] is row ``query - key + size - 1``.
     """
     position = torch.arange(size, device=table.device)
-    rows = resize_table(table, size)[position[:, None] - position[None, :] + size - 1]
-    if pool_size == 1:
-        return rows
-    # (size, size, D) -> (size, D, size) -> (size, D, keys) -> (size, keys, D)
+    return resize_table(table, size)[position[:, None] - position[None, :] + size - 1]
+
+
+def pool_rows(rows: Tensor, pool_size: int) -> Tensor:
+    """Rows of keys that were average-pooled on this axis.
+
+    A pooled key's row is the mean of its positions' rows: what pooling does to a key that carries
+    its position as a one-hot part.
+
+    Args:
+        rows: (queries, keys, D) from :func:`offset_rows`.
+        pool_size: Keys in a cell; the last cell may hold fewer.
+
+    Returns:
+        (queries, ceil(keys / pool_size), D).
+    """
+    # (queries, keys, D) -> (queries, D, keys) -> (queries, D, cells) -> (queries, cells, D)
     pooled = F.avg_pool1d(rows.transpose(1, 2), pool_size, ceil_mode=True, count_include_pad=False)
     return pooled.transpose(1, 2)
 
@@ -92,21 +102,3 @@ def position_terms(q: Tensor, rows_h: Tensor, rows_w: Tensor) -> PositionTerms:
     # (B, heads, W, H, D) x (W, D, key columns) -> (B, heads, H, W, key columns)
     by_column = (q.transpose(2, 3) @ rows_w.transpose(1, 2).to(q.dtype)).transpose(2, 3)
     return PositionTerms(by_row.flatten(2, 3), by_column.flatten(2, 3))
-
-
-def position_terms_of(q: Tensor, index: Tensor, rows_h: Tensor, rows_w: Tensor) -> PositionTerms:
-    """Terms of some queries of a grid.
-
-    Args:
-        q: (B, heads, M, D), not scaled.
-        index: (B, M) int64, each query's place in the grid in row-major order.
-        rows_h: (H, key rows, D) from :func:`offset_rows`.
-        rows_w: (W, key columns, D).
-    """
-    y = index.div(rows_w.shape[0], rounding_mode="floor")
-    x = index.remainder(rows_w.shape[0])
-    q = q.transpose(1, 2)
-    # (B, M, heads, D) x (B, M, D, keys of the axis) -> (B, heads, M, keys of the axis)
-    by_row = q @ rows_h.to(q.dtype)[y].transpose(2, 3)
-    by_column = q @ rows_w.to(q.dtype)[x].transpose(2, 3)
-    return PositionTerms(by_row.transpose(1, 2), by_column.transpose(1, 2))

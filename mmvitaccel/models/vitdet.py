@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmvitaccel.core.dense_attention import dense_attention
-from mmvitaccel.core.pooling import pool_grid
 from mmvitaccel.core.rel_pos import offset_rows, position_terms, resize_table
 from mmvitaccel.core.window import from_windows, pad_map, to_windows
 from mmvitaccel.registry import MODELS
@@ -52,7 +51,6 @@ class Attention(nn.Module):
         qkv_bias: Whether queries, keys and values have a bias.
         rel_pos_size: Grid (H, W) that the tables of relative positions are made for (another grid
             interpolates them); None for no relative positions.
-        kv_pool_size: Keys and values are averaged over squares of this many tokens a side.
     """
 
     def __init__(
@@ -61,13 +59,11 @@ class Attention(nn.Module):
         num_heads: int,
         qkv_bias: bool = True,
         rel_pos_size: tuple[int, int] | None = None,
-        kv_pool_size: int = 1,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.head_dim = dim // num_heads
         self.scale = self.head_dim**-0.5
-        self.kv_pool_size = kv_pool_size
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
         self.use_rel_pos = rel_pos_size is not None
@@ -89,8 +85,8 @@ class Attention(nn.Module):
         if not self.use_rel_pos:
             return None
         return (
-            offset_rows(self.rel_pos_h, grid_size[0], self.kv_pool_size),
-            offset_rows(self.rel_pos_w, grid_size[1], self.kv_pool_size),
+            offset_rows(self.rel_pos_h, grid_size[0]),
+            offset_rows(self.rel_pos_w, grid_size[1]),
         )
 
     def attend(self, qkv: Tensor, grid_size: tuple[int, int]) -> Tensor:
@@ -107,8 +103,6 @@ class Attention(nn.Module):
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
         rows = self.position_rows(grid_size)
         terms = None if rows is None else position_terms(q, *rows)
-        if self.kv_pool_size > 1:
-            k, v = (pool_grid(t, grid_size, self.kv_pool_size) for t in (k, v))
         return dense_attention(q, k, v, self.scale, terms).transpose(1, 2).flatten(2)
 
 
@@ -137,7 +131,6 @@ class ViTDetBlock(nn.Module):
         drop_path: Probability that a sample skips a branch in training.
         window_size: Tokens a side of a window; 0 attends globally.
         rel_pos_size: See :class:`Attention`.
-        kv_pool_size: See :class:`Attention`.
     """
 
     def __init__(
@@ -149,12 +142,11 @@ class ViTDetBlock(nn.Module):
         drop_path: float = 0.0,
         window_size: int = 0,
         rel_pos_size: tuple[int, int] | None = None,
-        kv_pool_size: int = 1,
     ) -> None:
         super().__init__()
         self.window_size = window_size
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = Attention(dim, num_heads, qkv_bias, rel_pos_size, kv_pool_size)
+        self.attn = Attention(dim, num_heads, qkv_bias, rel_pos_size)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
@@ -201,8 +193,6 @@ class ViTDet(BaseModule):
         use_rel_pos: Whether attention has decomposed relative positions. Defaults to True.
         pretrain_img_size: Side, in pixels, of the images that the absolute positions are of.
             Defaults to 224.
-        kv_pool_size: Keys and values of global blocks are averaged over squares of this many
-            tokens a side (Eventful Transformers, arXiv 2308.13494, section 4.4). Defaults to 1.
         drop_path_rate: Stochastic depth of the last block; it rises linearly from 0.
         with_cp: Whether a block's activations are computed again in the backward pass.
         init_cfg: mmengine's; e.g. ``dict(type='Pretrained', checkpoint='mae_vit_base.pth')``.
@@ -226,7 +216,6 @@ class ViTDet(BaseModule):
         use_abs_pos: bool = True,
         use_rel_pos: bool = True,
         pretrain_img_size: int = 224,
-        kv_pool_size: int = 1,
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
@@ -258,9 +247,8 @@ class ViTDet(BaseModule):
         for index, rate in enumerate(rates):
             window = window_size if index in window_block_indexes else 0
             table = ((window, window) if window else grid) if use_rel_pos else None
-            pool = 1 if window else kv_pool_size
             self.blocks.append(
-                ViTDetBlock(embed_dim, num_heads, mlp_ratio, qkv_bias, rate, window, table, pool)
+                ViTDetBlock(embed_dim, num_heads, mlp_ratio, qkv_bias, rate, window, table)
             )
         self._reset_parameters()
 

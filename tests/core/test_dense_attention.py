@@ -6,7 +6,7 @@ import torch
 from mmvitaccel.core import dense_attention as module
 from mmvitaccel.core.dense_attention import dense_attention
 from mmvitaccel.core.pooling import pool_grid, pooled_grid
-from mmvitaccel.core.rel_pos import offset_rows, position_terms, position_terms_of, resize_table
+from mmvitaccel.core.rel_pos import offset_rows, pool_rows, position_terms, resize_table
 
 
 def tensors(batch, heads, grid, dim, dtype=torch.float64):
@@ -51,27 +51,20 @@ def test_blocks_equal_the_definition_and_its_gradients(monkeypatch, budget, grid
         torch.testing.assert_close(ours_grad, grad)
 
 
-def test_terms_of_some_queries_are_rows_of_all_terms():
+def test_terms_at_some_keys_are_columns_of_the_bias():
     (q, _, _), tables = tensors(2, 3, (4, 6), 8)
-    rows = offset_rows(tables[0], 4), offset_rows(tables[1], 6)
-    index = torch.stack([torch.randperm(24)[:5] for _ in range(2)])
-    chosen = torch.stack([q[b][:, index[b]] for b in range(2)])
-    everything = position_terms(q, *rows)
-    some = position_terms_of(chosen, index, *rows)
-    for axis in range(2):
-        expected = torch.stack([everything[axis][b][:, index[b]] for b in range(2)])
-        torch.testing.assert_close(some[axis], expected)
-    key_rows, key_columns = torch.tensor([0, 3, 3]), torch.tensor([5, 0, 2])
-    torch.testing.assert_close(
-        everything.at(key_rows, key_columns), everything.spread()[..., key_rows * 6 + key_columns]
-    )
+    terms = position_terms(q, offset_rows(tables[0], 4), offset_rows(tables[1], 6))
+    rows, columns = torch.tensor([0, 3, 3]), torch.tensor([5, 0, 2])
+    assert torch.equal(terms.at(rows, columns), terms.spread()[..., rows * 6 + columns])
 
 
 @pytest.mark.parametrize("grid", [(4, 6), (5, 3)])
 def test_pooled_keys_take_the_mean_of_their_positions_bias(grid):
     (q, k, _), tables = tensors(1, 2, grid, 8)
     dense = position_terms(q, *(offset_rows(t, side) for t, side in zip(tables, grid)))
-    pooled = position_terms(q, *(offset_rows(t, side, 2) for t, side in zip(tables, grid)))
+    pooled = position_terms(
+        q, *(pool_rows(offset_rows(t, side), 2) for t, side in zip(tables, grid))
+    )
     cells = pooled_grid(grid, 2)
     bias = dense.spread().unflatten(-1, grid)
     for row in range(cells[0]):
@@ -101,7 +94,7 @@ def test_half_precision_follows_single():
     q, k, v = (t.bfloat16() for t in qkv)
     out = dense_attention(q, k, v, 0.25, position_terms(q, *rows))
     assert out.dtype == torch.bfloat16
-    torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.05)
+    assert (out.float() - expected).abs().mean() < 0.02 * expected.abs().mean()
 
 
 def test_tables_are_interpolated_linearly():

@@ -192,29 +192,6 @@ def test_traced_model_equals_the_eager_one():
         torch.testing.assert_close(traced(other)[0], model(other)[0])
 
 
-def test_pooling_equals_attention_over_pooled_keys():
-    model = randomise(ViTDet(**SMALL, kv_pool_size=2))
-    assert [b.attn.kv_pool_size for b in model.blocks] == [1, 2, 1, 2]
-    dense = randomise(ViTDet(**SMALL))
-    img = torch.randn(1, 3, 40, 56)
-    with torch.no_grad():
-        assert not torch.allclose(model(img)[0], dense(img)[0])
-        attn = model.blocks[1].attn
-        qkv = torch.randn(1, 15, 72)
-        q, k, v = qkv.reshape(1, 15, 3, 3, 8).permute(2, 0, 3, 1, 4)
-        cells = [[0, 1, 5, 6], [2, 3, 7, 8], [4, 9], [10, 11], [12, 13], [14]]
-        k, v = (torch.stack([t[:, :, c].mean(2) for c in cells], 2) for t in (k, v))
-        logits = q @ k.transpose(-1, -2) * attn.scale
-        rows, columns = torch.arange(15) // 5, torch.arange(15) % 5
-        of_h = F.interpolate(attn.rel_pos_h.t()[None], 5, mode="linear")[0].t()
-        of_w = F.interpolate(attn.rel_pos_w.t()[None], 9, mode="linear")[0].t()
-        table = of_h[rows[:, None] - rows + 2] + of_w[columns[:, None] - columns + 4]
-        bias = torch.einsum("bhqd,qkd->bhqk", q, table)
-        logits = logits + torch.stack([bias[..., c].mean(-1) for c in cells], -1)
-        expected = (logits.softmax(-1) @ v).transpose(1, 2).flatten(2)
-        torch.testing.assert_close(attn.attend(qkv, (3, 5)), expected)
-
-
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="embed_dim=24 is not divisible by num_heads=5"):
         ViTDet(embed_dim=24, num_heads=5)
