@@ -1,13 +1,40 @@
 """Fast vision transformers for OpenMMLab: EfficientViT, ToMe and Eventful Transformers.
 
-Importing the package closes the gaps of the installed stack first (:mod:`mmvitaccel.compat`),
-then registers everything under the scope ``mmvitaccel``.
+Importing the package closes the gaps of the installed stack (:mod:`mmvitaccel.compat`) and loads
+nothing else: what is registered under the scope ``mmvitaccel`` is imported when a config names
+it, and the names below when they are asked for.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
 from mmvitaccel.compat import apply as _close_stack_gaps
+from mmvitaccel.version import __version__
 
 _close_stack_gaps()
 
-from mmvitaccel.version import __version__  # noqa: E402  (the gaps must be closed before)
+_HOME = {
+    "apply_tome": "mmvitaccel.adapters.tome",
+    "EfficientViT": "mmvitaccel.models.efficientvit",
+    "EfficientViTFPN": "mmvitaccel.models.efficientvit_fpn",
+    "SimpleFPN": "mmvitaccel.models.simple_fpn",
+    "ViTDet": "mmvitaccel.models.vitdet",
+    "ViViT": "mmvitaccel.models.vivit",
+}
 
-__all__ = ["__version__"]
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'mmvitaccel' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
