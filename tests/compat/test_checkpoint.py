@@ -18,6 +18,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, load_checkpoint
 from torch import nn
 
@@ -77,6 +78,12 @@ def server(tmp_path: Path):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def own_default_scope(monkeypatch) -> None:
+    """A Runner sets the scope of the process; the tests after these have theirs."""
+    monkeypatch.setattr(DefaultScope, "_instance_dict", OrderedDict())
 
 
 # ---------------------------------------------------------------- what could run code is refused
