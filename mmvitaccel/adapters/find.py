@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from torch import nn
 
-from mmvitaccel.adapters import own_vivit, timm_vit
+from mmvitaccel.adapters import mmaction_vit, mmcv_layers, own_vivit, timm_vit
 from mmvitaccel.adapters.base import ViTAdapter, class_names, named_base
 
-ADAPTERS: tuple[ViTAdapter, ...] = (*own_vivit.ADAPTERS, *timm_vit.ADAPTERS)
+ADAPTERS: tuple[ViTAdapter, ...] = (
+    *own_vivit.ADAPTERS,
+    *timm_vit.ADAPTERS,
+    *mmaction_vit.ADAPTERS,
+    *mmcv_layers.ADAPTERS,
+)
 
 
 def _match(module: nn.Module) -> ViTAdapter | None:

@@ -7,14 +7,14 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import Swap, attach, detach, is_attached, link
 from mmvitaccel.adapters.base import BlockSpec, ViTAdapter, spec_of
 from mmvitaccel.adapters.find import find_adapter, locate
+from mmvitaccel.adapters.tome_restore import restore_block
 from mmvitaccel.adapters.tome_step import MergeOptions, merge_block
-from mmvitaccel.core.schedule import Entry, Schedule, make_schedule, tokens_to_merge
+from mmvitaccel.core.schedule import Entry, Schedule, make_schedule
 from mmvitaccel.core.tome import source_of
 from mmvitaccel.core.tome_trace import Trace, Traces
 
@@ -50,6 +50,9 @@ class ToMeState:
 @dataclass(frozen=True)
 class ToMeInfo:
     """What became of the tokens in the last forward pass, one entry per block.
+
+    Where the block restores its tokens (windows, frames), the entries are about the merged ones
+    inside of it, with B windows or frames.
 
     Attributes:
         tokens: Tokens that left the block, with prefix tokens.
@@ -110,7 +113,7 @@ class ToMeHandle:
             RuntimeError: If there was none.
         """
         trace = self._state.traces.last
-        if trace is None or not trace.before:
+        if trace is None or not trace.behind:
             raise RuntimeError("ToMe: no forward pass has run yet, so there is no info.")
         return _info(trace, self._state.trace_source)
 
@@ -234,37 +237,39 @@ def _block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> An
     trace = state.traces.at(index, given.x)
     if trace is None:  # somebody calls the block alone: it is the host's
         return host(*args, **kwargs)
-    entered = given.x
-    standing = trace.enter(index, entered)
-    given = given._replace(x=standing.present_tokens(entered))
-    r = _tokens_to_merge(state, trace, index, given.x.shape[1])
-    x, standing = merge_block(
-        block, spec, given, standing, r, state.num_prefix_tokens, state.options
-    )
-    trace.leave(index, standing)
-    if index in trace.full_at:
-        x = standing.all_tokens(x)
+    entered, entry = given.x, trace.schedule[index]
+    _check_tokens(state, index, entered.shape[1])
+    if spec.keeps_grid:
+        x, standing = restore_block(
+            block, spec, given, entry, state.num_prefix_tokens, state.options
+        )
+    else:
+        standing = trace.enter(index, entered)
+        given = given._replace(x=standing.present_tokens(entered))
+        x, standing = merge_block(
+            block, spec, given, standing, entry, state.num_prefix_tokens, state.options
+        )
+        if index in trace.full_at:
+            x = standing.all_tokens(x)
+    trace.behind[index] = standing
     state.traces.remember(index, entered, x, trace)
     return spec.leave(block, x, given)
 
 
-def _tokens_to_merge(state: ToMeState, trace: Trace, index: int, num_tokens: int) -> int:
-    prefix, entry = state.num_prefix_tokens, trace.schedule[index]
-    if index == 0 and num_tokens - prefix < 2 and any(trace.schedule):
+def _check_tokens(state: ToMeState, index: int, num_tokens: int) -> None:
+    free = num_tokens - state.num_prefix_tokens
+    if index == 0 and free < 2 and any(state.schedule):
         raise ValueError(
-            f"ToMe: r={state.r} but only {num_tokens - prefix} tokens beside {prefix} prefix "
+            f"ToMe: r={state.r} but only {free} tokens beside {state.num_prefix_tokens} prefix "
             "tokens reach the first block; two are needed to merge, give a larger input or r=0."
         )
-    return tokens_to_merge(entry, num_tokens, prefix)
 
 
 def _info(trace: Trace, with_sources: bool) -> ToMeInfo:
-    after = [trace.before[index] for index in sorted(trace.before)[1:]]
-    sizes = [standing.size for standing in after]
+    behind = [trace.behind[index] for index in sorted(trace.behind)]
+    sizes = [standing.size for standing in behind]
     tokens = [size.shape[1] for size in sizes]
     if not with_sources:
         return ToMeInfo(tokens, sizes, None)
-    batch, first = trace.before[0].size.shape[:2]
-    at_first = torch.arange(first, device=sizes[0].device).expand(batch, first)
-    owners = [at_first if standing.owner is None else standing.owner for standing in after]
-    return ToMeInfo(tokens, sizes, [source_of(o, n) for o, n in zip(owners, tokens)])
+    sources = [source_of(standing.owners(), n) for standing, n in zip(behind, tokens)]
+    return ToMeInfo(tokens, sizes, sources)

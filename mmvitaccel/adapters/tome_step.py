@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.base import BlockInput, BlockSpec
+from mmvitaccel.core.schedule import Entry, tokens_to_merge
 from mmvitaccel.core.tome import (
     Matching,
     bipartite_soft_matching,
@@ -33,7 +34,7 @@ def merge_block(
     spec: BlockSpec,
     given: BlockInput,
     standing: Standing,
-    r: int,
+    entry: Entry,
     num_prefix_tokens: int,
     options: MergeOptions,
 ) -> tuple[Tensor, Standing]:
@@ -46,6 +47,7 @@ def merge_block(
         standing.size if options.proportional_attention and standing.position is not None else None
     )
     x = x + _attend(block, spec, h, (q, k, v), size)
+    r = tokens_to_merge(entry, x.shape[1], num_prefix_tokens)
     if r > 0:
         matching = _match(spec.scale(block), x, (q, k, v), r, num_prefix_tokens, options)
         if options.reduction == "prune":

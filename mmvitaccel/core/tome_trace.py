@@ -44,6 +44,13 @@ class Standing(NamedTuple):
         position = self.position.gather(1, matching.kept)
         return Standing(size, position, now.gather(1, self.owner))
 
+    def owners(self) -> Tensor:
+        """``owner``, also while nothing has merged."""
+        if self.owner is not None:
+            return self.owner
+        batch, num_tokens, _ = self.size.shape
+        return torch.arange(num_tokens, device=self.size.device).expand(batch, num_tokens)
+
     def all_tokens(self, x: Tensor) -> Tensor:
         """Unmerge: (B, N, C) to (B, N0, C)."""
         return x if self.owner is None else take(x, self.owner)
@@ -56,22 +63,20 @@ class Standing(NamedTuple):
 
 
 class Trace:
-    """One pass: the schedule that it runs with and how its tokens stand before each block."""
+    """One pass: the schedule that it runs with and how its tokens stand behind each block."""
 
     def __init__(self, schedule: tuple[Entry, ...], full_at: Iterable[int]) -> None:
         self.schedule = schedule
         self.full_at = frozenset(full_at)
-        self.before: dict[int, Standing] = {}
+        self.first: Standing | None = None
+        self.behind: dict[int, Standing] = {}
 
     def enter(self, index: int, x: Tensor) -> Standing:
-        """How the tokens of x (B, N, C) stand before block ``index``."""
-        if index not in self.before:
-            self.before[index] = Standing(x.new_ones((*x.shape[:2], 1), dtype=torch.float32))
-        return self.before[index]
-
-    def leave(self, index: int, standing: Standing) -> None:
-        """Note how they stand behind block ``index``."""
-        self.before[index + 1] = standing
+        """How the tokens x (B, N, C) stand before block ``index``."""
+        if index - 1 in self.behind:
+            return self.behind[index - 1]
+        self.first = Standing(x.new_ones((*x.shape[:2], 1), dtype=torch.float32))
+        return self.first
 
 
 class Traces:
