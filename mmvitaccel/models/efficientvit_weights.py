@@ -123,7 +123,7 @@ def check_fit(
     missing = [key for key in needed if key not in weights]
     if len(missing) == len(needed):
         raise ValueError(
-            f"'{source}' holds no weights of Microsoft's EfficientViT (its names begin with "
+            f"{source}: it holds no weights of Microsoft's EfficientViT (its names begin with "
             f"{sorted({key.split('.')[0] for key in weights})[:4]}); give a released checkpoint, "
             "timm's efficientvit_m*, or one that was trained here."
         )
@@ -138,19 +138,19 @@ def check_fit(
         return
     if any(key.endswith(".c.bias") for key in extra):
         raise ValueError(
-            f"'{source}' has its BatchNorm folded in, but the {model} has not; build the model "
+            f"{source}: it has its BatchNorm folded in, but the {model} has not; build the model "
             "with deploy=True."
         )
     fields = describe_weights(weights)
     arch = name_arch(fields) if fields else None
     if arch and f"EfficientViT-{arch.upper()}" != model:
         raise ValueError(
-            f"'{source}' holds an EfficientViT-{arch.upper()}, but the model is an {model}; "
+            f"{source}: it holds an EfficientViT-{arch.upper()}, but the model is an {model}; "
             f"set arch='{arch}' or give the checkpoint of the model."
         )
     if missing and not (extra or wrong):
         raise ValueError(
-            f"'{source}' lacks {len(missing)} of the {len(needed)} tensors of an {model}, first "
+            f"{source}: it lacks {len(missing)} of the {len(needed)} tensors of an {model}, first "
             f"'{missing[0]}'; it was cut short or is of another model."
         )
     if wrong:
@@ -159,7 +159,7 @@ def check_fit(
         )
     else:
         difference = f"'{extra[0]}' is in no {model}"
-    raise ValueError(f"'{source}' does not fit an {model}: {difference}; set arch to its own.")
+    raise ValueError(f"{source}: it does not fit an {model}: {difference}; set arch to its own.")
 
 
 def is_derived(key: str) -> bool:
