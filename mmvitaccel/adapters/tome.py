@@ -233,27 +233,25 @@ def _block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> An
     index: int
     spec: BlockSpec
     index, spec = found.info
-    given = spec.enter(block, *args, **kwargs)
-    trace = state.traces.at(index, given.x)
+    handed = args[0] if args else next(iter(kwargs.values()))
+    trace = state.traces.at(index, handed)
     if trace is None:  # somebody calls the block alone: it is the host's
         return host(*args, **kwargs)
-    entered, entry = given.x, trace.schedule[index]
-    _check_tokens(state, index, entered.shape[1])
+    given, entry = spec.enter(block, *args, **kwargs), trace.schedule[index]
+    prefix, options = state.num_prefix_tokens, state.options
+    _check_tokens(state, index, given.x.shape[1])
     if spec.keeps_grid:
-        x, standing = restore_block(
-            block, spec, given, entry, state.num_prefix_tokens, state.options
-        )
+        x, standing = restore_block(block, spec, given, entry, prefix, options)
     else:
-        standing = trace.enter(index, entered)
-        given = given._replace(x=standing.present_tokens(entered))
-        x, standing = merge_block(
-            block, spec, given, standing, entry, state.num_prefix_tokens, state.options
-        )
+        standing = trace.enter(index, given.x)
+        given = given._replace(x=standing.present_tokens(given.x))
+        x, standing = merge_block(block, spec, given, standing, entry, prefix, options)
         if index in trace.full_at:
             x = standing.all_tokens(x)
     trace.behind[index] = standing
-    state.traces.remember(index, entered, x, trace)
-    return spec.leave(block, x, given)
+    out = spec.leave(block, x, given)
+    state.traces.remember(index, handed, out, trace)
+    return out
 
 
 def _check_tokens(state: ToMeState, index: int, num_tokens: int) -> None:
