@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -11,6 +12,7 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from mmvitaccel.engine.errors import UserError
 from mmvitaccel.registry import OPTIM_WRAPPERS
@@ -28,8 +30,31 @@ class BFloat16OptimWrapper(OptimWrapper):
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Autocast on the model's device, and gradient synchronisation as without it."""
         device = next(model.parameters()).device.type
-        with super().optim_context(model), torch.autocast(device, dtype=torch.bfloat16):
+        autocast = torch.autocast(device, dtype=torch.bfloat16)
+        with super().optim_context(model), autocast, _float32_scores(model):
             yield
+
+
+@contextmanager
+def _float32_scores(model: nn.Module) -> Iterator[None]:
+    """Scores of a classification head in float32 inside.
+
+    mmaction2's heads compute an accuracy of theirs in numpy, which has no bfloat16.
+    """
+    head = getattr(getattr(model, "module", model), "cls_head", None)
+    if not isinstance(head, nn.Module):
+        yield
+        return
+    hook = head.register_forward_hook(lambda _module, _args, out: tree_map(_as_float32, out))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _as_float32(value: Any) -> Any:
+    lower = isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16
+    return value.float() if lower else value
 
 
 def enable_amp(cfg: Config) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mmvitaccel.compat.checkpoint import safe_load
 from mmvitaccel.engine.errors import UserError, building
 
 
@@ -65,7 +66,7 @@ def check_checkpoint(model: nn.Module, path: str, whole: bool = True) -> None:
 
 def _weights(path: str) -> dict[str, torch.Tensor]:
     with building(f"checkpoint {path}"):
-        held: Any = torch.load(path, map_location="cpu", weights_only=True)
+        held: Any = safe_load(path, map_location="cpu")
     held = held.get("state_dict", held) if isinstance(held, Mapping) else held
     if not isinstance(held, Mapping) or not all(torch.is_tensor(v) for v in held.values()):
         raise UserError(

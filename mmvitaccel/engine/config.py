@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,13 +76,12 @@ def load_config(path: str, options: Mapping[str, Any]) -> Config:
     Raises:
         UserError: The file is missing or faulty, or an option's key leads nowhere.
     """
-    if "::" in path:
-        with building(f"config {path}"):
-            cfg = get_config(path)
-    else:
+    if "::" not in path:
         _check_is_file(path)
-        with building(f"config {path}"):
-            cfg = Config.fromfile(path)
+    with warnings.catch_warnings(), building(f"config {path}"):
+        # reason: mmengine resolves `package::` with pkg_resources, which warns whoever imports it.
+        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+        cfg = get_config(path) if "::" in path else Config.fromfile(path)
     for key in options:
         _check_key(cfg, key)
     with building("--cfg-options"):

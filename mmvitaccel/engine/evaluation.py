@@ -35,16 +35,28 @@ def dump_predictions(cfg: Config, path: str) -> None:
 
 
 def draw_predictions(cfg: Config, show: bool, directory: str | None, wait_time: float) -> None:
-    """Switch the package's visualization hook on; mmdet's and the others' speak differently."""
-    hooks = cfg.setdefault("default_hooks", ConfigDict())
-    hook = hooks.setdefault("visualization", ConfigDict())
-    if cfg.get("default_scope") == "mmdet":
+    """Switch the hook on that draws for the config's kind of model.
+
+    Args:
+        cfg: Changed in place.
+        show: Whether pictures are shown in a window.
+        directory: Where they are written, below ``work_dir/<time stamp>``; None for nowhere.
+        wait_time: Seconds for which a window stays.
+    """
+    hooks = cfg.get("default_hooks") or ConfigDict()
+    hook = hooks.get("visualization") or ConfigDict()
+    scope = cfg.get("default_scope")
+    if scope == "mmdet":
         hook.setdefault("type", "DetVisualizationHook")
         hook.update(draw=True, show=show, wait_time=wait_time, test_out_dir=directory)
+    elif scope == "mmaction":
+        hook = ConfigDict(type="mmvitaccel.ClipVisualizationHook", out_dir=directory)
+        hook.update(show=show, wait_time=wait_time)
     else:
         hook.setdefault("type", "VisualizationHook")
         hook.update(enable=True, show=show, wait_time=wait_time, out_dir=directory)
-        hook.setdefault("interval", 1)
+    hooks.visualization = hook
+    cfg.default_hooks = hooks
 
 
 def augment_test(cfg: Config) -> None:

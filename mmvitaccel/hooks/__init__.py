@@ -1,5 +1,6 @@
 """Hooks registered under the scope ``mmvitaccel``."""
 
+from mmvitaccel.hooks.clip_visualization_hook import ClipVisualizationHook
 from mmvitaccel.hooks.deploy_hook import DeployHook
 
-__all__ = ["DeployHook"]
+__all__ = ["ClipVisualizationHook", "DeployHook"]

@@ -81,8 +81,8 @@ def _table(figures: dict[str, Any]) -> str:
             of = dense if name == "total" else dense["modules"][name]
             line += f"  of {of['macs']:>18,} dense"
         lines.append(line)
-    lines.append(f"\n{figures['macs'] / 1e9:.3f} G multiply-adds, {figures['flops'] / 1e9:.3f} G")
-    lines[-1] += f" FLOPs, {figures['params'] / 1e6:.3f} M parameters"
+    totals = [_short(figures[key]) for key in ("macs", "flops", "params")]
+    lines.append("\n{} multiply-adds, {} FLOPs, {} parameters".format(*totals))
     if figures["views"] > 1:
         lines.append(f"for one view; the test pipeline takes {figures['views']} of each sample")
     if dense and figures["macs"]:
@@ -92,6 +92,13 @@ def _table(figures: dict[str, Any]) -> str:
         named = ", ".join(f"{name} ({n} times)" for name, n in figures["uncounted"].items())
         lines.append(f"not counted, no formula: {named}")
     return "\n".join(lines)
+
+
+def _short(number: int) -> str:
+    for unit, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3f} {sign}"
+    return str(number)
 
 
 if __name__ == "__main__":
