@@ -1,0 +1,218 @@
+"""Measures each frame of an evaluation: multiply-adds, milliseconds, tokens let through."""
+
+from __future__ import annotations
+
+import copy
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from mmvitaccel.adapters.attach import detach, link
+from mmvitaccel.core.macs import MacsCounter
+from mmvitaccel.registry import HOOKS
+
+
+@HOOKS.register_module()
+class CostHook(Hook):
+    """Write onto each result of ``test.py`` or a validation what its frame cost.
+
+    :class:`mmvitaccel.MacsMetric` reads it from the results' ``cost``, a dict of the frame's
+    share in its batch. Counting slows a model down, so that no frame is both counted and timed:
+    of every two later frames of a video one, drawn at random, is counted and the other timed; a
+    video's first frame is run twice, for which streams start clean. The dense figure is counted
+    once for each size of input, on a copy that shares the weights and has no method on it.
+
+    Args:
+        backbone: Module path of what is reported beside the whole model.
+    """
+
+    # reason: after EMAHook has put the averaged weights in, before DeployHook folds them away
+    priority = "LOW"
+
+    def __init__(self, backbone: str = "backbone") -> None:
+        self.backbone = backbone
+        self._measured: _MeasuredModel | None = None
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Begin to measure ``val_step``."""
+        self._begin(runner, "val_step")
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Begin to measure ``test_step``."""
+        self._begin(runner, "test_step")
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+        """Leave the model as it was."""
+        self._end()
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+        """Leave the model as it was."""
+        self._end()
+
+    def _begin(self, runner: Runner, step: str) -> None:
+        self._end()
+        model = runner.model
+        while is_model_wrapper(model):
+            model = model.module
+        self._measured = _MeasuredModel(model, step, self.backbone)
+
+    def _end(self) -> None:
+        if self._measured is not None:
+            self._measured.restore()
+            self._measured = None
+
+
+class _MeasuredModel:
+    """A model whose ``test_step`` or ``val_step`` measures itself.
+
+    Args:
+        model: Changed on the instance until :meth:`restore`.
+        step: Name of the method.
+        backbone: Module path.
+
+    Raises:
+        ValueError: There is no such module.
+    """
+
+    def __init__(self, model: nn.Module, step: str, backbone: str) -> None:
+        modules = dict(model.named_modules())
+        if backbone not in modules:
+            raise ValueError(
+                f"CostHook: {type(model).__name__} has no module {backbone!r}; set backbone to one "
+                f"of its modules, such as {', '.join(n for n, _ in model.named_children())}."
+            )
+        self.model, self.step, self.backbone = model, step, backbone
+        self.run = getattr(model, step)
+        self.stopwatch = _Stopwatch(modules[backbone])
+        self.turns = _Turns()
+        self.dense_model = _without_methods(model)
+        self.dense: dict[Any, dict[str, int]] = {}
+        self.last_video: Any = None
+        setattr(model, step, self)
+
+    def restore(self) -> None:
+        """Take everything off the model."""
+        delattr(self.model, self.step)
+        self.stopwatch.remove()
+
+    def __call__(self, data: dict[str, Any]) -> Sequence[Any]:
+        """Run a batch, and put its cost on each result."""
+        first = self._is_first(data["data_samples"])
+        cost: dict[str, Any] = {"first": first, **self._dense_figures(data)}
+        if first:
+            cost.update(self._count(self.model, copy.deepcopy(data)))
+        if first or not self.turns.count_now():
+            results, times = self.stopwatch.time(self.run, data)
+            cost.update(times)
+        else:
+            with MacsCounter(self.model) as counter:
+                results = self.run(data)
+            cost.update(self._figures(counter))
+        share = {name: _share(value, len(results)) for name, value in cost.items()}
+        for result in results:
+            result.set_metainfo({"cost": dict(share)})
+        return results
+
+    def _is_first(self, samples: Sequence[Any]) -> bool:
+        """Whether each frame of a batch is the first one of its video."""
+        videos = [sample.get("video_id") for sample in samples]
+        first = None not in videos and videos != self.last_video
+        self.last_video = videos
+        return first
+
+    def _dense_figures(self, data: dict[str, Any]) -> dict[str, int]:
+        """Multiply-adds without any method, counted once for each size of input."""
+        shapes = tuple(tuple(image.shape) for image in data["inputs"])
+        if shapes not in self.dense:
+            counted = self._count(self.dense_model, copy.deepcopy(data))
+            self.dense[shapes] = {f"dense_{name}": value for name, value in counted.items()}
+        return self.dense[shapes]
+
+    def _count(self, model: nn.Module, data: dict[str, Any]) -> dict[str, int]:
+        step = self.run if model is self.model else getattr(model, self.step)
+        with MacsCounter(model) as counter:
+            step(data)
+        return self._figures(counter)
+
+    def _figures(self, counter: MacsCounter) -> dict[str, int]:
+        report = counter.report()
+        return {"macs": report.total, "backbone_macs": report.by_module.get(self.backbone, 0)}
+
+
+class _Turns:
+    """Whether to count or to time, by turns whose order is random (seeded).
+
+    A fixed order would fall in step with a budget that changes from frame to frame.
+    """
+
+    def __init__(self) -> None:
+        self.random = random.Random(0)
+        # reason: where there is one later frame only, its multiply-adds are what is wanted
+        self.waiting = [False, True]
+
+    def count_now(self) -> bool:
+        if not self.waiting:
+            self.waiting = [True, False]
+            self.random.shuffle(self.waiting)
+        return self.waiting.pop()
+
+
+class _Stopwatch:
+    """Times a model's step, and within it a module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.start = self.elapsed = 0.0
+        self.device = next(module.parameters()).device
+        self.hooks = [
+            module.register_forward_pre_hook(self._enter),
+            module.register_forward_hook(self._leave),
+        ]
+
+    def remove(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+    def time(self, run: Any, data: Any) -> tuple[Any, dict[str, float]]:
+        """Run, and give the results and the milliseconds of the whole and of the module."""
+        self.elapsed = 0.0
+        start = self._now()
+        results = run(data)
+        whole = self._now() - start
+        return results, {"ms": 1e3 * whole, "backbone_ms": 1e3 * self.elapsed}
+
+    def _now(self) -> float:
+        # reason: kernels run on after the call that started them
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def _enter(self, *_: Any) -> None:
+        self.start = self._now()
+
+    def _leave(self, *_: Any) -> None:
+        self.elapsed += self._now() - self.start
+
+
+def _without_methods(model: nn.Module) -> nn.Module:
+    """A copy without methods that shares parameters and buffers; the model itself without any."""
+    attached = [module for module in model.modules() if link(module) and link(module).members]
+    if not attached:
+        return model
+    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    twin = copy.deepcopy(model, shared)
+    for module in list(twin.modules()):
+        if link(module) and link(module).members:
+            detach(module, link(module).method)
+    return twin
+
+
+def _share(value: Any, batch_size: int) -> Any:
+    """A frame's part of what its batch cost."""
+    return value if isinstance(value, bool) else value / batch_size
