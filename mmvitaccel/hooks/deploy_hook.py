@@ -17,7 +17,7 @@ class DeployHook(Hook):
     Training and its validation are left alone. The model stays folded after the test.
     """
 
-    # reason: after EMAHook, which puts the averaged weights into the model for the test
+    # reason: after any hook that still changes the weights for the test
     priority = "LOWEST"
 
     def before_test_epoch(self, runner: Runner) -> None:

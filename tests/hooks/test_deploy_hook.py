@@ -112,8 +112,8 @@ def randomise_norms():
         for module in model.modules():
             if isinstance(module, _BatchNorm):
                 for value in (module.weight, module.bias, module.running_mean):
-                    nn.init.uniform_(value, 0.2, 1, generator=noise)
-                nn.init.uniform_(module.running_var, 0.5, 2, generator=noise)
+                    value.data.uniform_(0.2, 1, generator=noise)
+                module.running_var.uniform_(0.5, 2, generator=noise)
 
     return fill
 
@@ -146,8 +146,9 @@ def test_training_and_validation_are_left_alone(runner):
     assert any(isinstance(m, _BatchNorm) for m in out.model.modules())
 
 
-def test_averaged_weights_are_folded_and_given_back(runner):
-    ema = dict(type="EMAHook", momentum=0.5, update_buffers=True)
+@pytest.mark.parametrize("update_buffers", [False, True])
+def test_averaged_weights_are_folded_and_given_back(runner, update_buffers):
+    ema = dict(type="EMAHook", momentum=0.5, update_buffers=update_buffers)
     trained = runner([ema])
     trained.train()
     # resumed, the model holds its own weights and EMAHook the averages
