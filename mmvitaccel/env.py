@@ -1,0 +1,324 @@
+"""``python -m mmvitaccel.env``: what is installed, what fits, what does not and how to fix it.
+
+Packages are looked up by the name under which they are imported, so that a fork with another
+distribution name counts. Nothing but the standard library is needed to run this. The exit status
+is 0 when an EfficientViT detector can be trained and tested, else 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import io
+import os
+import re
+import shutil
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
+
+from mmvitaccel.version import __version__
+
+MAIN_JOB = "the main job (train and test an EfficientViT detector)"
+OPS_COMMAND = (
+    "pip install --force-reinstall --no-deps --no-cache-dir --no-build-isolation mmcv==2.1.0"
+)
+
+
+@dataclass(frozen=True)
+class Package:
+    """What is known of one package.
+
+    Args:
+        module: The name under which it is imported.
+        tested: Versions that the test suite has passed with.
+        install: What to give to ``pip install``.
+        lowest: First version that can work.
+        below: First version that is known not to work, or None.
+        why: Who says so.
+        needed: Whether the main job needs it.
+    """
+
+    module: str
+    tested: tuple[str, ...]
+    install: str
+    lowest: str = "0"
+    below: str | None = None
+    why: str = ""
+    needed: bool = True
+
+
+PACKAGES = (
+    Package("torch", ("2.14.1", "2.1.2"), "torch==2.14.1 torchvision==0.29.1", lowest="2.1"),
+    Package("torchvision", ("0.29.1", "0.16.2"), "torchvision==0.29.1", lowest="0.16"),
+    Package("numpy", ("1.26.4",), "numpy==1.26.4"),
+    Package("cv2", ("4.11.0",), "opencv-python==4.11.0.86 opencv-contrib-python==4.11.0.86"),
+    Package("mmengine", ("0.10.7",), "mmengine==0.10.7", "0.7.1", "1.0.0", "mmdet 3.3 asserts it"),
+    Package(
+        "mmcv",
+        ("2.1.0",),
+        "mmcv-lite==2.1.0",
+        "2.0.0",
+        "2.2.0",
+        "mmdet 3.3.0 and mmaction2 1.2.0 assert mmcv < 2.2.0",
+    ),
+    Package("mmdet", ("3.3.0",), "mmdet==3.3.0", lowest="3.0"),
+    Package("pycocotools", ("2.0.11",), "pycocotools==2.0.11"),
+    Package("mmaction", ("1.2.0",), "mmaction2==1.2.0", lowest="1.0", needed=False),
+    Package("timm", ("1.0.31",), "timm==1.0.31", lowest="1.0", needed=False),
+    Package("mmpretrain", (), "mmpretrain==1.2.0", lowest="1.0", needed=False),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report.
+
+    Args:
+        name: What was looked at.
+        found: What is there.
+        verdict: ``ok``, ``untested``, ``missing``, ``wrong`` or ``note``.
+        remark: Why.
+        fix: Command that mends it, or nothing.
+        stops: Whether the main job cannot run because of it.
+    """
+
+    name: str
+    found: str
+    verdict: str
+    remark: str = ""
+    fix: str = ""
+    stops: bool = False
+
+
+def number(version: str) -> tuple[int, ...]:
+    """Return the leading numbers of a version: ``2.1.0rc1+cu121`` is (2, 1, 0).
+
+    Args:
+        version: As a package states it.
+    """
+    return tuple(int(part) for part in re.findall(r"\d+", re.split(r"[a-z+]", version)[0]))
+
+
+@lru_cache(maxsize=1)
+def all_distributions() -> Mapping[str, list[str]]:
+    """Return the distributions of every import name; empty before Python 3.10."""
+    return getattr(importlib.metadata, "packages_distributions", dict)()
+
+
+def distributions_of(module: str) -> list[str]:
+    """Return the names of the distributions that installed a module, without repetition.
+
+    Args:
+        module: Import name.
+    """
+    return sorted(set(all_distributions().get(module, ())))
+
+
+def import_quietly(module: str) -> str:
+    """Import a module and return what went wrong, in one line; nothing if it went well.
+
+    Args:
+        module: Dotted name.
+    """
+    noise = io.StringIO()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(noise):
+            warnings.simplefilter("ignore")
+            with contextlib.redirect_stderr(noise):
+                import_module(module)
+    # reason: a broken installation fails in any way, a wrong binary with an OSError for one.
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+    return ""
+
+
+def version_of(module: str) -> str:
+    """Return a module's ``__version__``, else its distribution's; ``?`` where neither tells.
+
+    Args:
+        module: Import name; it need not be importable.
+    """
+    stated = getattr(sys.modules.get(module), "__version__", None)
+    names = distributions_of(module)
+    return str(stated or (importlib.metadata.version(names[0]) if names else "?"))
+
+
+def inspect_package(package: Package) -> Row:
+    """Look one package up, import it and compare its version with what is known.
+
+    Args:
+        package: What is known of it.
+    """
+    needed = package.needed
+    if find_spec(package.module) is None:
+        if not needed:
+            return Row(package.module, "-", "note", "not installed; optional")
+        fix = f"pip install {package.install}"
+        return Row(package.module, "-", "missing", "not installed", fix, True)
+    error = import_quietly(package.module)
+    version = version_of(package.module)
+    names = [n for n in distributions_of(package.module) if n != package.module]
+    found = f"{version} ({', '.join(names)})" if names else version
+    too_old = version != "?" and number(version) < number(package.lowest)
+    if too_old or (package.below and number(version) >= number(package.below)):
+        wanted = f"wants >= {package.lowest}" + (f", < {package.below}" if package.below else "")
+        remark = wanted + (f": {package.why}" if package.why else "")
+        return Row(package.module, found, "wrong", remark, replacing(package), needed)
+    if error:
+        absent = re.search(r"No module named '(\w+)", error)
+        known = absent is not None and absent[1] in {p.module for p in PACKAGES}
+        # reason: where another package of the table is what lacks, its own row has the command.
+        fix = "" if known else f"pip install --force-reinstall --no-deps {package.install}"
+        return Row(package.module, found, "wrong", error, fix, needed)
+    if version.split("+")[0] in package.tested:
+        return Row(package.module, found, "ok")
+    tested = " or ".join(package.tested)
+    remark = f"tested with {tested}" if tested else "never tested"
+    return Row(package.module, found, "untested", remark)
+
+
+def replacing(package: Package) -> str:
+    """Return the command that puts the tested version in the place of what is there.
+
+    Args:
+        package: What is known of it.
+    """
+    others = [n for n in distributions_of(package.module) if f"{n}==" not in package.install]
+    remove = f"pip uninstall -y {' '.join(others)} && " if others else ""
+    return f"{remove}pip install {package.install}"
+
+
+def inspect_python() -> Row:
+    """Compare the interpreter with the one that is tested."""
+    found = sys.version.split()[0]
+    if sys.version_info[:2] != (3, 11):
+        return Row("python", found, "untested", "tested with 3.11")
+    return Row("python", found, "ok")
+
+
+def inspect_torchvision_pair() -> Iterable[Row]:
+    """Check that torchvision was built for this torch: 0.(N + 15) goes with 2.N."""
+    if not {"torch", "torchvision"} <= sys.modules.keys():
+        return
+    torch, vision = number(version_of("torch")), number(version_of("torchvision"))
+    if torch[0] == 2 and vision[:2] != (0, torch[1] + 15):
+        wanted = f"0.{torch[1] + 15}"
+        yield Row(
+            "torch + torchvision",
+            f"{version_of('torch')} + {version_of('torchvision')}",
+            "wrong",
+            f"torch 2.{torch[1]} goes with torchvision {wanted}",
+            f'pip install "torchvision=={wanted}.*"',
+            True,
+        )
+
+
+def inspect_mmcv_operators() -> Iterable[Row]:
+    """Say where mmcv's operators come from."""
+    if "mmcv" not in sys.modules:
+        return
+    both = [n for n in distributions_of("mmcv") if n in ("mmcv", "mmcv-lite", "mmcv-full")]
+    if len(both) > 1:
+        fix = f"pip uninstall -y {' '.join(both)} && pip install mmcv-lite==2.1.0"
+        remark = "they overwrite each other's files"
+        yield Row("mmcv twice", " + ".join(both), "wrong", remark, fix, True)
+    spec = find_spec("mmcv._ext")
+    if spec is None or "stand_ins" in str(spec.origin):
+        remark = "nms, roi_align and others from torchvision; the rest raise when called"
+        yield Row("mmcv operators", "stand-in", "ok", remark)
+        return
+    error = import_quietly("mmcv._ext")
+    if error:
+        remark = f"{error}; mmcv was compiled for another torch"
+        yield Row("mmcv operators", "compiled", "wrong", remark, OPS_COMMAND, True)
+    else:
+        yield Row("mmcv operators", "compiled", "ok", "used as they are")
+
+
+def inspect_surroundings() -> Iterable[Row]:
+    """Report what is not needed but explains much."""
+    if find_spec("pkg_resources") is None:
+        remark = "stock mm tools need it for `mmdet::` bases; under mmvitaccel they do not"
+        yield Row("pkg_resources", "-", "note", remark, 'pip install "setuptools<81"')
+    else:
+        yield Row("pkg_resources", f"setuptools {version_of('setuptools')}", "ok")
+    spec = find_spec("importlib_metadata")
+    if spec is None or "stand_ins" in str(spec.origin):
+        remark = "mmaction2 imports it; the standard library stands in"
+        yield Row("importlib_metadata", "stand-in", "ok", remark)
+    else:
+        yield Row("importlib_metadata", version_of("importlib_metadata"), "ok")
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    yield Row("C++ compiler", compiler or "-", "note", "only to build mmcv's own operators")
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "cuda"):
+        built = f"torch for CUDA {torch.version.cuda}" if torch.version.cuda else "CPU-only torch"
+        count = torch.cuda.device_count()
+        device = torch.cuda.get_device_name(0) if count else "no CUDA device, it runs on the CPU"
+        yield Row("CUDA", f"{count} device(s)", "note", f"{built}; {device}")
+
+
+def inspect_imports() -> Iterable[Row]:
+    """Import what the main job imports; versions alone do not show a broken installation."""
+    for module, needed in (
+        ("mmdet.apis", True),
+        ("mmvitaccel.models", True),
+        ("mmaction.apis", False),
+    ):
+        if find_spec(module.partition(".")[0]) is None:
+            continue
+        error = import_quietly(module)
+        if error:
+            yield Row(f"import {module}", "-", "wrong", error, stops=needed)
+        else:
+            yield Row(f"import {module}", "works", "ok")
+
+
+def inspect() -> list[Row]:
+    """Return the whole report."""
+    rows = [inspect_python(), Row("mmvitaccel", __version__, "ok")]
+    rows += [inspect_package(package) for package in PACKAGES]
+    rows += [
+        *inspect_torchvision_pair(),
+        *inspect_mmcv_operators(),
+        *inspect_surroundings(),
+    ]
+    # Where a package is missing or wrong, its own row says more than what fails because of it.
+    return rows if any(row.stops for row in rows) else [*rows, *inspect_imports()]
+
+
+def render(rows: list[Row]) -> str:
+    """Return the report as an aligned table, the commands below it and a last line.
+
+    Args:
+        rows: What :func:`inspect` found.
+    """
+    name, found = (max(len(getattr(row, key)) for row in rows) for key in ("name", "found"))
+    lines = [
+        f"{row.name:<{name}}  {row.found:<{found}}  {row.verdict:<8}  {row.remark}".rstrip()
+        for row in rows
+    ]
+    fixes = [f"  {row.name}: {row.fix}" for row in rows if row.fix]
+    if fixes:
+        lines += ["", "To fix:", *fixes]
+    stopping = [row.name for row in rows if row.stops]
+    state = f"cannot run because of: {', '.join(stopping)}" if stopping else "can run"
+    return "\n".join([*lines, "", f"{MAIN_JOB[0].upper()}{MAIN_JOB[1:]} {state}."])
+
+
+def main() -> int:
+    """Print the report; return the exit status."""
+    argparse.ArgumentParser(prog="python -m mmvitaccel.env", description=__doc__).parse_args()
+    rows = inspect()
+    print(render(rows))
+    return int(any(row.stops for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
