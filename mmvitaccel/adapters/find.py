@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from torch import nn
 
-from mmvitaccel.adapters import mmaction_vit, mmcv_layers, own_vivit, timm_vit
+from mmvitaccel.adapters import mmaction_vit, mmcv_layers, mmpretrain_vit, own_vivit, timm_vit
 from mmvitaccel.adapters.base import ViTAdapter, class_names, named_base
 
 ADAPTERS: tuple[ViTAdapter, ...] = (
     *own_vivit.ADAPTERS,
     *timm_vit.ADAPTERS,
     *mmaction_vit.ADAPTERS,
+    *mmpretrain_vit.ADAPTERS,
     *mmcv_layers.ADAPTERS,
 )
 

@@ -99,12 +99,11 @@ def layer_sequence(batch_first):
     return Neck()
 
 
-def mmpretrain_vit(**kwargs):
-    pytest.importorskip("mmpretrain", reason="mmpretrain is not installed")
-    from mmpretrain.models.backbones import VisionTransformer
-
+def mmpretrain_vit(name="VisionTransformer", **kwargs):
+    backbones = pytest.importorskip("mmpretrain.models.backbones", reason="no mmpretrain here")
     arch = dict(embed_dims=32, num_layers=3, num_heads=4, feedforward_channels=64)
-    return VisionTransformer(arch, **{**dict(img_size=32, patch_size=8), **kwargs})
+    size = dict(arch=arch, img_size=32, patch_size=8)
+    return getattr(backbones, name)(**{**size, **kwargs})
 
 
 def vivit():
@@ -149,6 +148,11 @@ HOSTS = {
     "mmcv layers": Host(lambda: layer_sequence(True), (2, 16, 32)),
     "mmcv layers, tokens first": Host(lambda: layer_sequence(False), (2, 16, 32)),
     "mmpretrain class token": Host(mmpretrain_vit, IMAGE),
+    "mmpretrain DeiT": Host(lambda: mmpretrain_vit("DistilledVisionTransformer"), IMAGE),
+    "mmpretrain DeiT-3": Host(lambda: mmpretrain_vit("DeiT3", out_type="raw"), IMAGE),
+    "mmpretrain SwiGLU": Host(
+        lambda: mmpretrain_vit(layer_cfgs=dict(ffn_type="swiglu_fused"), pre_norm=True), IMAGE
+    ),
     "mmpretrain maps": Host(
         lambda: mmpretrain_vit(out_type="featmap", out_indices=(0, 2), layer_scale_init_value=0.1),
         IMAGE,
@@ -174,5 +178,6 @@ def scramble(model: nn.Module) -> nn.Module:
 def host(request) -> tuple[nn.Module, torch.Tensor]:
     """A model in evaluation mode and a batch for it."""
     found = HOSTS[request.param]
-    model = scramble(found.build()).eval()
+    model = scramble(found.build())
+    model.eval()  # mmpretrain's returns None
     return model, torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
