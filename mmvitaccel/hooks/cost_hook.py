@@ -21,7 +21,7 @@ from mmvitaccel.registry import HOOKS
 
 @HOOKS.register_module()
 class CostHook(Hook):
-    """Write onto each result of ``test.py`` or a validation what its frame cost.
+    """Write onto each result of a test what its frame cost.
 
     :class:`mmvitaccel.MacsMetric` reads it from the results' ``cost``, a dict of the frame's
     share in its batch. Counting slows a model down, so that no frame is both counted and timed:
@@ -40,28 +40,17 @@ class CostHook(Hook):
         self.backbone = backbone
         self._measured: _MeasuredModel | None = None
 
-    def before_val_epoch(self, runner: Runner) -> None:
-        """Begin to measure ``val_step``."""
-        self._begin(runner, "val_step")
-
     def before_test_epoch(self, runner: Runner) -> None:
-        """Begin to measure ``test_step``."""
-        self._begin(runner, "test_step")
-
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
-        """Leave the model as it was."""
-        self._end()
-
-    def after_test_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
-        """Leave the model as it was."""
-        self._end()
-
-    def _begin(self, runner: Runner, step: str) -> None:
+        """Begin to measure the model's ``test_step``."""
         self._end()
         model = runner.model
         while is_model_wrapper(model):
             model = model.module
-        self._measured = _MeasuredModel(model, step, self.backbone)
+        self._measured = _MeasuredModel(model, self.backbone)
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+        """Leave the model as it was."""
+        self._end()
 
     def _end(self) -> None:
         if self._measured is not None:
@@ -70,36 +59,35 @@ class CostHook(Hook):
 
 
 class _MeasuredModel:
-    """A model whose ``test_step`` or ``val_step`` measures itself.
+    """A model whose ``test_step`` measures itself.
 
     Args:
         model: Changed on the instance until :meth:`restore`.
-        step: Name of the method.
         backbone: Module path.
 
     Raises:
         ValueError: There is no such module.
     """
 
-    def __init__(self, model: nn.Module, step: str, backbone: str) -> None:
+    def __init__(self, model: nn.Module, backbone: str) -> None:
         modules = dict(model.named_modules())
         if backbone not in modules:
             raise ValueError(
                 f"CostHook: {type(model).__name__} has no module {backbone!r}; set backbone to one "
                 f"of its modules, such as {', '.join(n for n, _ in model.named_children())}."
             )
-        self.model, self.step, self.backbone = model, step, backbone
-        self.run = getattr(model, step)
+        self.model, self.backbone = model, backbone
+        self.run = model.test_step
         self.stopwatch = _Stopwatch(modules[backbone])
         self.turns = _Turns()
         self.dense_model = _without_methods(model)
         self.dense: dict[Any, dict[str, int]] = {}
         self.last_video: Any = None
-        setattr(model, step, self)
+        model.test_step = self
 
     def restore(self) -> None:
         """Take everything off the model."""
-        delattr(self.model, self.step)
+        del self.model.test_step
         self.stopwatch.remove()
 
     def __call__(self, data: dict[str, Any]) -> Sequence[Any]:
@@ -136,7 +124,8 @@ class _MeasuredModel:
         return self.dense[shapes]
 
     def _count(self, model: nn.Module, data: dict[str, Any]) -> dict[str, int]:
-        step = self.run if model is self.model else getattr(model, self.step)
+        # reason: the model's own test_step is this very object by now
+        step = self.run if model is self.model else model.test_step
         with MacsCounter(model) as counter:
             step(data)
         return self._figures(counter)
