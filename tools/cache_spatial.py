@@ -1,0 +1,65 @@
+"""Compute what ViViT's spatial encoder makes of each clip and keep it on disk.
+
+The first of the two steps of temporal fine-tuning; the second is tools/train.py with a config of
+configs/eventful/ whose name ends in "temporal". A run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+from mmvitaccel.engine.checks import check_data
+from mmvitaccel.engine.config import add_config_arguments, load_config
+from mmvitaccel.engine.errors import UserError, one_sentence_errors
+from mmvitaccel.engine.spatial_cache import SPLITS, cache_spatial
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_config_arguments(parser)
+    parser.add_argument("checkpoint", help="checkpoint file")
+    parser.add_argument("out", type=Path, help="folder for the features")
+    parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS)
+    parser.add_argument(
+        "--part", default="1/1", metavar="I/N", help="the I-th of N shares, for N processes at once"
+    )
+    parser.add_argument("--batch-size", type=int, default=1, help="clips at a time (default: 1)")
+    parser.add_argument("--num-workers", type=int, default=2, help="decoders (default: 2)")
+    return parser.parse_args(argv)
+
+
+@one_sentence_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Check what was given, then fill the folder."""
+    args = parse_args(argv)
+    share, _, shares = args.part.partition("/")
+    if not (share.isdigit() and shares.isdigit() and 1 <= int(share) <= int(shares)):
+        raise UserError(f"--part {args.part}: give I/N with I from 1 to N, such as 1/4.")
+    cfg = load_config(args.config, args.cfg_options)
+    check_data(cfg, "train", "test")
+    cache_spatial(
+        cfg,
+        args.checkpoint,
+        args.out,
+        tuple(args.splits),
+        (int(share) - 1, int(shares)),
+        args.batch_size,
+        args.num_workers,
+        _report,
+    )
+    print(f"The spatial features are in {args.out}")
+
+
+def _report(split: str, done: int, total: int) -> None:
+    if done % max(total // 20, 1) == 0 or done == total:
+        print(f"{split}: {done}/{total} clips", flush=True)
+
+
+if __name__ == "__main__":
+    main()
