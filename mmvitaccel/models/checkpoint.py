@@ -7,8 +7,8 @@ from torch import Tensor
 
 from mmvitaccel.compat.checkpoint import safe_load
 
-WRAPPERS = ("state_dict", "model")
-"""Keys under which training scripts keep the weights: mmengine's, then most others'."""
+WRAPPERS = ("state_dict", "model", "model_state")
+"""Keys under which training scripts keep the weights: mmengine's, most others', TAdaConv's."""
 
 
 def read_state_dict(source: str) -> dict[str, Tensor]:
