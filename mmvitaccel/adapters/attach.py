@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from mmvitaccel.adapters.base import host_class
+
 _LINK = "_mmvitaccel_link"
 
 Override = Callable[..., Any]
@@ -103,15 +105,15 @@ def detach(root: nn.Module, method: str) -> None:
     """
     own = link(root)
     if own is None or own.method != method or not own.members:
-        raise RuntimeError(f"{method} is not attached to this {type(root).__name__}.")
+        raise RuntimeError(f"{method} is not attached to this {host_class(root).__name__}.")
     for module in own.members:
-        module.__class__ = type(module).host_class
+        module.__class__ = host_class(module)
         del module.__dict__[_LINK]
 
 
 def _check(swap: Swap, method: str, ours: set[int]) -> None:
     """Refuse a module that cannot take the method."""
-    module, name = swap.module, type(swap.module).__name__
+    module, name = swap.module, host_class(swap.module).__name__
     found = link(module)
     if found is not None and id(module) not in ours:
         raise RuntimeError(
@@ -171,6 +173,6 @@ def _deepcopy(self: nn.Module, memo: dict[int, Any]) -> nn.Module:
 def _refuse_pickling(self: nn.Module, protocol: int) -> Any:
     found = link(self)
     raise RuntimeError(
-        f"A {type(self).host_class.__name__} with {found.method} on it cannot be pickled: save "
+        f"A {host_class(self).__name__} with {found.method} on it cannot be pickled: save "
         "its state_dict, or remove the method first."
     )

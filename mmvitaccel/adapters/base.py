@@ -134,15 +134,21 @@ class ViTAdapter:
     refuse: Callable[[nn.Module], str | None] = field(default=lambda model: None)
 
 
-def class_names(module: nn.Module) -> list[str]:
-    """Names ``module.Class`` of a module's class and of those that it derives from."""
-    return [f"{c.__module__}.{c.__qualname__}" for c in type(module).__mro__]
+def host_class(module: nn.Module) -> type:
+    """A module's own class, also while a method is on it."""
+    return getattr(type(module), "host_class", type(module))
+
+
+def class_name(module: nn.Module) -> str:
+    """A module's own class as ``module.Class``."""
+    cls = host_class(module)
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def named_base(module: nn.Module, names: Iterable[str]) -> type | None:
-    """The class among a module's ancestors (itself included) that one of ``names`` names."""
+    """The class among a module's ancestors (its own included) that one of ``names`` names."""
     wanted = set(names)
-    for cls in type(module).__mro__:
+    for cls in host_class(module).__mro__:
         if f"{cls.__module__}.{cls.__qualname__}" in wanted:
             return cls
     return None
@@ -159,8 +165,8 @@ def spec_of(block: nn.Module, adapter: ViTAdapter) -> BlockSpec:
         base = named_base(block, spec.classes)
         if base is None:
             continue
-        name = class_names(block)[0]
-        if type(block).forward is not base.forward:
+        name = class_name(block)
+        if host_class(block).forward is not base.forward:
             raise ValueError(
                 f"{adapter.name}: {name} overrides the forward of {base.__name__}, so its steps "
                 "are not known; give an adapter of your own for it."
@@ -171,6 +177,6 @@ def spec_of(block: nn.Module, adapter: ViTAdapter) -> BlockSpec:
         return spec
     known = sorted(name for spec in adapter.specs for name in spec.classes)
     raise ValueError(
-        f"{adapter.name}: blocks of class {class_names(block)[0]} are not supported; supported "
+        f"{adapter.name}: blocks of class {class_name(block)} are not supported; supported "
         f"are {', '.join(known)}."
     )

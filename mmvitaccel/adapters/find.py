@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from mmvitaccel.adapters import mmaction_vit, mmcv_layers, mmpretrain_vit, own_vivit, timm_vit
-from mmvitaccel.adapters.base import ViTAdapter, class_names, named_base
+from mmvitaccel.adapters.base import ViTAdapter, class_name, host_class, named_base
 
 ADAPTERS: tuple[ViTAdapter, ...] = (
     *own_vivit.ADAPTERS,
@@ -34,12 +34,12 @@ def find_adapter(model: nn.Module) -> ViTAdapter:
     adapter = _match(model)
     if adapter is None:
         raise ValueError(
-            f"{class_names(model)[0]} is not a supported vision transformer; supported are: "
+            f"{class_name(model)} is not a supported vision transformer; supported are: "
             f"{supported()}."
         )
     reason = adapter.refuse(model)
     if reason is not None:
-        raise ValueError(f"{adapter.name} {class_names(model)[0]} is not supported: {reason}.")
+        raise ValueError(f"{adapter.name} {class_name(model)} is not supported: {reason}.")
     return adapter
 
 
@@ -56,10 +56,10 @@ def locate(model: nn.Module) -> tuple[str, nn.Module]:
             found.append((path, module))
     if len(found) == 1:
         return found[0]
-    name = class_names(model)[0]
+    name = class_name(model)
     if not found:
         raise ValueError(
             f"{name} holds no supported vision transformer; supported are: {supported()}."
         )
-    places = ", ".join(f"{path!r} ({type(module).__name__})" for path, module in found)
+    places = ", ".join(f"{path!r} ({host_class(module).__name__})" for path, module in found)
     raise ValueError(f"{name} holds {len(found)} vision transformers, {places}: name one.")

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import Swap, attach, detach, is_attached, link
-from mmvitaccel.adapters.base import BlockSpec, ViTAdapter, spec_of
+from mmvitaccel.adapters.base import BlockSpec, ViTAdapter, host_class, spec_of
 from mmvitaccel.adapters.find import find_adapter, locate
 from mmvitaccel.adapters.tome_restore import restore_block
 from mmvitaccel.adapters.tome_step import MergeOptions, merge_block
@@ -126,7 +126,8 @@ class ToMeHandle:
         if not self.attached:
             raise RuntimeError(
                 f"ToMe: {refused}, this handle's ToMe was removed from its "
-                f"{type(self.model).__name__} or replaced; use the newer handle or apply it again."
+                f"{host_class(self.model).__name__} or replaced; use the newer handle or apply "
+                "it again."
             )
 
 
@@ -191,7 +192,7 @@ def apply_tome(
     attach(model, METHOD, swaps, state)
     if before is not None:
         warnings.warn(
-            f"ToMe was on this {type(model).host_class.__name__} with r={before.state.r} and is "
+            f"ToMe was on this {host_class(model).__name__} with r={before.state.r} and is "
             f"replaced by r={r}.",
             stacklevel=2,
         )
