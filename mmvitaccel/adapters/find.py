@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from torch import nn
 
-from mmvitaccel.adapters import mmaction_vit, mmcv_layers, mmpretrain_vit, own_vivit, timm_vit
+from mmvitaccel.adapters import (
+    mmaction_vit,
+    mmcv_layers,
+    mmpretrain_vit,
+    own_vit,
+    own_vivit,
+    timm_vit,
+)
 from mmvitaccel.adapters.base import ViTAdapter, class_name, host_class, named_base
 
 ADAPTERS: tuple[ViTAdapter, ...] = (
+    *own_vit.ADAPTERS,
     *own_vivit.ADAPTERS,
     *timm_vit.ADAPTERS,
     *mmaction_vit.ADAPTERS,
@@ -43,17 +51,23 @@ def find_adapter(model: nn.Module) -> ViTAdapter:
     return adapter
 
 
+def transformers_in(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Paths and modules of the supported transformers in a model, those inside others left out."""
+    found: list[tuple[str, nn.Module]] = []
+    for path, module in model.named_modules():
+        inside = any(path.startswith(f"{outer}.") or not outer for outer, _ in found)
+        if not inside and _match(module) is not None:
+            found.append((path, module))
+    return found
+
+
 def locate(model: nn.Module) -> tuple[str, nn.Module]:
     """The one supported transformer in ``model``, and its path (empty if it is the model).
 
     Raises:
         ValueError: If there is none, or more than one and none holds the others.
     """
-    found: list[tuple[str, nn.Module]] = []
-    for path, module in model.named_modules():
-        inside = any(path.startswith(f"{outer}.") or not outer for outer, _ in found)
-        if not inside and _match(module) is not None:
-            found.append((path, module))
+    found = transformers_in(model)
     if len(found) == 1:
         return found[0]
     name = class_name(model)
