@@ -18,6 +18,7 @@ from types import ModuleType
 
 from mmvitaccel.compat.after_import import after_import
 from mmvitaccel.compat.fallback import serve_stand_ins
+from mmvitaccel.compat.requirements import explain_missing_packages
 
 __all__ = ["apply"]
 
@@ -30,6 +31,7 @@ def apply() -> None:
     if _applied:
         return
     _applied = True
+    explain_missing_packages()
     serve_stand_ins()
     after_import("mmengine.runner.checkpoint", _guard_loaders)
     if find_spec("pkg_resources") is None:

@@ -27,10 +27,18 @@ from mmvitaccel.compat.packages import (
 ROOT = str(Path(mmvitaccel.__file__).parent.parent)
 
 
-def run(code: str) -> str:
-    """Run code in a fresh interpreter that finds this checkout; return what it printed."""
+def run(code: str, bare: bool = False) -> str:
+    """Run code in a fresh interpreter that finds this checkout; return what it printed.
+
+    ``bare`` is without any installed package.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {ROOT!r})\n{code}"],
+        [
+            sys.executable,
+            *(["-S"] if bare else []),
+            "-c",
+            f"import sys; sys.path.insert(0, {ROOT!r})\n{code}",
+        ],
         capture_output=True,
         text=True,
     )
@@ -101,6 +109,33 @@ def test_stand_in_has_a_real_spec(name: str) -> None:
     assert spec.name == name
     assert Path(spec.origin).is_file()
     assert spec.has_location
+
+
+def test_rooms_say_what_they_need(tmp_path: Path) -> None:
+    failures = (
+        "for name in ('core', 'models', 'registry'):\n"
+        "    try:\n"
+        "        importlib.import_module('mmvitaccel.' + name)\n"
+        "    except ModuleNotFoundError as error:\n"
+        "        print(error, error.name)\n"
+    )
+    hint = "not installed here; run `python -m mmvitaccel.env` to see what to install."
+    out = run(f"import importlib, mmvitaccel\n{failures}", bare=True)
+    assert out.splitlines() == [
+        f"mmvitaccel.core needs torch, {hint} torch",
+        f"mmvitaccel.models needs torch and mmengine, {hint} torch",
+        f"mmvitaccel.registry needs torch and mmengine, {hint} torch",
+    ]
+    # With torch alone the methods are there, for timm's models.
+    (tmp_path / "torch.py").touch()
+    out = run(
+        f"sys.path.insert(0, {str(tmp_path)!r})\nimport importlib, mmvitaccel\n{failures}",
+        bare=True,
+    )
+    assert out.splitlines() == [
+        f"mmvitaccel.models needs mmengine, {hint} mmengine",
+        f"mmvitaccel.registry needs mmengine, {hint} mmengine",
+    ]
 
 
 def test_finder_answers_for_nothing_else() -> None:
