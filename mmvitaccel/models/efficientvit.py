@@ -256,6 +256,16 @@ def read_arch(arch: str | Mapping[str, Sequence[int]]) -> dict[str, tuple[int, .
             f"{', '.join(fields)}."
         )
     arch = {field: tuple(arch[field]) for field in fields}
+    check_arch(arch)
+    return arch
+
+
+def check_arch(arch: Mapping[str, tuple[int, ...]]) -> None:
+    """Check that the fields of an architecture fit together.
+
+    Raises:
+        ValueError: They do not make a model.
+    """
     num_stages = len(arch["embed_dims"])
     for field in ("depths", "num_heads"):
         if len(arch[field]) != num_stages:
@@ -263,7 +273,7 @@ def read_arch(arch: str | Mapping[str, Sequence[int]]) -> dict[str, tuple[int, .
                 f"EfficientViT: arch has {num_stages} embed_dims but {field}={arch[field]}; give "
                 "one for each stage."
             )
-    for field in fields:
+    for field in arch:
         if not arch[field] or min(arch[field]) < 1:
             raise ValueError(
                 f"EfficientViT: arch has {field}={arch[field]}; give numbers of at least 1."
@@ -280,7 +290,6 @@ def read_arch(arch: str | Mapping[str, Sequence[int]]) -> dict[str, tuple[int, .
             f"EfficientViT: arch has kernels={kernels}; give an odd one for each of the {heads} "
             "heads."
         )
-    return arch
 
 
 def read_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:

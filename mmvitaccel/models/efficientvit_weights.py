@@ -136,30 +136,29 @@ def check_fit(
     wrong = [key for key in needed if key in weights and not same(key, weights[key], needed[key])]
     if not (missing or extra or wrong):
         return
-    if any(key.endswith(".c.bias") for key in extra):
-        raise ValueError(
-            f"{source}: it has its BatchNorm folded in, but the {model} has not; build the model "
-            "with deploy=True."
-        )
     fields = describe_weights(weights)
     arch = name_arch(fields) if fields else None
-    if arch and f"EfficientViT-{arch.upper()}" != model:
-        raise ValueError(
-            f"{source}: it holds an EfficientViT-{arch.upper()}, but the model is an {model}; "
-            f"set arch='{arch}' or give the checkpoint of the model."
+    if any(key.endswith(".c.bias") for key in extra):
+        what = (
+            f"it has its BatchNorm folded in, but the {model} has not; build the model with "
+            "deploy=True"
         )
-    if missing and not (extra or wrong):
-        raise ValueError(
-            f"{source}: it lacks {len(missing)} of the {len(needed)} tensors of an {model}, first "
-            f"'{missing[0]}'; it was cut short or is of another model."
+    elif arch and f"EfficientViT-{arch.upper()}" != model:
+        what = (
+            f"it holds an EfficientViT-{arch.upper()}, but the model is an {model}; set "
+            f"arch='{arch}' or give the checkpoint of the model"
         )
-    if wrong:
-        difference = (
-            f"'{wrong[0]}' is {tuple(weights[wrong[0]].shape)} and not {tuple(needed[wrong[0]])}"
-        )
+    elif wrong:
+        shape = tuple(weights[wrong[0]].shape)
+        what = f"'{wrong[0]}' is {shape} and not {tuple(needed[wrong[0]])} as in an {model}; set arch to its own"
+    elif extra:
+        what = f"'{extra[0]}' is in no {model}; set arch to that of the checkpoint"
     else:
-        difference = f"'{extra[0]}' is in no {model}"
-    raise ValueError(f"{source}: it does not fit an {model}: {difference}; set arch to its own.")
+        what = (
+            f"it lacks {len(missing)} of the {len(needed)} tensors of an {model}, first "
+            f"'{missing[0]}'; it was cut short or is of another model"
+        )
+    raise ValueError(f"{source}: {what}.")
 
 
 def is_derived(key: str) -> bool:
