@@ -149,8 +149,8 @@ def check_fit(
             f"arch='{arch}' or give the checkpoint of the model"
         )
     elif wrong:
-        shape = tuple(weights[wrong[0]].shape)
-        what = f"'{wrong[0]}' is {shape} and not {tuple(needed[wrong[0]])} as in an {model}; set arch to its own"
+        shape, own = tuple(weights[wrong[0]].shape), tuple(needed[wrong[0]])
+        what = f"'{wrong[0]}' is {shape} and not {own} as in an {model}; set arch to its own"
     elif extra:
         what = f"'{extra[0]}' is in no {model}; set arch to that of the checkpoint"
     else:
