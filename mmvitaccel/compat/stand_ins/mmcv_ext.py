@@ -42,7 +42,12 @@ __all__ = [
     "softnms",
 ]
 
-INSTALL_COMMAND = 'pip install --no-cache-dir --no-build-isolation "setuptools<81" mmcv==2.1.0'
+# mmcv's setup.py needs pkg_resources and torch at build time; pip's cache may hold a build for
+# another torch.
+INSTALL_COMMAND = (
+    "pip uninstall -y mmcv-lite && pip install 'setuptools<81' wheel ninja && "
+    "pip install --no-cache-dir --no-build-isolation mmcv==2.1.0"
+)
 
 
 def get_compiler_version() -> str:
@@ -75,5 +80,5 @@ class _MissingOp:
         raise NotImplementedError(
             f"mmcv operator '{self.name}': mmcv-lite has no compiled operators and mmvitaccel has "
             f"no replacement for this one; install a compiled mmcv (torch 2.12 or older and a C++ "
-            f"compiler): pip uninstall -y mmcv-lite && {INSTALL_COMMAND}"
+            f"compiler): {INSTALL_COMMAND}"
         )
