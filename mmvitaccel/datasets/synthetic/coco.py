@@ -12,7 +12,8 @@ import numpy as np
 
 from mmvitaccel.datasets.synthetic.annotation import CATEGORIES, annotate
 from mmvitaccel.datasets.synthetic.backdrop import make_backdrop
-from mmvitaccel.datasets.synthetic.scene import Pose, Visible, make_camera, quantise, render
+from mmvitaccel.datasets.synthetic.placement import scatter
+from mmvitaccel.datasets.synthetic.scene import Visible, make_camera, quantise, render
 from mmvitaccel.datasets.synthetic.sprites import CLASSES, make_sprite
 from mmvitaccel.datasets.synthetic.store import write_json, write_set
 
@@ -138,46 +139,6 @@ def draw_image(
     sprites = [make_sprite(rng, int(rng.integers(len(CLASSES)))) for _ in poses]
     frame, visible = render(backdrop, sprites, poses, camera)
     return quantise(frame, rng, settings.noise), visible
-
-
-def scatter(
-    rng: np.random.Generator,
-    img_size: tuple[int, int],
-    objects: tuple[int, int],
-    object_size: tuple[float, float],
-) -> list[Pose]:
-    """Place objects so that they may overlap, but seldom hide one another.
-
-    Args:
-        rng: Source of the places.
-        img_size: (H, W) in pixels.
-        objects: Fewest and most; fewer than drawn if no room is found.
-        object_size: Smallest and largest diameter, relative to the shorter side.
-
-    Returns:
-        Poses, the hindmost first.
-    """
-    height, width = img_size
-    wanted = int(rng.integers(objects[0], objects[1] + 1))
-    poses: list[Pose] = []
-    for _ in range(10 * wanted):
-        if len(poses) == wanted:
-            break
-        # reason: uniform in the logarithm, as scale is seen
-        size = float(np.exp(rng.uniform(*np.log(object_size)))) * min(img_size)
-        # reason: a quarter of the diameter may reach over the border
-        margin = 0.25 * size
-        x = rng.uniform(margin, width - margin)
-        y = rng.uniform(margin, height - margin)
-        pose = Pose(float(x), float(y), size, float(rng.uniform(0, 360)))
-        if all(_apart(pose, other) for other in poses):
-            poses.append(pose)
-    return poses
-
-
-def _apart(one: Pose, other: Pose) -> bool:
-    distance = np.hypot(one.x - other.x, one.y - other.y)
-    return bool(distance > 0.3 * (one.size + other.size))
 
 
 def _write_split(

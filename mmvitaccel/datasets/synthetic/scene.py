@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -10,6 +11,8 @@ import numpy as np
 from mmvitaccel.datasets.synthetic.sprites import SPRITE_SIZE, Sprite
 
 AMBIENT = 0.45
+
+Combine = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,9 @@ def _over(under: np.ndarray, layer: np.ndarray) -> np.ndarray:
     return under * (1 - alpha) + layer[..., :3] * alpha
 
 
-def _paste(canvas: np.ndarray, patch: np.ndarray, origin: tuple[int, int], combine) -> None:
+def _paste(
+    canvas: np.ndarray, patch: np.ndarray, origin: tuple[int, int], combine: Combine
+) -> None:
     """Combine a patch into a canvas, in place, cutting what lies outside."""
     top, left = max(origin[0], 0), max(origin[1], 0)
     bottom = min(origin[0] + patch.shape[0], canvas.shape[0])

@@ -9,6 +9,9 @@ import numpy as np
 
 from mmvitaccel.datasets.synthetic.texture import blend, colour, fractal_noise
 
+# outline (K, 2) in units of the radius, albedo (S, S, 3), height of the relief, gloss
+_Drawing = tuple[np.ndarray, np.ndarray, float, float]
+
 CLASSES = ("ball", "leaf", "brick", "crystal", "starfish")
 
 SPRITE_SIZE = 96
@@ -82,7 +85,7 @@ def _angles(count: int) -> np.ndarray:
     return np.linspace(0, 2 * np.pi, count, endpoint=False)
 
 
-def _ball(rng, u, v):
+def _ball(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> _Drawing:
     """A glossy pink to red ellipsoid with pale dots."""
     squash = rng.uniform(0.8, 1.0)
     outline = _round_outline(np.ones(64), _angles(64)) * [1.0, squash]
@@ -92,7 +95,7 @@ def _ball(rng, u, v):
     return outline, blend(base, pale, (dots - 0.55) * 6), 0.9, 0.6
 
 
-def _leaf(rng, u, v):
+def _leaf(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> _Drawing:
     """A pointed green blade with veins."""
     along = np.linspace(-1, 1, 40)
     width = rng.uniform(0.38, 0.6)
@@ -106,7 +109,7 @@ def _leaf(rng, u, v):
     return outline, blend(base, np.minimum(base * 1.7 + 0.1, 1), weight), 0.35, 0.15
 
 
-def _brick(rng, u, v):
+def _brick(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> _Drawing:
     """A dull terracotta block with courses of mortar."""
     half = rng.uniform(0.48, 0.7)
     scale = 1 / np.hypot(1, half)
@@ -124,7 +127,7 @@ def _brick(rng, u, v):
     return outline, blend(speckle, colour(0.1, 0.12, rng.uniform(0.7, 0.85)), mortar), 0.25, 0.0
 
 
-def _crystal(rng, u, v):
+def _crystal(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> _Drawing:
     """A glossy blue polygon with facets of different brightness."""
     corners = int(rng.integers(6, 9))
     angle = np.sort(_angles(corners) + rng.uniform(-0.25, 0.25, corners))
@@ -137,7 +140,7 @@ def _crystal(rng, u, v):
     return outline, np.minimum(base * tone[..., None] + 0.06, 1), 0.3, 0.8
 
 
-def _starfish(rng, u, v):
+def _starfish(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> _Drawing:
     """A bumpy orange to yellow star of five arms."""
     angle = _angles(120)
     sharp = rng.uniform(0.24, 0.34)

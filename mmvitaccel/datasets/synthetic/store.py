@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Callable
 
@@ -37,14 +38,16 @@ def write_set(
     target = Path(out_dir)
     if _is_reusable(target, settings, overwrite):
         return target
-    partial = target.parent / f".{target.name}.{os.getpid()}.partial"
+    # reason: a name of its own, also where a run that was killed has left its part behind
+    hidden = f".{target.name}.{os.getpid()}-{time.time_ns()}"
+    partial = target.parent / f"{hidden}.partial"
     partial.mkdir(parents=True)
     try:
         fill(partial)
         # reason: written last; a directory with this file in it is complete
         (partial / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
         if target.exists():
-            old = target.parent / f".{target.name}.{os.getpid()}.old"
+            old = target.parent / f"{hidden}.old"
             target.rename(old)
             partial.rename(target)
             shutil.rmtree(old)

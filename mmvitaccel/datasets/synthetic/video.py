@@ -17,10 +17,10 @@ from mmvitaccel.datasets.synthetic.coco import (
     SPLITS,
     Progress,
     check_drawing,
-    scatter,
     write_png,
 )
 from mmvitaccel.datasets.synthetic.motion import Lie, Pan, make_pan, wander
+from mmvitaccel.datasets.synthetic.placement import scatter
 from mmvitaccel.datasets.synthetic.scene import Visible, make_camera, quantise, render
 from mmvitaccel.datasets.synthetic.sprites import CLASSES, make_sprite
 from mmvitaccel.datasets.synthetic.store import write_json, write_set
