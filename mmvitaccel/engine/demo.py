@@ -58,7 +58,8 @@ class Demo:
 
     Args:
         tools: Folder of ``train.py``, ``test.py`` and ``analysis/get_flops.py``.
-        config: The detector's config; it says where its images are.
+        config: The detector's config. It says where its images are, and sets ``img_size`` and
+            ``classes``.
         work_dir: Where everything else goes.
         settings: The images to draw; the default set if None.
     """
@@ -97,11 +98,12 @@ class Demo:
             self.count("macs.json"),
             self.count("macs_deploy.json", "--cfg-options", "model.backbone.deploy=True"),
         ]
-        self.announce(f"Time both in turn, batch {BATCH_SIZE}, {ROUNDS} rounds")
+        threads = torch.get_num_threads()
+        self.announce(f"Time both in turn, batch {BATCH_SIZE}, {threads} threads, {ROUNDS} rounds")
         model, folded = self.load(checkpoint), self.load(checkpoint)
         folded.backbone.switch_to_deploy()
         batch = held_out(self.cfg, BATCH_SIZE)
-        speeds = images_per_second({"trained": model, "deployed": folded}, batch)
+        speeds = images_per_second({"trained": model, "deployed": folded}, batch, ROUNDS)
         self.announce("Draw detections next to ground truth")
         picture = self.work_dir / "detections.png"
         draw_comparison(batch, predict(folded, batch), self.cfg.classes, picture)
@@ -120,9 +122,8 @@ class Demo:
     def announce(self, text: str) -> None:
         """Print the number and name of the stage that starts."""
         self._stage += 1
-        self.console.print(
-            f"\n[bold]\\[{self._stage}/{STAGES}][/bold] {text}", highlight=False, soft_wrap=True
-        )
+        line = f"\n[{self._stage}/{STAGES}] {text}"
+        self.console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
 
     def draw_images(self) -> None:
         """Make the image set where the config looks for it, or reuse it."""
@@ -204,7 +205,7 @@ def predict(model: nn.Module, batch: dict[str, Any]) -> list[Any]:
 
 
 def images_per_second(
-    models: dict[str, nn.Module], batch: dict[str, Any], rounds: int = ROUNDS
+    models: dict[str, nn.Module], batch: dict[str, Any], rounds: int
 ) -> dict[str, float]:
     """Time detectors in turn on the same images.
 
