@@ -20,6 +20,10 @@ from mmvitaccel.core.rel_pos import PositionTerms
 CPU_BLOCK_LOGITS = 2**20
 DEVICE_BLOCK_LOGITS = 2**26
 
+# The operator behind fused attention on a CPU, which gives the log-sum-exp beside the output; the
+# public function keeps it to itself. torch < 2.2 has another one, which takes no bias.
+_FUSED_WITH_LSE = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+
 
 def dense_attention(
     q: Tensor, k: Tensor, v: Tensor, scale: float, terms: PositionTerms | None = None
@@ -38,20 +42,53 @@ def dense_attention(
     """
     if terms is None:
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
-    terms = PositionTerms(terms.height.to(q.dtype), terms.width.to(q.dtype))
-    budget = CPU_BLOCK_LOGITS if q.device.type == "cpu" else DEVICE_BLOCK_LOGITS
-    return _in_blocks(_attend, (q, k, v, *terms), scale, budget)
+    return _in_blocks(_attend, (q, k, v, *_like(terms, q)), scale)[0]
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, height: Tensor, width: Tensor, scale: float) -> Tensor:
-    bias = PositionTerms(height, width).spread()
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+def dense_attention_with_lse(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, terms: PositionTerms | None = None
+) -> tuple[Tensor, Tensor]:
+    """Like :func:`dense_attention`, with the logarithm of each row's sum of exponentials.
+
+    Returns:
+        The output (B, heads, N, D) and the log-sum-exp (B, heads, N) in single precision. Neither
+        carries gradients.
+    """
+    inputs = (q, k, v) if terms is None else (q, k, v, *_like(terms, q))
+    with torch.no_grad():
+        return _in_blocks(_attend_with_lse, inputs, scale)
+
+
+def _like(terms: PositionTerms, q: Tensor) -> PositionTerms:
+    return PositionTerms(terms.height.to(q.dtype), terms.width.to(q.dtype))
+
+
+def _bias(terms: tuple[Tensor, ...]) -> Tensor | None:
+    return PositionTerms(*terms).spread() if terms else None
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, *terms: Tensor, scale: float) -> tuple[Tensor]:
+    return (F.scaled_dot_product_attention(q, k, v, attn_mask=_bias(terms), scale=scale),)
+
+
+def _attend_with_lse(
+    q: Tensor, k: Tensor, v: Tensor, *terms: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    bias = _bias(terms)
+    if _FUSED_WITH_LSE is not None and q.device.type == "cpu" and q.shape[2] > 0:
+        return _FUSED_WITH_LSE(q, k, v, attn_mask=bias, scale=scale)
+    logits = (q.float() * scale) @ k.float().transpose(-1, -2)
+    logits = logits if bias is None else logits.add_(bias)
+    lse = logits.logsumexp(-1)
+    return (logits.sub_(lse.unsqueeze(-1)).exp_() @ v.float()).to(q.dtype), lse
 
 
 def _in_blocks(
-    attend: Callable[..., Tensor], inputs: tuple[Tensor, ...], scale: float, budget: int
-) -> Tensor:
+    attend: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...], scale: float
+) -> tuple[Tensor, ...]:
     """Split batch, then heads, then query rows, until one block's logits fit the budget."""
+    on_cpu = inputs[0].device.type == "cpu"
+    budget = CPU_BLOCK_LOGITS if on_cpu else DEVICE_BLOCK_LOGITS
     batch, heads, rows, _ = inputs[0].shape
     per_row = max(inputs[1].shape[2], 1)
     for dim, (length, cost) in enumerate(
@@ -64,7 +101,10 @@ def _in_blocks(
             parts = [t.split(step, dim) for t in inputs]
             if dim == 2:  # keys and values belong to every row
                 parts[1:3] = [(t,) * len(parts[0]) for t in inputs[1:3]]
-            return torch.cat([_in_blocks(attend, p, scale, budget) for p in zip(*parts)], dim)
+            outs = [_in_blocks(attend, part, scale) for part in zip(*parts)]
+            return tuple(torch.cat(out, dim) for out in zip(*outs))
     if torch.is_grad_enabled() and any(t.requires_grad for t in inputs):
-        return checkpoint(attend, *inputs, scale, use_reentrant=False, preserve_rng_state=False)
-    return attend(*inputs, scale)
+        return checkpoint(
+            attend, *inputs, scale=scale, use_reentrant=False, preserve_rng_state=False
+        )
+    return attend(*inputs, scale=scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,3 +28,10 @@ def pool_grid(x: Tensor, grid_size: tuple[int, int], pool_size: int) -> Tensor:
     maps = x.transpose(-1, -2).reshape(batch * heads, dim, *grid_size)
     pooled = F.avg_pool2d(maps, pool_size, ceil_mode=True, count_include_pad=False)
     return pooled.flatten(2).transpose(1, 2).reshape(batch, heads, -1, dim)
+
+
+def cells_of(grid_size: tuple[int, int], pool_size: int) -> Tensor:
+    """The pooled cell of each token in row-major order, (H * W,) int64."""
+    rows = torch.arange(grid_size[0]) // pool_size
+    columns = torch.arange(grid_size[1]) // pool_size
+    return (rows[:, None] * pooled_grid(grid_size, pool_size)[1] + columns).flatten()

@@ -8,6 +8,7 @@ the price of the real tokens alone.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -67,3 +68,17 @@ def from_windows(windows: Tensor, window_size: int, grid_size: tuple[int, int]) 
     x = windows.reshape(-1, rows, columns, window_size, window_size, windows.shape[-1])
     x = x.transpose(2, 3).reshape(-1, to_height, to_width, windows.shape[-1])
     return x[:, : grid_size[0], : grid_size[1]]
+
+
+def window_slots(grid_size: tuple[int, int], window_size: int) -> Tensor:
+    """Which token lies where in the windows of a padded grid.
+
+    Returns:
+        (windows, size * size) int64 in the order of :func:`to_windows`: the index of a token in
+        row-major order, or H * W where there is padding.
+    """
+    height, width = grid_size
+    to_height, to_width = padded_grid(grid_size, window_size)
+    slots = torch.full((1, to_height, to_width, 1), height * width)
+    slots[0, :height, :width, 0] = torch.arange(height * width).view(height, width)
+    return to_windows(slots, window_size)[..., 0]

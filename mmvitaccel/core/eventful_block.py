@@ -1,0 +1,232 @@
+"""A pre-norm transformer block that computes what changed (Eventful Transformers, section 4).
+
+Three gates with their buffers: around the projection to queries, keys and values, around the
+output projection, and around the MLP. The skips stay full-size. Between the first two lies
+attention, in one of the modes of :mod:`mmvitaccel.core.attention`; windows are attended token-wise,
+and those in which nothing changed are left alone.
+
+Shapes: B batch, N tokens, M tokens that a gate lets through, C channels, h heads, D channels of a
+head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmvitaccel.core.attention import QKV, AttentionMode, Logits, TokenwiseAttention
+from mmvitaccel.core.gate import REFERENCES, TokenBuffer, TokenGate
+from mmvitaccel.core.global_attention import GlobalAttention
+from mmvitaccel.core.policy import Policy, choose
+from mmvitaccel.core.selection import Selection, everything
+from mmvitaccel.core.windowed_attention import WindowedAttention
+
+GATE_POSITIONS = ("after_norm", "before_norm")
+
+
+@dataclass(frozen=True)
+class BlockSteps:
+    """The steps of one block; each takes any tokens and treats every one by itself.
+
+    Attributes:
+        norm1: (B, M, C) -> (B, M, C).
+        qkv: (B, M, C), and the rotary table of these tokens or None, to queries, keys and values,
+            each (B, h, M, D).
+        project: Attention's output (B, M, h * D) and ``norm1``'s output for the same tokens to
+            the attention branch (B, M, C), LayerScale included.
+        norm2: (B, M, C) -> (B, M, C).
+        mlp: (B, M, C) -> (B, M, C), LayerScale included.
+        scale: Factor of the attention logits.
+        window_size: Tokens a side of a window; 0 attends globally.
+        rel_pos: Of a grid (H, W), the rows of relative positions on both axes, or None.
+        num_prefix_tokens: Tokens in front that lie in no grid.
+    """
+
+    norm1: Callable[[Tensor], Tensor]
+    qkv: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor]]
+    project: Callable[[Tensor, Tensor], Tensor]
+    norm2: Callable[[Tensor], Tensor]
+    mlp: Callable[[Tensor], Tensor]
+    scale: float
+    window_size: int = 0
+    rel_pos: Callable[[tuple[int, int]], tuple[Tensor, Tensor] | None] = lambda grid: None
+    num_prefix_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class EventfulOptions:
+    """How blocks run incrementally.
+
+    Attributes:
+        attention: Mode of the global blocks.
+        gate_position: ``after_norm`` or ``before_norm``: where the first and the last gate look.
+        reference: ``last_passed`` (the paper's gate) or ``last_frame`` (STGT, a baseline).
+        kv_pool_size: Keys and values of global blocks are averaged over squares of this many
+            tokens a side (section 4.4); 1 for no pooling.
+
+    Raises:
+        ValueError: A name that is not known, or a pool size below 1.
+    """
+
+    attention: AttentionMode = field(default_factory=TokenwiseAttention)
+    gate_position: str = "after_norm"
+    reference: str = "last_passed"
+    kv_pool_size: int = 1
+
+    def __post_init__(self) -> None:
+        known = {"gate_position": GATE_POSITIONS, "reference": REFERENCES}
+        for name, choices in known.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"Eventful: {name}={getattr(self, name)!r} must be one of {', '.join(choices)}."
+                )
+        if self.kv_pool_size < 1:
+            raise ValueError(f"Eventful: kv_pool_size={self.kv_pool_size} must be at least 1.")
+
+
+class Tokens(NamedTuple):
+    """What enters a block.
+
+    Attributes:
+        x: (B, N, C).
+        grid_size: (H, W) of the tokens after the prefix; None where the host does not say.
+        rope: Rotary table (1 or B, 1 or h, N, 2D), or None.
+    """
+
+    x: Tensor
+    grid_size: tuple[int, int] | None = None
+    rope: Tensor | None = None
+
+
+@dataclass
+class BlockMemory:
+    """What a stream remembers of one block.
+
+    Attributes:
+        qkv_gate: Before queries, keys and values.
+        attention: Queries, keys, values and what attention remembers.
+        proj_gate: Before the output projection.
+        proj: Results of the attention branch.
+        mlp_gate: Before the MLP.
+        mlp: Results of the MLP's branch.
+        passed: Tokens that each gate let through in the last frame: the three gates' selections.
+    """
+
+    qkv_gate: TokenGate
+    attention: GlobalAttention | WindowedAttention
+    proj_gate: TokenGate
+    proj: TokenBuffer
+    mlp_gate: TokenGate
+    mlp: TokenBuffer
+    passed: tuple[Selection, Selection, Selection]
+
+
+def start_block(
+    steps: BlockSteps, options: EventfulOptions, tokens: Tokens
+) -> tuple[Tensor, BlockMemory]:
+    """The first frame: dense, and everything is remembered.
+
+    Returns:
+        (B, N, C), and the memory for :func:`step_block`.
+    """
+    x, late = tokens.x, options.gate_position == "after_norm"
+    normed = steps.norm1(x)
+    qkv = QKV(*steps.qkv(normed, tokens.rope))
+    with _as_it_comes(x):
+        attention, out = _start_attention(steps, options, tokens, qkv)
+    branch = steps.project(out, normed)
+    middle = x + branch
+    normed2 = steps.norm2(middle)
+    branch2 = steps.mlp(normed2)
+    passed = everything(x)
+    # reason: a gate changes what it keeps, and x is the host's.
+    memory = BlockMemory(
+        qkv_gate=TokenGate(normed if late else x.clone(), options.reference),
+        attention=attention,
+        proj_gate=TokenGate(out, options.reference),
+        proj=TokenBuffer(branch),
+        mlp_gate=TokenGate(normed2 if late else middle, options.reference),
+        mlp=TokenBuffer(branch2),
+        passed=(passed, passed, passed),
+    )
+    return middle + branch2, memory
+
+
+def step_block(
+    steps: BlockSteps,
+    options: EventfulOptions,
+    tokens: Tokens,
+    memory: BlockMemory,
+    policy: Policy,
+) -> Tensor:
+    """A later frame: what the gates let through, and nothing else.
+
+    Args:
+        steps: The block's.
+        options: As at the start.
+        tokens: Of the same shape as at the start.
+        memory: What :func:`start_block` gave; changed in place.
+        policy: Says what each of the three gates lets through.
+
+    Returns:
+        (B, N, C).
+    """
+    x, late = tokens.x, options.gate_position == "after_norm"
+    seen = steps.norm1(x) if late else x
+    first = memory.qkv_gate.select(seen, policy)
+    # reason: a gate that follows every frame keeps all of what it is shown, and x is the host's.
+    shown = x.clone() if seen is x and memory.qkv_gate.follows else seen
+    passed = memory.qkv_gate.let_through(shown, first)
+    qkv = QKV(*steps.qkv(passed if late else steps.norm1(passed), _rope_of(tokens, first)))
+
+    with _as_it_comes(x):
+        attended = memory.attention.take(qkv, first, memory.proj_gate)
+        second = choose(policy, attended.errors)
+        out = memory.proj_gate.let_through(attended.tokens(second), second)
+    beside = second.gather(seen)
+    branch = steps.project(out, beside if late else steps.norm1(beside))
+    x = x + memory.proj.update(second, branch)
+
+    seen = steps.norm2(x) if late else x
+    third = memory.mlp_gate.select(seen, policy)
+    passed = memory.mlp_gate.let_through(seen, third)
+    branch = steps.mlp(passed if late else steps.norm2(passed))
+    memory.passed = (first, second, third)
+    return x + memory.mlp.update(third, branch)
+
+
+def _start_attention(
+    steps: BlockSteps, options: EventfulOptions, tokens: Tokens, qkv: QKV
+) -> tuple[GlobalAttention | WindowedAttention, Tensor]:
+    """Attention of a first frame, and its memory."""
+    size, grid_size = steps.window_size, tokens.grid_size
+    if size:
+        nothing = tokens.x.new_zeros(1, 1, tokens.x.shape[2])
+        padding = QKV(*steps.qkv(nothing, None))
+        rows = steps.rel_pos((size, size)) or (None, None)
+        return WindowedAttention.start(qkv, padding, Logits(steps.scale, *rows), grid_size, size)
+    rows = (None, None) if grid_size is None else steps.rel_pos(grid_size) or (None, None)
+    return GlobalAttention.start(
+        qkv,
+        options.attention,
+        Logits(steps.scale, *rows),
+        grid_size,
+        options.kv_pool_size,
+        steps.num_prefix_tokens,
+    )
+
+
+def _rope_of(tokens: Tokens, selection: Selection) -> Tensor | None:
+    """Rotary rows of the selected tokens."""
+    if tokens.rope is None:
+        return None
+    return selection.gather(tokens.rope.expand(tokens.x.shape[0], -1, -1, -1))
+
+
+def _as_it_comes(x: Tensor) -> torch.autocast:
+    """Autocast off: the linear layers have chosen the precision, and sums are kept in single."""
+    return torch.autocast(x.device.type, enabled=False)

@@ -1,0 +1,252 @@
+"""Incremental attention that equals dense attention, with O(N) state and no N x N matrix.
+
+Per query row i three numbers are kept: a shift m_i, the denominator ``sum_j exp(s_ij - m_i)`` and
+the numerator ``sum_j exp(s_ij - m_i) v_j``. A changed query is attended over all keys anew. For the
+other rows only the terms of changed keys are exchanged: those of the old key and value are taken
+off, those of the new ones put on, in one matrix product over both.
+
+Taking off what was once put on cancels: a row that lost most of its sum since it was last attended
+has rounding errors of the size of what it lost. Such rows are attended anew as well
+(:class:`Guard`), and all rows in turn over some hundred frames, so that nothing can build up.
+
+Shapes: B batch, h heads, N queries, K keys, L changed keys, D channels of a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmvitaccel.core.attention import QKV, Change, Logits
+from mmvitaccel.core.dense_attention import dense_attention_with_lse
+from mmvitaccel.core.rel_pos import PositionTerms
+from mmvitaccel.core.selection import complement
+
+# Logits of one block: on a CPU 256 rows of 512 old and 512 new keys stay in the cache.
+CPU_BLOCK_LOGITS = 2**18
+DEVICE_BLOCK_LOGITS = 2**26
+
+# A denominator beyond this is near overflow: its row is attended anew, with a shift that fits.
+LARGEST_SUM = 1e20
+
+
+@dataclass
+class RunningSums:
+    """What the exact mode remembers, in single precision.
+
+    Attributes:
+        shift: m, (B, h, N).
+        denominator: (B, h, N).
+        peak: The largest denominator since the row was last attended, (B, h, N).
+        numerator: (B, h, N, D).
+        turn: First of the rows that are next to be attended anew, in turn.
+        overdue: (B,) whether more rows than the quota were in need in the last frame; a tensor, so
+            that reading it can wait until the next frame. None where nothing is left over.
+    """
+
+    shift: Tensor
+    denominator: Tensor
+    peak: Tensor
+    numerator: Tensor
+    turn: int = 0
+    overdue: Tensor | None = None
+
+    def output(self, like: Tensor) -> Tensor:
+        """Numerator over denominator, (B, h, N, D), in the dtype of ``like``."""
+        return (self.numerator / self.denominator.unsqueeze(-1)).to(like.dtype)
+
+    def attended(self, out: Tensor, lse: Tensor, rows: Tensor | None = None) -> None:
+        """Take rows that were attended over all keys: shift lse, denominator 1, numerator out.
+
+        Args:
+            out: (B, h, R, D).
+            lse: (B, h, R).
+            rows: (B, h, R) int64, no row twice; None for all rows, in order.
+        """
+        if rows is None:
+            self.shift.copy_(lse)
+            self.denominator.fill_(1)
+            self.peak.fill_(1)
+            self.numerator.copy_(out)
+            return
+        self.shift.scatter_(2, rows, lse.float())
+        self.denominator.scatter_(2, rows, 1.0)
+        self.peak.scatter_(2, rows, 1.0)
+        index = rows.unsqueeze(-1).expand_as(out)
+        self.numerator.scatter_(2, index, out.float())
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Which rows are attended anew though their query did not change.
+
+    Attributes:
+        smallest_share: A row is in need when its denominator is below this share of its peak.
+        quota: Rows of each head that are attended anew in a frame where the host cannot be asked
+            how many are in need (that is, not on a CPU), worst first. Should more be in need, the
+            next frame attends all rows.
+        turn_frames: Frames over which every row is attended anew once, a few rows each frame.
+    """
+
+    smallest_share: float = 1 / 32
+    quota: int = 32
+    turn_frames: int = 256
+
+    def rows(self, sums: RunningSums, change: Change) -> Tensor:
+        """Rows to be attended anew, (B, h, R) int64, changed queries first, no row twice."""
+        batch, heads, num_rows = sums.denominator.shape
+        changed = change.queries.index
+        torch.maximum(sums.peak, sums.denominator, out=sums.peak)
+        share = sums.denominator / sums.peak
+        # reason: asked this way round, a row that is not a number is in need.
+        sound = (share >= self.smallest_share) & (sums.denominator <= LARGEST_SUM)
+        need = torch.where(sound, 1 - share, 2.0)  # 2: in need, 3: in turn
+        turn = -(-num_rows // self.turn_frames)
+        in_turn = torch.arange(sums.turn, sums.turn + turn, device=need.device) % num_rows
+        need[:, :, in_turn] = 3.0
+        changed = changed[:, None].expand(batch, heads, -1)
+        need.scatter_(2, changed, -1.0)
+        sums.turn = (sums.turn + turn) % num_rows
+        in_need = (need >= 2).sum(2).amax()
+        spare = num_rows - changed.shape[2]
+        if need.device.type == "cpu":
+            extra = min(int(in_need), spare)
+        else:
+            extra = min(self.quota + turn, spare)
+            sums.overdue = in_need > extra
+        worst = need.topk(extra, dim=2, sorted=False).indices
+        return torch.cat((changed, worst), 2)
+
+
+class ExactAttention:
+    """Running sums per query row.
+
+    Args:
+        guard: When rows are attended anew.
+        dense_share: Attend densely when the running sums would cost more than this share of the
+            multiply-adds of dense attention.
+    """
+
+    def __init__(self, guard: Guard | None = None, dense_share: float = 1.0) -> None:
+        self.guard = Guard() if guard is None else guard
+        self.dense_share = dense_share
+
+    def start(self, qkv: QKV, logits: Logits) -> tuple[Tensor, RunningSums]:
+        """See :class:`mmvitaccel.core.attention.AttentionMode`."""
+        out, lse = dense_attention_with_lse(*qkv, logits.scale, logits.terms(qkv.q))
+        ones = torch.ones_like(lse, dtype=torch.float32)
+        # reason: the sums are changed in place, the output is the caller's.
+        numerator = torch.empty(out.shape, dtype=torch.float32, device=out.device).copy_(out)
+        return out, RunningSums(lse.float(), ones, ones.clone(), numerator)
+
+    def step(self, memory: RunningSums, qkv: QKV, change: Change, logits: Logits) -> Tensor:
+        """See :class:`mmvitaccel.core.attention.AttentionMode`."""
+        terms = logits.terms(qkv.q)
+        if self._dense_is_cheaper(qkv, change) or _is_true(memory.overdue):
+            return self._attend_all(memory, qkv, logits, terms)
+        if change.keys.index.shape[1] > 0:
+            exchange_keys(memory, qkv, change, logits, terms)
+        rows = self.guard.rows(memory, change)
+        if rows.shape[2] >= self.dense_share * qkv.q.shape[2]:
+            return self._attend_all(memory, qkv, logits, terms)
+        if rows.shape[2] > 0:
+            index = rows.unsqueeze(-1)
+            some = None
+            if terms is not None:
+                some = PositionTerms(
+                    *(t.gather(2, index.expand(*rows.shape, t.shape[3])) for t in terms)
+                )
+            q = qkv.q.gather(2, index.expand(*rows.shape, qkv.q.shape[3]))
+            memory.attended(*dense_attention_with_lse(q, qkv.k, qkv.v, logits.scale, some), rows)
+        return memory.output(qkv.q)
+
+    def _dense_is_cheaper(self, qkv: QKV, change: Change) -> bool:
+        """Compare multiply-adds: 2 M K + 4 (N - M) L against 2 N K, per channel."""
+        rows, keys = qkv.q.shape[2], qkv.k.shape[2]
+        changed_rows, changed_keys = change.queries.index.shape[1], change.keys.index.shape[1]
+        cost = 2 * changed_rows * keys + 4 * (rows - changed_rows) * changed_keys
+        return cost >= self.dense_share * 2 * rows * keys
+
+    def _attend_all(
+        self, memory: RunningSums, qkv: QKV, logits: Logits, terms: PositionTerms | None
+    ) -> Tensor:
+        out, lse = dense_attention_with_lse(*qkv, logits.scale, terms)
+        memory.attended(out, lse)
+        memory.overdue = None
+        return out
+
+    def __repr__(self) -> str:
+        return f"ExactAttention(guard={self.guard}, dense_share={self.dense_share})"
+
+
+def _is_true(flag: Tensor | None) -> bool:
+    return flag is not None and bool(flag)
+
+
+def exchange_keys(
+    sums: RunningSums, qkv: QKV, change: Change, logits: Logits, terms: PositionTerms | None
+) -> None:
+    """Take the old terms of changed keys off the rows of unchanged queries, put the new ones on.
+
+    Args:
+        sums: Changed in place.
+        qkv: All queries, keys and values, the changed ones included.
+        change: Which of them changed; L keys.
+        logits: How they become logits.
+        terms: Relative positions of all queries.
+    """
+    rows = complement(change.queries)
+    heads = qkv.q.shape[1]
+    width = 2 * change.keys.index.shape[1]
+    budget = CPU_BLOCK_LOGITS if qkv.q.device.type == "cpu" else DEVICE_BLOCK_LOGITS
+    head_step = min(max(budget // max(rows.shape[1] * width, 1), 1), heads)
+    row_step = max(budget // (head_step * width), 1)
+    new_k, new_v = change.keys.gather(qkv.k), change.keys.gather(qkv.v)
+    # (B, h, 2L, D), old before new; the scale goes into the smaller factor of the product.
+    keys = torch.cat((change.old_k, new_k), 2).float().mul_(logits.scale)
+    values = torch.cat((-change.old_v.float(), new_v.float()), 2)
+    for b in range(rows.shape[0]):
+        place = None if terms is None else logits.place(change.keys.index[b])
+        for first in range(0, heads, head_step):
+            h = slice(first, first + head_step)
+            of_heads = _Heads(
+                sums.shift[b, h], sums.denominator[b, h], sums.numerator[b, h], qkv.q[b, h],
+                None if terms is None else (terms.height[b, h], terms.width[b, h]), place,
+            )  # fmt: skip
+            for block in rows[b].split(row_step):
+                of_heads.exchange(block, keys[b, h].transpose(1, 2), values[b, h])
+
+
+@dataclass(frozen=True)
+class _Heads:
+    """Some heads of one entry of the batch: views (h, N, ...) of the sums and the queries."""
+
+    shift: Tensor
+    denominator: Tensor
+    numerator: Tensor
+    q: Tensor
+    terms: tuple[Tensor, Tensor] | None
+    place: tuple[Tensor, Tensor] | None
+
+    def exchange(self, rows: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Exchange the keys (h, D, 2L) and values (h, 2L, D) in the rows (R,)."""
+        shift = self.shift.index_select(1, rows).unsqueeze(-1)
+        q = self.q.index_select(1, rows).float()
+        half = values.shape[1] // 2
+        if self.terms is None:
+            weights = torch.baddbmm(-shift, q, keys)
+        else:
+            height, width = (t.index_select(1, rows).float() for t in self.terms)
+            weights = torch.empty(*q.shape[:2], 2 * half, device=q.device)
+            # reason: the shift goes into the H numbers of a row, not into its 2L logits.
+            height = (height - shift).index_select(2, self.place[0])
+            torch.add(height, width.index_select(2, self.place[1]), out=weights[..., :half])
+            weights[..., half:] = weights[..., :half]
+            weights.baddbmm_(q, keys)
+        weights.exp_()
+        numerator = self.numerator.index_select(1, rows).baddbmm_(weights, values)
+        self.numerator.index_copy_(1, rows, numerator)
+        gained = weights[..., half:].sum(-1) - weights[..., :half].sum(-1)
+        self.denominator.index_add_(1, rows, gained)

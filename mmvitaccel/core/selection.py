@@ -1,0 +1,107 @@
+"""Which tokens a gate lets through, and moving just those.
+
+Batches may be ragged: when the entries of a batch let different numbers through, the shorter ones
+are filled up with further tokens, marked as not chosen. Those are computed along, but what is
+stored for them stays as it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The tokens that one gate let through in one frame.
+
+    Attributes:
+        index: (B, k) int64, no token twice in a row.
+        num_tokens: N.
+        chosen: (B, k) bool, False where an entry only fills the row up; None when all are chosen.
+    """
+
+    index: Tensor
+    num_tokens: int
+    chosen: Tensor | None = None
+
+    @property
+    def everything(self) -> bool:
+        """Whether all tokens of all entries are chosen, in order."""
+        return self.chosen is None and self.index.shape[1] == self.num_tokens
+
+    @property
+    def counts(self) -> list[int]:
+        """Tokens let through, for each entry of the batch."""
+        if self.chosen is None:
+            return [self.index.shape[1]] * self.index.shape[0]
+        return self.chosen.sum(1).tolist()
+
+    def gather(self, x: Tensor) -> Tensor:
+        """The selected tokens, (B, N, C) -> (B, k, C) or (B, heads, N, D) -> (B, heads, k, D)."""
+        return x if self.everything else x.gather(-2, _spread(self.index, x))
+
+    def put(self, memory: Tensor, values: Tensor) -> Tensor:
+        """Write values of the chosen tokens into ``memory``.
+
+        Args:
+            memory: (B, N, C) or (B, heads, N, D), changed in place.
+            values: (B, k, C) or (B, heads, k, D), as :meth:`gather` orders them.
+
+        Returns:
+            ``memory``.
+        """
+        if self.everything:
+            return memory.copy_(values)
+        index = _spread(self.index, memory)
+        return memory.scatter_(-2, index, self.keep_chosen(values.to(memory.dtype), memory))
+
+    def keep_chosen(self, values: Tensor, memory: Tensor) -> Tensor:
+        """``values`` where chosen, what ``memory`` holds where an entry only fills up."""
+        if self.chosen is None:
+            return values
+        shape = (self.index.shape[0],) + (1,) * (values.ndim - 3) + (self.index.shape[1], 1)
+        return torch.where(self.chosen.view(shape), values, self.gather(memory))
+
+
+def _spread(index: Tensor, x: Tensor) -> Tensor:
+    """(B, k) to the shape that gather and scatter along the tokens of ``x`` want; no copy."""
+    batch, k = index.shape
+    index = index.view(batch, *(1,) * (x.ndim - 3), k, 1)
+    return index.expand(batch, *x.shape[1:-2], k, x.shape[-1])
+
+
+def everything(x: Tensor) -> Selection:
+    """All tokens of (B, N, C)."""
+    batch, num_tokens = x.shape[:2]
+    index = torch.arange(num_tokens, device=x.device)
+    return Selection(index.expand(batch, num_tokens), num_tokens)
+
+
+def from_mask(mask: Tensor, at_most: int | None = None) -> Selection:
+    """The tokens where a mask is True.
+
+    Args:
+        mask: (B, N) bool.
+        at_most: A number that no row's tokens exceed. With it, that many are selected and marked;
+            without it, the device is asked how many there are, which waits for it.
+    """
+    counts = mask.sum(1)
+    longest = int(counts.max()) if at_most is None else at_most
+    # reason: sorted by (not chosen, position): chosen tokens first, in order, then others, in
+    # order, so that a row holds no token twice and does not depend on the rest of the batch.
+    order = mask.logical_not().to(torch.uint8).argsort(dim=1, stable=True)
+    index = order[:, :longest]
+    if at_most is None and bool((counts == longest).all()):
+        return Selection(index, mask.shape[1])
+    return Selection(index, mask.shape[1], mask.gather(1, index))
+
+
+def complement(selection: Selection) -> Tensor:
+    """The tokens that are in no row, (B, N - k) int64, in order."""
+    batch, num_tokens = selection.index.shape[0], selection.num_tokens
+    taken = torch.zeros(batch, num_tokens, dtype=torch.uint8, device=selection.index.device)
+    taken.scatter_(1, selection.index, 1)
+    return taken.argsort(dim=1, stable=True)[:, : num_tokens - selection.index.shape[1]]
