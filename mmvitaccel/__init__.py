@@ -16,10 +16,15 @@ from mmvitaccel.version import __version__
 _close_stack_gaps()
 
 _HOME = {
+    "apply_eventful": "mmvitaccel.adapters.eventful",
     "apply_tome": "mmvitaccel.adapters.tome",
+    "Always": "mmvitaccel.core.policy",
     "EfficientViT": "mmvitaccel.models.efficientvit",
     "EfficientViTFPN": "mmvitaccel.models.efficientvit_fpn",
     "SimpleFPN": "mmvitaccel.models.simple_fpn",
+    "TopFraction": "mmvitaccel.core.policy",
+    "TopK": "mmvitaccel.core.policy",
+    "Threshold": "mmvitaccel.core.policy",
     "ViTDet": "mmvitaccel.models.vitdet",
     "ViViT": "mmvitaccel.models.vivit",
 }
