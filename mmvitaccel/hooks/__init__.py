@@ -1,7 +1,17 @@
 """Hooks registered under the scope ``mmvitaccel``."""
 
+from mmvitaccel.hooks.budget_hook import BudgetScheduleHook
 from mmvitaccel.hooks.clip_visualization_hook import ClipVisualizationHook
 from mmvitaccel.hooks.cost_hook import CostHook
 from mmvitaccel.hooks.deploy_hook import DeployHook
+from mmvitaccel.hooks.eventful_hook import EventfulHook
+from mmvitaccel.hooks.tome_hook import ToMeHook
 
-__all__ = ["ClipVisualizationHook", "CostHook", "DeployHook"]
+__all__ = [
+    "BudgetScheduleHook",
+    "ClipVisualizationHook",
+    "CostHook",
+    "DeployHook",
+    "EventfulHook",
+    "ToMeHook",
+]

@@ -2,7 +2,10 @@
 
 from mmvitaccel.models.efficientvit import EfficientViT
 from mmvitaccel.models.efficientvit_fpn import EfficientViTFPN
+from mmvitaccel.models.eventful import Eventful
 from mmvitaccel.models.simple_fpn import LN2d, SimpleFPN
+from mmvitaccel.models.timm_backbone import TIMMBackbone
+from mmvitaccel.models.tome import ToMe
 from mmvitaccel.models.verb_noun_head import VerbNounHead
 from mmvitaccel.models.vitdet import ViTDet
 from mmvitaccel.models.vivit import ViViT
@@ -10,8 +13,11 @@ from mmvitaccel.models.vivit import ViViT
 __all__ = [
     "EfficientViT",
     "EfficientViTFPN",
+    "Eventful",
     "LN2d",
     "SimpleFPN",
+    "TIMMBackbone",
+    "ToMe",
     "VerbNounHead",
     "ViTDet",
     "ViViT",

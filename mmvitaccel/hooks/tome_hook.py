@@ -1,0 +1,60 @@
+"""Token merging in a model that a config builds without it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import nn
+
+from mmvitaccel.adapters.tome import ToMeHandle
+from mmvitaccel.core.schedule import Schedule
+from mmvitaccel.models.tome import attach_tome
+from mmvitaccel.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ToMeHook(Hook):
+    """Merge tokens in the model's transformer for the length of a run, in training and testing.
+
+    As ``custom_hooks=[dict(type='mmvitaccel.ToMeHook', r=8)]`` in a config, or from the command
+    line alone: ``--cfg-options default_hooks.tome.type=mmvitaccel.ToMeHook
+    default_hooks.tome.r=8``.
+
+    Args:
+        r: Tokens merged per block, see :func:`mmvitaccel.apply_tome`.
+        target: Path of the module that is the transformer or holds it; by default it is looked for
+            in the backbone, then in the neck.
+        **options: Further arguments of :func:`mmvitaccel.apply_tome`.
+    """
+
+    # reason: before hooks that copy the model (EMA), so that their copies merge too
+    priority = "VERY_HIGH"
+
+    def __init__(self, r: Schedule = 8, target: str | None = None, **options: Any) -> None:
+        self.r, self.target, self.options = r, target, options
+        self.handle: ToMeHandle | None = None
+        self.path = ""
+
+    def attach(self, model: nn.Module) -> ToMeHandle:
+        """Put ToMe on a model, in a distributed wrapper or not; the handle takes it off.
+
+        Raises:
+            ValueError: If no supported transformer is found or ``r`` does not fit it.
+        """
+        self.path, handle = attach_tome(model, self.r, self.target, **self.options)
+        return handle
+
+    def before_run(self, runner: Runner) -> None:
+        """Attach, when training or testing begins."""
+        self.after_run(runner)
+        self.handle = self.attach(runner.model)
+        name = type(self.handle.model).host_class.__name__
+        runner.logger.info(f"ToMe: r={self.r} in {self.path or 'the model'} ({name}).")
+
+    def after_run(self, runner: Runner) -> None:
+        """Give the model back as it was."""
+        if self.handle is not None:
+            self.handle.remove()
+            self.handle = None
