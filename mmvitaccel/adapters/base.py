@@ -120,6 +120,9 @@ class ViTAdapter:
             ``register``. Empty where patches come first.
         entries: The methods by which tokens enter the blocks, each with the indices of the blocks
             behind which the method (or its caller) reads the tokens and expects all N of them.
+        clips: Methods that take all time steps of a batch of clips at once, each with an override
+            ``(model, host, *args)`` that gives them to an entry one after the other, for a method
+            that remembers frames.
         takes_clip: A whole clip goes through at once, so there are no frames to keep state over.
         refuse: A reason why this very model cannot be served, or None.
     """
@@ -130,6 +133,7 @@ class ViTAdapter:
     specs: tuple[BlockSpec, ...]
     prefix: Callable[[nn.Module], tuple[str, ...]]
     entries: Mapping[str, Callable[[nn.Module], Iterable[int]]]
+    clips: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     takes_clip: bool = False
     refuse: Callable[[nn.Module], str | None] = field(default=lambda model: None)
 

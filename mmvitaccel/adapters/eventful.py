@@ -311,7 +311,7 @@ def apply_eventful(
     state = EventfulState(_checked(policy), options, StreamStore(max_streams), len(blocks))
     num_prefix_tokens = len(adapter.prefix(model))
     entries = {name: _entry for name in adapter.entries if hasattr(model, name)}
-    swaps = [Swap(model, {**entries, "train": _train})]
+    swaps = [Swap(model, {**entries, **adapter.clips, "train": _train})]
     for index, (block, spec) in enumerate(zip(blocks, specs)):
         info = (model, index, spec, num_prefix_tokens)
         swaps.append(Swap(block, {"forward": _block_forward}, info))
@@ -326,7 +326,8 @@ def apply_eventful(
         for hooks in before.state.followed:
             hooks.remove()
     handle = EventfulHandle(model)
-    if outer is not model:
+    # reason: of clips, each is a stream of its own, whatever its metainfo says.
+    if outer is not model and not adapter.clips:
         handle.follow_metainfo(outer)
     return handle
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
+from mmvitaccel.adapters.attach import link
 from mmvitaccel.adapters.base import BlockSpec, ViTAdapter
+from mmvitaccel.core.stream import Frame, streams
 
 
 def _blocks(model: nn.Module) -> Sequence[nn.Module]:
@@ -21,6 +24,25 @@ def _qkv(block: nn.Module, h: Tensor, rope: Tensor | None) -> tuple[Tensor, Tens
 
 def _finish(block: nn.Module, y: Tensor) -> Tensor:
     return block.drop_path(y)
+
+
+def _steps_in_turn(
+    model: nn.Module,
+    host: Callable[..., Tensor],
+    tokens: Tensor,
+    grid_size: tuple[int, int],
+) -> Tensor:
+    """The override of ``encode_steps``: the clips of a batch go in lockstep, as one new stream."""
+    if model.spatial.training:
+        return host(tokens, grid_size)
+    clips, encoded = object(), []
+    try:
+        for step in tokens.unbind(1):
+            with streams([Frame(clips, lockstep=True)]):
+                encoded.append(model.encode_step(step, grid_size))
+    finally:
+        link(model).state.store.drop(clips)
+    return torch.stack(encoded, dim=1)  # S of (B, C) -> (B, S, C)
 
 
 _BLOCK = BlockSpec(
@@ -45,6 +67,7 @@ ADAPTERS = (
         specs=(_BLOCK,),
         prefix=lambda model: ("class",),
         # Only the class token is read behind the last block, so tokens never come back.
-        entries={"encode_steps": lambda model: ()},
+        entries={"encode_step": lambda model: ()},
+        clips={"encode_steps": _steps_in_turn},
     ),
 )

@@ -156,11 +156,23 @@ class ViViT(BaseModule):
         x = self.patch_embed(x)  # (B, C, S, H', W')
         return x.flatten(3).permute(0, 2, 3, 1), tuple(grid)  # (B, S, N, C)
 
+    def forward_step(self, x: Tensor) -> Tensor:
+        """Encode the next time step of a stream: (B, in_channels, tubelet frames, H, W) to (B, C).
+
+        With a method on the model that remembers streams, it goes on from the step before of the
+        stream that is named around the call.
+        """
+        tokens, grid_size = self.embed(x)
+        return self.encode_step(tokens[:, 0], grid_size)
+
     def encode_steps(self, tokens: Tensor, grid_size: tuple[int, int]) -> Tensor:
-        """Run the spatial encoder over all steps at once: (B, S, N, C) to (B, S, C)."""
-        batch, steps = tokens.shape[:2]
-        x = self.spatial(tokens.flatten(0, 1), grid_size)  # (B * S, N, C) -> (B * S, C)
-        return x.unflatten(0, (batch, steps))
+        """Run the spatial encoder over all time steps of clips: (B, S, N, C) to (B, S, C)."""
+        x = self.encode_step(tokens.flatten(0, 1), grid_size)  # (B * S, N, C) -> (B * S, C)
+        return x.unflatten(0, tokens.shape[:2])
+
+    def encode_step(self, tokens: Tensor, grid_size: tuple[int, int]) -> Tensor:
+        """Run the spatial encoder over single time steps: (B, N, C) to (B, C)."""
+        return self.spatial(tokens, grid_size)
 
     def train(self, mode: bool = True) -> ViViT:
         """Set training mode; a frozen spatial encoder stays in evaluation mode."""
