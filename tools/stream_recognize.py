@@ -1,0 +1,69 @@
+"""Recognise actions in a video or a camera's pictures as they come, one frame at a time."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.device import get_device
+
+import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+from mmvitaccel.engine.checkpoint import check_checkpoint
+from mmvitaccel.engine.config import add_config_arguments, load_config
+from mmvitaccel.engine.errors import one_sentence_errors, running
+from mmvitaccel.engine.flops import attach_hooks
+from mmvitaccel.engine.frames import ClipSettings, FrameSource
+from mmvitaccel.engine.session import build_model
+from mmvitaccel.engine.stream_report import read_names, recognise
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("video", help="a file, or 'camera' ('camera:1' for the second one)")
+    add_config_arguments(parser)
+    parser.add_argument("checkpoint", help="checkpoint file")
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        type=Path,
+        default=(),
+        metavar="FILE",
+        help="names of the classes, one a line; a file each for verbs and nouns",
+    )
+    parser.add_argument("--max-steps", type=int, help="stop after this many steps")
+    parser.add_argument(
+        "--no-dense", action="store_true", help="do not time the dense model beside"
+    )
+    parser.add_argument(
+        "--no-macs", action="store_true", help="do not count multiply-adds, in a pass of their own"
+    )
+    return parser.parse_args(argv)
+
+
+@one_sentence_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Check what was given, then follow the stream to its end."""
+    args = parse_args(argv)
+    cfg = load_config(args.config, args.cfg_options)
+    names = [read_names(path) for path in args.labels]
+    settings = ClipSettings.of(cfg)
+    model = build_model(cfg)
+    check_checkpoint(model, args.checkpoint)
+    attach_hooks(cfg, model)
+    model.to(get_device()).eval()
+    with running(model, args.video):
+        recognise(
+            model,
+            FrameSource(args.video),
+            settings,
+            names,
+            max_steps=args.max_steps,
+            count=not args.no_macs,
+            against_dense=not args.no_dense,
+        )
+
+
+if __name__ == "__main__":
+    main()
