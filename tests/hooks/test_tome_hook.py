@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 
 from mmvitaccel.adapters.attach import is_attached, link
 from mmvitaccel.hooks import ToMeHook
+from mmvitaccel.models.checkpoint import read_state_dict
 
 
 class Watch(Hook):
@@ -75,7 +76,7 @@ def test_it_merges_in_training_and_validation_and_leaves_nothing(recognizer_conf
     runner, watch = run(load(recognizer_config, tmp_path, **FROM_COMMAND_LINE), "train")
     assert watch.seen == dict(train=[6, 4], val=[6, 4])
     assert not is_attached(runner.model.backbone)
-    saved = torch.load(tmp_path / "work" / "epoch_1.pth", weights_only=True)["state_dict"]
+    saved = read_state_dict(str(tmp_path / "work" / "epoch_1.pth"))
     bare = bare_model(recognizer_config, tmp_path)
     bare.load_state_dict(saved, strict=True)
 
@@ -188,7 +189,7 @@ def test_two_processes_train_from_the_command_line_alone(recognizer_config, tmp_
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "ToMe: r=2 in backbone (VisionTransformer)" in done.stdout + done.stderr
-    saved = torch.load(tmp_path / "w" / "epoch_1.pth", weights_only=True)["state_dict"]
+    saved = read_state_dict(str(tmp_path / "w" / "epoch_1.pth"))
     bare = bare_model(recognizer_config, tmp_path)
     bare.load_state_dict(saved, strict=True)
 
