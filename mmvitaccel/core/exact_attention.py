@@ -23,6 +23,7 @@ from mmvitaccel.core.attention import QKV, Change, Logits
 from mmvitaccel.core.dense_attention import dense_attention_with_lse
 from mmvitaccel.core.rel_pos import PositionTerms
 from mmvitaccel.core.selection import complement
+from mmvitaccel.core.waiting import reading_is_free
 
 # Logits of one block: on a CPU 256 rows of 512 old and 512 new keys stay in the cache.
 CPU_BLOCK_LOGITS = 2**18
@@ -71,11 +72,10 @@ class RunningSums:
             self.peak.fill_(1)
             self.numerator.copy_(out)
             return
-        self.shift.scatter_(2, rows, lse.float())
+        self.shift.scatter_(2, rows, lse)
         self.denominator.scatter_(2, rows, 1.0)
         self.peak.scatter_(2, rows, 1.0)
-        index = rows.unsqueeze(-1).expand_as(out)
-        self.numerator.scatter_(2, index, out.float())
+        self.numerator.scatter_(2, rows.unsqueeze(-1).expand_as(out), out)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Guard:
         turn_frames: Frames over which every row is attended anew once, a few rows each frame.
     """
 
-    smallest_share: float = 1 / 32
+    smallest_share: float = 1 / 8
     quota: int = 32
     turn_frames: int = 256
 
@@ -111,7 +111,7 @@ class Guard:
         sums.turn = (sums.turn + turn) % num_rows
         in_need = (need >= 2).sum(2).amax()
         spare = num_rows - changed.shape[2]
-        if need.device.type == "cpu":
+        if reading_is_free(need.device):
             extra = min(int(in_need), spare)
         else:
             extra = min(self.quota + turn, spare)
@@ -135,11 +135,13 @@ class ExactAttention:
 
     def start(self, qkv: QKV, logits: Logits) -> tuple[Tensor, RunningSums]:
         """See :class:`mmvitaccel.core.attention.AttentionMode`."""
-        out, lse = dense_attention_with_lse(*qkv, logits.scale, logits.terms(qkv.q))
-        ones = torch.ones_like(lse, dtype=torch.float32)
+        out, lse = _attend(qkv, logits, logits.terms(qkv.q))
+        ones = torch.ones_like(lse)
         # reason: the sums are changed in place, the output is the caller's.
-        numerator = torch.empty(out.shape, dtype=torch.float32, device=out.device).copy_(out)
-        return out, RunningSums(lse.float(), ones, ones.clone(), numerator)
+        memory = RunningSums(
+            lse, ones, ones.clone(), out.clone(memory_format=torch.contiguous_format)
+        )
+        return out.to(qkv.q.dtype), memory
 
     def step(self, memory: RunningSums, qkv: QKV, change: Change, logits: Logits) -> Tensor:
         """See :class:`mmvitaccel.core.attention.AttentionMode`."""
@@ -159,7 +161,7 @@ class ExactAttention:
                     *(t.gather(2, index.expand(*rows.shape, t.shape[3])) for t in terms)
                 )
             q = qkv.q.gather(2, index.expand(*rows.shape, qkv.q.shape[3]))
-            memory.attended(*dense_attention_with_lse(q, qkv.k, qkv.v, logits.scale, some), rows)
+            memory.attended(*_attend(QKV(q, qkv.k, qkv.v), logits, some), rows)
         return memory.output(qkv.q)
 
     def _dense_is_cheaper(self, qkv: QKV, change: Change) -> bool:
@@ -172,13 +174,19 @@ class ExactAttention:
     def _attend_all(
         self, memory: RunningSums, qkv: QKV, logits: Logits, terms: PositionTerms | None
     ) -> Tensor:
-        out, lse = dense_attention_with_lse(*qkv, logits.scale, terms)
+        out, lse = _attend(qkv, logits, terms)
         memory.attended(out, lse)
         memory.overdue = None
-        return out
+        return out.to(qkv.q.dtype)
 
     def __repr__(self) -> str:
         return f"ExactAttention(guard={self.guard}, dense_share={self.dense_share})"
+
+
+def _attend(qkv: QKV, logits: Logits, terms: PositionTerms | None) -> tuple[Tensor, Tensor]:
+    """Dense attention in single precision: what half precision rounds off cannot be taken off."""
+    q, k, v = (t.float() for t in qkv)
+    return dense_attention_with_lse(q, k, v, logits.scale, terms)
 
 
 def _is_true(flag: Tensor | None) -> bool:

@@ -13,6 +13,7 @@ from mmvitaccel.core.gate import TokenGate, token_errors
 from mmvitaccel.core.pooling import cells_of, pool_grid
 from mmvitaccel.core.rel_pos import pool_rows
 from mmvitaccel.core.selection import Selection, from_mask
+from mmvitaccel.core.waiting import reading_is_free
 
 
 @dataclass
@@ -84,9 +85,9 @@ class KeyPool:
         cells = self.cell_of[selection.index]
         mask = torch.zeros(cells.shape[0], self.k.shape[2], dtype=torch.bool, device=cells.device)
         mask.scatter_(1, cells, True)
-        # reason: how many cells that are only the device knows; on a CPU it costs nothing to ask.
-        at_most = None if cells.device.type == "cpu" else min(cells.shape[1], mask.shape[1])
-        keys = from_mask(mask, at_most)
+        # reason: how many cells these are only the device knows.
+        known = reading_is_free(cells.device)
+        keys = from_mask(mask, None if known else min(cells.shape[1], mask.shape[1]))
         change = Change(selection, keys, keys.gather(self.k), keys.gather(self.v))
         self.k, self.v = self.pooled(qkv.k), self.pooled(qkv.v)
         return change

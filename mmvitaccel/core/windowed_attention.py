@@ -16,6 +16,7 @@ from mmvitaccel.core.attention import QKV, Logits
 from mmvitaccel.core.dense_attention import dense_attention
 from mmvitaccel.core.gate import TokenGate, token_errors
 from mmvitaccel.core.selection import Selection
+from mmvitaccel.core.waiting import reading_is_free
 from mmvitaccel.core.window import window_slots
 
 
@@ -88,7 +89,7 @@ class WindowedAttention:
         out = self.qkv.new_empty(*self.qkv.shape[:2], self.qkv.shape[3] * self.qkv.shape[4])
         # reason: which windows these are only the device knows, and waiting for it costs more
         # than the windows; a gate that follows every frame wants all of them.
-        if next_gate.follows or out.device.type != "cpu":
+        if next_gate.follows or not reading_is_free(out.device):
             self.attend(out, None)
             self.errors = token_errors(next_gate.reference, out[:, :-1])
             return WindowsAttended(self, out, None)
