@@ -37,3 +37,6 @@ OPTIM_WRAPPERS = Registry(
     scope=SCOPE,
     locations=["mmvitaccel.engine.amp"],
 )
+
+#: What an eventful gate lets through; a user's own policy is registered here or given as a class.
+POLICIES = Registry("policy", scope=SCOPE, locations=["mmvitaccel.models"])

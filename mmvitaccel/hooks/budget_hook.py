@@ -1,0 +1,88 @@
+"""A budget that changes from frame to frame: adaptive inference without another model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Union
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmengine.utils import get_object_from_string
+
+from mmvitaccel.adapters.eventful import EventfulHandle
+from mmvitaccel.registry import HOOKS
+
+Schedule = Union[Sequence[float], Callable[[int], float], str]
+
+
+@HOOKS.register_module()
+class BudgetScheduleHook(Hook):
+    """Set what an eventful model's policy lets through, frame by frame, and log it.
+
+    The budget of the paper's first figure: one set of weights whose cost follows a schedule.
+
+    Args:
+        schedule: The budget of each frame of a video, the last one holding for the frames after;
+            or a function of the frame's index, or the path of one, ``package.module.function``.
+            The index is the frame id of the batch's first image, or where there is none, the
+            number of the batch.
+        attribute: Of the policy, what is set: ``k`` of TopK, ``fraction`` of TopFraction,
+            ``threshold`` of Threshold.
+
+    Raises:
+        ValueError: An empty schedule, or a path that names nothing.
+        TypeError: A schedule of another kind.
+    """
+
+    priority = "NORMAL"
+
+    def __init__(self, schedule: Schedule, attribute: str = "k") -> None:
+        if isinstance(schedule, str):
+            found = get_object_from_string(schedule)
+            if found is None:
+                raise ValueError(
+                    f"BudgetScheduleHook: schedule={schedule!r} names nothing; give the path of a "
+                    "function, 'package.module.function', or a list."
+                )
+            schedule = found
+        if not callable(schedule) and not isinstance(schedule, (list, tuple)):
+            raise TypeError(
+                f"BudgetScheduleHook: schedule={schedule!r} is neither a list nor a function of "
+                "the frame's index."
+            )
+        if not callable(schedule) and not schedule:
+            raise ValueError("BudgetScheduleHook: schedule=[] is empty; give at least one budget.")
+        self.schedule = schedule
+        self.attribute = attribute
+
+    def budget(self, frame: int) -> float:
+        """The budget of a frame, by its index."""
+        if callable(self.schedule):
+            return self.schedule(frame)
+        return self.schedule[min(frame, len(self.schedule) - 1)]
+
+    def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Set the budget of the next batch."""
+        self._set(runner, "val", batch_idx, data_batch)
+
+    def before_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Set the budget of the next batch."""
+        self._set(runner, "test", batch_idx, data_batch)
+
+    def _set(self, runner: Runner, phase: str, batch_idx: int, data_batch: Any) -> None:
+        policy = EventfulHandle(runner.model).policy
+        if not hasattr(policy, self.attribute):
+            raise ValueError(
+                f"BudgetScheduleHook: the policy {policy!r} has no {self.attribute!r} to set; "
+                "name one of its attributes."
+            )
+        budget = self.budget(_frame_index(batch_idx, data_batch))
+        setattr(policy, self.attribute, budget)
+        runner.message_hub.update_scalar(f"{phase}/eventful_{self.attribute}", float(budget))
+
+
+def _frame_index(batch_idx: int, data_batch: Any) -> int:
+    """Frame id of the first image, or the number of the batch."""
+    samples = data_batch.get("data_samples") if isinstance(data_batch, dict) else None
+    frame_id = samples[0].metainfo.get("frame_id") if samples else None
+    return batch_idx if frame_id is None else int(frame_id)

@@ -1,0 +1,76 @@
+"""Eventful computing in a model that a config builds without it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import nn
+
+from mmvitaccel.adapters.base import host_class
+from mmvitaccel.adapters.eventful import EventfulHandle
+from mmvitaccel.core.attention import AttentionMode
+from mmvitaccel.core.policy import Policy
+from mmvitaccel.models.eventful import attach_eventful
+from mmvitaccel.registry import HOOKS
+
+
+@HOOKS.register_module()
+class EventfulHook(Hook):
+    """Compute what changed since the frame before, in validation and testing.
+
+    As ``custom_hooks=[dict(type='mmvitaccel.EventfulHook', policy=dict(type='TopK', k=512))]`` in
+    a config, or from the command line alone: ``--cfg-options
+    default_hooks.eventful.type=mmvitaccel.EventfulHook default_hooks.eventful.policy.type=TopK
+    default_hooks.eventful.policy.k=512``.
+
+    Args:
+        policy: What the gates let through, see :func:`mmvitaccel.models.eventful.Eventful`.
+        attention: ``exact``, ``tokenwise`` or ``delta``.
+        target: Path of the module that is the transformer or holds it; by default it is looked for
+            in the backbone, then in the neck.
+        **options: Further arguments of :func:`mmvitaccel.apply_eventful`.
+    """
+
+    # reason: before hooks that copy the model (EMA), so that their copies are eventful too
+    priority = "VERY_HIGH"
+
+    def __init__(
+        self,
+        policy: dict | Policy,
+        attention: str | dict | AttentionMode = "exact",
+        target: str | None = None,
+        **options: Any,
+    ) -> None:
+        self.policy, self.attention = policy, attention
+        self.target, self.options = target, options
+        self.handle: EventfulHandle | None = None
+        self.path = ""
+
+    def attach(self, model: nn.Module) -> EventfulHandle:
+        """Put Eventful on a model, in a distributed wrapper or not; the handle takes it off.
+
+        Raises:
+            ValueError: If no supported transformer is found, or an argument has no meaning.
+        """
+        self.path, handle = attach_eventful(
+            model, self.policy, self.attention, self.target, **self.options
+        )
+        return handle
+
+    def before_run(self, runner: Runner) -> None:
+        """Attach, when training or testing begins."""
+        self.after_run(runner)
+        self.handle = self.attach(runner.model)
+        name = host_class(self.handle.model).__name__
+        runner.logger.info(
+            f"Eventful: {self.handle.policy} with {self.handle.options.attention} in "
+            f"{self.path or 'the model'} ({name})."
+        )
+
+    def after_run(self, runner: Runner) -> None:
+        """Give the model back as it was."""
+        if self.handle is not None:
+            self.handle.remove()
+            self.handle = None
