@@ -97,6 +97,7 @@ class EventfulState:
         num_blocks: Blocks of the model.
         running: The batch in the blocks.
         frames: The frames of the batch before, and what passed the gates of each block.
+        clips: Whether frames come in clips of the host's, whose streams nobody outside names.
         image: Shape of the input of the method by which the present batch came.
         followed: Hooks that were put on a model around this one.
     """
@@ -105,6 +106,7 @@ class EventfulState:
     options: EventfulOptions
     store: StreamStore
     num_blocks: int
+    clips: bool = False
     running: _Pass | None = None
     frames: list[tuple[FrameInfo, list[Any]]] = field(default_factory=list)
     image: tuple[int, ...] | None = None
@@ -112,9 +114,8 @@ class EventfulState:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EventfulState:
         # reason: a copied model starts with no streams of its own.
-        return EventfulState(
-            self.policy, self.options, StreamStore(self.store.max_streams), self.num_blocks
-        )
+        store = StreamStore(self.store.max_streams)
+        return EventfulState(self.policy, self.options, store, self.num_blocks, self.clips)
 
     def begin(self, model: nn.Module, given: BlockInput) -> None:
         """A batch reaches the first block."""
@@ -249,8 +250,12 @@ class EventfulHandle:
         self._state.store.drop()
 
     def follow_metainfo(self, model: nn.Module) -> None:
-        """Take streams from the data samples that ``model``, around this one, is called with."""
-        self._state.followed.append(FollowMetainfo().register(model))
+        """Take streams from the data samples that ``model``, around this one, is called with.
+
+        Of clips, each is a stream of its own, whatever its data sample says.
+        """
+        if not self._state.clips:
+            self._state.followed.append(FollowMetainfo().register(model))
 
 
 def apply_eventful(
@@ -308,7 +313,9 @@ def apply_eventful(
             f"Eventful: the blocks of {class_name(model)} are attention branches alone, and the "
             "gates need whole blocks."
         )
-    state = EventfulState(_checked(policy), options, StreamStore(max_streams), len(blocks))
+    state = EventfulState(
+        _checked(policy), options, StreamStore(max_streams), len(blocks), bool(adapter.clips)
+    )
     num_prefix_tokens = len(adapter.prefix(model))
     entries = {name: _entry for name in adapter.entries if hasattr(model, name)}
     swaps = [Swap(model, {**entries, **adapter.clips, "train": _train})]
@@ -326,8 +333,7 @@ def apply_eventful(
         for hooks in before.state.followed:
             hooks.remove()
     handle = EventfulHandle(model)
-    # reason: of clips, each is a stream of its own, whatever its metainfo says.
-    if outer is not model and not adapter.clips:
+    if outer is not model:
         handle.follow_metainfo(outer)
     return handle
 
