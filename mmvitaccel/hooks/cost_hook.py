@@ -14,9 +14,13 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from mmvitaccel.adapters.attach import detach, link
+from mmvitaccel.adapters.attach import detach, is_attached, link
+from mmvitaccel.adapters.eventful import METHOD, EventfulHandle, FrameInfo
 from mmvitaccel.core.macs import MacsCounter
 from mmvitaccel.registry import HOOKS
+
+# The gates of a block in the order in which tokens meet them.
+_GATES = ("qkv", "proj", "mlp")
 
 
 @HOOKS.register_module()
@@ -31,13 +35,15 @@ class CostHook(Hook):
 
     Args:
         backbone: Module path of what is reported beside the whole model.
+        timed: Whether frames are timed; if not, every one is counted.
     """
 
     # reason: after EMAHook has put the averaged weights in, before DeployHook folds them away
     priority = "LOW"
 
-    def __init__(self, backbone: str = "backbone") -> None:
+    def __init__(self, backbone: str = "backbone", timed: bool = True) -> None:
         self.backbone = backbone
+        self.timed = timed
         self._measured: _MeasuredModel | None = None
 
     def before_test_epoch(self, runner: Runner) -> None:
@@ -46,7 +52,7 @@ class CostHook(Hook):
         model = runner.model
         while is_model_wrapper(model):
             model = model.module
-        self._measured = _MeasuredModel(model, self.backbone)
+        self._measured = _MeasuredModel(model, self.backbone, self.timed)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
         """Leave the model as it was."""
@@ -64,22 +70,26 @@ class _MeasuredModel:
     Args:
         model: Changed on the instance until :meth:`restore`.
         backbone: Module path.
+        timed: Whether there is a stopwatch.
 
     Raises:
         ValueError: There is no such module.
     """
 
-    def __init__(self, model: nn.Module, backbone: str) -> None:
+    def __init__(self, model: nn.Module, backbone: str, timed: bool) -> None:
         modules = dict(model.named_modules())
-        if backbone not in modules:
+        # reason: a model for test-time augmentation holds the detector as `module`
+        found = [name for name in (backbone, f"module.{backbone}") if name in modules]
+        if not found:
             raise ValueError(
                 f"CostHook: {type(model).__name__} has no module {backbone!r}; set backbone to one "
                 f"of its modules, such as {', '.join(n for n, _ in model.named_children())}."
             )
-        self.model, self.backbone = model, backbone
-        self.run = model.test_step
-        self.stopwatch = _Stopwatch(modules[backbone])
+        self.model, self.backbone = model, found[0]
+        self.run, self.timed = model.test_step, timed
+        self.stopwatch = _Stopwatch(modules[self.backbone])
         self.turns = _Turns()
+        self.eventful = EventfulHandle(model) if _has_eventful(model) else None
         self.dense_model = _without_methods(model)
         self.dense: dict[Any, dict[str, int]] = {}
         self.last_video: Any = None
@@ -94,9 +104,9 @@ class _MeasuredModel:
         """Run a batch, and put its cost on each result."""
         first = self._is_first(data["data_samples"])
         cost: dict[str, Any] = {"first": first, **self._dense_figures(data)}
-        if first:
+        if first and self.timed:
             cost.update(self._count(self.model, copy.deepcopy(data)))
-        if first or not self.turns.count_now():
+        if self.timed and (first or not self.turns.count_now()):
             results, times = self.stopwatch.time(self.run, data)
             cost.update(times)
         else:
@@ -104,20 +114,27 @@ class _MeasuredModel:
                 results = self.run(data)
             cost.update(self._figures(counter))
         share = {name: _share(value, len(results)) for name, value in cost.items()}
-        for result in results:
-            result.set_metainfo({"cost": dict(share)})
+        for result, passed in zip(results, self._passed(len(results))):
+            result.set_metainfo({"cost": {**share, **passed}})
         return results
+
+    def _passed(self, batch_size: int) -> list[dict[str, Any]]:
+        """For each frame, whether its stream started clean and what each gate let through."""
+        frames = [] if self.eventful is None else self.eventful.frames
+        if len(frames) != batch_size:
+            return [{}] * batch_size
+        return [{"first": frame.first, "tokens": _tokens(frame)} for frame in frames]
 
     def _is_first(self, samples: Sequence[Any]) -> bool:
         """Whether each frame of a batch is the first one of its video."""
-        videos = [sample.get("video_id") for sample in samples]
+        videos = [sample.get("video_id") for sample in _flat(samples)]
         first = None not in videos and videos != self.last_video
         self.last_video = videos
         return first
 
     def _dense_figures(self, data: dict[str, Any]) -> dict[str, int]:
         """Multiply-adds without any method, counted once for each size of input."""
-        shapes = tuple(tuple(image.shape) for image in data["inputs"])
+        shapes = tuple(tuple(image.shape) for image in _flat(data["inputs"]))
         if shapes not in self.dense:
             counted = self._count(self.dense_model, copy.deepcopy(data))
             self.dense[shapes] = {f"dense_{name}": value for name, value in counted.items()}
@@ -187,6 +204,26 @@ class _Stopwatch:
 
     def _leave(self, *_: Any) -> None:
         self.elapsed += self._now() - self.start
+
+
+def _flat(batch: Sequence[Any]) -> list[Any]:
+    """A batch's items; test-time augmentation has a list of them for each view."""
+    return [
+        item for entry in batch for item in (entry if isinstance(entry, (list, tuple)) else [entry])
+    ]
+
+
+def _has_eventful(model: nn.Module) -> bool:
+    return any(is_attached(module, METHOD) for module in model.modules())
+
+
+def _tokens(frame: FrameInfo) -> dict[str, int]:
+    """Tokens that passed each gate, by the gate's place."""
+    return {
+        f"blocks.{block}.{gate}": tokens
+        for block, passed in enumerate(frame.passed)
+        for gate, tokens in zip(_GATES, passed)
+    }
 
 
 def _without_methods(model: nn.Module) -> nn.Module:

@@ -148,6 +148,13 @@ def _table(figures: dict[str, Any], kinds: dict[str, list[Cost]]) -> str:
     for kind, costs in kinds.items():
         counted, timed = (sum(key in cost for cost in costs) for key in ("macs", "ms"))
         lines.append(f"{len(costs)} {kind} frames: {counted} counted, {timed} timed")
-    for gate, tokens in figures.get("tokens", {}).items():
-        lines.append(f"tokens let through, {gate}: {tokens:.1f}")
-    return "\n".join(lines)
+    return "\n".join(lines + _token_lines(figures.get("tokens", {})))
+
+
+def _token_lines(tokens: dict[str, float]) -> list[str]:
+    """A line for each block: what its gates let through."""
+    by_block: dict[str, list[str]] = {}
+    for gate, number in tokens.items():
+        block, _, name = gate.rpartition(".")
+        by_block.setdefault(block, []).append(f"{name} {number:.1f}")
+    return [f"tokens let through, {block}: {', '.join(g)}" for block, g in by_block.items()]

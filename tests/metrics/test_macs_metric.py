@@ -156,6 +156,17 @@ def test_later_frames_are_counted_or_timed(tmp_path, monkeypatch):
     assert len({"macs" in cost for cost in later[::2]}) == 2, "turns must not alternate strictly"
 
 
+def test_untimed_every_frame_is_counted(tmp_path, log):
+    testing = runner(tmp_path, (6, 3), timed=False)
+    lines = log()
+    figures = testing.test()
+    (table,) = [line for line in lines if "cost per frame" in line]
+    assert "7 later frames: 7 counted, 0 timed" in table
+    assert not [name for name in figures if name.endswith("ms")]
+    assert figures["cost/backbone_gmacs"] * 1e9 == pytest.approx((2 * DENSE + 7 * LATER) / 9)
+    assert len(testing.model.ran) == 1 + 9
+
+
 def test_videos_of_one_frame_have_no_later_figures(tmp_path):
     figures = runner(tmp_path, (1, 1, 1)).test()
     assert not [name for name in figures if "later" in name]
