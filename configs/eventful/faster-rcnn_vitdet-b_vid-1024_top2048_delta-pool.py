@@ -1,0 +1,4 @@
+# The paper's attention with keys and values of global blocks averaged over 2 x 2 tokens.
+_base_ = "./faster-rcnn_vitdet-b_vid-1024_top2048.py"
+
+model = dict(backbone=dict(attention="delta", kv_pool_size=2))

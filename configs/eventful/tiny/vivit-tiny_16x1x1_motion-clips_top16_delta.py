@@ -1,0 +1,4 @@
+# The paper's attention: differences accumulated, an approximation.
+_base_ = "./vivit-tiny_16x1x1_motion-clips_top16.py"
+
+model = dict(backbone=dict(attention="delta"))
