@@ -1,0 +1,78 @@
+"""mAP50 and multiply-adds of eventful methods at several k: a table and a plot.
+
+Without arguments the small ViTDet of configs/eventful/tiny is trained on videos that are drawn
+for it, and measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+from mmvitaccel.engine.checkpoint import check_checkpoint
+from mmvitaccel.engine.checks import check_data
+from mmvitaccel.engine.config import ConfigOptions, load_config
+from mmvitaccel.engine.errors import UserError, one_sentence_errors
+from mmvitaccel.engine.session import build_model
+from mmvitaccel.engine.tradeoff import (
+    METHODS,
+    Point,
+    draw_generated,
+    measure,
+    save,
+    table,
+    train,
+)
+
+TINY = Path(__file__).parents[2] / "configs/eventful/tiny/faster-rcnn_vitdet-tiny_vid-128_dense.py"
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", nargs="?", default=str(TINY), help="dense config")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=ConfigOptions, default={}, metavar="KEY=VALUE"
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, help="weights to measure (default: train the config first)"
+    )
+    parser.add_argument("--k", type=int, nargs="+", default=[192, 128, 96, 64, 32, 16])
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/eventful_tiny"))
+    return parser.parse_args(argv)
+
+
+@one_sentence_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw, train, measure."""
+    args = parse_args(argv)
+    cfg = load_config(args.config, args.cfg_options)
+    draw_generated(cfg, _report_drawing)
+    check_data(cfg, "train", "test")
+    if args.checkpoint and not args.checkpoint.is_file():
+        raise UserError(f"--checkpoint {args.checkpoint} does not exist; correct the path.")
+    checkpoint = args.checkpoint or train(cfg, args.work_dir / "train")
+    check_checkpoint(build_model(cfg), str(checkpoint))
+    points = measure(cfg, checkpoint, args.methods, args.k, args.work_dir / "tests", _report_point)
+    files = save(points, args.work_dir)
+    print("\n" + table(points) + "\n\n" + "\n".join(map(str, files)))
+
+
+def _report_drawing(what: str, done: int, total: int) -> None:
+    if done % max(total // 4, 1) == 0 or done == total:
+        print(f"{what}: {done}/{total}", flush=True)
+
+
+def _report_point(point: Point) -> None:
+    print(
+        f"{point.method} k={point.k}: mAP50 {point.map50:.2f} %, "
+        f"backbone {point.backbone_gmacs:.4f} G a frame",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
