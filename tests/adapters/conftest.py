@@ -120,6 +120,14 @@ def vivit():
     )
 
 
+def vitdet(**kwargs):
+    from mmvitaccel.models.vitdet import ViTDet
+
+    size = dict(img_size=64, patch_size=8, embed_dim=32, depth=3, num_heads=4)
+    windows = dict(window_size=5, window_block_indexes=(0, 2), pretrain_img_size=32)
+    return ViTDet(**{**size, **windows, **kwargs})
+
+
 IMAGE, CLIP = (2, 3, 32, 32), (2, 3, 4, 32, 32)
 HOSTS = {
     "timm class token": Host(timm_vit, IMAGE),
@@ -158,6 +166,10 @@ HOSTS = {
         IMAGE,
     ),
     "mmvitaccel ViViT": Host(vivit, CLIP),
+    "mmvitaccel ViTDet": Host(vitdet, (2, 3, 48, 64)),
+    "mmvitaccel ViTDet, no positions": Host(
+        lambda: vitdet(use_rel_pos=False, window_size=4), (2, 3, 48, 64)
+    ),
 }
 if importlib.util.find_spec("timm") is None:
     HOSTS = {name: host for name, host in HOSTS.items() if not name.startswith("timm")}

@@ -76,9 +76,8 @@ def test_info_tells_every_block(host):
     adapter = find_adapter(handle.model)
     blocks = adapter.blocks(handle.model)
     restores = link(blocks[0]).info[1].keeps_grid
-    first = info.sources[0].shape[2]
     merged = [1, 0, 2] if restores else [1, 1, 3]
-    assert info.tokens == [first - r for r in merged]
+    assert info.tokens == [source.shape[2] - r for source, r in zip(info.sources, merged)]
     for tokens, size, source in zip(info.tokens, info.sizes, info.sources):
         assert size.shape == (size.shape[0], tokens, 1)
         assert torch.equal(source.sum(dim=2, keepdim=True).float(), size)
@@ -221,4 +220,4 @@ def test_activation_checkpointing(host, reentrant):
     recomputed = {name.replace(".block.", "."): grad for name, grad in recomputed.items()}
     assert recomputed.keys() == expected.keys()
     for name, grad in expected.items():
-        torch.testing.assert_close(recomputed[name], grad, msg=name)
+        close([grad], [recomputed[name]], 1e-5)
