@@ -135,7 +135,7 @@ class EventfulState:
                 f"Eventful: {len(frames)} streams were named for a batch of {len(x)} frames; name "
                 "one for each."
             )
-        shape = tuple(x.shape) if lockstep else tuple(x.shape[1:])
+        shape = (len(x) if lockstep else 1, *x.shape[1:])
         signature = (self.image, shape, given.grid_size, x.dtype, x.device, fingerprint(model))
         self.running = _Pass(frames, self.store.begin(frames, signature))
         for state, part in self.parts(x):

@@ -136,8 +136,11 @@ def start_block(
     x, late = tokens.x, options.gate_position == "after_norm"
     normed = steps.norm1(x)
     qkv = QKV(*steps.qkv(normed, tokens.rope))
+    padding = None
+    if steps.window_size:  # tokens of padding are zero after the norm
+        padding = QKV(*steps.qkv(normed.new_zeros(1, 1, normed.shape[2]), None))
     with _as_it_comes(x):
-        attention, out = _start_attention(steps, options, tokens, qkv)
+        attention, out = _start_attention(steps, options, tokens.grid_size, qkv, padding)
     branch = steps.project(out, normed)
     middle = x + branch
     normed2 = steps.norm2(middle)
@@ -200,13 +203,15 @@ def step_block(
 
 
 def _start_attention(
-    steps: BlockSteps, options: EventfulOptions, tokens: Tokens, qkv: QKV
+    steps: BlockSteps,
+    options: EventfulOptions,
+    grid_size: tuple[int, int] | None,
+    qkv: QKV,
+    padding: QKV | None,
 ) -> tuple[GlobalAttention | WindowedAttention, Tensor]:
     """Attention of a first frame, and its memory."""
-    size, grid_size = steps.window_size, tokens.grid_size
-    if size:
-        nothing = tokens.x.new_zeros(1, 1, tokens.x.shape[2])
-        padding = QKV(*steps.qkv(nothing, None))
+    size = steps.window_size
+    if padding is not None:
         rows = steps.rel_pos((size, size)) or (None, None)
         return WindowedAttention.start(qkv, padding, Logits(steps.scale, *rows), grid_size, size)
     rows = (None, None) if grid_size is None else steps.rel_pos(grid_size) or (None, None)
