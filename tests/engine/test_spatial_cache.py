@@ -22,7 +22,7 @@ from mmvitaccel.engine.spatial_cache import cache_spatial
 
 ROOT = Path(__file__).parents[2]
 DENSE = ROOT / "configs/vivit/vivit-tiny_16x1x1_motion-clips.py"
-TEMPORAL = ROOT / "configs/vivit/vivit-tiny_motion-clips_temporal.py"
+TEMPORAL = ROOT / "configs/eventful/tiny/_base_/vivit-tiny_16x1x1_motion-clips_temporal.py"
 
 
 def load_tool(name: str):
