@@ -51,7 +51,7 @@ def make_example(cfg: Config, size: Sequence[int] | None) -> Example:
     channels = _channels(cfg)
     kwargs: dict[str, Any] = dict(mode="tensor")
     if scope == "mmdet":
-        height, width = _padded(cfg, height, width)
+        height, width = _padded(cfg, height, width, given=size is not None)
         kwargs["data_samples"] = [_detection_sample(height, width)]
     shape = (channels, height, width)
     return Example(shape, _noise(1, *shape), kwargs)
@@ -121,10 +121,11 @@ def _channels(cfg: Config) -> int:
     return backbone.get("in_channels") or len(preprocessor.get("mean") or (0, 0, 0))
 
 
-def _padded(cfg: Config, height: int, width: int) -> tuple[int, int]:
+def _padded(cfg: Config, height: int, width: int, given: bool) -> tuple[int, int]:
     preprocessor = cfg.model.get("data_preprocessor") or {}
     step = preprocessor.get("pad_size_divisor") or 1
-    if min(height, width) < step:
+    # reason: the pipeline's own size may be far from the step, as where all is padded to a square
+    if given and min(height, width) < step:
         raise UserError(
             f"--shape {height} {width}: too small, the model takes images in steps of {step} "
             f"pixels; give at least {step} {step}."
