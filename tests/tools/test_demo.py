@@ -91,12 +91,19 @@ def test_every_stage_at_a_tiny_size(tiny_config, tmp_path, monkeypatch, capsys):
     assert "detections.png" in out
 
 
-def test_failing_tool_is_named(tiny_config, tmp_path, capfd):
-    (tmp_path / "train.py").write_text("import sys\nprint('no', sys.argv[1])\nsys.exit(2)\n")
+def test_failing_tool_is_named(tiny_config, tmp_path, capfd, monkeypatch):
+    lines = ["import os, sys", "print(sys.argv[1:], os.environ['OMP_NUM_THREADS'])", "sys.exit(2)"]
+    (tmp_path / "train.py").write_text("\n".join(lines))
     run = Demo(tmp_path, tiny_config, tmp_path / "work")
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
     with pytest.raises(UserError, match=r"train\.py missing\.py' ended with status 2"):
         run.call("train.py", "missing.py")
-    assert "no missing.py" in capfd.readouterr().out
+    assert "['missing.py'] 5" in capfd.readouterr().out
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(demo.os, "cpu_count", lambda: 4)
+    with pytest.raises(UserError, match=r"OMP_NUM_THREADS=3 python"):
+        run.call("train.py")
+    assert "[] 3" in capfd.readouterr().out
 
 
 def test_table_shows_the_figures_given():
