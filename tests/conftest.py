@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -63,6 +65,40 @@ randomness = dict(seed=0)
 env_cfg = dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))
 """
 
+RECOGNIZER = """
+default_scope = 'mmaction'
+model = dict(
+    type='Recognizer3D',
+    data_preprocessor=dict(type='ActionDataPreprocessor', mean=[0.0] * 3, std=[255.0] * 3,
+                           format_shape='NCTHW'),
+    backbone=dict(type='VisionTransformer', img_size=32, patch_size=16, embed_dims=16, depth=2,
+                  num_heads=2, mlp_ratio=2, num_classes=2, num_frames=4, qkv_bias=True,
+                  norm_cfg=dict(type='LN', eps=1e-6)),
+    cls_head=dict(type='TimeSformerHead', num_classes=2, in_channels=16, average_clips='prob'))
+steps = [dict(type='RawFrameDecode'), dict(type='Resize', scale=(32, 32), keep_ratio=False),
+         dict(type='FormatShape', input_format='NCTHW'), dict(type='PackActionInputs')]
+frames = dict(type='SampleFrames', clip_len=4, frame_interval=1)
+data = dict(type='RawframeDataset', ann_file='{root}/clips.txt', data_prefix=dict(img='{root}'),
+            filename_tmpl='{:05}.png')
+train_dataloader = dict(
+    batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(**data, pipeline=[dict(**frames, num_clips=1), *steps]))
+val_dataloader = dict(
+    batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(**data, test_mode=True,
+                 pipeline=[dict(**frames, num_clips=2, test_mode=True), *steps]))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='AccMetric')
+test_evaluator = val_evaluator
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.01))
+default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1))
+visualizer = dict(type='ActionVisualizer', vis_backends=[dict(type='LocalVisBackend')])
+randomness = dict(seed=0)
+"""
+
 
 def write_boxes(root: Path, count: int = 5) -> None:
     """``count`` grey images of 64 pixels with a bright and a dark box each, in COCO's form."""
@@ -92,11 +128,17 @@ def write_boxes(root: Path, count: int = 5) -> None:
 
 
 @pytest.fixture
-def detector_config(tmp_path: Path) -> Path:
-    """A config of a detector with 20 000 parameters, its data beside it."""
+def boxes(tmp_path: Path) -> Path:
+    """A folder with five images and their boxes."""
     write_boxes(tmp_path / "boxes")
+    return tmp_path / "boxes"
+
+
+@pytest.fixture
+def detector_config(tmp_path: Path, boxes: Path) -> Path:
+    """A config of a detector with 48 000 parameters, its data beside it."""
     path = tmp_path / "detector.py"
-    path.write_text(DETECTOR.replace("{root}", str(tmp_path / "boxes")))
+    path.write_text(DETECTOR.replace("{root}", str(boxes)))
     return path
 
 
@@ -162,6 +204,38 @@ def write_cocovid(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def recognizer_config(tmp_path: Path) -> Path:
+    """A config of a video transformer with 29 000 parameters, its clips as frames beside it."""
+    root = tmp_path / "clips"
+    lines = []
+    for clip in range(4):
+        (root / f"clip{clip}").mkdir(parents=True)
+        for frame in range(1, 7):
+            image = np.full((40, 40, 3), 40 + 150 * (clip % 2), np.uint8)
+            cv2.imwrite(str(root / f"clip{clip}" / f"{frame:05}.png"), image)
+        lines.append(f"clip{clip} 6 {clip % 2}\n")
+    (root / "clips.txt").write_text("".join(lines))
+    path = tmp_path / "recognizer.py"
+    path.write_text(RECOGNIZER.replace("{root}", str(root)))
+    return path
+
+
+@pytest.fixture
+def run_tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """``run_tool('test', CONFIG, ...)`` runs ``main`` of ``tools/test.py``, in ``tmp_path``."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *argv: object) -> None:
+        path = Path(__file__).parents[1] / "tools" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(f"tool_{path.stem}", path)
+        tool = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(tool)
+        tool.main([str(argument) for argument in argv])
+
+    return run
 
 
 @pytest.fixture

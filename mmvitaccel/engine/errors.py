@@ -67,7 +67,7 @@ def running(model: nn.Module, what: str, every_error: bool = False) -> Iterator[
     except Exception as error:
         sentence = _explain_run(error, model)
         if sentence is None and every_error:
-            sentence = f"{_place(_frames(error), model)}{_flat(error) or type(error).__name__}"
+            sentence = f"{_place(_frames(error), model)}{_message(error)}"
         if sentence is None:
             raise
         raise UserError(f"{what}: {sentence}") from error
@@ -98,6 +98,17 @@ def _flat(error: BaseException) -> str:
     return " ".join(str(message).split())
 
 
+def _message(error: BaseException) -> str:
+    """An error's message, or what there is in its place."""
+    message = _flat(error)
+    if message:
+        return message
+    if isinstance(error, AssertionError):
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{last.line} does not hold (in {last.name})"
+    return type(error).__name__
+
+
 def _frames(error: BaseException) -> list[FrameType]:
     return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
 
@@ -113,14 +124,12 @@ def _explain(error: Exception) -> str:
         return _explain_arguments(message, built[-1])
     if isinstance(error, ModuleNotFoundError):
         return f"{message}; install it or correct custom_imports"
-    if isinstance(error, AssertionError) and not message:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        message = f"{last.line} does not hold (in {last.name})"
+    message = _message(error)
     if isinstance(error, KeyError):
         message = f"the key {message!r} is missing"
-    if built and built[-1].__name__ not in message:
-        message = f"{built[-1].__name__}: {message}"
-    return message or f"{type(error).__name__} without a message"
+    inner = [f.f_locals["self"] for f in _frames(error) if "self" in f.f_locals]
+    place = built[-1].__name__ if built else type(inner[-1]).__name__ if inner else ""
+    return message if place in message else f"{place}: {message}"
 
 
 def _explain_unknown_type(name: str, scope: str, registry: str, error: Exception) -> str:
@@ -157,11 +166,12 @@ def _explain_arguments(message: str, built: Any) -> str:
 
 def _explain_run(error: Exception, model: nn.Module) -> str | None:
     """Say what a user can mend in an error of a running model; None for anything else."""
-    message = _flat(error)
+    message = _message(error)
     frames = _frames(error)
     if isinstance(error, (RuntimeError, ValueError, AssertionError)):
-        if _SHAPES_DIFFER.search(message):
-            return f"{_place(frames, model)}{message}; correct the channels or the input's size"
+        place = _place(frames, model)
+        if _SHAPES_DIFFER.search(message) or (place and isinstance(error, AssertionError)):
+            return f"{place}{message}; correct the channels or the input's size"
         if frames and frames[-1].f_globals.get("__name__", "").startswith("mmvitaccel."):
             return message
     if isinstance(error, FileNotFoundError):

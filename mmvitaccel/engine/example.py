@@ -12,6 +12,8 @@ from mmengine.config import Config
 
 from mmvitaccel.engine.errors import UserError
 
+_COARSEST_STRIDE = 32
+
 
 @dataclass(frozen=True)
 class Example:
@@ -51,7 +53,7 @@ def make_example(cfg: Config, size: Sequence[int] | None) -> Example:
     channels = _channels(cfg)
     kwargs: dict[str, Any] = dict(mode="tensor")
     if scope == "mmdet":
-        height, width = _padded(cfg, height, width, given=size is not None)
+        height, width = _padded(cfg, height, width)
         kwargs["data_samples"] = [_detection_sample(height, width)]
     shape = (channels, height, width)
     return Example(shape, _noise(1, *shape), kwargs)
@@ -121,14 +123,15 @@ def _channels(cfg: Config) -> int:
     return backbone.get("in_channels") or len(preprocessor.get("mean") or (0, 0, 0))
 
 
-def _padded(cfg: Config, height: int, width: int, given: bool) -> tuple[int, int]:
+def _padded(cfg: Config, height: int, width: int) -> tuple[int, int]:
     preprocessor = cfg.model.get("data_preprocessor") or {}
     step = preprocessor.get("pad_size_divisor") or 1
-    # reason: the pipeline's own size may be far from the step, as where all is padded to a square
-    if given and min(height, width) < step:
+    # reason: a step can be a whole square, to which any image is padded.
+    least = min(step, _COARSEST_STRIDE)
+    if min(height, width) < least:
         raise UserError(
-            f"--shape {height} {width}: too small, the model takes images in steps of {step} "
-            f"pixels; give at least {step} {step}."
+            f"--shape {height} {width}: too small, the model's images are padded to steps of "
+            f"{step} pixels; give at least {least} {least}."
         )
     return ceil(height / step) * step, ceil(width / step) * step
 

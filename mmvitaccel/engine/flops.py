@@ -56,10 +56,12 @@ def attach_hooks(cfg: Config, model: nn.Module) -> list[Any]:
     handles = []
     for hook in hooks:
         if isinstance(hook, dict):
-            with building("hooks"):
-                kind = HOOKS.get(hook["type"]) if isinstance(hook["type"], str) else hook["type"]
-                if hasattr(kind, "attach"):
-                    handles.append(HOOKS.build(hook).attach(model))
+            with building("hooks"), HOOKS.switch_scope_and_registry(None) as registry:
+                kind = hook["type"]
+                kind = registry.get(kind) if isinstance(kind, str) else kind
+                # One that is not known is built too: that says so.
+                if kind is None or hasattr(kind, "attach"):
+                    handles.append(registry.build(hook).attach(model))
     return handles
 
 

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import MODELS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
+from mmengine.utils import ManagerMixin
 from torch import nn
 
 from mmvitaccel.engine.distributed import leave_processes
@@ -53,15 +54,32 @@ def run(cfg: Config, job: str) -> None:
             is removed again.
     """
     progress = _Progress()
+    with own_state(), _removed_on_mistake(cfg.work_dir, progress):
+        with building("config"):
+            runner = _build_runner(cfg)
+            runner.register_hook(progress)
+        with _sorted_errors(runner, progress):
+            runner.train() if job == "train" else runner.test()
+
+
+@contextmanager
+def own_state() -> Iterator[None]:
+    """Leave what a run registered for its process: loggers, scopes, visualizers, processes.
+
+    mmengine keeps them by name, so that another run in this process would write into the files of
+    the first.
+    """
     try:
-        with _removed_on_mistake(cfg.work_dir, progress):
-            with building("config"):
-                runner = _build_runner(cfg)
-                runner.register_hook(progress)
-            with _sorted_errors(runner, progress):
-                runner.train() if job == "train" else runner.test()
+        yield
     finally:
         leave_processes()
+        _forget(ManagerMixin)
+
+
+def _forget(kind: type[ManagerMixin]) -> None:
+    for child in kind.__subclasses__():
+        child._instance_dict.clear()
+        _forget(child)
 
 
 class _Progress(Hook):

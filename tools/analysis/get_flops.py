@@ -22,6 +22,7 @@ import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is i
 from mmvitaccel.engine.config import add_config_arguments, load_config
 from mmvitaccel.engine.errors import UserError, one_sentence_errors
 from mmvitaccel.engine.flops import count_config
+from mmvitaccel.engine.session import own_state
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.json not in (None, "-") and not Path(args.json).absolute().parent.is_dir():
         raise UserError(f"--json {args.json}: the folder does not exist; make it first.")
     # reason: OpenMMLab logs to stdout, which is to hold the figures alone.
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), own_state():
         cfg = load_config(args.config, args.cfg_options)
         figures = count_config(cfg, _size(args.shape), args.depth)
     text = json.dumps(figures, indent=2)

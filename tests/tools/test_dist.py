@@ -1,0 +1,116 @@
+"""Two processes, and what they measure together."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+# Says which ranks there were and which images each of them scored.
+HOOK = """
+from mmengine.dist import all_gather_object, get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+import json, torch
+from pathlib import Path
+
+
+@HOOKS.register_module()
+class WitnessHook(Hook):
+    seen = []
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.seen += [sample.img_id for sample in outputs]
+
+    def after_train(self, runner):
+        total = sum(p.detach().double().sum() for p in runner.model.parameters())
+        self.write(runner, "train", total.item())
+
+    def after_test(self, runner):
+        self.write(runner, "test", self.seen)
+
+    def write(self, runner, job, value):
+        everyone = all_gather_object(value)
+        if get_rank() == 0:
+            Path(runner.work_dir, job + ".json").write_text(json.dumps(everyone))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def launch(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess:
+    environment = dict(
+        os.environ,
+        PORT=str(free_port()),
+        PYTHON=sys.executable,
+        PYTHONPATH=str(cwd),
+        OMP_NUM_THREADS="1",
+    )
+    return subprocess.run(
+        ["bash", ROOT / "tools" / script, *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.device_count() < 2, reason="needs two GPUs or none"
+)
+def test_two_processes_train_and_test_together(run_tool, detector_config, tmp_path, monkeypatch):
+    (tmp_path / "witness.py").write_text(HOOK)
+    with detector_config.open("a") as config:
+        config.write("custom_imports = dict(imports=['witness'])\n")
+        config.write("custom_hooks = [dict(type='WitnessHook')]\n")
+        config.write("test_evaluator = dict(val_evaluator, outfile_prefix='scored')\n")
+
+    trained = launch("dist_train.sh", detector_config, 2, "--work-dir", "both", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    first, second = json.loads((tmp_path / "both" / "train.json").read_text())
+    assert first == second
+    # five images in batches of two, shared by two: one batch and a half each
+    log = next((tmp_path / "both").glob("*/vis_data/scalars.json")).read_text().splitlines()
+    assert len([line for line in log if '"loss"' in line]) == 2
+
+    weights = tmp_path / "both" / "epoch_1.pth"
+    options = ["--work-dir", "both", "--out", "both.pkl"]
+    tested = launch("dist_test.sh", detector_config, weights, 2, *options, cwd=tmp_path)
+    assert tested.returncode == 0, tested.stderr
+    assert json.loads((tmp_path / "both" / "test.json").read_text()) == [[0, 2, 4], [1, 3, 0]]
+
+    monkeypatch.syspath_prepend(tmp_path)
+    run_tool("test", detector_config, weights, "--out", "one.pkl")
+    of_two, of_one = (pickle.loads((tmp_path / f"{n}.pkl").read_bytes()) for n in ("both", "one"))
+    assert [p["img_id"] for p in of_two] == [p["img_id"] for p in of_one] == [0, 1, 2, 3, 4]
+    for ours, theirs in zip(of_two, of_one):
+        for key in ("bboxes", "scores", "labels"):
+            assert torch.equal(ours["pred_instances"][key], theirs["pred_instances"][key])
+
+
+def test_a_mistake_is_said_by_each_process(detector_config, tmp_path):
+    done = launch("dist_train.sh", detector_config, 2, "--cfg-options", "modle=1", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "error: --cfg-options modle: the config has no setting 'modle'" in done.stderr
+    assert not (tmp_path / "work_dirs").exists()
+
+
+@pytest.mark.parametrize("script", ["dist_train.sh", "dist_test.sh"])
+def test_usage(script, tmp_path):
+    done = launch(script, "config.py", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: ")

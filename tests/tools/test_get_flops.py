@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmvitaccel.engine.config import load_config
+from mmvitaccel.engine.flops import count_config
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_table(run_tool, detector_config, capsys, tmp_path):
+    run_tool("analysis/get_flops", detector_config, "--shape", "96", "64", "--json", "f.json")
+    out = capsys.readouterr().out
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert figures == count_config(load_config(str(detector_config), {}), (96, 64))
+    assert figures["input_shape"] == [3, 96, 64]
+    assert "input 3 x 96 x 64" in out
+    for name in ("backbone", "neck", "bbox_head"):
+        assert f"{figures['modules'][name]['macs']:,}" in out
+    assert f"{figures['macs']:,}" in out
+
+
+def test_json_alone_on_stdout(run_tool, recognizer_config, capsys):
+    run_tool("analysis/get_flops", recognizer_config, "--json", "-")
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["input_shape"] == [3, 4, 32, 32]
+    assert figures["flops"] == 2 * figures["macs"] > 0
+    parts = figures["modules"].values()
+    assert sum(p["macs"] for p in parts) == figures["macs"]
+    assert sum(p["params"] for p in parts) == figures["params"]
+
+
+def test_a_process_writes_json_alone():
+    """With a config that logs and warns while it is read and built."""
+    config = ROOT / "configs" / "retinanet_efficientvit_m4_coco.py"
+    options = ["model.backbone.arch=m0", "model.neck.in_channels=[64,128,192]"]
+    command = [sys.executable, ROOT / "tools" / "analysis" / "get_flops.py", config]
+    done = subprocess.run(
+        [*command, "--shape", "64", "--json", "-", "--cfg-options", *options],
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["input_shape"] == [3, 64, 64]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--shape", "8"], "--shape 8 8: too small"),
+        (["--shape", "-3", "64"], "--shape -3 64: an image has at least 1 pixel"),
+        (["--shape", "64", "64", "64"], "--shape has 3 numbers; give H, or H and W."),
+        (["--json", "nowhere/f.json"], "--json nowhere/f.json: the folder does not exist"),
+        (["--cfg-options", "model.neck.in_channels=[16,33]"], "in neck.lateral_convs.1.conv"),
+        (["--cfg-options", "default_hooks.x.type=NoHook"], "'NoHook' is not in mmdet's hook"),
+        (["--cfg-options", "custom_hooks=[dict(type='X',r=8)]"], "default_hooks.NAME.type=X"),
+    ],
+)
+def test_bad_input(run_tool, detector_config, tmp_path, capsys, arguments, sentence):
+    before = set(tmp_path.iterdir())
+    with pytest.raises(SystemExit) as caught:
+        run_tool("analysis/get_flops", detector_config, *arguments)
+    assert caught.value.code == 2
+    out, error = capsys.readouterr()
+    assert (out, error.count("\n"), error[:7]) == ("", 1, "error: ")
+    assert sentence in error
+    assert set(tmp_path.iterdir()) == before

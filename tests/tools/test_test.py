@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from mmvitaccel.engine.config import load_config
+from mmvitaccel.engine.session import build_model
+from mmvitaccel.registry import MODELS
+
+
+def save_weights(config: Path) -> Path:
+    """A checkpoint of the config's model, with fresh weights."""
+    torch.manual_seed(0)
+    path = config.parent / "weights.pth"
+    torch.save(dict(state_dict=build_model(load_config(str(config), {})).state_dict()), path)
+    return path
+
+
+def metrics(work_dir: Path) -> dict[str, float]:
+    """What the last line of the json log of a test says."""
+    (log,) = work_dir.glob("*/*.json")
+    return json.loads(log.read_text().splitlines()[-1])
+
+
+def test_detector_dumps_draws_and_augments(run_tool, detector_config, tmp_path):
+    tool = ["test", detector_config, save_weights(detector_config)]
+    run_tool(*tool, "--work-dir", "a", "--out", "a.pkl", "--show-dir", "v")
+    predictions = pickle.loads((tmp_path / "a.pkl").read_bytes())
+    assert [p["img_id"] for p in predictions] == [0, 1, 2, 3, 4]
+    (drawn,) = (tmp_path / "a").glob("*/v")
+    assert sorted(p.name for p in drawn.iterdir()) == [f"{i}.png" for i in range(5)]
+
+    run_tool(*tool, "--work-dir", "b", "--out", "b.pkl", "--tta")
+    augmented = pickle.loads((tmp_path / "b.pkl").read_bytes())
+    assert [p["img_id"] for p in augmented] == [0, 1, 2, 3, 4]
+    boxes = [p[0]["pred_instances"]["bboxes"] for p in (predictions, augmented)]
+    assert not torch.equal(*boxes)
+    assert metrics(tmp_path / "a").keys() == metrics(tmp_path / "b").keys()
+
+
+def test_recognizer_dumps_and_draws(run_tool, recognizer_config, tmp_path):
+    weights = save_weights(recognizer_config)
+    run_tool(
+        "test", recognizer_config, weights, "--work-dir", "a", "--dump", "a.pkl", "--show-dir", "v"
+    )
+    predictions = pickle.loads((tmp_path / "a.pkl").read_bytes())
+    assert [p["pred_score"].shape for p in predictions] == [(2,)] * 4
+    strips = sorted((tmp_path / "a").glob("*/v/*.png"))
+    assert len(strips) == 4
+    # four frames of 32 pixels, under a line of text
+    strip = cv2.imread(str(strips[1]))
+    assert strip.shape == (18 + 32, 4 * 32, 3)
+    assert (strip[18:] == 190).all()
+    assert "acc/top1" in metrics(tmp_path / "a")
+
+
+def test_deploy_folds(run_tool, detector_config, monkeypatch):
+    from mmdet.models import ResNet
+
+    class Foldable(ResNet):
+        """A ResNet that only notes that it was asked to fold."""
+
+        folded = 0
+
+        def switch_to_deploy(self):
+            type(self).folded += 1
+
+    weights = save_weights(detector_config)
+    monkeypatch.setitem(MODELS.module_dict, "Foldable", Foldable)
+    tool = ["test", detector_config, weights, "--work-dir", "run"]
+    backbone = ["--cfg-options", "model.backbone.type=mmvitaccel.Foldable"]
+    run_tool(*tool, *backbone)
+    assert Foldable.folded == 0
+    run_tool(*tool, "--deploy", *backbone)
+    assert Foldable.folded == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["none.pth"], "checkpoint none.pth does not exist; give the path of a .pth file."),
+        (["weights.pth", "--out", "x.json"], "--out x.json: predictions are pickled"),
+        (["cut.pth"], "cut short"),
+        (
+            ["weights.pth", "--cfg-options", "model.backbone.base_channels=8"],
+            "layer1.0.conv1.weight is (4, 4",
+        ),
+        (["weights.pth", "--cfg-options", "test_dataloader.dataset.data_root=x"], "folder x does"),
+        (["weights.pth", "--cfg-options", "test_evaluator.type=CocoMetrix"], "'CocoMetric'"),
+        (["weights.pth", "--cfg-options", "test_dataloader=None"], "has no test_dataloader"),
+        (["weights.pth", "--deploy"], "leave out the hook or --deploy"),
+    ],
+)
+def test_bad_input(run_tool, detector_config, tmp_path, capsys, arguments, sentence):
+    weights = save_weights(detector_config)
+    (tmp_path / "cut.pth").write_bytes(weights.read_bytes()[:5000])
+    before = set(tmp_path.iterdir())
+    with pytest.raises(SystemExit) as caught:
+        run_tool("test", detector_config, *arguments)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert (error.count("\n"), error[:7]) == (1, "error: ")
+    assert sentence in error
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_augmenting_needs_a_recipe(run_tool, recognizer_config, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run_tool("test", recognizer_config, save_weights(recognizer_config), "--tta")
+    assert "no tta_model and no tta_pipeline" in capsys.readouterr().err
+    assert not (tmp_path / "work_dirs").exists()
