@@ -163,7 +163,7 @@ def test_layouts_of_both_releases_without_lists(tmp_path, tool, folder):
     release(tmp_path / folder)
     status, printed = tool("-i", tmp_path)
     assert status == 0, printed
-    out = tmp_path / "annotations"
+    out = tmp_path / folder / "annotations"
     train, val = read(out / "imagenet_vid_train.json"), read(out / "imagenet_vid_val.json")
     assert [video["name"] for video in train["videos"]] == [TRAIN.format(0), TRAIN.format(1)]
     assert len(train["images"]) == 33 and len(val["images"]) == 2

@@ -22,7 +22,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="folder with Annotations and Data, or the one that the archives were unpacked in",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, help="folder for the json files (default: INPUT/annotations)"
+        "-o",
+        "--output",
+        type=Path,
+        help="folder for the json files (default: annotations, beside Annotations)",
     )
     parser.add_argument(
         "--sets",
@@ -50,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         convert(
             args.input,
-            args.output or args.input / "annotations",
+            args.output,
             args.sets,
             from_folders=args.from_folders,
             skip_missing=args.skip_missing,

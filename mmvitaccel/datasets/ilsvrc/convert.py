@@ -31,7 +31,7 @@ class MissingFilesError(FileNotFoundError):
 
 def convert(
     source: Path,
-    target: Path,
+    target: Path | None = None,
     sets: Sequence[str] | None = None,
     *,
     from_folders: bool = False,
@@ -42,7 +42,8 @@ def convert(
 
     Args:
         source: The folder with ``Annotations`` and ``Data``, or the one it was unpacked in.
-        target: Folder of the json files; made if it is not there.
+        target: Folder of the json files; made if it is not there. Defaults to ``annotations``
+            beside the release's ``Annotations``.
         sets: Keys of :data:`OUTPUT_FILES`. Defaults to those whose annotations are there.
         from_folders: Take videos and images as they are on disk, whatever the lists say.
         skip_missing: Leave frames out whose annotation or picture is missing or broken. A
@@ -59,6 +60,7 @@ def convert(
     """
     console = console or Console()
     releases = _releases(source, sets, console)
+    target = target or next(iter(releases.values())).root / "annotations"
     target.mkdir(parents=True, exist_ok=True)
     problems: list[str] = []
     contents = {}
