@@ -17,7 +17,8 @@ ROOMS = {
     "adapters": ({"core", "adapters"}, set()),
     "compat": ({"compat"}, {"mmengine", "mmcv", "mmaction"}),
     "models": ({"core", "adapters", "compat", "models"}, {"mmengine", "mmcv", "mmdet", "mmaction"}),
-    "hooks": ({"core", "adapters", "compat", "hooks"}, {"mmengine"}),
+    # a hook puts on a built model what the registered functions put on one that they build
+    "hooks": ({"core", "adapters", "compat", "models", "hooks"}, {"mmengine"}),
     "datasets": ({"core", "compat", "datasets"}, {"mmengine", "mmcv", "mmdet", "mmaction"}),
     # a metric reads the annotations in the format that the datasets define
     "metrics": ({"core", "compat", "datasets", "metrics"}, {"mmengine", "mmdet", "mmaction"}),
