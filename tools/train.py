@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from mmengine.runner import find_latest_checkpoint
+
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
 from mmvitaccel.engine.amp import enable_amp, serve_amp_on_cpu
 from mmvitaccel.engine.checkpoint import check_checkpoint
@@ -50,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not (cfg.get("auto_scale_lr") or {}).get("base_batch_size"):
             raise UserError("--auto-scale-lr: set auto_scale_lr.base_batch_size in the config.")
         cfg.auto_scale_lr.enable = True
-    if args.resume:
+    if args.resume and (args.resume != "auto" or find_latest_checkpoint(cfg.work_dir)):
+        # reason: with both, mmengine would resume from load_from; without a checkpoint in the
+        # work directory yet, a training starts from load_from as ever.
         cfg.resume = True
         cfg.load_from = None if args.resume == "auto" else args.resume
     check_data(cfg, "train", "val")

@@ -16,7 +16,7 @@ from typing import Any
 import matplotlib
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import get_rank
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmvitaccel.datasets.synthetic import (
     ImageSetSettings,
@@ -95,7 +95,9 @@ def train(cfg: Config, work_dir: Path) -> Path:
     if not last.is_file():
         cfg = copy.deepcopy(cfg)
         cfg.work_dir = str(work_dir)
-        cfg.resume = True
+        # reason: with both, mmengine would resume from load_from
+        if find_latest_checkpoint(cfg.work_dir):
+            cfg.resume, cfg.load_from = True, None
         with building("config"):
             runner = Runner.from_cfg(cfg)
         with running(runner.model, "model"):
@@ -148,7 +150,7 @@ def measure(
     points = []
     for method, k, variant in runs:
         name = method if k is None else f"{method}_k{k}"
-        figures = _test(variant, checkpoint, work_dir / name)
+        figures = test(variant, checkpoint, work_dir / name)
         points.append(
             Point(
                 method=method,
@@ -163,7 +165,14 @@ def measure(
     return points
 
 
-def _test(cfg: Config, checkpoint: Path, work_dir: Path) -> dict[str, Any]:
+def test(cfg: Config, checkpoint: Path, work_dir: Path) -> dict[str, Any]:
+    """What the config's evaluators say of a checkpoint.
+
+    Args:
+        cfg: The config.
+        checkpoint: Its weights.
+        work_dir: For the log.
+    """
     cfg = copy.deepcopy(cfg)
     cfg.work_dir, cfg.load_from, cfg.resume = str(work_dir), str(checkpoint), False
     # reason: loggers live as long as the process and are told apart by this name
