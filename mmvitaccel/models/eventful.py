@@ -10,12 +10,16 @@ from mmengine.model import BaseModel, is_model_wrapper
 from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
-from mmvitaccel.adapters.eventful import EventfulHandle, apply_eventful, make_attention
+from mmvitaccel.adapters.attach import is_attached
+from mmvitaccel.adapters.eventful import METHOD, EventfulHandle, apply_eventful, make_attention
 from mmvitaccel.core.attention import AttentionMode
 from mmvitaccel.core.exact_attention import ExactAttention, Guard
 from mmvitaccel.core.policy import Always, Policy, Threshold, TopFraction, TopK
 from mmvitaccel.models.target import find_target
 from mmvitaccel.registry import MODELS, POLICIES
+
+#: Eventful modules (and what holds them) that are not yet a part of a model; gone ones drop out.
+_BUILT_ALONE: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 for _policy in (TopK, TopFraction, Threshold, Always):
     POLICIES.register_module(module=_policy)
@@ -66,10 +70,8 @@ def Eventful(
         )
     module = MODELS.build(*given.values())
     _, transformer = find_target(module, target)
-    handle = apply_eventful(
-        transformer, build_policy(policy), build_attention(attention), **options
-    )
-    _follow_the_model_of(module, handle)
+    apply_eventful(transformer, build_policy(policy), build_attention(attention), **options)
+    _BUILT_ALONE.add(module)
     return module
 
 
@@ -142,23 +144,22 @@ def build_attention(attention: str | dict | AttentionMode) -> AttentionMode:
     return ExactAttention(None if guard is None else Guard(**guard), **cfg)
 
 
-def _follow_the_model_of(module: nn.Module, handle: EventfulHandle) -> None:
-    """Have ``handle`` told the streams by the model that ``module`` is going to be a part of.
+def _tell_the_model_around(parent: nn.Module, name: str, child: nn.Module | None) -> None:
+    """Called by torch when ``child`` becomes a submodule of ``parent``.
 
-    A config builds a backbone before the detector around it is complete; the detector's forward
-    hooks are put on when the backbone becomes its submodule.
+    A config builds a backbone before the detector around it is complete: that is where the
+    detector is met which is to say whose images it gives its backbone.
     """
-    tip = weakref.ref(module)
+    if child is None or child not in _BUILT_ALONE:
+        return
+    _BUILT_ALONE.discard(child)
+    if not any(is_attached(module, METHOD) for module in child.modules()):
+        return  # taken off meanwhile
+    if isinstance(parent, BaseModel):
+        EventfulHandle(child).follow_metainfo(parent)
+    else:
+        _BUILT_ALONE.add(parent)
 
-    def on_registration(parent: nn.Module, name: str, child: nn.Module | None) -> None:
-        nonlocal tip
-        if tip() is None:  # gone without ever being a part of a model
-            registration.remove()
-        elif child is tip():
-            if isinstance(parent, BaseModel):
-                registration.remove()
-                handle.follow_metainfo(parent)
-            else:
-                tip = weakref.ref(parent)
 
-    registration = register_module_module_registration_hook(on_registration)
+# reason: registered once and kept, since torch forbids to take such a hook off while it runs.
+register_module_module_registration_hook(_tell_the_model_around)

@@ -1,0 +1,218 @@
+"""EventfulHook and BudgetScheduleHook in mmengine's Runner, over two videos."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmvitaccel.adapters.attach import is_attached
+from mmvitaccel.adapters.eventful import EventfulHandle
+from mmvitaccel.hooks import BudgetScheduleHook, EventfulHook
+from mmvitaccel.models.checkpoint import read_state_dict
+from mmvitaccel.models.vitdet import ViTDet
+
+DETECTOR = """
+default_scope = 'mmdet'
+work_dir = '{root}/work'
+backbone = dict(
+    type='mmvitaccel.ViTDet', img_size=64, patch_size=8, embed_dim=24, depth=3, num_heads=3,
+    window_size=3, window_block_indexes=(0, 2), pretrain_img_size=32)
+model = dict(
+    type='RetinaNet',
+    data_preprocessor=dict(type='DetDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3,
+                           pad_size_divisor=8),
+    backbone=backbone,
+    neck=dict(type='mmvitaccel.SimpleFPN', in_channels=24, out_channels=8, patch_size=8,
+              num_outs=2, scale_factors=(1.0, 0.5)),
+    bbox_head=dict(
+        type='RetinaHead', num_classes=2, in_channels=8, stacked_convs=1, feat_channels=8,
+        anchor_generator=dict(type='AnchorGenerator', octave_base_scale=4, scales_per_octave=1,
+                              ratios=[1.0], strides=[8, 16]),
+        bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0.0] * 4, target_stds=[1.0] * 4),
+        loss_cls=dict(type='FocalLoss', use_sigmoid=True), loss_bbox=dict(type='L1Loss')),
+    train_cfg=dict(assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4,
+                                 min_pos_iou=0), sampler=dict(type='PseudoSampler'),
+                   allowed_border=-1, pos_weight=-1),
+    test_cfg=dict(nms_pre=50, min_bbox_size=0, score_thr=0.0,
+                  nms=dict(type='nms', iou_threshold=0.5), max_per_img=5))
+load = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(56, 40), keep_ratio=True)]
+pack = dict(type='PackDetInputs', meta_keys=('img_id', 'ori_shape', 'img_shape', 'scale_factor',
+                                             'video_id', 'frame_id', 'video_length'))
+dataset = dict(type='mmvitaccel.ImageNetVID', ann_file='{ann_file}', data_prefix=dict(img='{root}'),
+               metainfo=dict(classes=('cat', 'dog')))
+train_dataloader = dict(
+    batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(**dataset, pipeline=[
+        load[0], dict(type='LoadAnnotations', with_bbox=True), load[1], pack]))
+val_dataloader = dict(
+    batch_size=1, num_workers=0, sampler=dict(type='mmvitaccel.VideoSampler'),
+    dataset=dict(**dataset, test_mode=True, pipeline=[*load, pack]))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='mmvitaccel.VIDMetric', ann_file='{ann_file}')
+test_evaluator = val_evaluator
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1, val_interval=1)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.001))
+default_hooks = dict(logger=dict(type='LoggerHook', interval=1),
+                     checkpoint=dict(type='CheckpointHook', interval=1))
+randomness = dict(seed=0)
+env_cfg = dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))
+"""
+
+COMMAND_LINE = {
+    "default_hooks.eventful.type": "mmvitaccel.EventfulHook",
+    "default_hooks.eventful.policy.type": "TopK",
+    "default_hooks.eventful.policy.k": 6,
+}
+
+
+@pytest.fixture
+def config(write_cocovid, tmp_path):
+    """Two videos of three frames and a detector of 20 000 parameters."""
+
+    def load(**changes):
+        ann_file = write_cocovid(lengths=(3, 3), size=(80, 112), train_frames=range(3))
+        text = DETECTOR.replace("{root}", str(tmp_path)).replace("{ann_file}", str(ann_file))
+        path = tmp_path / "config.py"
+        path.write_text(text)
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(changes)
+        return cfg
+
+    return load
+
+
+class Watch(Hook):
+    """What the gates did in each batch, and what came out."""
+
+    priority = "LOWEST"
+
+    def __init__(self):
+        self.frames, self.trained, self.scores = [], [], []
+
+    def _note(self, runner, outputs):
+        (frame,) = EventfulHandle(runner.model).frames
+        self.frames.append((frame.stream[0], frame.frame_id, frame.first, frame.passed[0][0]))
+        self.scores.append(outputs[0].pred_instances.scores)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.trained.append(is_attached(runner.model.backbone, "Eventful"))
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self._note(runner, outputs)
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self._note(runner, outputs)
+
+
+def run(cfg, job="test"):
+    runner = Runner.from_cfg(cfg)
+    watch = Watch()
+    runner.register_hook(watch)
+    getattr(runner, job)()
+    return runner, watch
+
+
+EXPECTED = [(v, i, i == 0, 35 if i == 0 else 6) for v in (1, 2) for i in range(3)]
+
+
+def test_from_the_command_line_in_training_and_validation(config, tmp_path):
+    runner, watch = run(config(**COMMAND_LINE), "train")
+    assert watch.trained == [True] * 3
+    assert watch.frames == EXPECTED
+    assert type(runner.model.backbone) is ViTDet
+    assert not runner.model._forward_pre_hooks and not runner.model._forward_hooks
+    saved = read_state_dict(str(tmp_path / "work" / "epoch_1.pth"))
+    assert set(saved) == set(runner.model.state_dict())
+
+
+def test_the_hook_and_the_registered_function_do_the_same(config):
+    scores = []
+    for cfg in (
+        config(**COMMAND_LINE),
+        config(custom_hooks=[dict(type="mmvitaccel.EventfulHook", policy=dict(type="TopK", k=6))]),
+        config(),
+    ):
+        if "eventful" not in cfg.default_hooks and not cfg.get("custom_hooks"):
+            cfg.model.backbone = dict(
+                type="mmvitaccel.Eventful", policy=dict(type="TopK", k=6), backbone=cfg.backbone
+            )
+        _, watch = run(cfg)
+        assert watch.frames == EXPECTED
+        scores.append(torch.cat(watch.scores))
+    assert torch.equal(scores[0], scores[1]) and torch.equal(scores[0], scores[2])
+
+
+def test_averaged_weights_are_eventful_and_start_clean(config):
+    cfg = config(**COMMAND_LINE, custom_hooks=[dict(type="EMAHook", momentum=0.5)])
+    _, watch = run(cfg, "train")
+    assert watch.frames == EXPECTED
+
+
+def test_attaching_by_hand(config):
+    model = Runner.from_cfg(config()).model
+    hook = EventfulHook(policy=dict(type="TopK", k=6), attention="tokenwise")
+    handle = hook.attach(model)
+    assert hook.path == "backbone" and handle.attached and handle.policy.k == 6
+    handle.remove()
+    assert type(model.backbone) is ViTDet and not model._forward_pre_hooks
+    with pytest.raises(ValueError, match="target='trunk'"):
+        EventfulHook(policy=dict(type="TopK", k=6), target="trunk").attach(model)
+
+
+def twice_the_frame(frame):
+    return 2 * frame + 1
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ([30, 9], [35, 9, 9]),
+        (twice_the_frame, [35, 3, 5]),
+        (f"{__name__}.twice_the_frame", [35, 3, 5]),
+    ],
+    ids=["list", "function", "path"],
+)
+def test_the_budget_follows_the_frame_of_each_video(config, schedule, expected):
+    cfg = config(**COMMAND_LINE)
+    runner = Runner.from_cfg(cfg)
+    watch = Watch()
+    runner.register_hook(watch)
+    runner.register_hook(BudgetScheduleHook(schedule))
+    runner.test()
+    assert [passed for *_, passed in watch.frames] == expected * 2
+    logged = runner.message_hub.get_scalar("test/eventful_k").data[0]
+    budgets = [schedule[min(i, 1)] if isinstance(schedule, list) else 2 * i + 1 for i in range(3)]
+    assert logged.tolist() == budgets * 2
+
+
+def test_a_schedule_in_a_config_and_of_another_attribute(config):
+    cfg = config(**COMMAND_LINE)
+    cfg.default_hooks.eventful.policy = dict(type="TopFraction", fraction=0.5)
+    cfg.custom_hooks = [
+        dict(type="mmvitaccel.BudgetScheduleHook", schedule=[0.5, 0.1], attribute="fraction")
+    ]
+    _, watch = run(cfg)
+    assert [passed for *_, passed in watch.frames] == [35, 4, 4] * 2
+
+
+def test_wrong_schedules_are_named(config):
+    with pytest.raises(ValueError, match=r"schedule=\[\] is empty"):
+        BudgetScheduleHook([])
+    with pytest.raises(TypeError, match="schedule=7 is neither a list nor a function"):
+        BudgetScheduleHook(7)
+    with pytest.raises(ValueError, match=r"schedule='math\.nothing' names nothing"):
+        BudgetScheduleHook("math.nothing")
+    cfg = config(**COMMAND_LINE)
+    cfg.custom_hooks = [
+        dict(type="mmvitaccel.BudgetScheduleHook", schedule=[1], attribute="threshold")
+    ]
+    with pytest.raises(ValueError, match=r"TopK\(k=6\) has no 'threshold' to set"):
+        run(cfg)
+    cfg.custom_hooks = [dict(type="mmvitaccel.BudgetScheduleHook", schedule=[6, 0])]
+    with pytest.raises(ValueError, match="k=0 must be a whole number"):
+        run(cfg)
