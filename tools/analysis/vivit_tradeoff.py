@@ -1,0 +1,82 @@
+"""Accuracy and multiply-adds of a small ViViT on generated clips: a table and a plot.
+
+Draws clips of seven motions, trains the dense model, tests it dense, eventful (before and after
+temporal fine-tuning) and with merged tokens. Run again, it goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+from mmvitaccel.adapters.eventful import ATTENTION_MODES
+from mmvitaccel.datasets.motion_clips import make_motion_set
+from mmvitaccel.engine.checks import check_data
+from mmvitaccel.engine.config import ConfigOptions, load_config
+from mmvitaccel.engine.errors import UserError, one_sentence_errors
+from mmvitaccel.engine.motion_study import MotionPoint, MotionStudy, save, table
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+TINY = CONFIGS / "vivit/vivit-tiny_16x1x1_motion-clips.py"
+TEMPORAL = CONFIGS / "eventful/tiny/_base_/vivit-tiny_16x1x1_motion-clips_temporal.py"
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", default=str(TINY), help="dense config")
+    parser.add_argument("--temporal-config", default=str(TEMPORAL), help="its temporal sibling")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=ConfigOptions,
+        default={},
+        metavar="KEY=VALUE",
+        help="of both configs",
+    )
+    parser.add_argument("--k", type=int, nargs="+", default=[32, 16, 8, 4])
+    parser.add_argument(
+        "--attention", nargs="+", choices=list(ATTENTION_MODES), default=["exact", "delta"]
+    )
+    parser.add_argument("--r", type=int, nargs="+", default=[4, 8, 12], help="of ToMe")
+    parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/vivit_tiny"))
+    return parser.parse_args(argv)
+
+
+@one_sentence_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw, train, measure."""
+    args = parse_args(argv)
+    dense = load_config(args.config, args.cfg_options)
+    temporal = load_config(args.temporal_config, args.cfg_options)
+    root = Path(dense.train_dataloader.dataset.data_root)
+    if not root.exists():
+        try:
+            make_motion_set(root, progress=_report_drawing)
+        except (OSError, RuntimeError) as error:
+            raise UserError(str(error)) from error
+    check_data(dense, "train", "test")
+    study = MotionStudy(dense, temporal, args.work_dir, _report_point)
+    points = study.run(args.attention, args.k, args.r)
+    files = save(points, args.work_dir)
+    print("\n" + table(points) + "\n\n" + "\n".join(map(str, files)))
+
+
+def _report_drawing(what: str, done: int, total: int) -> None:
+    if done % max(total // 4, 1) == 0 or done == total:
+        print(f"{what}: {done}/{total}", flush=True)
+
+
+def _report_point(point: MotionPoint) -> None:
+    budget = "" if point.budget is None else f" {point.budget}"
+    print(
+        f"{point.method}{budget}: top-1 {point.top1:.2f} %, {point.gmacs:.4f} G a clip", flush=True
+    )
+
+
+if __name__ == "__main__":
+    main()
