@@ -17,7 +17,8 @@ from urllib.parse import urlparse
 
 import torch
 
-from mmvitaccel.compat.unpickling import SafeUnpickler, runner_globals
+from mmvitaccel.compat.file_kind import describe_kind
+from mmvitaccel.compat.unpickling import ArrayUnpickler, SafeUnpickler, runner_globals
 
 _ZIP = b"PK\x03\x04"  # torch.save since 1.6, TorchScript
 _PICKLE = b"\x80"
@@ -114,10 +115,14 @@ def _allow_runner_globals() -> None:
 
 def _read(file: IO[bytes], name: str, map_location: Any) -> Any:
     """Read a stream after a look at how it begins, and say in one sentence what is wrong."""
-    head = file.read(len(_OLD_TORCH))
+    start = file.read(512)
+    head = start[: len(_OLD_TORCH)]
     file.seek(0)
     if not head:
         raise ValueError(f"{name}: the checkpoint is empty (0 bytes); copy or download it again.")
+    kind = describe_kind(start)
+    if kind:
+        raise ValueError(f"{name}: this is not a checkpoint but {kind}.")
     if not head.startswith((_ZIP, _PICKLE)):
         raise ValueError(
             f"{name}: this is not a checkpoint, it begins with {head!r}; a failed download often "
@@ -126,14 +131,14 @@ def _read(file: IO[bytes], name: str, map_location: Any) -> Any:
     try:
         if head.startswith(_ZIP) or head == _OLD_TORCH:
             return _read_torch(file, map_location)
-        return SafeUnpickler(file, encoding="latin1").load()
+        return ArrayUnpickler(file, encoding="latin1").load()
     except pickle.UnpicklingError as error:
         _explain(name, str(error))
     except _MALFORMED as error:
         _explain(name, f"{type(error).__name__}: {error}")
     except RuntimeError as error:
         # reason: others, such as a CUDA tensor on a machine without CUDA, say what to do.
-        if not re.search(r"PytorchStreamReader|unexpected EOF", str(error)):
+        if not re.search(r"PytorchStreamReader|unexpected EOF|in archive|hasRecord", str(error)):
             raise
         _explain(name, str(error))
 

@@ -32,6 +32,8 @@ _TENSOR_FUNCTIONS = (
     torch._tensor._rebuild_from_type_v2,
     torch.serialization._get_layout,
 )
+# Containers and numbers; pickle's protocol 2 writes bytes down as a call of `encode`.
+_PLAIN = {"collections.OrderedDict", "builtins.set", "builtins.complex", "_codecs.encode"}
 _TENSOR_CLASSES = (OrderedDict, torch.Size, torch.device, torch.Tensor, torch.nn.Parameter)
 
 
@@ -84,6 +86,25 @@ class SafeUnpickler(pickle.Unpickler):
             return _allowed()[asked_for]
         except KeyError:
             refuse(asked_for)
+
+
+class ArrayUnpickler(SafeUnpickler):
+    """Reads numpy's arrays and numbers in plain containers, which detectron2's ``.pkl`` are."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what the file names if it is numpy's, or a container of Python's own.
+
+        Args:
+            module: Dotted module name as written in the file.
+            name: Name inside the module.
+
+        Raises:
+            pickle.UnpicklingError: It is anything else.
+        """
+        asked_for = f"{_PYTHON_2_MODULES.get(module, module)}.{name}"
+        if module.partition(".")[0] != "numpy" and asked_for not in _PLAIN:
+            refuse(asked_for)
+        return super().find_class(module, name)
 
 
 def refuse(name: str) -> NoReturn:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
@@ -12,7 +14,7 @@ WRAPPERS = ("state_dict", "model", "model_state")
 
 
 def read_state_dict(source: str) -> dict[str, Tensor]:
-    """Read the weights of a ``.pth`` or ``.safetensors`` file on the CPU; its pickle runs no code.
+    """Read the weights of a ``.pth``, ``.pkl`` or ``.safetensors`` file; a pickle runs no code.
 
     Args:
         source: A path, or an address that mmengine knows (``https://``, ``torchvision://``), from
@@ -26,7 +28,19 @@ def read_state_dict(source: str) -> dict[str, Tensor]:
         FileNotFoundError: There is no such file, or it could not be downloaded.
         ValueError: The file is cut short, asks for more than tensors, or holds no weights.
     """
-    content = read_content(source)
+    return find_weights(read_content(source), source)
+
+
+def find_weights(content: object, source: str) -> dict[str, Tensor]:
+    """Find the state dict in what a checkpoint holds; numpy's arrays become tensors.
+
+    Args:
+        content: What was read.
+        source: Where from, for the message.
+
+    Raises:
+        ValueError: There are no weights in it.
+    """
     for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -36,13 +50,18 @@ def read_state_dict(source: str) -> dict[str, Tensor]:
             f"{source}: there is no state dict in it but a {type(content).__name__}; give a file "
             "of weights."
         )
+    weights = {}
     for name, value in content.items():
+        if isinstance(value, np.ndarray):
+            # reason: arrays out of a pickle may be read-only or big-endian, which torch is not
+            value = torch.from_numpy(value.astype(value.dtype.newbyteorder("="), copy=True))
         if not isinstance(value, Tensor):
             raise ValueError(
                 f"{source}: there is no state dict in it, '{name}' is a {type(value).__name__}; "
                 f"put the weights under '{WRAPPERS[0]}' or save them alone."
             )
-    return {name.removeprefix("module."): value for name, value in content.items()}
+        weights[str(name).removeprefix("module.")] = value
+    return weights
 
 
 def read_content(source: str) -> object:
