@@ -1,0 +1,203 @@
+"""Throughput of ToMe against the same model dense, both with fused attention.
+
+    python benchmarks/tome.py                 # all models, some minutes on two cores
+    python benchmarks/tome.py --quick         # small ones: that everything runs
+    python benchmarks/tome.py --models vit-b  # one of them
+    python benchmarks/tome.py --json out.json
+
+Dense and merging models share their weights and run in turn in one process, so that what slows
+the machine slows both. Beside the ratio of their median times stands the ratio of their
+multiply-adds, counted as they ran: what merging would give if nothing else took time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from mmvitaccel import apply_tome
+from mmvitaccel.core.macs import count_macs
+from mmvitaccel.engine.timing import alternate
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model to time.
+
+    Attributes:
+        title: What the table calls it.
+        build: Makes it, with random weights.
+        shape: Shape of its input.
+        r: Schedules to time.
+        fused: Whether the host's own attention is fused; if not, dense means r=0.
+    """
+
+    title: str
+    build: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    r: tuple[int, ...]
+    fused: bool = True
+
+
+def timm_model(name: str, **kwargs: object) -> Callable[[], nn.Module]:
+    """A builder of a timm model."""
+
+    def build() -> nn.Module:
+        import timm
+
+        return timm.create_model(name, **kwargs)
+
+    return build
+
+
+def videomae(**kwargs: object) -> Callable[[], nn.Module]:
+    """A builder of mmaction2's VideoMAE backbone."""
+
+    def build() -> nn.Module:
+        from mmaction.models.backbones.vit_mae import VisionTransformer
+
+        return VisionTransformer(**{**dict(num_frames=16, img_size=224), **kwargs})
+
+    return build
+
+
+CASES = {
+    "vit-b": Case(
+        "ViT-B/16 at 224", timm_model("vit_base_patch16_224"), (8, 3, 224, 224), (8, 13, 16)
+    ),
+    "deit-s": Case("DeiT-S at 224", timm_model("deit_small_patch16_224"), (16, 3, 224, 224), (13,)),
+    "vit-l": Case("ViT-L/16 at 384", timm_model("vit_large_patch16_384"), (1, 3, 384, 384), (23,)),
+    "videomae": Case(
+        "VideoMAE ViT-B, 16 frames", videomae(), (1, 3, 16, 224, 224), (65,), fused=False
+    ),
+}
+QUICK_CASES = {
+    "vit-b": Case(
+        "ViT-B/16, 2 blocks",
+        timm_model("vit_base_patch16_224", img_size=96, depth=2),
+        (2, 3, 96, 96),
+        (8,),
+    ),
+    "videomae": Case(
+        "VideoMAE, 2 blocks",
+        videomae(img_size=64, num_frames=4, depth=2, embed_dims=96, num_heads=3),
+        (1, 3, 4, 64, 64),
+        (8,),
+        fused=False,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the table; times are medians, in seconds a batch.
+
+    Attributes:
+        model: Title of the case.
+        batch: Inputs in a batch.
+        r: Tokens merged a block.
+        dense_seconds: Time of the dense model.
+        merged_seconds: Time of the merging one.
+        speedup: Ratio of these medians.
+        macs_ratio: Ratio of multiply-adds.
+        reached: ``speedup`` over ``macs_ratio``.
+        rounds: How often each was timed.
+    """
+
+    model: str
+    batch: int
+    r: int
+    dense_seconds: float
+    merged_seconds: float
+    speedup: float
+    macs_ratio: float
+    reached: float
+    rounds: int
+
+
+def measure(case: Case, rounds: int) -> list[Result]:
+    """Time one model at each of its schedules, all in turn."""
+    torch.manual_seed(0)
+    dense = case.build().eval().requires_grad_(False)
+    weights = {id(p): p for p in dense.parameters()}
+    merged = {r: copy.deepcopy(dense, dict(weights)) for r in case.r}
+    for r, model in merged.items():
+        apply_tome(model, r)
+    x = torch.randn(case.shape)
+    macs = {r: count_macs(model, x).total for r, model in merged.items()}
+    dense_macs = count_macs(dense, x).total
+    if not case.fused:
+        apply_tome(dense, 0)
+    with torch.inference_mode():
+        seconds = alternate(
+            {str(key): runner(model, x) for key, model in (("dense", dense), *merged.items())},
+            rounds,
+        )
+    results = []
+    dense_seconds = median(seconds["dense"])
+    for r in case.r:
+        merged_seconds = median(seconds[str(r)])
+        speedup, allowed = dense_seconds / merged_seconds, dense_macs / macs[r]
+        results.append(
+            Result(
+                model=case.title,
+                batch=case.shape[0],
+                r=r,
+                dense_seconds=dense_seconds,
+                merged_seconds=merged_seconds,
+                speedup=speedup,
+                macs_ratio=allowed,
+                reached=speedup / allowed,
+                rounds=rounds,
+            )
+        )
+    return results
+
+
+def runner(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
+    """One forward pass, to be called."""
+    return lambda: model(x)
+
+
+def main() -> None:
+    """Measure, print the table and write the figures if asked to."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="small models, a few seconds")
+    parser.add_argument("--models", nargs="+", choices=list(CASES), help="only these")
+    parser.add_argument("--rounds", type=int, default=11, help="timings of each model")
+    parser.add_argument("--threads", type=int, help="torch threads; torch's own default otherwise")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to this file too")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    cases = QUICK_CASES if args.quick else CASES
+    names = [name for name in args.models or cases if name in cases]
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
+    print("model                      batch   r   dense s  merged s  speedup  allowed  reached")
+    results = []
+    for name in names:
+        for row in measure(cases[name], 3 if args.quick else args.rounds):
+            results.append(row)
+            print(
+                f"{row.model:<27}{row.batch:>5}{row.r:>4}{row.dense_seconds:>10.3f}"
+                f"{row.merged_seconds:>10.3f}{row.speedup:>8.2f}x{row.macs_ratio:>8.2f}x"
+                f"{row.reached:>8.1%}",
+                flush=True,
+            )
+    if args.json:
+        with open(args.json, "w") as file:
+            json.dump([asdict(row) for row in results], file, indent=2)
+
+
+if __name__ == "__main__":
+    main()
