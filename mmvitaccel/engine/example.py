@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -57,6 +57,29 @@ def make_example(cfg: Config, size: Sequence[int] | None) -> Example:
         kwargs["data_samples"] = [_detection_sample(height, width)]
     shape = (channels, height, width)
     return Example(shape, _noise(1, *shape), kwargs)
+
+
+def moving_frames(example: Example, count: int) -> Iterator[torch.Tensor]:
+    """Frames of a still picture over which a square of noise moves.
+
+    Args:
+        example: Its input is the first frame, and the picture.
+        count: How many frames.
+
+    Yields:
+        Inputs like the example's. The square's side is a quarter of the shorter one; it moves by
+        a sixteenth of the width a frame, in the middle.
+    """
+    height, width = example.inputs.shape[-2:]
+    side = max(min(height, width) // 4, 1)
+    square = -example.inputs[..., :side, :side]
+    top = (height - side) // 2
+    yield example.inputs
+    for index in range(1, count):
+        left = index * max(width // 16, 1) % (width - side + 1)
+        frame = example.inputs.clone()
+        frame[..., top : top + side, left : left + side] = square
+        yield frame
 
 
 class _Pipeline:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -9,7 +11,7 @@ from torch import nn
 from mmvitaccel.adapters.attach import Swap, attach, is_attached
 from mmvitaccel.engine.config import load_config
 from mmvitaccel.engine.errors import UserError
-from mmvitaccel.engine.example import make_example
+from mmvitaccel.engine.example import make_example, moving_frames
 from mmvitaccel.engine.flops import attach_hooks, count_config, take_off
 from mmvitaccel.registry import HOOKS, MODELS
 
@@ -193,3 +195,51 @@ def test_layouts_of_clips():
     with pytest.raises(UserError, match="makes 'NCTHW_Heatmap'"):
         example("NCTHW_Heatmap")
     assert torch.equal(clip.inputs, example("NCTHW", clip_len=8).inputs)
+
+
+def test_moving_frames():
+    example = make_example(config(pipeline=[dict(type="CenterCrop", crop_size=32)]), None)
+    first, second, third = moving_frames(example, 3)
+    assert torch.equal(first, example.inputs)
+    for frame, left in ((second, 2), (third, 4)):
+        changed = (frame != first).any(1)[0]
+        expected = torch.zeros(32, 32, dtype=torch.bool)
+        expected[12:20, left : left + 8] = True
+        assert torch.equal(changed, expected)
+
+
+def test_eventful_models_by_frame():
+    path = Path(__file__).parents[2] / "configs" / "eventful" / "tiny"
+    dense = load_config(str(path / "faster-rcnn_vitdet-tiny_vid-128_dense.py"), {})
+    dense.default_hooks.eventful = dict(
+        type="mmvitaccel.EventfulHook", policy=dict(type="TopK", k=40), attention="tokenwise"
+    )
+    figures = count_config(dense, depth=5, frames=3)
+    frames, steady = figures["frames"], figures["frames"]["steady"]
+    assert frames["length"] == 3
+    for block in range(6):
+        linear = steady["modules"][f"backbone.blocks.{block}.mlp.fc1"]
+        assert linear["macs"] == 40 * 96 * 4 * 96
+        linear = steady["modules"][f"backbone.blocks.{block}.attn.proj"]
+        assert linear["macs"] == 40 * 96 * 96
+    assert figures["macs"] == round((frames["first"]["macs"] + 2 * steady["macs"]) / 3)
+    whole = figures["dense"]
+    assert whole["modules"]["backbone.blocks.0.mlp.fc1"]["macs"] == 256 * 96 * 4 * 96
+    assert steady["macs"] < whole["macs"] <= frames["first"]["macs"]
+    assert figures["saving"] == pytest.approx(1 - figures["macs"] / whole["macs"])
+
+
+def test_tome_from_the_command_line(recognizer_config):
+    cfg = load_config(
+        str(recognizer_config),
+        {"default_hooks.tome.type": "mmvitaccel.ToMeHook", "default_hooks.tome.r": 2},
+    )
+    figures = count_config(cfg)
+    assert figures["dense"]["macs"] == count_config(load_config(str(recognizer_config), {}))["macs"]
+    # 8 tokens of width 16: the MLP of block one sees 6, block two begins with 6 and ends with 4
+    c, mlp = 16, 2 * 16 * 32
+    blocks = sum(4 * n * c * c + 2 * n * n * c + (n - 2) * mlp for n in (8, 6))
+    rest = 8 * 3 * 2 * 16 * 16 * c
+    matching = figures["modules"]["backbone"]["macs"] - blocks - rest
+    # scores between the two halves of the tokens, of keys as wide as one of two heads
+    assert matching == (4 * 4 + 3 * 3) * 8

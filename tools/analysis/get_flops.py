@@ -1,11 +1,12 @@
 """Count the multiply-adds that a config's model really does, module by module.
 
-The model runs once on random pixels, in eval mode, with untrained weights; for a detector
+The model runs on random pixels, in eval mode, with untrained weights; for a detector
 ``forward(mode='tensor')``: backbone, neck and heads on the padded image. Not in it: the data
 preprocessor, decoding of boxes and suppression (a two-stage detector runs its second stage on what
 its first one proposes for such pixels). A recognizer's figure is of one view; how many views its
-test pipeline takes of one video is said beside it. One multiply-add counts as one; ``flops`` are
-twice that.
+test pipeline takes of one video is said beside it. A model with ToMe or Eventful on is counted
+without it as well, an eventful one on the first frames of a made-up video. One multiply-add counts
+as one; ``flops`` are twice that.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar=("H", "W"),
         help="input size in pixels, one number for a square; default: the test pipeline's",
     )
+    parser.add_argument(
+        "--frames", type=int, default=5, help="how many frames an eventful model is given"
+    )
     parser.add_argument("--depth", type=int, default=1, help="how deep the module names go")
     parser.add_argument(
         "--json", metavar="FILE", help="write the figures as JSON; - for stdout, and nothing else"
@@ -47,12 +51,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Count, and print a table or JSON."""
     args = parse_args(argv)
+    for option in ("frames", "depth"):
+        if getattr(args, option) < 1:
+            raise UserError(f"--{option} is {getattr(args, option)}; give 1 or more.")
     if args.json not in (None, "-") and not Path(args.json).absolute().parent.is_dir():
         raise UserError(f"--json {args.json}: the folder does not exist; make it first.")
     # reason: OpenMMLab logs to stdout, which is to hold the figures alone.
     with contextlib.redirect_stdout(sys.stderr), own_state():
         cfg = load_config(args.config, args.cfg_options)
-        figures = count_config(cfg, _size(args.shape), args.depth)
+        figures = count_config(cfg, _size(args.shape), args.depth, args.frames)
     text = json.dumps(figures, indent=2)
     if args.json == "-":
         print(text)
@@ -71,28 +78,45 @@ def _size(shape: list[int] | None) -> tuple[int, int] | None:
 
 
 def _table(figures: dict[str, Any]) -> str:
-    dense = figures.get("dense")
+    """Modules by row; multiply-adds in one column, or by frame, and dense."""
+    columns = {"multiply-adds": figures}
+    frames = figures.get("frames")
+    if frames:
+        columns = {"first frame": frames["first"], "steady frame": frames["steady"]}
+        columns[f"mean of {frames['length']}"] = figures
+    if "dense" in figures:
+        columns["dense"] = figures["dense"]
+    names = [*figures["modules"], "total"]
+    width = max(len(name) for name in names)
+    heads = "".join(f"  {head:>18}" for head in columns)
     lines = [f"input {' x '.join(map(str, figures['input_shape']))}", ""]
-    rows = [*figures["modules"].items(), ("total", figures)]
-    width = max(len(name) for name, _ in rows)
-    lines.append(f"{'module':{width}}  {'params':>12}  {'multiply-adds':>18}")
-    for name, row in rows:
-        line = f"{name:{width}}  {row['params']:>12,}  {row['macs']:>18,}"
-        if dense:
-            of = dense if name == "total" else dense["modules"][name]
-            line += f"  of {of['macs']:>18,} dense"
-        lines.append(line)
+    lines.append(f"{'module':{width}}  {'params':>12}{heads}")
+    for name in names:
+        params, *macs = (
+            _row(column, name)[key]
+            for key, column in [("params", figures), *(("macs", c) for c in columns.values())]
+        )
+        cells = "".join(f"  {n:>18,}" for n in macs)
+        lines.append(f"{name:{width}}  {params:>12,}{cells}")
+    return "\n".join([*lines, "", *_summary(figures)])
+
+
+def _row(figures: dict[str, Any], name: str) -> dict[str, int]:
+    return figures if name == "total" else figures["modules"][name]
+
+
+def _summary(figures: dict[str, Any]) -> list[str]:
     totals = [_short(figures[key]) for key in ("macs", "flops", "params")]
-    lines.append("\n{} multiply-adds, {} FLOPs, {} parameters".format(*totals))
+    lines = ["{} multiply-adds, {} FLOPs, {} parameters".format(*totals)]
     if figures["views"] > 1:
         lines.append(f"for one view; the test pipeline takes {figures['views']} of each sample")
-    if dense and figures["macs"]:
-        ratio = dense["macs"] / figures["macs"]
+    if "dense" in figures and figures["macs"]:
+        ratio = figures["dense"]["macs"] / figures["macs"]
         lines.append(f"{ratio:.3f} times fewer than dense (saves {figures['saving']:.1%})")
     if figures["uncounted"]:
         named = ", ".join(f"{name} ({n} times)" for name, n in figures["uncounted"].items())
         lines.append(f"not counted, no formula: {named}")
-    return "\n".join(lines)
+    return lines
 
 
 def _short(number: int) -> str:
