@@ -168,6 +168,9 @@ def _explain_run(error: Exception, model: nn.Module) -> str | None:
     """Say what a user can mend in an error of a running model; None for anything else."""
     message = _message(error)
     frames = _frames(error)
+    worker = _explain_worker(message)
+    if worker is not None:
+        return worker
     if isinstance(error, (RuntimeError, ValueError, AssertionError)):
         place = _place(frames, model)
         if _SHAPES_DIFFER.search(message) or (place and isinstance(error, AssertionError)):
@@ -175,9 +178,19 @@ def _explain_run(error: Exception, model: nn.Module) -> str | None:
         if frames and frames[-1].f_globals.get("__name__", "").startswith("mmvitaccel."):
             return message
     if isinstance(error, FileNotFoundError):
-        # reason: a worker's error arrives with the worker's whole traceback as its message.
         return re.sub(r".*FileNotFoundError: ", "", message)
     return None
+
+
+def _explain_worker(message: str) -> str | None:
+    """A data loader's worker sends its whole traceback as the message: the sentence in it."""
+    caught = re.match(r"Caught (\w+) in DataLoader worker process", message)
+    if caught is None:
+        return None
+    last_file = re.findall(r'File "([^"]+)", line', message)[-1:]
+    if not any(f"{os.sep}mmvitaccel{os.sep}" in file for file in last_file):
+        return None
+    return message.rpartition(f"{caught[1]}: ")[2] or None
 
 
 def _place(frames: list[FrameType], model: nn.Module) -> str:

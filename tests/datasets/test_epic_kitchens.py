@@ -8,9 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.registry import init_default_scope
 
 from mmvitaccel.datasets.epic_kitchens import EpicKitchens
+from mmvitaccel.engine.errors import UserError, running
 from mmvitaccel.registry import DATASETS, TRANSFORMS
 
 HEADER = (
@@ -188,3 +190,26 @@ def test_video_that_ends_in_the_middle(tmp_path, real_video):
         ValueError, match=r"damaged\.mp4' announces 300 frames, but not all .*ends in"
     ):
         run(dict(filename=str(path)), pipeline(*READ))
+
+
+class Broken(torch.utils.data.Dataset):
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> dict:
+        return run(dict(filename=str(self.path)), pipeline(READ[0]))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_sentence_reaches_the_user_from_a_worker(tmp_path, num_workers):
+    (tmp_path / "text.mp4").write_text("no video")
+    for name, message in (
+        ("text.mp4", r"training: '[^ ]*text\.mp4' cannot be opened as a video: [^\n]*$"),
+        ("gone.mp4", r"training: The video '[^ ]*gone\.mp4' does not exist; [^\n]*$"),
+    ):
+        loader = torch.utils.data.DataLoader(Broken(tmp_path / name), num_workers=num_workers)
+        with pytest.raises(UserError, match=message), running(torch.nn.Identity(), "training"):
+            next(iter(loader))
