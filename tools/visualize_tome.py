@@ -1,0 +1,75 @@
+"""Draw which patches of an image or a video clip ToMe makes one token, block by block.
+
+    python tools/visualize_tome.py photo.jpg --timm vit_base_patch16_224 --pretrained --r 16
+    python tools/visualize_tome.py clip.mp4 CONFIG --checkpoint CHECKPOINT --out tokens.png
+
+Every token is filled with the mean colour of its patches, with a line around it; in a clip a
+token may run through several frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+from mmvitaccel.engine.checkpoint import check_checkpoint
+from mmvitaccel.engine.config import ConfigOptions, load_config
+from mmvitaccel.engine.errors import UserError, one_sentence_errors
+from mmvitaccel.engine.session import build_model
+from mmvitaccel.engine.token_run import draw_merging, timm_config
+
+
+def schedule(text: str) -> Any:
+    """What ``--r`` may say: 8, 0.25, [8,8,4] or (8,-1)."""
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        raise UserError(f"--r {text}: give 8, 0.25, [8,8,4] or (8,-1).") from None
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("input", help="image or video file")
+    parser.add_argument("config", nargs="?", help="config of a model with a transformer")
+    parser.add_argument("--checkpoint", help="its weights; random ones without")
+    parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions, default={})
+    parser.add_argument("--timm", metavar="NAME", help="a model of timm in place of a config")
+    parser.add_argument("--pretrained", action="store_true", help="with the weights timm has")
+    parser.add_argument("--r", help="tokens merged per block; default: the config's, else 8")
+    parser.add_argument("--blocks", type=int, nargs="+", help="blocks to draw, from 0")
+    parser.add_argument("--target", help="path of the transformer in the model")
+    parser.add_argument("--out", type=Path, default=Path("tokens.png"), help="PNG to write")
+    return parser.parse_args(argv)
+
+
+@one_sentence_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Build the model, run it once and write the picture."""
+    args = parse_args(argv)
+    if (args.config is None) == (args.timm is None):
+        raise UserError("give either a config or --timm NAME.")
+    r = None if args.r is None else schedule(args.r)
+    if args.timm is not None:
+        cfg = timm_config(args.timm, args.pretrained)
+    else:
+        cfg = load_config(args.config, args.cfg_options)
+    model = build_model(cfg)
+    if args.checkpoint is not None:
+        check_checkpoint(model, args.checkpoint)
+    drawn = draw_merging(cfg, model, args.input, r, args.blocks, args.target)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(args.out), drawn[..., ::-1])
+    print(f"wrote {args.out}")
+
+
+if __name__ == "__main__":
+    main()
