@@ -1,0 +1,171 @@
+"""ViViT and VideoMAE on one real clip: dense, with merged tokens, and ViViT eventful.
+
+    python benchmarks/clip.py VIDEO                  # ViT-B, a few minutes on two cores
+    python benchmarks/clip.py VIDEO --quick          # small models: that everything runs
+    python benchmarks/clip.py VIDEO --json out.json
+
+All see the same two seconds of the video: 32 frames, VideoMAE every other one of them. Variants of
+a model share its weights (random: they change no cost but a little of eventful's) and run in turn
+in one process. Beside the ratio of their median times stands that of the multiply-adds as they ran.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmvitaccel import apply_eventful, apply_tome
+from mmvitaccel.core.macs import count_macs
+from mmvitaccel.core.policy import TopK
+from mmvitaccel.engine.config import load_config
+from mmvitaccel.engine.errors import UserError, one_sentence_errors
+from mmvitaccel.engine.frames import ClipSettings, FrameSource, StepMaker
+from mmvitaccel.engine.timing import alternate
+from mmvitaccel.models import ViViT
+
+CONFIG = Path(__file__).parents[1] / "configs/vivit/vivit-base_32x2x1_kinetics400-rgb.py"
+FRAMES = 32
+Variant = tuple[str, Callable[[nn.Module], Any]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One variant of a model.
+
+    Attributes:
+        model: Which model.
+        variant: What is on it.
+        gmacs: 1e9 multiply-adds of the clip.
+        macs_ratio: Dense over these.
+        seconds: Median time of the clip.
+        speedup: Dense over this.
+    """
+
+    model: str
+    variant: str
+    gmacs: float
+    macs_ratio: float
+    seconds: float
+    speedup: float
+
+
+def tome(r: int) -> Variant:
+    """Merging of r tokens a block."""
+    return f"ToMe r={r}", lambda model: apply_tome(model, r)
+
+
+def eventful(k: int, mode: str) -> Variant:
+    """Let k tokens through each gate."""
+    return f"Eventful k={k}, {mode}", lambda model: apply_eventful(model, TopK(k), mode)
+
+
+def cases(quick: bool) -> dict[str, tuple[nn.Module, list[Variant], int]]:
+    """Models by title, with their variants and of how many frames they take one."""
+    from mmaction.models.backbones.vit_mae import VisionTransformer
+
+    torch.manual_seed(0)
+    small = dict(depth=1, embed_dims=96, num_heads=2) if quick else {}
+    vivit = ViViT(spatial_depth=1, embed_dim=96, num_heads=2) if quick else ViViT(arch="base")
+    on_vivit = [tome(8), tome(13), eventful(96, "exact"), eventful(48, "exact")]
+    return {
+        "ViViT-B, 32 frames": (vivit, [*on_vivit, eventful(48, "delta")], 1),
+        "VideoMAE ViT-B, 16 frames": (
+            VisionTransformer(num_frames=FRAMES // 2, **small),
+            [tome(0), tome(40), tome(65)],
+            2,
+        ),
+    }
+
+
+def read_clip(video: str) -> Tensor:
+    """The first clip of a video as the Kinetics configs sample it, (1, 3, 32, 224, 224).
+
+    Raises:
+        UserError: It cannot be opened, or is too short.
+    """
+    source = FrameSource(video)
+    maker = StepMaker(ClipSettings.of(load_config(str(CONFIG), {})), FRAMES, source.fps)
+    for frame in source:
+        clip = maker.add(frame)
+        if clip is not None:
+            return (clip.float() - 114.75) / 57.375
+    raise UserError(f"{video} has {source.given} frames, too few for a clip; give a longer one.")
+
+
+def measure(
+    title: str, dense: nn.Module, variants: list[Variant], x: Tensor, rounds: int
+) -> list[Row]:
+    """Count and time a model and its variants."""
+    dense.eval().requires_grad_(False)
+    weights = {id(p): p for p in dense.parameters()}
+    models = {"dense": dense}
+    for name, put_on in variants:
+        models[name] = copy.deepcopy(dense, dict(weights))
+        put_on(models[name])
+    macs = {name: count_macs(model, x).total for name, model in models.items()}
+    with torch.no_grad():
+        runs = {name: (lambda m=model: m(x)) for name, model in models.items()}
+        seconds = {name: median(times) for name, times in alternate(runs, rounds, 1).items()}
+    return [
+        Row(
+            title,
+            name,
+            macs[name] / 1e9,
+            macs["dense"] / macs[name],
+            seconds[name],
+            seconds["dense"] / seconds[name],
+        )
+        for name in models
+    ]
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| model | variant | G multiply-adds | dense / this | ms | dense / this |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    lines += [
+        f"| {row.model} | {row.variant} | {row.gmacs:.2f} | {row.macs_ratio:.2f}x "
+        f"| {1e3 * row.seconds:.0f} | {row.speedup:.2f}x |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+@one_sentence_errors
+def main(argv: list[str] | None = None) -> None:
+    """Measure both models on the clip."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("video")
+    parser.add_argument("--quick", action="store_true", help="small models, one round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    args = parser.parse_args(argv)
+    clip, rows = read_clip(args.video), []
+    for title, (model, variants, every) in cases(args.quick).items():
+        x = clip[:, :, ::every].contiguous()
+        rows += measure(title, model, variants, x, 1 if args.quick else args.rounds)
+    print(
+        f"{args.video}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
+        f"{platform.processor() or platform.machine()}"
+    )
+    print(table(rows))
+    if args.json:
+        args.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
