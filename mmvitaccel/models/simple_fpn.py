@@ -18,15 +18,12 @@ class LN2d(nn.LayerNorm):
     Args:
         num_channels: C.
         eps: Defaults to 1e-6.
-        requires_grad: Whether its parameters are trained; mmcv's ``norm_cfg`` has it.
     """
 
     _abbr_ = "ln"
 
-    def __init__(self, num_channels: int, eps: float = 1e-6, requires_grad: bool = True) -> None:
+    def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
         super().__init__(num_channels, eps=eps)
-        for parameter in self.parameters():
-            parameter.requires_grad = requires_grad
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""

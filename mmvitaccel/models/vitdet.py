@@ -2,7 +2,7 @@
 
 Most blocks attend within windows, a few globally, all with decomposed relative positions. Names of
 parameters are those of detectron2's release below ``backbone.net``, so that its weights and those
-of the ImageNet VID fine-tunings load after a change of prefix (:func:`vitdet_key`).
+of the ImageNet VID fine-tunings load once renamed (:mod:`mmvitaccel.models.vitdet_weights`).
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ class ViTDet(BaseModule):
             # it; it stays so that released weights load with every key and shape.
             positions = 1 + (pretrain_img_size // patch_size) ** 2
             self.pos_embed = nn.Parameter(torch.zeros(1, positions, embed_dim))
-        rates = torch.linspace(0, drop_path_rate, depth).tolist()
+        rates = [drop_path_rate * index / max(depth - 1, 1) for index in range(depth)]
         grid = (-(-img_size // patch_size),) * 2
         self.blocks = nn.ModuleList()
         for index, rate in enumerate(rates):
@@ -317,20 +317,3 @@ def _fit_positions(positions: Tensor, length: int) -> Tensor:
         class_token, patches = positions[:, :1], positions[:, 1:]
     side = math.isqrt(length - 1)
     return torch.cat((class_token, _resize_positions(patches, (side, side)).flatten(1, 2)), 1)
-
-
-def vitdet_key(key: str) -> str | None:
-    """This project's name for a parameter of a detectron2 ViTDet detector.
-
-    Args:
-        key: A name of the released file, e.g. ``backbone.net.blocks.0.attn.qkv.weight``.
-
-    Returns:
-        ``backbone.*`` for the transformer, ``neck.*`` for the feature pyramid, and None for what
-        belongs to neither.
-    """
-    if key.startswith("backbone.net."):
-        return "backbone." + key[len("backbone.net.") :]
-    if key.startswith("backbone.simfp_"):
-        return "neck." + key[len("backbone.") :]
-    return None

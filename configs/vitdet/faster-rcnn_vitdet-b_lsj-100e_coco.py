@@ -1,0 +1,14 @@
+# Faster R-CNN on ViTDet-B: the released Mask R-CNN without its masks.
+_base_ = [
+    "mmdet::_base_/models/faster-rcnn_r50_fpn.py",
+    "./_base_/lsj-100e_coco-detection.py",
+    "./_base_/vitdet-b.py",
+]
+
+model = dict(
+    data_preprocessor=dict(pad_size_divisor=1024),  # bottom and right, to a square
+    backbone={{_base_.vitdet_b}},
+    neck={{_base_.pyramid}},
+    rpn_head=dict(num_convs=2),
+    roi_head=dict(bbox_head=dict(type="Shared4Conv1FCBBoxHead", norm_cfg={{_base_.layer_norm}})),
+)
