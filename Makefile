@@ -2,6 +2,8 @@
 .PHONY: demo test test-classic lint clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# One worker a core, one thread a worker; a file stays whole, since its fixtures are costly.
+PYTEST := -m pytest -n auto --dist loadfile
 VENV := .venv
 CLASSIC := .venv-classic
 
@@ -9,11 +11,11 @@ demo: $(VENV)/.installed
 	$(VENV)/bin/python tools/demo.py
 
 test: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python $(PYTEST)
 
 # torch 2.1.2 with mmcv built from source: needs a C++ compiler and about a quarter of an hour.
 test-classic: $(CLASSIC)/.installed
-	$(CLASSIC)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(CLASSIC)/bin/python $(PYTEST)
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
