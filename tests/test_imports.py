@@ -18,6 +18,8 @@ ROOMS = {
     "compat": ({"compat"}, {"mmengine", "mmcv", "mmaction"}),
     "models": ({"core", "adapters", "compat", "models"}, {"mmengine", "mmcv", "mmdet", "mmaction"}),
     # a hook puts on a built model what the registered functions put on one that they build
+    # a layout ends in the names of a model; one of them is of a data set
+    "conversion": ({"compat", "models", "datasets", "conversion"}, set()),
     "hooks": ({"core", "adapters", "compat", "models", "hooks"}, {"mmengine"}),
     "datasets": ({"core", "compat", "datasets"}, {"mmengine", "mmcv", "mmdet", "mmaction"}),
     # a metric reads the annotations in the format that the datasets define

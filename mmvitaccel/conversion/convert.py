@@ -1,0 +1,164 @@
+"""A file of released weights to a checkpoint of this project's configs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmvitaccel.conversion.layout import Adapted, Layout
+from mmvitaccel.conversion.layouts import LAYOUTS
+from mmvitaccel.conversion.report import Entry, Report
+from mmvitaccel.conversion.source import Source, check_finite, read_source
+from mmvitaccel.version import __version__
+
+
+def convert_file(source: Path, target: Path, layout: str = "", prefix: str = "") -> Report:
+    """Convert a file.
+
+    Args:
+        source: Released weights: ``.pth``, ``.pyth``, ``.pkl`` or ``.safetensors``.
+        target: The ``.pth`` to write: ``state_dict`` and ``meta``, which mmengine reads.
+        layout: A layout's name; by default it is recognised.
+        prefix: What precedes the layout's names in the file.
+
+    Returns:
+        What it was taken for and what became of each tensor.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read, is of no known layout, or is not whole; in one sentence.
+            Nothing is written then.
+    """
+    if target.suffix == ".safetensors" or target.resolve() == source.resolve():
+        raise ValueError(
+            f"{target}: the result is a file of torch's, beside the source; give another name "
+            "that ends in .pth."
+        )
+    read = read_source(source, prefix)
+    chosen = find_layout(read.weights, str(source), layout)
+    weights, report = convert_weights(read.weights, chosen, str(source))
+    report.entries += [Entry(n, "left over", note="outside the prefix") for n in read.elsewhere]
+    check_finite(source, weights)
+    write(target, weights, metadata(read, chosen, report))
+    return report
+
+
+def find_layout(weights: Mapping[str, Tensor], source: str, name: str = "") -> Layout:
+    """Recognise the layout of weights by their names, or take the one that is named.
+
+    Raises:
+        ValueError: The name is not known, or nothing was recognised.
+    """
+    known = {layout.name: layout for layout in LAYOUTS}
+    if name and name not in known:
+        raise ValueError(f"--format {name} is not known; known are {', '.join(known)}.")
+    if name:
+        return known[name]
+    for layout in LAYOUTS:
+        if layout.recognise(weights):
+            return layout
+    names = ", ".join(f"'{n}'" for n in list(weights)[:3])
+    raise ValueError(
+        f"{source}: its names ({names}, ...) are of no layout known here ({', '.join(known)}); "
+        "give released weights of one of these, or the --prefix that precedes their names."
+    )
+
+
+def convert_weights(
+    weights: Mapping[str, Tensor], layout: Layout, source: str
+) -> tuple[dict[str, Tensor], Report]:
+    """Rename and adapt weights, and check that nothing is missing.
+
+    Args:
+        weights: By the layout's names.
+        layout: Their layout.
+        source: Where they come from, for messages.
+
+    Raises:
+        ValueError: A tensor is missing or of a wrong shape, or the layout cannot be carried over.
+    """
+    places = {name: layout.targets(name, weights) for name in weights}
+    adapted = Adapted({t: weights[name] for name, found in places.items() for t in found})
+    if not adapted.weights:
+        raise ValueError(
+            f"{source}: none of its names is one of {layout.title} (the first is "
+            f"'{next(iter(weights))}'); give the --format that it is of."
+        )
+    try:
+        if layout.adapt is not None:
+            layout.adapt(adapted, weights)
+        needed = layout.needed(adapted.weights)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    check_whole(adapted.weights, needed, layout, source)
+    entries = []
+    for name, targets in places.items():
+        notes = [adapted.changes[t] for t in targets if t in adapted.changes]
+        if not targets:
+            entry = Entry(name, "left over", note=layout.reason(name))
+        elif notes:
+            entry = Entry(name, "resized", targets, notes[0])
+        else:
+            entry = Entry(name, "used" if targets == (name,) else "renamed", targets)
+        entries.append(entry)
+    report = Report(layout.name, layout.title, entries, adapted.settings, adapted.classes)
+    return adapted.weights, report
+
+
+def check_whole(
+    weights: Mapping[str, Tensor],
+    needed: Mapping[str, tuple[int, ...]],
+    layout: Layout,
+    source: str,
+) -> None:
+    """Check that every tensor that the model has is there, of its shape.
+
+    Raises:
+        ValueError: Names the first that is not.
+    """
+    missing = [name for name in needed if name not in weights]
+    if missing:
+        raise ValueError(
+            f"{source}: as {layout.name} it lacks {len(missing)} of {len(needed)} tensors, first "
+            f"'{missing[0]}'; it was cut short or is of another model."
+        )
+    for name, shape in needed.items():
+        if tuple(weights[name].shape) != shape:
+            raise ValueError(
+                f"{source}: as {layout.name} its '{name}' is {tuple(weights[name].shape)} and not "
+                f"{shape}; it is of another model."
+            )
+
+
+def metadata(source: Source, layout: Layout, report: Report) -> dict:
+    """What the result says of itself; ``dataset_meta`` is what mm's inferencers look for."""
+    meta: dict = dict(
+        conversion=dict(
+            format=layout.name,
+            source=source.path.name,
+            source_sha256=source.sha256,
+            mmvitaccel_version=__version__,
+            settings=dict(report.settings),
+        )
+    )
+    known = source.meta.get("dataset_meta") or source.meta
+    classes = known.get("classes") or known.get("CLASSES") or report.classes
+    if classes:
+        meta["dataset_meta"] = dict(classes=tuple(classes))
+    return meta
+
+
+def write(target: Path, weights: Mapping[str, Tensor], meta: dict) -> None:
+    """Write a checkpoint whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    plain = {name: value.detach().clone().contiguous() for name, value in weights.items()}
+    try:
+        torch.save({"state_dict": plain, "meta": meta}, part)
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)

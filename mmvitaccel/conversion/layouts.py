@@ -1,0 +1,30 @@
+"""Every layout that is known; no weights are of two of them."""
+
+from __future__ import annotations
+
+from mmvitaccel.conversion.detectron2_vitdet import DETECTRON2_VITDET
+from mmvitaccel.conversion.efficientvit import (
+    EFFICIENTVIT_IMAGENET,
+    EFFICIENTVIT_MASK_RCNN,
+    EFFICIENTVIT_RETINANET,
+    EFFICIENTVIT_TIMM,
+)
+from mmvitaccel.conversion.eventful_vitdet import EVENTFUL_VITDET
+from mmvitaccel.conversion.eventful_vivit import EVENTFUL_VIVIT
+from mmvitaccel.conversion.image_vit import MAE_VIT, VIT_AS_VIVIT
+from mmvitaccel.conversion.mmdet_vitdet import MMDET_VITDET
+from mmvitaccel.conversion.tadaconv_vivit import TADACONV_VIVIT
+
+LAYOUTS = (
+    EFFICIENTVIT_IMAGENET,
+    EFFICIENTVIT_TIMM,
+    EFFICIENTVIT_RETINANET,
+    EFFICIENTVIT_MASK_RCNN,
+    DETECTRON2_VITDET,
+    EVENTFUL_VITDET,
+    MMDET_VITDET,
+    MAE_VIT,
+    VIT_AS_VIVIT,
+    TADACONV_VIVIT,
+    EVENTFUL_VIVIT,
+)

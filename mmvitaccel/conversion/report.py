@@ -1,0 +1,63 @@
+"""What became of each tensor of a converted file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+KINDS = ("used", "renamed", "resized", "left over")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of the file.
+
+    Attributes:
+        name: Its name in the file.
+        kind: One of :data:`KINDS`.
+        targets: Its names in the result.
+        note: What was done to it, or why it was left over.
+    """
+
+    name: str
+    kind: str
+    targets: tuple[str, ...] = ()
+    note: str = ""
+
+    def __str__(self) -> str:
+        """One line."""
+        arrow = f" -> {', '.join(self.targets)}" if self.kind in ("renamed", "resized") else ""
+        return f"{self.kind:9}  {self.name}{arrow}{f' ({self.note})' if self.note else ''}"
+
+
+@dataclass
+class Report:
+    """What a file was taken for and what became of its tensors.
+
+    Attributes:
+        layout: The layout's name.
+        title: What it is.
+        entries: One for each tensor of the file, in its order.
+        settings: What a config has to say for these weights.
+        classes: Names of the classes, where the layout says which they are.
+    """
+
+    layout: str
+    title: str
+    entries: list[Entry] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+
+    def of_kind(self, kind: str) -> list[Entry]:
+        """The entries of a kind."""
+        return [entry for entry in self.entries if entry.kind == kind]
+
+    def lines(self) -> Iterable[str]:
+        """The whole report, line by line."""
+        yield f"layout: {self.layout} ({self.title})"
+        for entry in self.entries:
+            yield str(entry)
+        for key, value in self.settings.items():
+            yield f"the config must have: {key}={value!r}"
+        yield ", ".join(f"{len(self.of_kind(kind))} {kind}" for kind in KINDS)

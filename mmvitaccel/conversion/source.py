@@ -1,0 +1,100 @@
+"""A file of weights as it is: its tensors, what else it says of itself, and its checksum."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmvitaccel.compat.checkpoint import safe_load
+from mmvitaccel.models.checkpoint import find_weights
+
+_BLOCK = 1 << 22  # bytes
+
+
+@dataclass
+class Source:
+    """What was read.
+
+    Attributes:
+        path: The file.
+        sha256: Its checksum, hexadecimal.
+        weights: Names to tensors, below the prefix.
+        elsewhere: Names that do not begin with the prefix.
+        meta: mmengine's or mmdet's metadata in the file.
+    """
+
+    path: Path
+    sha256: str
+    weights: dict[str, Tensor]
+    elsewhere: list[str]
+    meta: dict[str, Any]
+
+
+def read_source(path: Path, prefix: str = "") -> Source:
+    """Read a file of weights; nothing in it is run.
+
+    Args:
+        path: ``.pth``, ``.pyth``, ``.pkl`` or ``.safetensors``.
+        prefix: Take only the tensors whose names begin with this, and cut it off.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not a file of weights, has been converted already, or nothing in it has
+            the prefix; in one sentence.
+    """
+    content = safe_load(path, map_location="cpu")
+    meta = content.get("meta") if isinstance(content, dict) else None
+    meta = meta if isinstance(meta, dict) else {}
+    if "conversion" in meta:
+        raise ValueError(
+            f"{path}: it is converted already, from {meta['conversion'].get('format')}; use it as "
+            "it is."
+        )
+    version = str(meta.get("mmdet_version", ""))
+    if version.startswith(("0.", "1.")):
+        raise ValueError(
+            f"{path}: it was written by mmdet {version}, whose classes begin with the background; "
+            "upgrade it with mmdet 2's tools/model_converters/upgrade_model_version.py first."
+        )
+    if isinstance(content, dict) and "blobs" in content:
+        raise ValueError(
+            f"{path}: it is Caffe2's Detectron, with the background as first class; convert it "
+            "with detectron2 first."
+        )
+    weights = find_weights(content, str(path))
+    below = {name[len(prefix) :]: v for name, v in weights.items() if name.startswith(prefix)}
+    if not below:
+        raise ValueError(
+            f"{path}: no name in it begins with {prefix!r} (the first is {next(iter(weights))!r}); "
+            "correct --prefix."
+        )
+    elsewhere = [name for name in weights if not name.startswith(prefix)]
+    return Source(path, checksum(path), below, elsewhere, meta)
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_finite(path: Path, weights: dict[str, Tensor]) -> None:
+    """Refuse weights with NaN or infinity.
+
+    Raises:
+        ValueError: Names the first such tensor.
+    """
+    bad = [n for n, v in weights.items() if v.is_floating_point() and not torch.isfinite(v).all()]
+    if bad:
+        raise ValueError(
+            f"{path}: {len(bad)} of its tensors hold NaN or infinity, first '{bad[0]}'; the "
+            "training that wrote it had diverged or the file is damaged, take another."
+        )

@@ -1,0 +1,51 @@
+"""Names and shapes of this project's ViViT recognisers."""
+
+from __future__ import annotations
+
+from mmvitaccel.conversion.blocks import (
+    PUBLISHED_DEPTHS,
+    block_shapes,
+    count,
+    size,
+    with_bias,
+)
+from mmvitaccel.conversion.layout import Adapted, Shapes, Weights
+
+TEMPORAL_DEPTH = 4  # of the published sizes
+VERBS = 97  # of EPIC-Kitchens-100
+
+
+def recognizer_shapes(weights: Weights) -> Shapes:
+    """Of a factorised encoder and its classifier, or its classifiers of verbs and nouns."""
+    patch = "backbone.patch_embed.weight"
+    dim = size(weights, patch)
+    kernel = tuple(size(weights, patch, axis) for axis in range(1, 5))
+    shapes = with_bias("backbone.patch_embed", dim, *kernel)
+    published = dim in PUBLISHED_DEPTHS
+    for encoder, least in (
+        ("spatial", PUBLISHED_DEPTHS.get(dim, 1)),
+        ("temporal", TEMPORAL_DEPTH if published else 1),
+    ):
+        name = f"backbone.{encoder}"
+        hidden = size(weights, f"{name}.blocks.0.mlp.fc1.weight")
+        depth = max(count(weights, f"{name}.blocks"), least)
+        shapes[f"{name}.cls_token"] = (1, 1, dim)
+        shapes[f"{name}.pos_embed"] = (1, size(weights, f"{name}.pos_embed", 1), dim)
+        shapes |= block_shapes(f"{name}.blocks", dim, hidden, depth)
+        shapes |= with_bias(f"{name}.norm", dim)
+    names = [n for n in ("fc_cls", "fc_verb", "fc_noun") if f"cls_head.{n}.weight" in weights]
+    for name in names or ["fc_cls"]:
+        shapes |= with_bias(f"cls_head.{name}", size(weights, f"cls_head.{name}.weight"), dim)
+    return shapes
+
+
+def read_classifiers(adapted: Adapted, weights: Weights) -> None:
+    """Note the numbers of classes for the config.
+
+    Raises:
+        ValueError: There are verbs without nouns, or nouns without verbs, in the file.
+    """
+    for name in ("cls", "verb", "noun"):
+        classifier = adapted.weights.get(f"cls_head.fc_{name}.weight")
+        if classifier is not None:
+            adapted.settings["num_classes" if name == "cls" else f"num_{name}s"] = len(classifier)
