@@ -9,7 +9,7 @@ from mmengine.runner import find_latest_checkpoint
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
 from mmvitaccel.engine.amp import enable_amp, serve_amp_on_cpu
-from mmvitaccel.engine.checkpoint import check_checkpoint
+from mmvitaccel.engine.checkpoint import check_checkpoint, starting_point
 from mmvitaccel.engine.checks import check_data, check_pretrained
 from mmvitaccel.engine.config import add_config_arguments, load_config
 from mmvitaccel.engine.distributed import add_launcher_arguments, start_processes
@@ -60,8 +60,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_data(cfg, "train", "val")
     check_pretrained(cfg.model)
     model = build_model(cfg)
-    if cfg.get("load_from"):
-        check_checkpoint(model, cfg.load_from, whole=bool(cfg.get("resume")))
+    start = starting_point(cfg)
+    if start is not None:
+        check_checkpoint(model, start, whole=bool(cfg.get("resume")))
     del model
     start_processes(cfg, args.launcher, args.local_rank)
     run(cfg, "train")

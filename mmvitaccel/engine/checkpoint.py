@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
 from mmvitaccel.compat.checkpoint import safe_load
@@ -62,6 +64,15 @@ def check_checkpoint(model: nn.Module, path: str, whole: bool = True) -> None:
             f"{surplus[0]!r}; it is of another model, give one that this config trained or "
             "correct the config."
         )
+
+
+def starting_point(cfg: Config) -> str | None:
+    """The checkpoint that a training of this config begins with; None for none."""
+    if cfg.get("load_from"):
+        return cfg.load_from
+    if cfg.get("resume") and Path(cfg.work_dir, "last_checkpoint").is_file():
+        return find_latest_checkpoint(cfg.work_dir)
+    return None
 
 
 def _weights(path: str) -> dict[str, torch.Tensor]:

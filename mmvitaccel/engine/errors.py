@@ -120,8 +120,9 @@ def _explain(error: Exception) -> str:
     unknown = re.match(r"(\S+) is not in the (\S+)::(.+?) registry", message)
     if isinstance(error, KeyError) and unknown:
         return _explain_unknown_type(*unknown.groups(), error)
-    if isinstance(error, TypeError) and built and "argument" in message:
-        return _explain_arguments(message, built[-1])
+    if isinstance(error, TypeError) and "argument" in message:
+        called = message.partition("()")[0].removesuffix(".__init__").rpartition(".")[2]
+        return _explain_arguments(message, built[-1] if built else called)
     if isinstance(error, ModuleNotFoundError):
         return f"{message}; install it or correct custom_imports"
     message = _message(error)
@@ -148,14 +149,14 @@ def _explain_unknown_type(name: str, scope: str, registry: str, error: Exception
 
 
 def _explain_arguments(message: str, built: Any) -> str:
-    """A constructor that got an argument too many or too few."""
+    """What was built, or the name of what was called, got an argument too many or too few."""
     name = getattr(built, "__name__", str(built))
     unexpected = re.search(r"unexpected keyword argument '(\w+)'", message)
     if unexpected:
         known: set[str] = set()
-        for cls in inspect.getmro(built) if inspect.isclass(built) else (built,):
-            if cls is not object:
-                known |= set(inspect.signature(cls).parameters)
+        for part in inspect.getmro(built) if inspect.isclass(built) else (built,):
+            if callable(part) and part is not object:
+                known |= set(inspect.signature(part).parameters)
         hint = closest(unexpected[1], known - {"self", "args", "kwargs"})
         return f"{name} has no argument {unexpected[1]!r}; remove or correct it{hint}"
     missing = re.search(r"missing \d+ required .*?: (.*)", message)

@@ -47,6 +47,17 @@ def test_building_says_what_is_wrong_with_a_config(config, sentence):
     assert caught.value.__cause__ is not None
 
 
+def test_arguments_of_what_no_registry_built():
+    def apply(model, r=8):
+        pass
+
+    sentence = r"^config: apply has no argument 'rr'; remove or correct it$"
+    with pytest.raises(UserError, match=sentence), building("config"):
+        apply(None, rr=3)
+    with pytest.raises(UserError, match=r"^config: Backbone needs 'arch'"), building("config"):
+        Backbone()
+
+
 def test_a_missing_module_is_named():
     sentence = "No module named 'no_such_module'; install it"
     with pytest.raises(UserError, match=sentence), building("config"):

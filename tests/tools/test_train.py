@@ -51,6 +51,15 @@ def test_detector_trains_saves_and_resumes(run_tool, detector_config, tmp_path):
     assert len(logged(tmp_path / "other", "loss")) == 3
 
 
+def test_resuming_another_model(run_tool, detector_config, tmp_path, capsys):
+    run = [detector_config, "--work-dir", "run"]
+    run_tool("train", *run, "--cfg-options", "train_cfg.val_interval=9")
+    before = set((tmp_path / "run").iterdir())
+    with pytest.raises(SystemExit) as caught:
+        run_tool("train", *run, "--resume", "--cfg-options", "model.backbone.base_channels=8")
+    check_refused(caught, capsys, "epoch_1.pth does not fit: ", tmp_path / "run", before)
+
+
 def test_amp_and_scaled_learning_rate(run_tool, detector_config, tmp_path):
     options = ["--cfg-options", "val_cfg=None", "val_dataloader=None", "val_evaluator=None"]
     run_tool("train", detector_config, "--amp", "--auto-scale-lr", "--work-dir", "run", *options)
