@@ -14,10 +14,16 @@ import torch
 import yaml
 from mmengine.config import Config
 from mmengine.config import utils as config_utils
+from mmengine.registry import DATASETS, init_default_scope
 
 from mmvitaccel.adapters.attach import link
 from mmvitaccel.compat.checkpoint import safe_load
-from mmvitaccel.datasets.motion_clips import MotionSetSettings, make_motion_set
+from mmvitaccel.datasets.motion_clips import (
+    MotionSetSettings,
+    draw_clip,
+    make_motion_set,
+    write_clip,
+)
 from mmvitaccel.engine.session import build_model
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +38,7 @@ PATTERN = re.compile(
     r"epic-kitchens100-rgb|motion-clips)(?:_top(?P<k>\d+)(?P<kind>_delta|_temporal)?"
     r"|_tome-r(?P<r>\d+))?"
 )
+CLIP = draw_clip(MotionSetSettings(num_frames=90, img_size=(48, 64)), "left", "train", 0)
 DENSE = ROOT / "configs/vivit/vivit-tiny_16x1x1_motion-clips.py"
 
 
@@ -102,6 +109,45 @@ def test_metafile_names_configs_that_are_there():
     named = [ROOT / model["Config"] for model in metafile["Models"]]
     assert sorted(named) == [p for p in CONFIGS if "_temporal" not in p.stem]
     assert all(model["Name"] == path.stem for model, path in zip(metafile["Models"], named))
+
+
+def write_kinetics(root: Path) -> None:
+    for split in ("train", "val"):
+        (root / f"videos_{split}").mkdir(parents=True)
+        write_clip(root / f"videos_{split}/a.mp4", CLIP, fps=50)
+        (root / f"kinetics400_{split}_list_videos.txt").write_text("a.mp4 7\n")
+
+
+def write_epic(root: Path) -> None:
+    (root / "annotations").mkdir(parents=True)
+    (root / "EPIC-KITCHENS/P01/videos").mkdir(parents=True)
+    write_clip(root / "EPIC-KITCHENS/P01/videos/P01_01.MP4", CLIP, fps=50)
+    header = "narration_id,participant_id,video_id,start_timestamp,stop_timestamp,start_frame,"
+    row = "P01_01_0,P01,P01_01,00:00:00.10,00:00:01.50,5,75,3,12"
+    for split in ("train", "validation"):
+        csv = root / f"annotations/EPIC_100_{split}.csv"
+        csv.write_text(f"{header}stop_frame,verb_class,noun_class\n{row}\n")
+
+
+@pytest.mark.parametrize(
+    ("data", "write", "side", "label"),
+    [
+        ("kinetics400-rgb", write_kinetics, 224, [7]),
+        ("epic-kitchens100-rgb", write_epic, 320, [3, 12]),
+    ],
+)
+def test_pipelines_take_videos(tmp_path, data, write, side, label):
+    """What each loader makes of a video, up to what the model is given."""
+    cfg = Config.fromfile(ROOT / f"configs/vivit/vivit-base_32x2x1_{data}.py")
+    write(tmp_path)
+    init_default_scope("mmaction")
+    for split, views in (("train", 1), ("val", 1), ("test", 12)):
+        settings = cfg[f"{split}_dataloader"].dataset
+        settings.data_root = str(tmp_path)
+        item = DATASETS.build(settings)[0]
+        assert item["inputs"].shape == (views, 3, 32, side, side), split
+        assert item["inputs"].dtype == torch.uint8
+        assert item["data_samples"].gt_label.tolist() == label
 
 
 def run(tool: str, *arguments: object) -> None:
