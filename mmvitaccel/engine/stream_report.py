@@ -40,7 +40,7 @@ def recognise(
         UserError: The model has no ViViT, the names do not fit its classes, or there are fewer
             frames than one step takes.
     """
-    frames = getattr(model.backbone, "tubelet_size", (1,))[0]
+    frames = getattr(getattr(model, "backbone", None), "tubelet_size", (1,))[0]
     window = settings.clip_len // frames
     run = StreamRun(model, window, count, against_dense)
     maker = StepMaker(settings, frames, source.fps)

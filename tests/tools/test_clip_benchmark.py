@@ -1,0 +1,52 @@
+"""The benchmark on one clip, with a model that takes no time."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmvitaccel.core.macs import count_macs
+from mmvitaccel.datasets.motion_clips import MotionSetSettings, draw_clip, write_clip
+from mmvitaccel.engine.errors import UserError
+from mmvitaccel.models import ViViT
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks/clip.py"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = importlib.util.spec_from_file_location("clip_benchmark", SCRIPT)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def test_rows(benchmark):
+    size = dict(img_size=32, tubelet_size=(2, 8, 8), embed_dim=24, num_heads=3)
+    model, x = ViViT(**size, spatial_depth=2, temporal_depth=1), torch.randn(1, 3, 8, 32, 32)
+    dense = count_macs(model, x).total
+    variants = [benchmark.tome(4), benchmark.eventful(17, "tokenwise")]
+    rows = benchmark.measure("small", model, variants, x, 1)
+    assert [row.variant for row in rows] == ["dense", "ToMe r=4", "Eventful k=17, tokenwise"]
+    assert [row.gmacs * 1e9 for row in rows[::2]] == pytest.approx([dense, dense])
+    assert rows[1].gmacs < rows[0].gmacs
+    assert rows[1].macs_ratio == pytest.approx(rows[0].gmacs / rows[1].gmacs)
+    assert all(row.seconds > 0 for row in rows)
+    assert type(model) is ViViT
+    assert len(benchmark.table(rows).splitlines()) == 2 + 3
+
+
+def test_clip_is_that_of_the_configs(benchmark, tmp_path):
+    clip = draw_clip(MotionSetSettings(num_frames=64, img_size=(32, 48)), "up", "val", 0)
+    write_clip(tmp_path / "long.mp4", clip)
+    write_clip(tmp_path / "short.mp4", clip[:40])
+    x = benchmark.read_clip(str(tmp_path / "long.mp4"))
+    assert x.shape == (1, 3, 32, 224, 224)
+    assert -2 <= x.min() < x.max() <= 2.5
+    with pytest.raises(UserError, match=r"short\.mp4 has 40 frames, too few for a clip"):
+        benchmark.read_clip(str(tmp_path / "short.mp4"))
