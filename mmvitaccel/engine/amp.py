@@ -14,6 +14,7 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from mmvitaccel.engine.config import type_name
 from mmvitaccel.engine.errors import UserError
 from mmvitaccel.registry import OPTIM_WRAPPERS
 
@@ -64,7 +65,7 @@ def enable_amp(cfg: Config) -> None:
         UserError: The config's own wrapper is of another kind.
     """
     wrapper = cfg.get("optim_wrapper")
-    kind = wrapper.get("type", "OptimWrapper") if isinstance(wrapper, dict) else None
+    kind = (type_name(wrapper) or "OptimWrapper") if isinstance(wrapper, dict) else None
     if kind not in ("OptimWrapper", "AmpOptimWrapper"):
         raise UserError(
             f"--amp replaces OptimWrapper, but the config's optim_wrapper is {kind}; leave --amp "
@@ -79,7 +80,7 @@ def serve_amp_on_cpu(cfg: Config) -> None:
     wrapper = cfg.get("optim_wrapper")
     if get_device() != "cpu" or not isinstance(wrapper, dict):
         return
-    if wrapper.get("type") != "AmpOptimWrapper":
+    if type_name(wrapper) != "AmpOptimWrapper":
         return
     wrapper.type = "mmvitaccel.BFloat16OptimWrapper"
     for key in ("loss_scale", "dtype", "use_fsdp"):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.model import PretrainedInit
 
 from mmvitaccel.engine.errors import UserError
 
@@ -36,7 +37,7 @@ def check_pretrained(model: Any, where: str = "model") -> None:
     """
     if isinstance(model, dict):
         path = model.get("checkpoint")
-        if model.get("type") == "Pretrained" and _missing(path):
+        if model.get("type") in ("Pretrained", PretrainedInit) and _missing(path):
             raise UserError(
                 f"{where}.checkpoint {path} does not exist; correct the path or remove the "
                 "init_cfg."

@@ -91,6 +91,19 @@ def load_config(path: str, options: Mapping[str, Any]) -> Config:
     return cfg
 
 
+def package_of(cfg: Config) -> str:
+    """The package of a config's model: its ``default_scope``, else by the model's ``type``."""
+    kind = cfg.model.get("type")
+    named = kind if isinstance(kind, str) else getattr(kind, "__module__", "")
+    return cfg.get("default_scope") or named.partition(".")[0]
+
+
+def type_name(config: Mapping[str, Any]) -> str:
+    """The ``type`` of what a config builds, without scope, also where it is the class itself."""
+    kind = config.get("type") or ""
+    return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__
+
+
 def _check_is_file(path: str) -> None:
     file = Path(path)
     if file.is_file():

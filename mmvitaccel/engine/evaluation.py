@@ -7,6 +7,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from mmvitaccel.engine.config import package_of
 from mmvitaccel.engine.errors import UserError
 
 _PACK_META = (
@@ -28,7 +29,7 @@ def dump_predictions(cfg: Config, path: str) -> None:
     """
     if not path.endswith((".pkl", ".pickle")):
         raise UserError(f"--out {path}: predictions are pickled; give a name ending in .pkl.")
-    kind = "DumpDetResults" if cfg.get("default_scope") == "mmdet" else "DumpResults"
+    kind = "mmdet.DumpDetResults" if package_of(cfg) == "mmdet" else "DumpResults"
     metrics = cfg.get("test_evaluator")
     metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
     cfg.test_evaluator = [*metrics, dict(type=kind, out_file_path=path)]
@@ -45,11 +46,11 @@ def draw_predictions(cfg: Config, show: bool, directory: str | None, wait_time: 
     """
     hooks = cfg.get("default_hooks") or ConfigDict()
     hook = hooks.get("visualization") or ConfigDict()
-    scope = cfg.get("default_scope")
-    if scope == "mmdet":
-        hook.setdefault("type", "DetVisualizationHook")
+    package = package_of(cfg)
+    if package == "mmdet":
+        hook.setdefault("type", "mmdet.DetVisualizationHook")
         hook.update(draw=True, show=show, wait_time=wait_time, test_out_dir=directory)
-    elif scope == "mmaction":
+    elif package == "mmaction":
         hook = ConfigDict(type="mmvitaccel.ClipVisualizationHook", out_dir=directory)
         hook.update(show=show, wait_time=wait_time)
     else:
@@ -71,11 +72,11 @@ def augment_test(cfg: Config) -> None:
     while "dataset" in dataset:
         dataset = dataset.dataset
     lacking = [key for key in ("tta_model", "tta_pipeline") if cfg.get(key) is None]
-    if lacking and cfg.get("default_scope") != "mmdet":
+    if lacking and package_of(cfg) != "mmdet":
         raise UserError(f"--tta: the config has no {' and no '.join(lacking)}; define it there.")
     if "tta_model" in lacking:
         nms = dict(type="nms", iou_threshold=0.5)
-        cfg.tta_model = dict(type="DetTTAModel", tta_cfg=dict(nms=nms, max_per_img=100))
+        cfg.tta_model = dict(type="mmdet.DetTTAModel", tta_cfg=dict(nms=nms, max_per_img=100))
     if "tta_pipeline" in lacking:
         cfg.tta_pipeline = [*copy.deepcopy(dataset.pipeline[:-1]), _flips()]
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
@@ -83,10 +84,10 @@ def augment_test(cfg: Config) -> None:
 
 
 def _flips() -> dict[str, Any]:
-    flips = [dict(type="RandomFlip", prob=prob) for prob in (1.0, 0.0)]
+    flips = [dict(type="mmdet.RandomFlip", prob=prob) for prob in (1.0, 0.0)]
     return dict(
         type="TestTimeAug",
-        transforms=[flips, [dict(type="PackDetInputs", meta_keys=_PACK_META)]],
+        transforms=[flips, [dict(type="mmdet.PackDetInputs", meta_keys=_PACK_META)]],
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from mmvitaccel.engine.config import package_of, type_name
 from mmvitaccel.engine.errors import UserError
 
 _COARSEST_STRIDE = 32
@@ -36,7 +37,7 @@ def make_example(cfg: Config, size: Sequence[int] | None) -> Example:
     """Make an input for the config's model.
 
     Args:
-        cfg: Its ``default_scope`` says what kind of model it is.
+        cfg: The package that its model is of says what kind of model it is.
         size: (H, W) in pixels; by default the one that the test pipeline resizes or crops to. A
             detector's is padded as its data preprocessor does.
 
@@ -46,13 +47,13 @@ def make_example(cfg: Config, size: Sequence[int] | None) -> Example:
     if size is not None and min(size) < 1:
         raise UserError(f"--shape {_words(size)}: an image has at least 1 pixel; give H and W.")
     pipeline = _Pipeline(cfg)
-    scope = cfg.get("default_scope")
-    if scope == "mmaction":
+    package = package_of(cfg)
+    if package == "mmaction":
         return _clip(cfg, pipeline, size)
     height, width = size or pipeline.size()
     channels = _channels(cfg)
     kwargs: dict[str, Any] = dict(mode="tensor")
-    if scope == "mmdet":
+    if package == "mmdet":
         height, width = _padded(cfg, height, width)
         kwargs["data_samples"] = [_detection_sample(height, width)]
     shape = (channels, height, width)
@@ -97,7 +98,7 @@ class _Pipeline:
         return found[-1] if found else None
 
     def has(self, kind: str) -> bool:
-        return any(str(step.get("type")).endswith(kind) for step in self.steps)
+        return any(type_name(step) == kind for step in self.steps)
 
     def size(self) -> tuple[int, int]:
         """(H, W) of the crop or else of the resized image."""

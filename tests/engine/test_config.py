@@ -3,8 +3,9 @@ from __future__ import annotations
 import argparse
 
 import pytest
+from mmengine.config import Config
 
-from mmvitaccel.engine.config import add_config_arguments, load_config
+from mmvitaccel.engine.config import add_config_arguments, load_config, package_of, type_name
 from mmvitaccel.engine.errors import UserError
 
 
@@ -93,3 +94,21 @@ def test_configs_of_installed_packages():
     assert cfg.model.type == "RetinaNet"
     with pytest.raises(UserError, match="retinanet_r51"):
         load_config("mmdet::retinanet/retinanet_r51.py", {})
+
+
+@pytest.mark.parametrize(
+    ("config", "package"),
+    [
+        (dict(default_scope="mmaction", model=dict(type="Recognizer3D")), "mmaction"),
+        (dict(model=dict(type="mmdet.RetinaNet")), "mmdet"),
+        (dict(default_scope=None, model=dict(type=argparse.ArgumentParser)), "argparse"),
+    ],
+)
+def test_the_package_of_a_config(config, package):
+    assert package_of(Config(config)) == package
+
+
+def test_types_as_names_and_as_classes():
+    assert type_name(dict(type="mmdet.ThreeCrop")) == type_name(dict(type="ThreeCrop"))
+    assert type_name(dict(type=argparse.ArgumentParser)) == "ArgumentParser"
+    assert type_name({}) == ""
