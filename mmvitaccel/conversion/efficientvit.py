@@ -48,15 +48,11 @@ def _is_table(name: str, stage: int) -> bool:
 def classifier_shapes(weights: Weights) -> Shapes:
     """Of an ImageNet model: BatchNorm and a linear layer after the backbone."""
     shapes = backbone_shapes(weights)
-    dim = shapes[f"backbone.blocks3.{_last(shapes)}.ffn1.m.pw2.bn.weight"][0]
-    shapes |= with_bias("head.l", size(weights, "head.l.weight"), dim)
+    dim = size(weights, "head.fc.weight", 1)
+    shapes |= with_bias("head.fc", size(weights, "head.fc.weight"), dim)
     for part in ("weight", "bias", "running_mean", "running_var"):
-        shapes[f"head.bn.{part}"] = (dim,)
+        shapes[f"neck.bn.{part}"] = (dim,)
     return shapes
-
-
-def _last(shapes: Shapes) -> int:
-    return max(int(n.split(".")[2]) for n in shapes if n.startswith("backbone.blocks3."))
 
 
 def retinanet_shapes(weights: Weights) -> Shapes:
@@ -108,8 +104,8 @@ def neck_shapes(weights: Weights, finer: int) -> Shapes:
 
 
 def _from_timm(name: str) -> str:
-    key = from_timm_key(name)
-    return key if key.startswith("head.") else f"backbone.{key}"
+    key = from_timm_key(name).replace("head.bn.", "neck.bn.").replace("head.l.", "head.fc.")
+    return key if key.startswith(("neck.", "head.")) else f"backbone.{key}"
 
 
 _STEM = r"patch_embed\.0\.c\.weight"
@@ -119,7 +115,8 @@ EFFICIENTVIT_IMAGENET = Layout(
     recognise=lambda w: has(w, _STEM, r"blocks1\..+"),
     rules=(
         (r"((?:patch_embed|blocks\d)\..+)", r"backbone.\1"),
-        (r"(head\.(?:bn|l)\..+)", r"\1"),
+        (r"head\.bn\.(.+)", r"neck.bn.\1"),
+        (r"head\.l\.(.+)", r"head.fc.\1"),
     ),
     needed=classifier_shapes,
 )

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+REL_POS_RESIZES = ("table", "pairs")
+
 
 class PositionTerms(NamedTuple):
     """What relative positions add to the logits, apart for the two axes.
@@ -54,16 +56,24 @@ def resize_table(table: Tensor, size: int) -> Tensor:
     return resized[0].t().to(table.dtype)
 
 
-def offset_rows(table: Tensor, size: int) -> Tensor:
+def offset_rows(table: Tensor, size: int, resize: str = "table") -> Tensor:
     """The row of every pair of positions on one axis.
 
     Args:
         table: (L, D), of any length.
         size: Positions on this axis.
+        resize: What is interpolated where the table is made for another size: ``'table'`` itself,
+            linearly (detectron2, mmdet), or the rows of all ``'pairs'``, bicubically (the code of
+            the Eventful Transformers paper). The two differ by a little.
 
     Returns:
         (size, size, D): [query, key] is row ``query - key + size - 1``.
     """
+    own = (table.shape[0] + 1) // 2
+    if resize == "pairs" and own != size:
+        rows = offset_rows(table, own).permute(2, 0, 1)[None]  # (own, own, D) -> (1, D, own, own)
+        rows = F.interpolate(rows.float(), (size, size), mode="bicubic", align_corners=False)
+        return rows[0].permute(1, 2, 0).to(table.dtype)
     position = torch.arange(size, device=table.device)
     return resize_table(table, size)[position[:, None] - position[None, :] + size - 1]
 

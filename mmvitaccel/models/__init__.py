@@ -1,5 +1,6 @@
 """Models registered under the scope ``mmvitaccel``."""
 
+from mmvitaccel.models.cascade_roi_head import CascadeRoIHead
 from mmvitaccel.models.efficientvit import EfficientViT
 from mmvitaccel.models.efficientvit_fpn import EfficientViTFPN
 from mmvitaccel.models.eventful import Eventful
@@ -11,6 +12,7 @@ from mmvitaccel.models.vitdet import ViTDet
 from mmvitaccel.models.vivit import ViViT
 
 __all__ = [
+    "CascadeRoIHead",
     "EfficientViT",
     "EfficientViTFPN",
     "Eventful",

@@ -10,8 +10,6 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
-from mmengine.model.weight_init import PretrainedInit
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -24,11 +22,12 @@ from mmvitaccel.models.efficientvit_layers import (
     subsampling,
 )
 from mmvitaccel.models.efficientvit_weights import ARCHS, backbone_weights, check_fit, name_arch
+from mmvitaccel.models.pretrained import PretrainedBackbone
 from mmvitaccel.registry import MODELS
 
 
 @MODELS.register_module()
-class EfficientViT(BaseModule):
+class EfficientViT(PretrainedBackbone):
     """Cascaded group attention in windows, at strides 16, 32 and 64 (section 3, table 1).
 
     Args:
@@ -182,27 +181,6 @@ class EfficientViT(BaseModule):
                 module.switch_to_deploy()
         self.deploy = True
 
-    def init_weights(self) -> None:
-        """Initialise as ``init_cfg`` says; pretrained weights must fit, bias sizes aside.
-
-        Raises:
-            FileNotFoundError: There is no such checkpoint.
-            ValueError: It cannot be read, or is of another model.
-        """
-        init_cfg = self.init_cfg
-        cfgs = [init_cfg] if isinstance(init_cfg, Mapping) else list(init_cfg or [])
-        pretrained = [cfg for cfg in cfgs if is_pretrained(cfg)]
-        load = pretrained and not self.is_init
-        try:
-            # reason: mmengine's own Pretrained loads what it can and only warns of the rest
-            self.init_cfg = [cfg for cfg in cfgs if not is_pretrained(cfg)]
-            super().init_weights()
-        finally:
-            self.init_cfg = init_cfg
-        if load:
-            for cfg in pretrained:
-                self.load_pretrained(cfg["checkpoint"], cfg.get("prefix") or "")
-
     def load_pretrained(self, source: str, prefix: str = "") -> None:
         """Load backbone weights from a file or address in any of the known layouts.
 
@@ -321,11 +299,6 @@ def read_window_size(window_size: int | Sequence[int], num_stages: int) -> tuple
             "one for each stage."
         )
     return sizes
-
-
-def is_pretrained(cfg: Mapping) -> bool:
-    """Whether an entry of ``init_cfg`` asks for a checkpoint."""
-    return cfg["type"] in ("Pretrained", PretrainedInit)
 
 
 @contextmanager

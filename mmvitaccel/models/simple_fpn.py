@@ -36,11 +36,11 @@ class LN2d(nn.LayerNorm):
 class _ConvNorm(nn.Conv2d):
     """A convolution without bias, then its norm, which is a part of it as in the release."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, eps: float) -> None:
         super().__init__(
             in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False
         )
-        self.norm = LN2d(out_channels)
+        self.norm = LN2d(out_channels, eps)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(super().forward(x))
@@ -57,6 +57,7 @@ class SimpleFPN(BaseModule):
         patch_size: Stride of the map, in pixels; paths are named ``simfp_i`` for stride 2^i.
         num_outs: Levels given out; those beyond the paths are taken from the last one by
             subsampling. Defaults to 5.
+        norm_eps: Epsilon of the LayerNorms. Defaults to 1e-6; mmdet's own ViTDet has 1e-5.
         init_cfg: mmengine's.
 
     Raises:
@@ -70,6 +71,7 @@ class SimpleFPN(BaseModule):
         scale_factors: Sequence[float] = (4.0, 2.0, 1.0, 0.5),
         patch_size: int = 16,
         num_outs: int = 5,
+        norm_eps: float = 1e-6,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -81,11 +83,11 @@ class SimpleFPN(BaseModule):
         self.num_outs = num_outs
         self.paths = []
         for scale in scale_factors:
-            layers, channels = _resampling(in_channels, scale)
+            layers, channels = _resampling(in_channels, scale, norm_eps)
             path = nn.Sequential(
                 *layers,
-                _ConvNorm(channels, out_channels, 1),
-                _ConvNorm(out_channels, out_channels, 3),
+                _ConvNorm(channels, out_channels, 1, norm_eps),
+                _ConvNorm(out_channels, out_channels, 3, norm_eps),
             )
             name = f"simfp_{int(patch_size / scale).bit_length() - 1}"
             self.add_module(name, path)
@@ -100,12 +102,12 @@ class SimpleFPN(BaseModule):
         return tuple(levels)
 
 
-def _resampling(channels: int, scale: float) -> tuple[list[nn.Module], int]:
+def _resampling(channels: int, scale: float, eps: float) -> tuple[list[nn.Module], int]:
     """Layers that bring a map to ``scale`` times its size, and the channels that come out."""
     if scale == 4.0:
         first = nn.ConvTranspose2d(channels, channels // 2, 2, stride=2)
         second = nn.ConvTranspose2d(channels // 2, channels // 4, 2, stride=2)
-        return [first, LN2d(channels // 2), nn.GELU(), second], channels // 4
+        return [first, LN2d(channels // 2, eps), nn.GELU(), second], channels // 4
     if scale == 2.0:
         return [nn.ConvTranspose2d(channels, channels // 2, 2, stride=2)], channels // 2
     if scale == 1.0:

@@ -2,7 +2,7 @@
 
 Most blocks attend within windows, a few globally, all with decomposed relative positions. Names of
 parameters are those of detectron2's release below ``backbone.net``, so that its weights and those
-of the ImageNet VID fine-tunings load once renamed (:mod:`mmvitaccel.models.vitdet_weights`).
+of the ImageNet VID fine-tunings load once renamed (:mod:`mmvitaccel.conversion`).
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 
 import torch
 from mmcv.cnn.bricks import DropPath
-from mmengine.model import BaseModule
 from mmengine.model.weight_init import trunc_normal_
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmvitaccel.core.dense_attention import dense_attention
-from mmvitaccel.core.rel_pos import offset_rows, position_terms, resize_table
+from mmvitaccel.core.rel_pos import REL_POS_RESIZES, offset_rows, position_terms, resize_table
 from mmvitaccel.core.window import from_windows, pad_map, to_windows
+from mmvitaccel.models.pretrained import PretrainedBackbone
 from mmvitaccel.registry import MODELS
 
 
@@ -51,6 +51,7 @@ class Attention(nn.Module):
         qkv_bias: Whether queries, keys and values have a bias.
         rel_pos_size: Grid (H, W) that the tables of relative positions are made for (another grid
             interpolates them); None for no relative positions.
+        rel_pos_resize: How another grid does so; see :func:`mmvitaccel.core.rel_pos.offset_rows`.
     """
 
     def __init__(
@@ -59,9 +60,11 @@ class Attention(nn.Module):
         num_heads: int,
         qkv_bias: bool = True,
         rel_pos_size: tuple[int, int] | None = None,
+        rel_pos_resize: str = "table",
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.rel_pos_resize = rel_pos_resize
         self.head_dim = dim // num_heads
         self.scale = self.head_dim**-0.5
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
@@ -85,8 +88,8 @@ class Attention(nn.Module):
         if not self.use_rel_pos:
             return None
         return (
-            offset_rows(self.rel_pos_h, grid_size[0]),
-            offset_rows(self.rel_pos_w, grid_size[1]),
+            offset_rows(self.rel_pos_h, grid_size[0], self.rel_pos_resize),
+            offset_rows(self.rel_pos_w, grid_size[1], self.rel_pos_resize),
         )
 
     def attend(self, qkv: Tensor, grid_size: tuple[int, int]) -> Tensor:
@@ -131,6 +134,8 @@ class ViTDetBlock(nn.Module):
         drop_path: Probability that a sample skips a branch in training.
         window_size: Tokens a side of a window; 0 attends globally.
         rel_pos_size: See :class:`Attention`.
+        rel_pos_resize: See :class:`Attention`.
+        norm_eps: Epsilon of both LayerNorms.
     """
 
     def __init__(
@@ -142,13 +147,15 @@ class ViTDetBlock(nn.Module):
         drop_path: float = 0.0,
         window_size: int = 0,
         rel_pos_size: tuple[int, int] | None = None,
+        rel_pos_resize: str = "table",
+        norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
         self.window_size = window_size
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = Attention(dim, num_heads, qkv_bias, rel_pos_size)
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = Attention(dim, num_heads, qkv_bias, rel_pos_size, rel_pos_resize)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -171,7 +178,7 @@ class ViTDetBlock(nn.Module):
 
 
 @MODELS.register_module()
-class ViTDet(BaseModule):
+class ViTDet(PretrainedBackbone):
     """The plain backbone of ViTDet.
 
     Any input size works, rectangular ones too: absolute positions are interpolated (bicubic), and
@@ -191,15 +198,24 @@ class ViTDet(BaseModule):
         window_block_indexes: Blocks that attend within windows; the others attend globally.
         use_abs_pos: Whether absolute positions are added to the patches. Defaults to True.
         use_rel_pos: Whether attention has decomposed relative positions. Defaults to True.
+        rel_pos_resize: How a grid that their tables are not made for resizes them, ``'table'`` as
+            detectron2 and mmdet do, or ``'pairs'`` as the Eventful Transformers paper does.
+            Defaults to ``'table'``.
         pretrain_img_size: Side, in pixels, of the images that the absolute positions are of.
             Defaults to 224.
         drop_path_rate: Stochastic depth of the last block; it rises linearly from 0.
+        norm_eps: Epsilon of the LayerNorms. Defaults to 1e-6; mmdet's own ViTDet has 1e-5.
         with_cp: Whether a block's activations are computed again in the backward pass.
-        init_cfg: mmengine's; e.g. ``dict(type='Pretrained', checkpoint='mae_vit_base.pth')``.
+        init_cfg: mmengine's; ``dict(type='Pretrained', checkpoint='mae_vit_base.pth')`` takes
+            MAE's weights, a detector's, and converted ones; what does not fit is an error.
 
     Raises:
-        ValueError: Heads do not divide the channels, or a window block index is out of range.
+        ValueError: Heads do not divide the channels, a window block index is out of range, or
+            ``rel_pos_resize`` is not known.
     """
+
+    # Pre-training has no relative positions; they begin at zero.
+    MAY_LACK = ("rel_pos",)
 
     def __init__(
         self,
@@ -215,8 +231,10 @@ class ViTDet(BaseModule):
         window_block_indexes: Sequence[int] = (0, 1, 3, 4, 6, 7, 9, 10),
         use_abs_pos: bool = True,
         use_rel_pos: bool = True,
+        rel_pos_resize: str = "table",
         pretrain_img_size: int = 224,
         drop_path_rate: float = 0.0,
+        norm_eps: float = 1e-6,
         with_cp: bool = False,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -230,6 +248,11 @@ class ViTDet(BaseModule):
             raise ValueError(
                 f"ViTDet: window_block_indexes={tuple(window_block_indexes)} names a block that "
                 f"depth={depth} does not have; set indexes from 0 to {depth - 1}."
+            )
+        if rel_pos_resize not in REL_POS_RESIZES:
+            raise ValueError(
+                f"ViTDet: rel_pos_resize={rel_pos_resize!r} is not known; set one of "
+                f"{', '.join(REL_POS_RESIZES)}."
             )
         self.embed_dim = embed_dim
         self.patch_size = patch_size
@@ -248,7 +271,17 @@ class ViTDet(BaseModule):
             window = window_size if index in window_block_indexes else 0
             table = ((window, window) if window else grid) if use_rel_pos else None
             self.blocks.append(
-                ViTDetBlock(embed_dim, num_heads, mlp_ratio, qkv_bias, rate, window, table)
+                ViTDetBlock(
+                    embed_dim,
+                    num_heads,
+                    mlp_ratio,
+                    qkv_bias,
+                    rate,
+                    window,
+                    table,
+                    rel_pos_resize,
+                    norm_eps,
+                )
             )
         self._reset_parameters()
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmvitaccel.models.pretrained import PretrainedBackbone
 from mmvitaccel.models.vivit_encoder import ClassTokenEncoder
 from mmvitaccel.registry import MODELS
 
@@ -25,7 +25,7 @@ VIVIT_SIZES: dict[str, dict[str, Any]] = {
 
 
 @MODELS.register_module()
-class ViViT(BaseModule):
+class ViViT(PretrainedBackbone):
     """Video transformer with a spatial encoder for each time step and a temporal one over steps.
 
     A backbone for mmaction2's ``Recognizer3D``. Parameters: ``patch_embed`` (the tubelet
@@ -46,7 +46,7 @@ class ViViT(BaseModule):
         freeze_spatial: Train the temporal encoder only; tubelet embedding and spatial encoder stay
             in evaluation mode.
         with_cp: Recompute blocks in the backward pass to save memory.
-        init_cfg: Initialisation as of mmengine.
+        init_cfg: Initialisation as of mmengine; pretrained weights that do not fit are an error.
 
     Raises:
         ValueError: A size that does not divide, or an unknown ``arch``.
@@ -56,6 +56,9 @@ class ViViT(BaseModule):
         >>> model(torch.zeros(2, 3, 4, 32, 32)).shape
         torch.Size([2, 24])
     """
+
+    # An image transformer brings the spatial encoder alone.
+    MAY_LACK = ("temporal.",)
 
     def __init__(
         self,
