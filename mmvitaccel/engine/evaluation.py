@@ -76,7 +76,7 @@ def augment_test(cfg: Config) -> None:
         raise UserError(f"--tta: the config has no {' and no '.join(lacking)}; define it there.")
     if "tta_model" in lacking:
         nms = dict(type="nms", iou_threshold=0.5)
-        cfg.tta_model = dict(type="mmdet.DetTTAModel", tta_cfg=dict(nms=nms, max_per_img=100))
+        cfg.tta_model = dict(type="DetTTAModel", tta_cfg=dict(nms=nms, max_per_img=100))
     if "tta_pipeline" in lacking:
         cfg.tta_pipeline = [*copy.deepcopy(dataset.pipeline[:-1]), _flips()]
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)

@@ -54,7 +54,7 @@ def test_draw():
 def test_augment_a_detector_by_flips():
     cfg = config("mmdet")
     augment_test(cfg)
-    assert (cfg.model.type, cfg.model.module.type) == ("mmdet.DetTTAModel", "M")
+    assert (cfg.model.type, cfg.model.module.type) == ("DetTTAModel", "M")
     steps = cfg.test_dataloader.dataset.dataset.pipeline
     assert [step.type for step in steps] == ["LoadImageFromFile", "Resize", "TestTimeAug"]
     assert "pipeline" not in cfg.test_dataloader.dataset
