@@ -114,7 +114,8 @@ def _eventful_figures(
             sample.set_metainfo(dict(video_id=0, frame_id=index))
         with handle.stream("counted", frame_id=index):
             frames.append(_figures(model, _count(model, example, inputs), example, depth))
-    figures = frames[-1] | {key: _mean(frame[key] for frame in frames) for key in ("macs", "flops")}
+    macs = _mean(frame["macs"] for frame in frames)
+    figures = frames[-1] | dict(macs=macs, flops=2 * macs)
     figures["modules"] = {
         name: row | dict(macs=_mean(frame["modules"][name]["macs"] for frame in frames))
         for name, row in frames[-1]["modules"].items()

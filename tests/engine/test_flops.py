@@ -223,6 +223,7 @@ def test_eventful_models_by_frame():
         linear = steady["modules"][f"backbone.blocks.{block}.attn.proj"]
         assert linear["macs"] == 40 * 96 * 96
     assert figures["macs"] == round((frames["first"]["macs"] + 2 * steady["macs"]) / 3)
+    assert figures["flops"] == 2 * figures["macs"]
     whole = figures["dense"]
     assert whole["modules"]["backbone.blocks.0.mlp.fc1"]["macs"] == 256 * 96 * 4 * 96
     assert steady["macs"] < whole["macs"] <= frames["first"]["macs"]
