@@ -2,6 +2,7 @@
 
 from mmvitaccel.models.cascade_roi_head import CascadeRoIHead
 from mmvitaccel.models.efficientvit import EfficientViT
+from mmvitaccel.models.efficientvit_classifier import EfficientViTPooling
 from mmvitaccel.models.efficientvit_fpn import EfficientViTFPN
 from mmvitaccel.models.eventful import Eventful
 from mmvitaccel.models.simple_fpn import LN2d, SimpleFPN
@@ -15,6 +16,7 @@ __all__ = [
     "CascadeRoIHead",
     "EfficientViT",
     "EfficientViTFPN",
+    "EfficientViTPooling",
     "Eventful",
     "LN2d",
     "SimpleFPN",

@@ -1,0 +1,7 @@
+_base_ = ["./efficientvit_m4_8xb256-300e_in1k.py"]
+
+model = dict(
+    backbone=dict(arch="m5"),
+    neck=dict(in_channels=384),
+    head=dict(in_channels=384),
+)
