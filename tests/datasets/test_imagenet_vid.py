@@ -159,7 +159,7 @@ def test_a_json_of_other_classes_is_refused(write_cocovid):
 def test_metainfo_reaches_the_packed_sample(write_cocovid):
     path = write_cocovid(lengths=(2, 3))
     pipeline = [
-        dict(type="mmdet.LoadImageFromFile"),
+        dict(type="LoadImageFromFile"),
         dict(type="mmdet.Resize", scale=(32, 20), keep_ratio=True),
         dict(type="mmdet.LoadAnnotations", with_bbox=True),
         dict(type="mmdet.PackDetInputs", meta_keys=META_KEYS),
