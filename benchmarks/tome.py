@@ -3,6 +3,7 @@
     python benchmarks/tome.py                 # all models, some minutes on two cores
     python benchmarks/tome.py --quick         # small ones: that everything runs
     python benchmarks/tome.py --models vit-b  # one of them
+    python benchmarks/tome.py --train         # forward and backward, as in fine-tuning
     python benchmarks/tome.py --json out.json
 
 Dense and merging models share their weights and run in turn in one process, so that what slows
@@ -123,10 +124,10 @@ class Result:
     rounds: int
 
 
-def measure(case: Case, rounds: int) -> list[Result]:
+def measure(case: Case, rounds: int, train: bool = False) -> list[Result]:
     """Time one model at each of its schedules, all in turn."""
     torch.manual_seed(0)
-    dense = case.build().eval().requires_grad_(False)
+    dense = case.build().train(train).requires_grad_(train)
     weights = {id(p): p for p in dense.parameters()}
     merged = {r: copy.deepcopy(dense, dict(weights)) for r in case.r}
     for r, model in merged.items():
@@ -136,9 +137,12 @@ def measure(case: Case, rounds: int) -> list[Result]:
     dense_macs = count_macs(dense, x).total
     if not case.fused:
         apply_tome(dense, 0)
-    with torch.inference_mode():
+    with torch.inference_mode(not train):
         seconds = alternate(
-            {str(key): runner(model, x) for key, model in (("dense", dense), *merged.items())},
+            {
+                str(key): runner(model, x, train)
+                for key, model in (("dense", dense), *merged.items())
+            },
             rounds,
         )
     results = []
@@ -162,9 +166,9 @@ def measure(case: Case, rounds: int) -> list[Result]:
     return results
 
 
-def runner(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
-    """One forward pass, to be called."""
-    return lambda: model(x)
+def runner(model: nn.Module, x: Tensor, train: bool) -> Callable[[], object]:
+    """One forward pass, to be called; with its backward for training."""
+    return (lambda: model(x).sum().backward()) if train else (lambda: model(x))
 
 
 def main() -> None:
@@ -174,6 +178,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="small models, a few seconds")
     parser.add_argument("--models", nargs="+", choices=list(CASES), help="only these")
+    parser.add_argument("--train", action="store_true", help="time forward and backward")
     parser.add_argument("--rounds", type=int, default=11, help="timings of each model")
     parser.add_argument("--threads", type=int, help="torch threads; torch's own default otherwise")
     parser.add_argument("--json", metavar="FILE", help="write the figures to this file too")
@@ -186,7 +191,7 @@ def main() -> None:
     print("model                      batch   r   dense s  merged s  speedup  allowed  reached")
     results = []
     for name in names:
-        for row in measure(cases[name], 3 if args.quick else args.rounds):
+        for row in measure(cases[name], 3 if args.quick else args.rounds, args.train):
             results.append(row)
             print(
                 f"{row.model:<27}{row.batch:>5}{row.r:>4}{row.dense_seconds:>10.3f}"
