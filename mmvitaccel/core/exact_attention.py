@@ -224,7 +224,7 @@ def exchange_keys(
                 None if terms is None else (terms.height[b, h], terms.width[b, h]), place,
             )  # fmt: skip
             for block in rows[b].split(row_step):
-                of_heads.exchange(block, keys[b, h].transpose(1, 2), values[b, h])
+                of_heads.exchange(block, keys[b, h], values[b, h])
 
 
 @dataclass(frozen=True)
@@ -239,22 +239,26 @@ class _Heads:
     place: tuple[Tensor, Tensor] | None
 
     def exchange(self, rows: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Exchange the keys (h, D, 2L) and values (h, 2L, D) in the rows (R,)."""
-        shift = self.shift.index_select(1, rows).unsqueeze(-1)
-        q = self.q.index_select(1, rows).float()
-        half = values.shape[1] // 2
+        """Exchange the keys and values (h, 2L, D), old before new, in the rows (R,)."""
+        shift = self.shift.index_select(1, rows).unsqueeze(1)
+        q = self.q.index_select(1, rows).float().transpose(1, 2)
+        half = keys.shape[1] // 2
+        # Logits are laid out (h, 2L, R): whole rows of the position terms are then picked by key.
         if self.terms is None:
-            weights = torch.baddbmm(-shift, q, keys)
+            weights = torch.baddbmm(-shift, keys, q)
         else:
-            height, width = (t.index_select(1, rows).float() for t in self.terms)
-            weights = torch.empty(*q.shape[:2], 2 * half, device=q.device)
+            height, width = (
+                t.index_select(1, rows).transpose(1, 2).float().contiguous() for t in self.terms
+            )
+            weights = keys.new_empty(keys.shape[0], 2 * half, rows.shape[0])
             # reason: the shift goes into the H numbers of a row, not into its 2L logits.
-            height = (height - shift).index_select(2, self.place[0])
-            torch.add(height, width.index_select(2, self.place[1]), out=weights[..., :half])
-            weights[..., half:] = weights[..., :half]
-            weights.baddbmm_(q, keys)
+            height = height.sub_(shift).index_select(1, self.place[0])
+            torch.add(height, width.index_select(1, self.place[1]), out=weights[:, :half])
+            weights[:, half:] = weights[:, :half]
+            weights.baddbmm_(keys, q)
         weights.exp_()
-        numerator = self.numerator.index_select(1, rows).baddbmm_(weights, values)
+        numerator = self.numerator.index_select(1, rows)
+        numerator.baddbmm_(weights.transpose(1, 2), values)
         self.numerator.index_copy_(1, rows, numerator)
-        gained = weights[..., half:].sum(-1) - weights[..., :half].sum(-1)
+        gained = weights[:, half:].sum(1) - weights[:, :half].sum(1)
         self.denominator.index_add_(1, rows, gained)

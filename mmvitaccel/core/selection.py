@@ -41,7 +41,11 @@ class Selection:
 
     def gather(self, x: Tensor) -> Tensor:
         """The selected tokens, (B, N, C) -> (B, k, C) or (B, heads, N, D) -> (B, heads, k, D)."""
-        return x if self.everything else x.gather(-2, _spread(self.index, x))
+        if self.everything:
+            return x
+        if len(self.index) == 1:  # whole rows at a time, which gather would take one by one
+            return x[0].index_select(-2, self.index[0])[None]
+        return x.gather(-2, _spread(self.index, x))
 
     def put(self, memory: Tensor, values: Tensor) -> Tensor:
         """Write values of the chosen tokens into ``memory``.
@@ -55,10 +59,13 @@ class Selection:
         """
         if self.everything:
             return memory.copy_(values)
-        index = _spread(self.index, memory)
-        return memory.scatter_(-2, index, self.keep_chosen(values.to(memory.dtype), memory))
+        values = self._keep_chosen(values.to(memory.dtype), memory)
+        if len(self.index) == 1:
+            memory[0].index_copy_(-2, self.index[0], values[0])
+            return memory
+        return memory.scatter_(-2, _spread(self.index, memory), values)
 
-    def keep_chosen(self, values: Tensor, memory: Tensor) -> Tensor:
+    def _keep_chosen(self, values: Tensor, memory: Tensor) -> Tensor:
         """``values`` where chosen, what ``memory`` holds where an entry only fills up."""
         if self.chosen is None:
             return values

@@ -19,6 +19,12 @@ def test_gather_takes_and_put_writes_the_selected_tokens():
     heads = torch.randn(2, 5, 6, 3)
     assert torch.equal(selection.gather(heads)[1, 3], heads[1, 3, [1, 5]])
     assert selection.counts == [2, 2]
+    for b in range(2):  # one at a time takes another way
+        one = Selection(index[b : b + 1], 6)
+        assert torch.equal(one.gather(x[b : b + 1]), selection.gather(x)[b : b + 1])
+        assert torch.equal(one.gather(heads[b : b + 1]), selection.gather(heads)[b : b + 1])
+        alone = x[b : b + 1].clone()
+        assert torch.equal(one.put(alone, values[b : b + 1]), expected[b : b + 1])
 
 
 def test_ragged_rows_are_filled_up_and_what_fills_stays_as_it_was():
