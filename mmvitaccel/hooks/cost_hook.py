@@ -38,7 +38,7 @@ class CostHook(Hook):
         timed: Whether frames are timed; if not, every one is counted.
     """
 
-    # reason: after EMAHook has put the averaged weights in, before DeployHook folds them away
+    # reason: after EMAHook, which exchanges the weights that are to be tested for the others
     priority = "LOW"
 
     def __init__(self, backbone: str = "backbone", timed: bool = True) -> None:
@@ -87,10 +87,10 @@ class _MeasuredModel:
             )
         self.model, self.backbone = model, found[0]
         self.run, self.timed = model.test_step, timed
-        self.stopwatch = _Stopwatch(modules[self.backbone])
-        self.turns = _Turns()
         self.eventful = EventfulHandle(model) if _has_eventful(model) else None
         self.dense_model = _without_methods(model)
+        self.stopwatch = _Stopwatch(modules[self.backbone])
+        self.turns = _Turns()
         self.dense: dict[Any, dict[str, int]] = {}
         self.last_video: Any = None
         model.test_step = self

@@ -19,7 +19,9 @@ from mmvitaccel.engine.tradeoff import draw_generated
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "configs" / "eventful"
 CONFIGS = sorted(
-    path for path in FOLDER.rglob("faster-rcnn_*.py") if "_base_" not in path.relative_to(FOLDER).parts
+    path
+    for path in FOLDER.rglob("faster-rcnn_*.py")
+    if "_base_" not in path.relative_to(FOLDER).parts
 )
 PATTERN = re.compile(
     r"faster-rcnn_vitdet-(?:b|tiny)_vid-(?P<size>\d+)_(?P<kind>dense|top|threshold-1)(?P<k>\d+)?"
@@ -140,9 +142,13 @@ def small(tmp_path_factory):
 
 def _tester(folder: Path, load):
     @functools.cache
-    def test(name: str, k: int | None = None, attention: str | None = None) -> tuple[dict, dict]:
+    def test(
+        name: str, k: int | None = None, attention: str | None = None, hook: str | None = None
+    ) -> tuple[dict, dict]:
         """The figures of a test, returned and in the json log."""
         cfg = load(name)
+        if hook:
+            cfg.default_hooks.eventful = json.loads(hook)
         if k:
             cfg.model.backbone.update(policy=dict(type="TopK", k=k), attention=attention)
         cfg.load_from = str(folder / "dense" / "epoch_1.pth")
@@ -192,3 +198,11 @@ def test_threshold_reports_what_it_let_through(small):
     tokens = figures["cost/tokens"]
     assert len(tokens) == 18 and all(0 <= number <= 256 for number in tokens.values())
     assert len(set(tokens.values())) > 1
+
+
+def test_the_hook_on_a_dense_config_reports_the_same(small):
+    wrapped, _ = small("top64_delta")
+    hook = dict(type="mmvitaccel.EventfulHook", policy=dict(type="TopK", k=64), attention="delta")
+    hooked, _ = small("dense", hook=json.dumps(hook))
+    same = [name for name in wrapped if not name.endswith("ms")]
+    assert {name: hooked[name] for name in same} == {name: wrapped[name] for name in same}
