@@ -1,11 +1,9 @@
-"""The ViTDet configs build what was released, take its weights and its recipe, and run small."""
+"""The ViTDet configs have the released recipe and sizes, and run small."""
 
 from __future__ import annotations
 
 import copy
 import functools
-import importlib.util
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,6 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from torch import nn
 
-from mmvitaccel.models.vitdet_weights import convert_vitdet_weights
 from mmvitaccel.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -43,117 +40,6 @@ def load(name):
 def build(cfg, device="cpu"):
     with DefaultScope.overwrite_default_scope("mmdet"), torch.device(device):
         return MODELS.build(copy.deepcopy(cfg.model))
-
-
-def released(name):
-    """Names and shapes of detectron2's ViTDet-B detectors."""
-    shapes = {"backbone.net.pos_embed": (1, 197, 768)}
-
-    def layer(name, *shape, bias=True):
-        shapes[f"{name}.weight"] = shape
-        if bias:
-            shapes[f"{name}.bias"] = shape[:1]
-
-    def norm(name, channels):
-        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (channels,)
-
-    layer("backbone.net.patch_embed.proj", 768, 3, 16, 16)
-    for i in range(12):
-        block, side = f"backbone.net.blocks.{i}", 64 if i in (2, 5, 8, 11) else 14
-        norm(f"{block}.norm1", 768)
-        norm(f"{block}.norm2", 768)
-        layer(f"{block}.attn.qkv", 2304, 768)
-        layer(f"{block}.attn.proj", 768, 768)
-        for axis in "hw":
-            shapes[f"{block}.attn.rel_pos_{axis}"] = (2 * side - 1, 64)
-        layer(f"{block}.mlp.fc1", 3072, 768)
-        layer(f"{block}.mlp.fc2", 768, 3072)
-    pyramid = {2: (4, 192), 3: (1, 384), 4: (0, 768), 5: (1, 768)}
-    for level, (first, channels) in pyramid.items():
-        path = f"backbone.simfp_{level}"
-        layer(f"{path}.{first}", 256, channels, 1, 1, bias=False)
-        layer(f"{path}.{first + 1}", 256, 256, 3, 3, bias=False)
-        norm(f"{path}.{first}.norm", 256)
-        norm(f"{path}.{first + 1}.norm", 256)
-    for path, inputs, outputs in (("2.0", 768, 384), ("2.3", 384, 192), ("3.0", 768, 384)):
-        shapes[f"backbone.simfp_{path}.weight"] = (inputs, outputs, 2, 2)
-        shapes[f"backbone.simfp_{path}.bias"] = (outputs,)
-    norm("backbone.simfp_2.1", 384)
-    rpn = "proposal_generator.rpn_head"
-    layer(f"{rpn}.conv.conv0", 256, 256, 3, 3)
-    layer(f"{rpn}.conv.conv1", 256, 256, 3, 3)
-    layer(f"{rpn}.objectness_logits", 3, 256, 1, 1)
-    layer(f"{rpn}.anchor_deltas", 12, 256, 1, 1)
-    for stage in ("0.", "1.", "2.") if name.startswith("cascade") else ("",):
-        for i in range(1, 5):
-            layer(f"roi_heads.box_head.{stage}conv{i}", 256, 256, 3, 3, bias=False)
-            norm(f"roi_heads.box_head.{stage}conv{i}.norm", 256)
-        layer(f"roi_heads.box_head.{stage}fc1", 1024, 256 * 49)
-        layer(f"roi_heads.box_predictor.{stage}cls_score", 81, 1024)
-        layer(f"roi_heads.box_predictor.{stage}bbox_pred", 4 if stage else 320, 1024)
-    if "mask" in name:
-        for i in range(1, 5):
-            layer(f"roi_heads.mask_head.mask_fcn{i}", 256, 256, 3, 3, bias=False)
-            norm(f"roi_heads.mask_head.mask_fcn{i}.norm", 256)
-        shapes["roi_heads.mask_head.deconv.weight"] = (256, 256, 2, 2)
-        shapes["roi_heads.mask_head.deconv.bias"] = (256,)
-        layer("roi_heads.mask_head.predictor", 80, 256, 1, 1)
-    return shapes
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_released_weights_load_strictly(name):
-    weights = {key: torch.empty(shape, device="meta") for key, shape in released(name).items()}
-    weights["pixel_mean"] = weights["pixel_std"] = torch.empty(3, 1, 1, device="meta")
-    model = build(load(name), "meta")
-    converted = convert_vitdet_weights(weights)
-    assert {k: v.shape for k, v in converted.items()} == {
-        k: v.shape for k, v in model.state_dict().items()
-    }
-
-
-def test_values_go_where_they_belong():
-    names = released("mask-rcnn")
-    converted = convert_vitdet_weights({n: torch.tensor(i) for i, n in enumerate(names)})
-    of = {name: i for i, name in enumerate(names)}
-    for ours, theirs in {
-        "backbone.blocks.3.attn.rel_pos_h": "backbone.net.blocks.3.attn.rel_pos_h",
-        "neck.simfp_2.4.norm.bias": "backbone.simfp_2.4.norm.bias",
-        "rpn_head.rpn_conv.1.conv.bias": "proposal_generator.rpn_head.conv.conv1.bias",
-        "rpn_head.rpn_reg.weight": "proposal_generator.rpn_head.anchor_deltas.weight",
-        "roi_head.bbox_head.shared_convs.0.ln.bias": "roi_heads.box_head.conv1.norm.bias",
-        "roi_head.bbox_head.shared_convs.3.conv.weight": "roi_heads.box_head.conv4.weight",
-        "roi_head.bbox_head.shared_fcs.0.bias": "roi_heads.box_head.fc1.bias",
-        "roi_head.bbox_head.fc_cls.bias": "roi_heads.box_predictor.cls_score.bias",
-        "roi_head.mask_head.convs.2.conv.weight": "roi_heads.mask_head.mask_fcn3.weight",
-        "roi_head.mask_head.conv_logits.bias": "roi_heads.mask_head.predictor.bias",
-    }.items():
-        assert converted[ours] == of[theirs], ours
-
-
-def test_other_weights_are_refused():
-    with pytest.raises(ValueError, match=r"no ViTDet detector.*first names are conv1\.weight"):
-        convert_vitdet_weights({"conv1.weight": torch.zeros(1)})
-    weights = {n: torch.zeros(1) for n in released("mask-rcnn")}
-    weights["roi_heads.keypoint_head.weight"] = torch.zeros(1)
-    with pytest.raises(ValueError, match=r"'roi_heads\.keypoint_head\.weight' is not a weight"):
-        convert_vitdet_weights(weights)
-
-
-def test_the_converter_reads_a_pickle_of_arrays(tmp_path, capsys):
-    spec = importlib.util.spec_from_file_location(
-        "vitdet", ROOT / "tools/model_converters/vitdet.py"
-    )
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    weights = {name: np.full(1, i, np.float32) for i, name in enumerate(released("faster-rcnn"))}
-    source, target = tmp_path / "model.pkl", tmp_path / "out" / "model.pth"
-    source.write_bytes(pickle.dumps({"model": weights, "__author__": "someone"}))
-    tool.main([str(source), str(target)])
-    saved = torch.load(target, weights_only=True)["state_dict"]
-    assert len(saved) == len(weights)
-    assert saved["backbone.pos_embed"] == weights["backbone.net.pos_embed"][0]
-    assert f"{len(weights)} tensors" in capsys.readouterr().out
 
 
 def test_recipe_is_the_released_one():
