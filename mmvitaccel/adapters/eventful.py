@@ -216,6 +216,13 @@ class EventfulHandle:
         """The frames of the last call, in the batch's order; waits for a CUDA device."""
         return [_with_counts(info, passed) for info, passed in self._state.frames]
 
+    def passed_tokens(self) -> list[Tensor]:
+        """Which tokens passed in the last call: (blocks, 3 gates, B, N) bool for each frame.
+
+        B is 1 but for frames that went in lockstep; blocks is 0 for a frame of no stream.
+        """
+        return [_passed_tokens(info, passed) for info, passed in self._state.frames]
+
     def stream(
         self,
         stream: Hashable | list[Hashable],
@@ -376,6 +383,12 @@ def _is_root(module: nn.Module) -> bool:
 def _with_counts(info: FrameInfo, passed: list[Any]) -> FrameInfo:
     counts = [tuple(sum(selection.counts) for selection in block) for block in passed]
     return replace(info, passed=counts)
+
+
+def _passed_tokens(info: FrameInfo, passed: list[Any]) -> Tensor:
+    if not passed:
+        return torch.zeros(0, 3, 1, info.num_tokens, dtype=torch.bool)
+    return torch.stack([torch.stack([gate.mask() for gate in block]) for block in passed])
 
 
 def _train(model: nn.Module, host: Any, mode: bool = True) -> nn.Module:

@@ -39,6 +39,16 @@ class Selection:
             return [self.index.shape[1]] * self.index.shape[0]
         return self.chosen.sum(1).tolist()
 
+    def mask(self) -> Tensor:
+        """The chosen tokens as (B, N) bool."""
+        chosen = (
+            torch.ones_like(self.index, dtype=torch.bool) if self.chosen is None else self.chosen
+        )
+        mask = torch.zeros(
+            len(self.index), self.num_tokens, dtype=torch.bool, device=self.index.device
+        )
+        return mask.scatter_(1, self.index, chosen)
+
     def gather(self, x: Tensor) -> Tensor:
         """The selected tokens, (B, N, C) -> (B, k, C) or (B, heads, N, D) -> (B, heads, k, D)."""
         if self.everything:

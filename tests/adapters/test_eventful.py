@@ -275,6 +275,9 @@ def test_frames_of_no_stream_are_dense_and_remembered_nowhere():
     torch.testing.assert_close(out, torch.cat(dense), atol=1e-5, rtol=0)
     assert handle.streams == ["a"]
     assert [frame.stream for frame in handle.frames] == [None, "a", None]
+    assert [tuple(t.shape) for t in handle.passed_tokens()] == [
+        (0, 3, 1, TOKENS), (3, 3, 1, TOKENS), (0, 3, 1, TOKENS),
+    ]  # fmt: skip
 
 
 # The handle.
@@ -305,6 +308,8 @@ def test_a_users_own_policy_is_a_class_with_one_method():
     handle = apply_eventful(model, EveryOther())
     run(model, video)
     assert handle.frames[0].passed == [(18, 18, 18)] * 3
+    (passed,) = handle.passed_tokens()
+    assert torch.equal(passed, (torch.arange(TOKENS) % 2 == 0).expand(3, 3, 1, -1))
 
 
 def test_k_above_the_tokens_lets_all_through_and_says_so_once():
@@ -404,6 +409,12 @@ IMAGE_HOSTS = [
 ]  # fmt: skip
 
 
+def first_tensor(outputs):
+    while isinstance(outputs, (list, tuple)):
+        outputs = outputs[0]
+    return outputs
+
+
 def on_hosts(*names):
     return pytest.mark.parametrize("host", names, indirect=True)
 
@@ -424,7 +435,7 @@ def test_image_transformers_equal_themselves_when_all_passes(host, attention):
         few = model(moved)
         handle.remove()
         whole = model(moved)
-    few, whole = (x[0] if isinstance(x, (list, tuple)) else x for x in (few, whole))
+    few, whole = first_tensor(few), first_tensor(whole)
     assert handle.frames[0].passed == [(3, 3, 3)] * len(handle.frames[0].passed)
     assert not torch.allclose(few, whole, atol=1e-3)
 

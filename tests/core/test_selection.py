@@ -32,6 +32,7 @@ def test_ragged_rows_are_filled_up_and_what_fills_stays_as_it_was():
     selection = from_mask(mask)
     assert selection.index.tolist() == [[1, 4, 0], [4, 0, 1], [0, 1, 2], [0, 1, 2]]
     assert selection.counts == [2, 1, 3, 0]
+    assert torch.equal(selection.mask(), mask)
     memory = torch.zeros(4, 5, 2)
     selection.put(memory, torch.ones(4, 3, 2))
     assert torch.equal(memory[..., 0].bool(), mask)

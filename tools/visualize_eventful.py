@@ -1,0 +1,77 @@
+"""Show where an eventful model's gates fire along a video, and its error against dense.
+
+    python tools/visualize_eventful.py clip.mp4 configs/eventful/CONFIG.py CHECKPOINT
+    python tools/visualize_eventful.py clip.mp4 configs/vitdet/CONFIG.py CHECKPOINT --k 256
+
+Writes gates.mp4 (tokens that passed in red), strip.png (eight of its frames), error.png and
+frames.json. Without a checkpoint weights are random.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+from mmvitaccel.engine.checkpoint import check_checkpoint
+from mmvitaccel.engine.config import add_config_arguments, load_config
+from mmvitaccel.engine.errors import UserError, building, one_sentence_errors
+from mmvitaccel.engine.flops import attach_hooks
+from mmvitaccel.engine.frames import FrameSource
+from mmvitaccel.engine.gate_picture import GatePictures
+from mmvitaccel.engine.gate_run import GateRun
+from mmvitaccel.engine.session import build_model
+from mmvitaccel.models.eventful import attach_eventful
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("video", help="a video file, or camera")
+    add_config_arguments(parser)
+    parser.add_argument("checkpoint", nargs="?", help="its weights; random ones without")
+    parser.add_argument("--k", type=int, help="tokens let through, for a config without Eventful")
+    parser.add_argument("--attention", default="exact", help="tokenwise, delta or exact, with --k")
+    parser.add_argument("--frames", type=int, default=60, help="frames to follow (default: 60)")
+    parser.add_argument("--out", type=Path, default=Path("gates"), help="folder to write into")
+    return parser.parse_args(argv)
+
+
+@one_sentence_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Build the model, follow the video and write the pictures."""
+    args = parse_args(argv)
+    cfg = load_config(args.config, args.cfg_options)
+    model = build_model(cfg)
+    if args.checkpoint is not None:
+        check_checkpoint(model, args.checkpoint)
+    attach_hooks(cfg, model)
+    if args.k is not None:
+        with building("--k"):
+            attach_eventful(model, dict(type="TopK", k=args.k), args.attention)
+    run, source = GateRun(cfg, model), FrameSource(args.video)
+    count = min(args.frames, source.announced or args.frames)
+    pictures = GatePictures(args.out, source.fps or 25.0, count)
+    frames = (frame[..., ::-1].copy() for frame in islice(source, count))
+    for number, frame in enumerate(run.follow(frames), start=1):
+        pictures.add(frame)
+        print(f"\rframe {number} of {count}: error {100 * frame.error:.2f} %", end="", flush=True)
+    print()
+    if source.complaint() and not source.given:
+        raise UserError(source.complaint())
+    errors = [row["error"] for row in pictures.rows if not row["first"]]
+    if errors:
+        mean, largest = 100 * sum(errors) / len(errors), 100 * max(errors)
+        print(
+            f"{len(errors)} later frames: error {mean:.2f} % in the mean, {largest:.2f} % at most"
+        )
+    for path in pictures.close():
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()
