@@ -56,5 +56,9 @@ setup(
     # provide the same import names; a requirement on one would replace what a user has.
     # `python -m mmvitaccel.env` says what is missing; `mmvitaccel[openmmlab]` installs it.
     install_requires=["torch>=2.1", "torchvision>=0.16", "timm>=1.0", "numpy"],
-    extras_require={"openmmlab": read_pins("default"), "test": read_pins("test")},
+    extras_require={
+        "openmmlab": read_pins("default"),
+        "mmpretrain": read_pins("mmpretrain"),
+        "test": read_pins("test"),
+    },
 )

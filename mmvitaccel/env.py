@@ -71,7 +71,7 @@ PACKAGES = (
     Package("pycocotools", ("2.0.11",), "pycocotools==2.0.11"),
     Package("mmaction", ("1.2.0",), "mmaction2==1.2.0", lowest="1.0", needed=False),
     Package("timm", ("1.0.31",), "timm==1.0.31", lowest="1.0", needed=False),
-    Package("mmpretrain", (), "mmpretrain==1.2.0", lowest="1.0", needed=False),
+    Package("mmpretrain", ("1.2.0",), "mmpretrain==1.2.0", lowest="1.0", needed=False),
 )
 
 
