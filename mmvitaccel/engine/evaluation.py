@@ -18,6 +18,9 @@ _PACK_META = (
     "scale_factor",
     "flip",
     "flip_direction",
+    # where a data set gives them: which video's frame it is, for methods that remember
+    "video_id",
+    "frame_id",
 )
 
 
