@@ -21,8 +21,8 @@ OWN = {
     "videomae-vit-base-p16_16x4x1_kinetics400_tome-r65.py": (65, False),
     "videomae-vit-large-p16_16x4x1_kinetics400_tome-r65.py": (65, False),
     "timesformer_divST_8x32x1_kinetics400_tome-r32.py": (32, True),
-    "mask-rcnn_vitdet-b_lsj-100e_coco_tome-25pct.py": (0.25, True),
-    "faster-rcnn_vitdet-b_vid-1024_tome-25pct.py": (0.25, True),
+    "mask-rcnn_vitdet-b_lsj-100e_coco_tome-50pct.py": (0.5, True),
+    "faster-rcnn_vitdet-b_vid-1024_tome-50pct.py": (0.5, True),
     AUDIO: (8, True),
 }
 WITH_MMPRETRAIN = {

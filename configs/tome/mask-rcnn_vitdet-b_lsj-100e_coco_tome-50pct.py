@@ -1,4 +1,4 @@
-# Mask R-CNN on ViTDet-B: in every block a quarter of each window's tokens (of all tokens, where
+# Mask R-CNN on ViTDet-B: in every block half of each window's tokens (of all tokens, where
 # attention is global) merges before attention, and every token is restored behind the MLP.
 _base_ = "../vitdet/mask-rcnn_vitdet-b_lsj-100e_coco.py"
 
@@ -8,7 +8,7 @@ model = dict(
     backbone=dict(
         _delete_=True,
         type="mmvitaccel.ToMe",
-        r=0.25,
+        r=0.5,
         backbone={{_base_.model.backbone}},
     )
 )
