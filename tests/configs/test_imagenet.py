@@ -9,7 +9,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from mmvitaccel.models.efficientvit_classifier import EfficientViTPooling, classifier_weights
+from mmvitaccel.conversion.convert import convert_weights, find_layout
+from mmvitaccel.models.efficientvit_classifier import EfficientViTPooling
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "imagenet"
 PARAMETERS = dict(
@@ -58,22 +59,11 @@ def test_released_weights_load_into_a_classifier():
     for name, value in model.state_dict().items():
         name = name.replace("backbone.", "").replace("neck.bn.", "head.bn.")
         released[name.replace("head.fc.", "head.l.")] = torch.full_like(value, 2)
-    weights = classifier_weights(released)
-    assert not model.load_state_dict(weights, strict=False).unexpected_keys
+    layout = find_layout(released, "m0.pth")
+    assert layout.name == "efficientvit-imagenet"
+    weights, _ = convert_weights(released, layout, "m0.pth")
+    model.load_state_dict(weights, strict=True)
     assert all((v == 2).all() for n, v in model.state_dict().items() if "bias_idxs" not in n)
-
-
-def test_timm_names_are_told_from_microsofts():
-    timm = pytest.importorskip("timm", reason="timm is not installed")
-    weights = classifier_weights(timm.create_model("efficientvit_m0").state_dict())
-    assert weights["head.fc.weight"].shape == (1000, 192)
-    assert weights["neck.bn.running_var"].shape == (192,)
-    assert {name.split(".")[0] for name in weights} == {"backbone", "neck", "head"}
-
-
-def test_weights_without_a_head_are_refused():
-    with pytest.raises(ValueError, match="no head of an EfficientViT classifier"):
-        classifier_weights({"patch_embed.0.c.weight": torch.zeros(1)})
 
 
 def test_pooling_is_a_mean_and_a_norm():
