@@ -9,7 +9,7 @@ from mmvitaccel.conversion.blocks import (
     size,
     with_bias,
 )
-from mmvitaccel.conversion.layout import Adapted, Shapes, Weights
+from mmvitaccel.conversion.layout import Adapted, Shapes, Weights, rows
 
 TEMPORAL_DEPTH = 4  # of the published sizes
 VERBS = 97  # of EPIC-Kitchens-100
@@ -40,12 +40,9 @@ def recognizer_shapes(weights: Weights) -> Shapes:
 
 
 def read_classifiers(adapted: Adapted, weights: Weights) -> None:
-    """Note the numbers of classes for the config.
-
-    Raises:
-        ValueError: There are verbs without nouns, or nouns without verbs, in the file.
-    """
-    for name in ("cls", "verb", "noun"):
-        classifier = adapted.weights.get(f"cls_head.fc_{name}.weight")
-        if classifier is not None:
-            adapted.settings["num_classes" if name == "cls" else f"num_{name}s"] = len(classifier)
+    """Note the numbers of classes for the config; 0 nouns where the file has verbs alone."""
+    if "cls_head.fc_verb.weight" in adapted.weights:
+        for name in ("verb", "noun"):
+            adapted.settings[f"num_{name}s"] = rows(adapted.weights, f"cls_head.fc_{name}.weight")
+    else:
+        adapted.settings["num_classes"] = rows(adapted.weights, "cls_head.fc_cls.weight")

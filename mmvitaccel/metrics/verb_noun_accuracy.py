@@ -17,7 +17,7 @@ class VerbNounAccuracy(BaseMetric):
     """Top-k accuracy of the verb, of the noun and of both together (the action), in 0..1.
 
     An action is a pair of verb and noun, and its score the product of their probabilities; all
-    pairs compete.
+    pairs compete. A head of verbs alone has the verb's accuracy alone.
 
     Args:
         topk: Values of k to report.
@@ -36,8 +36,11 @@ class VerbNounAccuracy(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Keep the rank of the truth for each sample of a batch."""
         for sample in data_samples:
-            verb, noun = sample["pred_score"]["verb"], sample["pred_score"]["noun"]
+            verb, noun = sample["pred_score"]["verb"], sample["pred_score"].get("noun")
             truth = sample["gt_label"].tolist()
+            if noun is None:
+                self.results.append({"verb": rank_of(verb, truth[0])})
+                continue
             pairs = verb[:, None] * noun[None, :]
             self.results.append(
                 {
@@ -51,7 +54,7 @@ class VerbNounAccuracy(BaseMetric):
         """Share of samples whose truth is among the k best: ``verb_top1``, ``action_top5``, ..."""
         return {
             f"{name}_top{k}": sum(result[name] < k for result in results) / len(results)
-            for name in ("verb", "noun", "action")
+            for name in results[0]
             for k in self.topk
         }
 

@@ -25,7 +25,8 @@ class VerbNounHead(BaseModule):
 
     Args:
         num_verbs: Verb classes; 97 in EPIC-Kitchens-100.
-        num_nouns: Noun classes; 300 in EPIC-Kitchens-100.
+        num_nouns: Noun classes; 300 in EPIC-Kitchens-100. 0 leaves the noun out, as the weights of
+            the Eventful Transformers paper do; predictions then have the verb alone.
         in_channels: Channels of the backbone's feature.
         dropout_ratio: Dropout of the feature.
         init_std: Standard deviation that the weights start with.
@@ -60,21 +61,23 @@ class VerbNounHead(BaseModule):
         self.average_clips = average_clips
         self.dropout = nn.Dropout(dropout_ratio)
         self.fc_verb = nn.Linear(in_channels, num_verbs)
-        self.fc_noun = nn.Linear(in_channels, num_nouns)
+        self.fc_noun = nn.Linear(in_channels, num_nouns) if num_nouns else None
 
     def init_weights(self) -> None:
         """Start both classifiers from scratch."""
         for layer in (self.fc_verb, self.fc_noun):
-            trunc_normal_init(layer, std=self.init_std)
+            if layer is not None:
+                trunc_normal_init(layer, std=self.init_std)
 
     def forward(self, x: Tensor, **kwargs: Any) -> dict[str, Tensor]:
         """Give logits for features (B, in_channels).
 
         Returns:
-            ``verb`` (B, num_verbs) and ``noun`` (B, num_nouns).
+            ``verb`` (B, num_verbs) and, where there are any, ``noun`` (B, num_nouns).
         """
         x = self.dropout(x)
-        return {"verb": self.fc_verb(x), "noun": self.fc_noun(x)}
+        logits = {"verb": self.fc_verb(x)}
+        return logits if self.fc_noun is None else {**logits, "noun": self.fc_noun(x)}
 
     def loss(
         self, feats: Tensor, data_samples: list[BaseDataElement], **kwargs: Any

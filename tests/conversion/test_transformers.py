@@ -202,3 +202,7 @@ def test_vivit_for_epic_kitchens(fill, convert, build_from):
     again = convert(as_named_by_the_paper(verbs), "eventful-vivit")
     assert again.keys() == {name for name in converted if "fc_noun" not in name}
     assert all(again[name] is converted[name] for name in again)
+    model = build_from(EPIC, again, **SIZE, **{"model.cls_head.num_nouns": 0})
+    with torch.no_grad():
+        assert model.cls_head(x).keys() == {"verb"}
+        assert torch.equal(model.cls_head(x)["verb"], found["verb"])

@@ -50,3 +50,11 @@ def test_scores_and_labels_that_cannot_be_ranked():
         rank_of(torch.tensor([0.5, float("nan")]), 0)
     with pytest.raises(ValueError, match="label 9 is not among the 4 classes"):
         rank_of(torch.ones(4), 9)
+
+
+def test_verbs_alone():
+    samples = [
+        dict(pred_score=dict(verb=torch.tensor(scores)), gt_label=torch.tensor([1, 4]))
+        for scores in ([0.1, 0.7, 0.2], [0.5, 0.3, 0.2])
+    ]
+    assert evaluate(samples, topk=(1, 2)) == {"acc/verb_top1": 0.5, "acc/verb_top2": 1.0}

@@ -51,3 +51,17 @@ def test_labels_that_are_no_pairs():
         head().loss(torch.randn(1, 8), samples((1,)))
     with pytest.raises(ValueError, match="average_clips='mean' is not known"):
         head(average_clips="mean")
+
+
+def test_verbs_alone():
+    built, both, x = head(num_nouns=0), head(), torch.randn(2, 8)
+    assert set(built.state_dict()) == {"fc_verb.weight", "fc_verb.bias"}
+    both.load_state_dict(built.state_dict(), strict=False)
+    losses = built.loss(x, samples((1, 5), (3, 2)))
+    assert losses.keys() == {"loss_verb", "top1_verb"}
+    torch.testing.assert_close(
+        losses["loss_verb"], both.loss(x, samples((1, 5), (3, 2)))["loss_verb"]
+    )
+    (found, _) = built.predict(x, samples((1, 5), (3, 2)))
+    torch.testing.assert_close(found.pred_score["verb"], built(x)["verb"][0].softmax(0))
+    assert found.pred_label.tolist() == [int(built(x)["verb"][0].argmax())]
