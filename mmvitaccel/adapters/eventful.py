@@ -136,7 +136,9 @@ class EventfulState:
                 "one for each."
             )
         shape = (len(x) if lockstep else 1, *x.shape[1:])
-        signature = (self.image, shape, given.grid_size, x.dtype, x.device, fingerprint(model))
+        # reason: what was made in inference mode cannot be changed outside of it.
+        how = (x.dtype, x.device, torch.is_inference_mode_enabled())
+        signature = (self.image, shape, given.grid_size, *how, fingerprint(model))
         self.running = _Pass(frames, self.store.begin(frames, signature))
         for state, part in self.parts(x):
             if state is not None:

@@ -146,6 +146,18 @@ def test_another_size_shape_dtype_or_autocast_starts_clean():
     assert is_first(handle) == [True]
 
 
+def test_inference_mode_may_come_and_go():
+    model, video = make_model(), make_video(4)
+    handle = apply_eventful(model, TopK(6))
+    with torch.inference_mode():
+        run(model, video[:2])
+        assert is_first(handle) == [False]
+    run(model, video[2:3])
+    assert is_first(handle) == [True]
+    run(model, video[3:])
+    assert is_first(handle) == [False]
+
+
 def in_place(model):
     with torch.no_grad():
         model.blocks[1].mlp.fc1.weight.mul_(1.01)

@@ -116,19 +116,24 @@ def test_a_token_that_dominates_all_rows_and_leaves(host):
         assert max(video.random_step(2) for _ in range(3)) < 1e-5
 
 
-def test_a_dominating_token_that_decays_by_40_percent_a_frame():
-    """The share of no single step falls below 0.6; that since the last attention does."""
-    video = Video(logits=make_logits(rel_pos=False), mode=ExactAttention(Guard(turn_frames=10**6)))
-    direction = torch.ones(DIM)
-    video.qkv.q.copy_(direction.expand_as(video.qkv.q) + 0.01 * torch.randn_like(video.qkv.q))
+def decay_by_40_percent_a_frame(smallest_share):
+    """Largest error while a token that dominates all rows fades: no single step falls below 0.6."""
+    guard = Guard(smallest_share=smallest_share, turn_frames=10**6)
+    video = Video(logits=make_logits(rel_pos=False), mode=ExactAttention(guard))
+    video.qkv.q.copy_(1 + 0.01 * torch.randn_like(video.qkv.q))
     video.out, video.memory = video.mode.start(video.qkv, video.logits)
-    logit = torch.log(torch.tensor(0.6 ** -torch.arange(60.0, -40, -1).double()))
+    logits = torch.log(torch.tensor(0.6 ** -torch.arange(60.0, -40, -1).double())).float()
     errors = []
-    for value in logit.float():
-        k = (direction * value / (DIM * SCALE)).expand(1, HEADS, 1, DIM)
+    for logit in logits:
+        k = torch.full((1, HEADS, 1, DIM), float(logit) / (DIM * SCALE))
         new = [torch.ones(1, HEADS, 1, DIM), k, torch.full((1, HEADS, 1, DIM), 3.0)]
         errors.append(video.step(torch.tensor([[5]]), new))
-    assert max(errors) < 5e-5
+    return max(errors)
+
+
+def test_a_dominating_token_that_decays_is_guarded_against_and_needs_to_be():
+    assert decay_by_40_percent_a_frame(Guard().smallest_share) < 5e-5
+    assert not decay_by_40_percent_a_frame(0.0) < 1e-2
 
 
 @pytest.mark.parametrize("size", [10.0, 30.0])
