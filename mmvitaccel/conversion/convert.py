@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmvitaccel.conversion.layout import Adapted, Layout
-from mmvitaccel.conversion.layouts import LAYOUTS
+from mmvitaccel.conversion.layouts import LAYOUTS, recognise
 from mmvitaccel.conversion.report import Entry, Report
 from mmvitaccel.conversion.source import Source, check_finite, read_source
 from mmvitaccel.version import __version__
@@ -58,9 +58,9 @@ def find_layout(weights: Mapping[str, Tensor], source: str, name: str = "") -> L
         raise ValueError(f"--format {name} is not known; known are {', '.join(known)}.")
     if name:
         return known[name]
-    for layout in LAYOUTS:
-        if layout.recognise(weights):
-            return layout
+    layout = recognise(weights)
+    if layout is not None:
+        return layout
     names = ", ".join(f"'{n}'" for n in list(weights)[:3])
     raise ValueError(
         f"{source}: its names ({names}, ...) are of no layout known here ({', '.join(known)}); "

@@ -12,6 +12,7 @@ from mmvitaccel.conversion.efficientvit import (
 from mmvitaccel.conversion.eventful_vitdet import EVENTFUL_VITDET
 from mmvitaccel.conversion.eventful_vivit import EVENTFUL_VIVIT
 from mmvitaccel.conversion.image_vit import MAE_VIT, VIT_AS_VIVIT
+from mmvitaccel.conversion.layout import Layout, Weights
 from mmvitaccel.conversion.mmdet_vitdet import MMDET_VITDET
 from mmvitaccel.conversion.tadaconv_vivit import TADACONV_VIVIT
 
@@ -28,3 +29,8 @@ LAYOUTS = (
     TADACONV_VIVIT,
     EVENTFUL_VIVIT,
 )
+
+
+def recognise(weights: Weights) -> Layout | None:
+    """The layout that weights are of by their names; None for none that is known."""
+    return next((layout for layout in LAYOUTS if layout.recognise(weights)), None)

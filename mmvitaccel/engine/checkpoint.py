@@ -12,7 +12,9 @@ from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
 from mmvitaccel.compat.checkpoint import safe_load
+from mmvitaccel.conversion.layouts import recognise
 from mmvitaccel.engine.errors import UserError, building
+from mmvitaccel.models.checkpoint import find_weights
 
 
 def check_checkpoint(model: nn.Module, path: str, whole: bool = True) -> None:
@@ -41,8 +43,7 @@ def check_checkpoint(model: nn.Module, path: str, whole: bool = True) -> None:
     if not shapes.keys() & weights.keys():
         raise UserError(
             f"checkpoint {path} holds none of {name}'s parameters (its first is "
-            f"{next(iter(weights), 'none')!r}); it is of another model, give one that this "
-            "config trained."
+            f"{next(iter(weights), 'none')!r}); {_advice(weights)}."
         )
     if not whole:
         return
@@ -54,7 +55,7 @@ def check_checkpoint(model: nn.Module, path: str, whole: bool = True) -> None:
     if missing:
         raise UserError(
             f"checkpoint {path} lacks {len(missing)} of {name}'s entries, first {missing[0]!r}; "
-            "it is of another model, give one that this config trained or correct the config."
+            f"{_advice(weights)} or correct the config."
         )
     parts = {key.partition(".")[0] for key in shapes}
     surplus = [key for key in fits.unexpected_keys if key.partition(".")[0] in parts]
@@ -78,12 +79,22 @@ def starting_point(cfg: Config) -> str | None:
 def _weights(path: str) -> dict[str, torch.Tensor]:
     with building(f"checkpoint {path}"):
         held: Any = safe_load(path, map_location="cpu")
-    held = held.get("state_dict", held) if isinstance(held, Mapping) else held
-    if not isinstance(held, Mapping) or not all(torch.is_tensor(v) for v in held.values()):
+    try:
+        return find_weights(held, path)
+    except ValueError as error:
         raise UserError(
             f"checkpoint {path} holds no state_dict; give a file that a training run saved."
-        )
-    return {key.removeprefix("module."): value for key, value in held.items()}
+        ) from error
+
+
+def _advice(weights: Mapping[str, torch.Tensor]) -> str:
+    """What to do with weights of another model: some only have other names."""
+    layout = recognise(weights)
+    if layout is None:
+        return "it is of another model, give one that this config trained"
+    return (
+        f"it is of the released layout {layout.name}, convert it with tools/convert_checkpoint.py"
+    )
 
 
 def _mismatch(

@@ -12,6 +12,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from mmvitaccel.engine.checkpoint import check_checkpoint
+from mmvitaccel.engine.errors import UserError
 from mmvitaccel.registry import MODELS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -95,6 +97,9 @@ def test_command_line(detector, run_tool, tmp_path, capsys):
     assert out[-1] == f"written to {tmp_path / 'ours.pth'}"
     saved = torch.load(tmp_path / "ours.pth", weights_only=True)["state_dict"]
     torch.testing.assert_close(saved, dict(model.state_dict()), rtol=0, atol=0)
+    check_checkpoint(model, str(tmp_path / "ours.pth"))
+    with pytest.raises(UserError, match=r"lacks .* of the released layout mmdet-vitdet, convert"):
+        check_checkpoint(model, str(folder / "theirs.pth"))
     shutil.copy(folder / "theirs.pth", tmp_path)
     for arguments, sentence in (
         (("gone.pth", "x.pth"), "error: gone.pth: there is no such checkpoint file"),
