@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -125,6 +126,22 @@ def write_boxes(root: Path, count: int = 5) -> None:
     categories = [dict(id=1, name="bright"), dict(id=2, name="dark")]
     content = dict(images=images, annotations=annotations, categories=categories)
     (root / "boxes.json").write_text(json.dumps(content))
+
+
+@pytest.fixture(autouse=True)
+def runs_apart():
+    """Forget mmengine's named instances after each test.
+
+    Runs of one config that start in the same second share a name, and with it logger, message hub
+    and visualizer: the second would write into the first one's folder.
+    """
+    yield
+    if "mmengine" in sys.modules:
+        pending = [sys.modules["mmengine"].utils.ManagerMixin]
+        while pending:
+            cls = pending.pop()
+            cls._instance_dict.clear()
+            pending.extend(cls.__subclasses__())
 
 
 @pytest.fixture
