@@ -68,15 +68,13 @@ class Trace:
     def __init__(self, schedule: tuple[Entry, ...], full_at: Iterable[int]) -> None:
         self.schedule = schedule
         self.full_at = frozenset(full_at)
-        self.first: Standing | None = None
         self.behind: dict[int, Standing] = {}
 
     def enter(self, index: int, x: Tensor) -> Standing:
         """How the tokens x (B, N, C) stand before block ``index``."""
         if index - 1 in self.behind:
             return self.behind[index - 1]
-        self.first = Standing(x.new_ones((*x.shape[:2], 1), dtype=torch.float32))
-        return self.first
+        return Standing(x.new_ones((*x.shape[:2], 1), dtype=torch.float32))
 
 
 class Traces:
@@ -95,12 +93,14 @@ class Traces:
     def at(self, index: int, x: Tensor) -> Trace | None:
         """The pass that this call of block ``index`` on ``x`` belongs to.
 
-        Outside of the model's forward a block runs only to be recomputed, and its input is then
-        the very memory that the pass had saved; a block that somebody calls alone has none.
+        Outside of the model's forward, a block runs within a backward to be recomputed, and its
+        input is then the very memory that the pass had saved; or somebody calls it alone, and it
+        belongs to none.
         """
         if self.active is not None:
             return self.active
-        if _is_compiling():
+        # reason: memory is used again, so that outside of a backward an address means nothing
+        if _is_compiling() or torch._C._current_graph_task_id() == -1:
             return None
         key = (index, x.data_ptr())
         if self._resumed is not None and self._resumed[:2] == key:

@@ -386,6 +386,11 @@ def test_a_block_called_alone_is_the_hosts():
     expected = model.blocks[0](tokens)
     apply_tome(model, 3)
     assert torch.equal(model.blocks[0](tokens), expected)
+    caught = []
+    hook = model.blocks[0].register_forward_hook(lambda m, given, out: caught.append(given[0]))
+    model(images())  # a pass that might be recomputed, and then its very memory given alone
+    hook.remove()
+    assert model.blocks[0](caught[0]).shape == (2, 17, 32)
 
 
 def test_other_image_sizes_and_batches_follow_each_other():
