@@ -84,6 +84,9 @@ def test_what_passed_is_red_and_the_rest_as_it_was():
     assert drawn.shape == (320, 480, 3)
     assert np.all(drawn[240:, 400:, 2] > 180) and np.all(drawn[240:, 400:, 0] < 100)
     assert np.all(drawn[240:, :400] == 100)
+    planes = np.full((3, 400, 600), 100, np.uint8).transpose(1, 2, 0)  # as a tensor's image comes
+    large = draw_gates(GateFrame(planes, 0.01, False, (1.0, 1.0, 1.0), 100, share))
+    assert large.shape == (400, 600, 3) and np.all(large[300:, 500:, 2] > 180)
 
 
 def test_the_tool_writes_video_strip_plot_and_figures(run_tool, video, tmp_path, capsys):
