@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from mmvitaccel.core.stream import Frame, current_frames, streams
+from mmvitaccel.core.frame import Frame, current_frames, streams
 
 # What makes a view of a video a stream of its own: test-time flips, and sizes.
 _VIEW_KEYS = ("flip", "flip_direction", "img_shape")

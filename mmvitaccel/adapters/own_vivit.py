@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import link
 from mmvitaccel.adapters.base import BlockSpec, ViTAdapter
-from mmvitaccel.core.stream import Frame, streams
+from mmvitaccel.core.frame import Frame, streams
 
 
 def _blocks(model: nn.Module) -> Sequence[nn.Module]:

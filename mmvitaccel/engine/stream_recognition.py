@@ -17,8 +17,8 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from mmvitaccel.core.frame import Frame, streams
 from mmvitaccel.core.macs import MacsCounter
-from mmvitaccel.core.stream import Frame, streams
 from mmvitaccel.engine.errors import UserError
 from mmvitaccel.engine.flops import take_off
 

@@ -13,8 +13,9 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from mmvitaccel.adapters.attach import is_attached
 from mmvitaccel.adapters.eventful import METHOD, EventfulHandle, apply_eventful, make_attention
 from mmvitaccel.core.attention import AttentionMode
-from mmvitaccel.core.exact_attention import ExactAttention, Guard
+from mmvitaccel.core.exact_attention import ExactAttention
 from mmvitaccel.core.policy import Always, Policy, Threshold, TopFraction, TopK
+from mmvitaccel.core.running_sums import Guard
 from mmvitaccel.models.target import find_target
 from mmvitaccel.registry import MODELS, POLICIES
 

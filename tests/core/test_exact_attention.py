@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmvitaccel.core import exact_attention, waiting
+from mmvitaccel.core import exact_attention, running_sums, waiting
 from mmvitaccel.core.attention import QKV, Change, Logits
-from mmvitaccel.core.exact_attention import ExactAttention, Guard
+from mmvitaccel.core.exact_attention import ExactAttention
 from mmvitaccel.core.rel_pos import offset_rows
+from mmvitaccel.core.running_sums import Guard
 from mmvitaccel.core.selection import Selection
 
 GRID = (6, 8)
@@ -18,7 +19,7 @@ SCALE = DIM**-0.5
 def host(request, monkeypatch):
     """The path of a CPU, and that of a device which must not be waited for."""
     if request.param == "not asking":
-        monkeypatch.setattr(exact_attention, "reading_is_free", lambda device: False)
+        monkeypatch.setattr(running_sums, "reading_is_free", lambda device: False)
     return request.param
 
 
@@ -150,7 +151,7 @@ def test_a_new_key_far_above_the_shift_is_attended_anew():
     new = [torch.randn(1, HEADS, 1, DIM) for _ in range(3)]
     new[1] = video.qkv.q[:, :, 9:10] * 200
     assert video.step(torch.tensor([[3]]), new) < 1e-5
-    assert float(video.memory.denominator.max()) <= exact_attention.LARGEST_SUM
+    assert float(video.memory.denominator.max()) <= running_sums.LARGEST_SUM
     assert all(torch.isfinite(t).all() for t in (video.memory.numerator, video.memory.denominator))
 
 

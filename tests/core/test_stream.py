@@ -6,15 +6,8 @@ import warnings
 import pytest
 import torch
 
-from mmvitaccel.core.stream import (
-    Frame,
-    StreamState,
-    StreamStore,
-    current_frames,
-    frames_of,
-    memory_bytes,
-    streams,
-)
+from mmvitaccel.core.frame import Frame, current_frames, frames_of, streams
+from mmvitaccel.core.stream import StreamState, StreamStore, memory_bytes
 
 
 def is_clean(state, frame, signature="same"):

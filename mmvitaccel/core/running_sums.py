@@ -1,0 +1,111 @@
+"""Softmax attention as running sums, and when they are not to be trusted any more.
+
+Per query row i: a shift m_i, the denominator ``sum_j exp(s_ij - m_i)`` and the numerator
+``sum_j exp(s_ij - m_i) v_j``. Terms can be taken off and put on.
+
+Taking off what was once put on cancels: a row that lost most of its sum since it was last attended
+has rounding errors of the size of what it lost. Such rows are attended over all keys anew, and all
+rows in turn over some hundred frames, so that nothing can build up.
+
+Shapes: B batch, h heads, N query rows, D channels of a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmvitaccel.core.attention import Change
+from mmvitaccel.core.waiting import reading_is_free
+
+# A denominator beyond this is near overflow: its row is attended anew, with a shift that fits.
+LARGEST_SUM = 1e20
+
+
+@dataclass
+class RunningSums:
+    """What the exact mode remembers, in single precision.
+
+    Attributes:
+        shift: m, (B, h, N).
+        denominator: (B, h, N).
+        peak: The largest denominator since the row was last attended, (B, h, N).
+        numerator: (B, h, N, D).
+        turn: First of the rows that are next to be attended anew, in turn.
+        overdue: Whether more rows than the quota were in need in the last frame; a tensor (bool),
+            so that reading it can wait until the next frame. None where nothing is left over.
+    """
+
+    shift: Tensor
+    denominator: Tensor
+    peak: Tensor
+    numerator: Tensor
+    turn: int = 0
+    overdue: Tensor | None = None
+
+    def output(self, like: Tensor) -> Tensor:
+        """Numerator over denominator, (B, h, N, D), in the dtype of ``like``."""
+        return (self.numerator / self.denominator.unsqueeze(-1)).to(like.dtype)
+
+    def attended(self, out: Tensor, lse: Tensor, rows: Tensor | None = None) -> None:
+        """Take rows that were attended over all keys: shift lse, denominator 1, numerator out.
+
+        Args:
+            out: (B, h, R, D).
+            lse: (B, h, R).
+            rows: (B, h, R) int64, no row twice; None for all rows, in order.
+        """
+        if rows is None:
+            self.shift.copy_(lse)
+            self.denominator.fill_(1)
+            self.peak.fill_(1)
+            self.numerator.copy_(out)
+            return
+        self.shift.scatter_(2, rows, lse)
+        self.denominator.scatter_(2, rows, 1.0)
+        self.peak.scatter_(2, rows, 1.0)
+        self.numerator.scatter_(2, rows.unsqueeze(-1).expand_as(out), out)
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Which rows are attended anew though their query did not change.
+
+    Attributes:
+        smallest_share: A row is in need when its denominator is below this share of its peak.
+        quota: Rows of each head that are attended anew in a frame where the host cannot be asked
+            how many are in need (that is, not on a CPU), worst first. Should more be in need, the
+            next frame attends all rows.
+        turn_frames: Frames over which every row is attended anew once, a few rows each frame.
+    """
+
+    smallest_share: float = 1 / 8
+    quota: int = 32
+    turn_frames: int = 256
+
+    def rows(self, sums: RunningSums, change: Change) -> Tensor:
+        """Rows to be attended anew, (B, h, R) int64, changed queries first, no row twice."""
+        batch, heads, num_rows = sums.denominator.shape
+        changed = change.queries.index
+        torch.maximum(sums.peak, sums.denominator, out=sums.peak)
+        share = sums.denominator / sums.peak
+        # reason: asked this way round, a row that is not a number is in need.
+        sound = (share >= self.smallest_share) & (sums.denominator <= LARGEST_SUM)
+        need = torch.where(sound, 1 - share, 2.0)  # 2: in need, 3: in turn
+        turn = -(-num_rows // self.turn_frames)
+        in_turn = torch.arange(sums.turn, sums.turn + turn, device=need.device) % num_rows
+        need[:, :, in_turn] = 3.0
+        changed = changed[:, None].expand(batch, heads, -1)
+        need.scatter_(2, changed, -1.0)
+        sums.turn = (sums.turn + turn) % num_rows
+        in_need = (need >= 2).sum(2).amax()
+        spare = num_rows - changed.shape[2]
+        if reading_is_free(need.device):
+            extra = min(int(in_need), spare)
+        else:
+            extra = min(self.quota + turn, spare)
+            sums.overdue = in_need > extra
+        worst = need.topk(extra, dim=2, sorted=False).indices
+        return torch.cat((changed, worst), 2)
