@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Sequence
-from contextlib import AbstractContextManager
 
-from torch import Tensor, nn
+from torch import nn
 
 from mmvitaccel.adapters import eventful_run
-from mmvitaccel.adapters.attach import Swap, attach, detach, is_attached, link
+from mmvitaccel.adapters.attach import Swap, attach, link
 from mmvitaccel.adapters.base import ViTAdapter, class_name, spec_of
-from mmvitaccel.adapters.eventful_run import EventfulState, FrameInfo
+from mmvitaccel.adapters.eventful_run import EventfulState
 from mmvitaccel.adapters.find import find_adapter, locate
-from mmvitaccel.adapters.metainfo import FollowMetainfo
+from mmvitaccel.adapters.stream_handle import StreamHandle, checked_policy
+from mmvitaccel.adapters.stream_run import train
 from mmvitaccel.core.attention import AttentionMode, TokenwiseAttention
 from mmvitaccel.core.delta_attention import DeltaAttention
 from mmvitaccel.core.eventful_block import EventfulOptions
 from mmvitaccel.core.exact_attention import ExactAttention
-from mmvitaccel.core.frame import frames_of, streams
 from mmvitaccel.core.policy import Policy
 from mmvitaccel.core.stream import StreamStore
 
@@ -30,106 +28,17 @@ ATTENTION_MODES: dict[str, type] = {
 }
 
 
-class EventfulHandle:
-    """Steers Eventful on one model.
+class EventfulHandle(StreamHandle):
+    """Steers Eventful on one model."""
 
-    Args:
-        model: A model that Eventful is on.
-
-    Attributes:
-        model: The transformer that Eventful is on.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        found = next((m for m in model.modules() if _is_root(m)), None)
-        if found is None:
-            raise ValueError(
-                f"Eventful is not on this {type(model).__name__}; use apply_eventful(model, ...)."
-            )
-        self.model = found
-        self._state: EventfulState = link(found).state
-
-    @property
-    def attached(self) -> bool:
-        """Whether this handle's Eventful is still on its model."""
-        return is_attached(self.model, METHOD) and link(self.model).state is self._state
-
-    @property
-    def policy(self) -> Policy:
-        """Says what the gates let through; a new one holds from the next frame on."""
-        return self._state.policy
-
-    @policy.setter
-    def policy(self, value: Policy) -> None:
-        self._state.policy = _checked(value)
+    method = METHOD
+    puts_on = "apply_eventful"
+    _state: EventfulState
 
     @property
     def options(self) -> EventfulOptions:
         """How the blocks run."""
         return self._state.options
-
-    @property
-    def streams(self) -> list[Hashable]:
-        """Streams that are remembered, the one longest unused first."""
-        return self._state.store.names
-
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes that the memory of all streams takes."""
-        return self._state.store.memory_bytes()
-
-    @property
-    def frames(self) -> list[FrameInfo]:
-        """The frames of the last call, in the batch's order; waits for a CUDA device."""
-        return [frame.counted() for frame in self._state.frames]
-
-    def passed_tokens(self) -> list[Tensor]:
-        """Which tokens passed in the last call: (blocks, 3 gates, B, N) bool for each frame.
-
-        B is 1 but for frames that went in lockstep; blocks is 0 for a frame of no stream.
-        """
-        return [frame.tokens() for frame in self._state.frames]
-
-    def stream(
-        self,
-        stream: Hashable | list[Hashable],
-        frame_id: int | Sequence[int] | None = None,
-        cut: bool | Sequence[bool] = False,
-    ) -> AbstractContextManager[None]:
-        """Say whose frames the calls in a ``with`` block are given.
-
-        Args:
-            stream: A list with an id for each image of the batch; or one id, and then a batch of
-                several goes in lockstep as one stream. None: belongs to no stream.
-            frame_id: Number of the frame, or a list; one that is not above the last one starts the
-                stream clean. None where frames come in order.
-            cut: Whether a new scene begins, or a list; it starts the stream clean.
-
-        Examples:
-            >>> with handle.stream("video7", frame_id=3):
-            ...     features = model(frame)
-        """
-        return streams(frames_of(stream, frame_id, cut))
-
-    def reset(self, stream: Hashable | None = None) -> None:
-        """Forget a stream, or all of them: the next frame is a first one."""
-        self._state.store.drop(stream)
-
-    def remove(self) -> None:
-        """Give the model back bit for bit; a second call changes nothing."""
-        if self.attached:
-            for hooks in self._state.followed:
-                hooks.remove()
-            detach(self.model, METHOD)
-        self._state.store.drop()
-
-    def follow_metainfo(self, model: nn.Module) -> None:
-        """Take streams from the data samples that ``model``, around this one, is called with.
-
-        Of clips, each is a stream of its own, whatever its data sample says.
-        """
-        if not self._state.clips:
-            self._state.followed.append(FollowMetainfo().register(model))
 
 
 def apply_eventful(
@@ -188,11 +97,15 @@ def apply_eventful(
             "gates need whole blocks."
         )
     state = EventfulState(
-        _checked(policy), options, StreamStore(max_streams), len(blocks), bool(adapter.clips)
+        checked_policy(policy),
+        StreamStore(max_streams),
+        options=options,
+        num_blocks=len(blocks),
+        clips=bool(adapter.clips),
     )
     num_prefix_tokens = len(adapter.prefix(model))
     entries = {name: eventful_run.entry for name in adapter.entries if hasattr(model, name)}
-    swaps = [Swap(model, {**entries, **adapter.clips, "train": eventful_run.train})]
+    swaps = [Swap(model, {**entries, **adapter.clips, "train": train})]
     for index, (block, spec) in enumerate(zip(blocks, specs)):
         info = (model, index, spec, num_prefix_tokens)
         swaps.append(Swap(block, {"forward": eventful_run.block_forward}, info))
@@ -204,8 +117,7 @@ def apply_eventful(
             f"replaced by {policy!r}.",
             stacklevel=2,
         )
-        for hooks in before.state.followed:
-            hooks.remove()
+        before.state.unfollow()
     handle = EventfulHandle(model)
     if outer is not model:
         handle.follow_metainfo(outer)
@@ -231,17 +143,3 @@ def make_attention(attention: str | AttentionMode) -> AttentionMode:
             f"{', '.join(ATTENTION_MODES)} or an object with both."
         )
     return attention
-
-
-def _checked(policy: Policy) -> Policy:
-    if not callable(getattr(policy, "select", None)):
-        raise TypeError(
-            f"Eventful: policy={policy!r} has no method select; give TopK(k), TopFraction(f), "
-            "Threshold(t), Always() or an object with that method."
-        )
-    return policy
-
-
-def _is_root(module: nn.Module) -> bool:
-    found = link(module)
-    return found is not None and found.method == METHOD and bool(found.members)

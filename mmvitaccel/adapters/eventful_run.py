@@ -6,9 +6,9 @@ begins when its tokens reach the first block, by whatever method of the model th
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import link
 from mmvitaccel.adapters.base import BlockInput, BlockSpec
-from mmvitaccel.adapters.fingerprint import fingerprint
-from mmvitaccel.adapters.metainfo import FollowMetainfo
+from mmvitaccel.adapters.stream_run import StreamRun
 from mmvitaccel.core.eventful_block import (
     BlockSteps,
     EventfulOptions,
@@ -25,158 +24,39 @@ from mmvitaccel.core.eventful_block import (
     start_block,
     step_block,
 )
-from mmvitaccel.core.frame import Frame, current_frames
-from mmvitaccel.core.policy import Policy
-from mmvitaccel.core.selection import Selection
-from mmvitaccel.core.stream import StreamState, StreamStore
-
-#: The stream of frames that come without a name, one at a time.
-UNNAMED = "unnamed"
-
-
-@dataclass(frozen=True)
-class FrameInfo:
-    """One frame of the last call.
-
-    Attributes:
-        stream: Its stream; None where it belonged to none and was computed whole.
-        frame_id: Its number, if it was given.
-        first: Whether the stream started clean with it.
-        num_tokens: N.
-        passed: For each block, the tokens that passed its three gates (queries, keys and values;
-            output projection; MLP).
-    """
-
-    stream: Hashable
-    frame_id: int | None
-    first: bool
-    num_tokens: int
-    passed: list[tuple[int, int, int]]
-
-
-@dataclass(frozen=True)
-class Passed:
-    """What passed the gates in one frame.
-
-    Attributes:
-        info: The frame; its ``passed`` is empty, for counting may wait for a device.
-        blocks: The three gates' selections of each block that remembers the stream.
-    """
-
-    info: FrameInfo
-    blocks: list[tuple[Selection, Selection, Selection]]
-
-    def counted(self) -> FrameInfo:
-        """The frame with its counts."""
-        counts = [tuple(sum(gate.counts) for gate in block) for block in self.blocks]
-        return replace(self.info, passed=counts)
-
-    def tokens(self) -> Tensor:
-        """Which tokens passed, (blocks, 3, B, N) bool."""
-        if not self.blocks:
-            return torch.zeros(0, 3, 1, self.info.num_tokens, dtype=torch.bool)
-        return torch.stack([torch.stack([gate.mask() for gate in b]) for b in self.blocks])
+from mmvitaccel.core.stream import StreamState
 
 
 @dataclass
-class _Pass:
-    """A batch on its way through the blocks.
-
-    Attributes:
-        frames: Whose images it holds.
-        states: What is remembered of them, None for a frame of no stream.
-        next_block: The block that it reaches next.
-    """
-
-    frames: tuple[Frame, ...]
-    states: list[StreamState | None]
-    next_block: int = 0
-
-
-@dataclass
-class EventfulState:
+class EventfulState(StreamRun):
     """What the model and its blocks share.
 
     Attributes:
-        policy: Says what the gates let through.
         options: How blocks run.
-        store: The streams.
         num_blocks: Blocks of the model.
-        running: The batch in the blocks.
-        frames: The frames of the batch before, and what passed the gates of each block.
         clips: Whether frames come in clips of the host's, whose streams nobody outside names.
         image: Shape of the input of the method by which the present batch came.
-        followed: Hooks that were put on a model around this one.
     """
 
-    policy: Policy
-    options: EventfulOptions
-    store: StreamStore
-    num_blocks: int
+    options: EventfulOptions = field(default_factory=EventfulOptions)
+    num_blocks: int = 0
     clips: bool = False
-    running: _Pass | None = None
-    frames: list[Passed] = field(default_factory=list)
     image: tuple[int, ...] | None = None
-    followed: list[FollowMetainfo] = field(default_factory=list)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EventfulState:
         # reason: a copied model starts with no streams of its own.
-        store = StreamStore(self.store.max_streams)
-        return EventfulState(self.policy, self.options, store, self.num_blocks, self.clips)
+        return EventfulState(
+            self.policy,
+            copy.deepcopy(self.store),
+            options=self.options,
+            num_blocks=self.num_blocks,
+            clips=self.clips,
+        )
 
-    def begin(self, model: nn.Module, given: BlockInput) -> None:
-        """A batch reaches the first block."""
-        x = given.x
-        frames = current_frames()
-        if frames is None:
-            frames = (Frame(UNNAMED),)
-            if len(x) > 1:
-                raise ValueError(
-                    f"Eventful: a batch of {len(x)} frames came without stream ids; name the "
-                    "streams, `with handle.stream(['a', 'b', ...]):`, or in a config put "
-                    "'video_id' in the meta_keys."
-                )
-        lockstep = len(frames) == 1 and frames[0].lockstep
-        if len(frames) != len(x) and not lockstep:
-            raise ValueError(
-                f"Eventful: {len(frames)} streams were named for a batch of {len(x)} frames; name "
-                "one for each."
-            )
-        shape = (len(x) if lockstep else 1, *x.shape[1:])
-        # reason: what was made in inference mode cannot be changed outside of it.
-        how = (x.dtype, x.device, torch.is_inference_mode_enabled())
-        signature = (self.image, shape, given.grid_size, *how, fingerprint(model))
-        self.running = _Pass(frames, self.store.begin(frames, signature))
-        for state, part in self.parts(x):
-            if state is not None:
-                state.saw(part)
-
-    def end(self, x: Tensor) -> None:
-        """A batch leaves the last block as ``x`` (B, N, C)."""
-        self.frames = []
-        for frame, (state, part) in zip(self.running.frames, self.parts(x)):
-            first, blocks = True, []
-            if state is not None:
-                state.saw(part)
-                first, blocks = state.num_frames == 1, list(state.blocks.values())
-            info = FrameInfo(frame.stream, frame.frame_id, first, x.shape[1], [])
-            # reason: the selections alone, so that a stream that is dropped frees its memory.
-            self.frames.append(Passed(info, [block.passed for block in blocks]))
-        self.running = None
-
-    def parts(self, x: Tensor | None) -> list[tuple[StreamState | None, Tensor | None]]:
-        """The states of the running batch, each with its share of ``x`` (B, ...)."""
-        states = self.running.states
-        if x is None or len(states) == 1 or len(x) == 1:
-            return [(state, x) for state in states]
-        return list(zip(states, x.split(1)))
-
-
-def train(model: nn.Module, host: Any, mode: bool = True) -> nn.Module:
-    """The override of ``train``: what was remembered in another mode is forgotten."""
-    if mode != model.training:
-        link(model).state.store.drop()
-    return host(mode)
+    def follow_metainfo(self, model: nn.Module) -> None:
+        """See the base; of clips, each is a stream of its own."""
+        if not self.clips:
+            super().follow_metainfo(model)
 
 
 def entry(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
@@ -201,7 +81,7 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
         return host(*args, **kwargs)
     given = spec.enter(block, *args, **kwargs)
     if index == 0:
-        state.begin(model, given)
+        state.begin(model, given.x, state.image, given.grid_size)
     running = state.running
     if running is None or running.next_block != index:  # somebody calls the block alone
         return host(*args, **kwargs)
@@ -209,15 +89,16 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
     with torch.no_grad():
         x = _run(state, index, _steps(block, spec, num_prefix_tokens), given)
         if running.next_block == state.num_blocks:
-            state.end(x)
+            state.saw(x)
+            state.end(x.shape[1])
     return spec.leave(block, x, given)
 
 
 def _run(state: EventfulState, index: int, steps: BlockSteps, given: BlockInput) -> Tensor:
     """One block on the frames of a batch, each on its own memory."""
     outs = []
-    ropes = state.parts(given.rope)
-    for (stream, x), (_, rope) in zip(state.parts(given.x), ropes):
+    ropes = state.running.parts(given.rope)
+    for (stream, x), (_, rope) in zip(state.running.parts(given.x), ropes):
         tokens = Tokens(x, given.grid_size, rope)
         if stream is None:
             out, _ = start_block(steps, state.options, tokens)

@@ -75,7 +75,8 @@ class FollowMetainfo:
         """Put the hooks on a model that is called with ``data_samples``."""
         self._handles = [
             module.register_forward_pre_hook(self.enter, with_kwargs=True),
-            module.register_forward_hook(self.leave, always_call=True),
+            # reason: of several such pairs on a model, the one that entered last leaves first.
+            module.register_forward_hook(self.leave, prepend=True, always_call=True),
         ]
         return self
 

@@ -15,7 +15,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmvitaccel.adapters.attach import detach, is_attached, link
-from mmvitaccel.adapters.eventful import METHOD, EventfulHandle, FrameInfo
+from mmvitaccel.adapters.eventful import METHOD, EventfulHandle
+from mmvitaccel.adapters.stream_run import FrameInfo
 from mmvitaccel.core.macs import MacsCounter
 from mmvitaccel.registry import HOOKS
 

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import copy
-import weakref
 from typing import Any
 
-from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.model import is_model_wrapper
 from torch import nn
-from torch.nn.modules.module import register_module_module_registration_hook
 
-from mmvitaccel.adapters.attach import is_attached
-from mmvitaccel.adapters.eventful import METHOD, EventfulHandle, apply_eventful, make_attention
+from mmvitaccel.adapters.eventful import EventfulHandle, apply_eventful, make_attention
 from mmvitaccel.core.attention import AttentionMode
 from mmvitaccel.core.exact_attention import ExactAttention
 from mmvitaccel.core.policy import Always, Policy, Threshold, TopFraction, TopK
 from mmvitaccel.core.running_sums import Guard
+from mmvitaccel.models.around import await_model_around
 from mmvitaccel.models.target import find_target
 from mmvitaccel.registry import MODELS, POLICIES
-
-#: Eventful modules (and what holds them) that are not yet a part of a model; gone ones drop out.
-_BUILT_ALONE: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 for _policy in (TopK, TopFraction, Threshold, Always):
     POLICIES.register_module(module=_policy)
@@ -72,7 +67,7 @@ def Eventful(
     module = MODELS.build(*given.values())
     _, transformer = find_target(module, target)
     apply_eventful(transformer, build_policy(policy), build_attention(attention), **options)
-    _BUILT_ALONE.add(module)
+    await_model_around(module)
     return module
 
 
@@ -143,24 +138,3 @@ def build_attention(attention: str | dict | AttentionMode) -> AttentionMode:
         return make_attention(name)
     guard = cfg.pop("guard", None)
     return ExactAttention(None if guard is None else Guard(**guard), **cfg)
-
-
-def _tell_the_model_around(parent: nn.Module, name: str, child: nn.Module | None) -> None:
-    """Called by torch when ``child`` becomes a submodule of ``parent``.
-
-    A config builds a backbone before the detector around it is complete: that is where the
-    detector is met which is to say whose images it gives its backbone.
-    """
-    if child is None or child not in _BUILT_ALONE:
-        return
-    _BUILT_ALONE.discard(child)
-    if not any(is_attached(module, METHOD) for module in child.modules()):
-        return  # taken off meanwhile
-    if isinstance(parent, BaseModel):
-        EventfulHandle(child).follow_metainfo(parent)
-    else:
-        _BUILT_ALONE.add(parent)
-
-
-# reason: registered once and kept, since torch forbids to take such a hook off while it runs.
-register_module_module_registration_hook(_tell_the_model_around)

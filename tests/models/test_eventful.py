@@ -18,7 +18,8 @@ from torch import nn
 from mmvitaccel.adapters.eventful import EventfulHandle
 from mmvitaccel.core.exact_attention import ExactAttention
 from mmvitaccel.core.policy import Always, TopK
-from mmvitaccel.models.eventful import _BUILT_ALONE, build_attention, build_policy
+from mmvitaccel.models.around import _BUILT_ALONE
+from mmvitaccel.models.eventful import build_attention, build_policy
 from mmvitaccel.models.vitdet import ViTDet
 from mmvitaccel.registry import MODELS, POLICIES
 
