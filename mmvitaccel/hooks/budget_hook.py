@@ -83,6 +83,8 @@ class BudgetScheduleHook(Hook):
 
 def _frame_index(batch_idx: int, data_batch: Any) -> int:
     """Frame id of the first image, or the number of the batch."""
-    samples = data_batch.get("data_samples") if isinstance(data_batch, dict) else None
-    frame_id = samples[0].metainfo.get("frame_id") if samples else None
+    sample = data_batch.get("data_samples") if isinstance(data_batch, dict) else None
+    while isinstance(sample, (list, tuple)):  # test-time augmentation has a list for each view
+        sample = sample[0] if sample else None
+    frame_id = None if sample is None else sample.metainfo.get("frame_id")
     return batch_idx if frame_id is None else int(frame_id)

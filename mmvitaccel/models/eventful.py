@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmvitaccel.adapters.eventful import EventfulHandle, apply_eventful, make_attention
@@ -14,7 +13,7 @@ from mmvitaccel.core.exact_attention import ExactAttention
 from mmvitaccel.core.policy import Always, Policy, Threshold, TopFraction, TopK
 from mmvitaccel.core.running_sums import Guard
 from mmvitaccel.models.around import await_model_around
-from mmvitaccel.models.target import find_target
+from mmvitaccel.models.target import find_target, unwrapped
 from mmvitaccel.registry import MODELS, POLICIES
 
 for _policy in (TopK, TopFraction, Threshold, Always):
@@ -81,15 +80,16 @@ def attach_eventful(
     """Make the transformer of a built model eventful; returns its path and the handle.
 
     Args:
-        model: A detector or other model, also within a distributed wrapper.
+        model: A detector or other model, also within a wrapper: a distributed one, or that of
+            test-time augmentation.
         policy: See :func:`Eventful`.
         attention: See :func:`Eventful`.
         target: Path of the module that is the transformer or holds it; by default it is looked for
             in the backbone, then in the neck.
         **options: Further arguments of :func:`mmvitaccel.apply_eventful`.
     """
-    while is_model_wrapper(model):
-        model = model.module
+    # reason: data samples come to the detector itself; a wrapper calls it once for each view
+    model = unwrapped(model)
     path, transformer = find_target(model, target)
     handle = apply_eventful(
         transformer, build_policy(policy), build_attention(attention), **options

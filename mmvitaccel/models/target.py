@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 from mmvitaccel.adapters.base import class_name
@@ -11,24 +11,30 @@ from mmvitaccel.adapters.find import locate, supported, transformers_in
 _PLACES = ("backbone", "neck")
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside wrappers: distributed ones and that of test-time augmentation."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
 def find_target(model: nn.Module, target: str | None = None) -> tuple[str, nn.Module]:
     """Find the transformer of a detector, recognizer or classifier.
 
     Args:
-        model: The model, also within a distributed wrapper.
+        model: The model, also within wrappers, see :func:`unwrapped`.
         target: Path of the module that is the transformer or holds it, e.g. ``backbone`` or
             ``neck.encoder``; by default it is looked for in the backbone, then in the neck, and
             in a model that has neither, in all of it.
 
     Returns:
-        The transformer's path in the model (without the wrapper) and the transformer.
+        The transformer's path in the unwrapped model and the transformer.
 
     Raises:
         ValueError: If ``target`` names no module, or no supported transformer is found, or several
             that are not parts of one another.
     """
-    while is_model_wrapper(model):
-        model = model.module
+    model = unwrapped(model)
     if target is not None:
         return _inside(model, target)
     places = [name for name in _PLACES if isinstance(getattr(model, name, None), nn.Module)]

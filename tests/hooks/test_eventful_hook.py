@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 
 from mmvitaccel.adapters.attach import is_attached
 from mmvitaccel.adapters.eventful import EventfulHandle
+from mmvitaccel.engine.evaluation import augment_test
 from mmvitaccel.hooks import BudgetScheduleHook, EventfulHook
 from mmvitaccel.models.checkpoint import read_state_dict
 from mmvitaccel.models.vitdet import ViTDet
@@ -92,10 +93,12 @@ class Watch(Hook):
     priority = "LOWEST"
 
     def __init__(self):
-        self.frames, self.trained, self.scores = [], [], []
+        self.frames, self.streams, self.trained, self.scores = [], [], [], []
 
     def _note(self, runner, outputs):
-        (frame,) = EventfulHandle(runner.model).frames
+        handle = EventfulHandle(runner.model)
+        (frame,) = handle.frames
+        self.streams.append(handle.streams)
         self.frames.append((frame.stream[0], frame.frame_id, frame.first, frame.passed[0][0]))
         self.scores.append(outputs[0].pred_instances.scores)
 
@@ -151,6 +154,25 @@ def test_averaged_weights_are_eventful_and_start_clean(config):
     cfg = config(**COMMAND_LINE, custom_hooks=[dict(type="EMAHook", momentum=0.5)])
     _, watch = run(cfg, "train")
     assert watch.frames == EXPECTED
+
+
+def test_views_of_augmented_testing_are_streams_of_their_own(config):
+    scores = []
+    for cfg in (config(**COMMAND_LINE), config()):
+        if "eventful" not in cfg.default_hooks:
+            cfg.model.backbone = dict(
+                type="mmvitaccel.Eventful", policy=dict(type="TopK", k=6), backbone=cfg.backbone
+            )
+        augment_test(cfg)
+        cfg.custom_hooks = [dict(type="mmvitaccel.BudgetScheduleHook", schedule=[6, 5, 4])]
+        _, watch = run(cfg)
+        budgets = [35, 5, 4]
+        assert watch.frames == [(v, i, i == 0, budgets[i]) for v in (1, 2) for i in range(3)]
+        flips = [{(video, flip) for video, flip, *_ in streams} for streams in watch.streams]
+        assert flips[0] == {(1, True), (1, False)}
+        assert flips[-1] == {(1, True), (1, False), (2, True), (2, False)}
+        scores.append(torch.cat(watch.scores))
+    assert torch.equal(*scores)
 
 
 def test_attaching_by_hand(config):
