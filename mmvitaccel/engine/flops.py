@@ -39,7 +39,8 @@ def count_config(
 
     Returns:
         JSON-ready figures: ``params``, ``macs``, ``flops`` (twice ``macs``), ``input_shape``,
-        ``views``, ``modules`` (name to ``params`` and ``macs``), ``uncounted``; with a method on,
+        ``views``, ``modules`` (name to ``params`` and ``macs``), ``uncounted``; if there is one,
+        ``patch_embed`` (the multiply-adds of the patch embedding alone); with a method on,
         ``dense`` (the same without it) and ``saving`` (``1 - macs / dense macs``); and of an
         eventful model, whose figures are the mean over the frames, ``frames``: their ``length``,
         and ``macs`` and ``modules`` of the ``first`` and of a ``steady`` one, the last.
@@ -138,7 +139,10 @@ def _figures(model: nn.Module, report: MacsReport, example: Example, depth: int)
         macs = report.by_module.get(name, 0)
         if name and name.count(".") < depth and (params or macs):
             modules[name] = dict(params=params, macs=macs)
-    return dict(
+    embedding = sum(
+        macs for name, macs in report.by_module.items() if name.rpartition(".")[2] == "patch_embed"
+    )
+    figures = dict(
         params=report.params,
         macs=report.total,
         flops=2 * report.total,
@@ -147,3 +151,4 @@ def _figures(model: nn.Module, report: MacsReport, example: Example, depth: int)
         modules=modules,
         uncounted=report.uncounted,
     )
+    return figures | dict(patch_embed=embedding) if embedding else figures

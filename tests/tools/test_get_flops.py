@@ -35,6 +35,27 @@ def test_json_alone_on_stdout(run_tool, recognizer_config, capsys):
     assert sum(p["params"] for p in parts) == figures["params"]
 
 
+def test_all_views_and_the_embedding_apart(run_tool, capsys):
+    """The published figures of ViViT-B: of 12 views, without the tubelet embedding."""
+    config = ROOT / "configs/vivit/vivit-base_32x2x1_kinetics400-rgb.py"
+    options = ["model.backbone.spatial_depth=1", "model.backbone.temporal_depth=1"]
+    run_tool("analysis/get_flops", config, "--cfg-options", *options)
+    lines = capsys.readouterr().out.splitlines()
+    tokens, steps, dim = 14 * 14, 16, 768
+    embedding = steps * tokens * dim * 3 * 2 * 16 * 16
+    rest = sum(b * (12 * n * dim**2 + 2 * n**2 * dim) for b, n in ((steps, tokens + 1), (1, 17)))
+    rest += 400 * dim  # the head
+    assert (
+        f"without patch embedding, as papers count: {rest / 1e9:.3f} G multiply-adds "
+        f"(the embedding: {embedding / 1e9:.3f} G)" in lines
+    )
+    assert f"of 12 views {12 * (rest + embedding) / 1e9:.3f} G multiply-adds" in lines
+    assert (
+        f"of 12 views without patch embedding: {12 * rest / 1e9:.3f} G multiply-adds "
+        f"(the embedding: {12 * embedding / 1e9:.3f} G)" in lines
+    )
+
+
 def test_a_process_writes_json_alone():
     """With a config that logs and warns while it is read and built."""
     config = ROOT / "configs" / "retinanet_efficientvit_m4_coco.py"

@@ -108,8 +108,14 @@ def _row(figures: dict[str, Any], name: str) -> dict[str, int]:
 def _summary(figures: dict[str, Any]) -> list[str]:
     totals = [_short(figures[key]) for key in ("macs", "flops", "params")]
     lines = ["{} multiply-adds, {} FLOPs, {} parameters".format(*totals)]
-    if figures["views"] > 1:
-        lines.append(f"for one view; the test pipeline takes {figures['views']} of each sample")
+    views, embedding = figures["views"], figures.get("patch_embed", 0)
+    if embedding:
+        lines.append(f"without patch embedding, as papers count: {_split(figures, 1)}")
+    if views > 1:
+        lines.append(f"for one view; the test pipeline takes {views} of each sample")
+        lines.append(f"of {views} views {_short(views * figures['macs'])} multiply-adds")
+        if embedding:
+            lines.append(f"of {views} views without patch embedding: {_split(figures, views)}")
     if "dense" in figures and figures["macs"]:
         ratio = figures["dense"]["macs"] / figures["macs"]
         lines.append(f"{ratio:.3f} times fewer than dense (saves {figures['saving']:.1%})")
@@ -119,8 +125,14 @@ def _summary(figures: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _split(figures: dict[str, Any], views: int) -> str:
+    embedding = views * figures["patch_embed"]
+    rest = views * figures["macs"] - embedding
+    return f"{_short(rest)} multiply-adds (the embedding: {_short(embedding)})"
+
+
 def _short(number: int) -> str:
-    for unit, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for unit, sign in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= unit:
             return f"{number / unit:.3f} {sign}"
     return str(number)
