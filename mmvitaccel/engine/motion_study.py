@@ -20,7 +20,7 @@ from mmengine.registry import DATASETS
 
 from mmvitaccel.core.macs import count_macs
 from mmvitaccel.engine.checkpoint import check_checkpoint
-from mmvitaccel.engine.errors import building
+from mmvitaccel.engine.errors import UserError, building
 from mmvitaccel.engine.session import build_model
 from mmvitaccel.engine.spatial_cache import cache_spatial
 from mmvitaccel.engine.tradeoff import test, train
@@ -86,7 +86,11 @@ class MotionStudy:
 
         Returns:
             The points, dense first.
+
+        Raises:
+            UserError: ``work_dir`` holds what other configs gave.
         """
+        self._check_folder()
         checkpoint = train(self.dense, self.work_dir / "train")
         points = [self._point(DENSE, None, self.dense, checkpoint)]
         for mode in modes:
@@ -100,6 +104,18 @@ class MotionStudy:
         for r in merged:
             points.append(self._point(TOME, r, _wrapped(self.dense, TOME, r=r), checkpoint))
         return points
+
+    def _check_folder(self) -> None:
+        """Refuse results of other configs, which would be taken for this one's."""
+        path = self.work_dir / "configs.txt"
+        content = f"{self.dense.pretty_text}\n{self.temporal.pretty_text}"
+        if path.is_file() and path.read_text() != content:
+            raise UserError(
+                f"'{self.work_dir}' holds the study of other configs (see its {path.name}); name "
+                "another folder or delete it."
+            )
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
 
     def _tune(self, cfg: Config, checkpoint: Path, name: str) -> Path:
         """The two steps of temporal fine-tuning; returns the last checkpoint."""

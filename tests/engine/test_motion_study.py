@@ -79,3 +79,9 @@ def test_second_run_does_nothing_again(study, capsys):
     run(*arguments)
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert "exact, tuned 8: top-1" in capsys.readouterr().out
+
+
+def test_results_of_other_configs_are_not_taken(study, capsys):
+    with pytest.raises(SystemExit):
+        run(*study[0], "train_cfg.max_epochs=2")
+    assert "holds the study of other configs (see its configs.txt)" in capsys.readouterr().err
