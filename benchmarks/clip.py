@@ -1,6 +1,7 @@
 """ViViT and VideoMAE on one real clip: dense, with merged tokens, and ViViT eventful.
 
     python benchmarks/clip.py VIDEO                  # ViT-B, a few minutes on two cores
+    python benchmarks/clip.py VIDEO --models vivit   # one of the two
     python benchmarks/clip.py VIDEO --quick          # small models: that everything runs
     python benchmarks/clip.py VIDEO --json out.json
 
@@ -36,6 +37,8 @@ from mmvitaccel.models import ViViT
 CONFIG = Path(__file__).parents[1] / "configs/vivit/vivit-base_32x2x1_kinetics400-rgb.py"
 FRAMES = 32
 Variant = tuple[str, Callable[[nn.Module], Any]]
+# Title, model, variants, and of how many frames it takes one.
+Case = tuple[str, nn.Module, list[Variant], int]
 
 
 @dataclass(frozen=True)
@@ -69,22 +72,23 @@ def eventful(k: int, mode: str) -> Variant:
     return f"Eventful k={k}, {mode}", lambda model: apply_eventful(model, TopK(k), mode)
 
 
-def cases(quick: bool) -> dict[str, tuple[nn.Module, list[Variant], int]]:
-    """Models by title, with their variants and of how many frames they take one."""
+def vivit(quick: bool) -> Case:
+    """ViViT-B on every frame of the clip."""
+    model = ViViT(spatial_depth=1, embed_dim=96, num_heads=2) if quick else ViViT(arch="base")
+    variants = [tome(8), tome(13), eventful(96, "exact"), eventful(48, "exact")]
+    return "ViViT-B, 32 frames", model, [*variants, eventful(48, "delta")], 1
+
+
+def videomae(quick: bool) -> Case:
+    """VideoMAE on every other frame."""
     from mmaction.models.backbones.vit_mae import VisionTransformer
 
-    torch.manual_seed(0)
     small = dict(depth=1, embed_dims=96, num_heads=2) if quick else {}
-    vivit = ViViT(spatial_depth=1, embed_dim=96, num_heads=2) if quick else ViViT(arch="base")
-    on_vivit = [tome(8), tome(13), eventful(96, "exact"), eventful(48, "exact")]
-    return {
-        "ViViT-B, 32 frames": (vivit, [*on_vivit, eventful(48, "delta")], 1),
-        "VideoMAE ViT-B, 16 frames": (
-            VisionTransformer(num_frames=FRAMES // 2, **small),
-            [tome(0), tome(40), tome(65)],
-            2,
-        ),
-    }
+    model = VisionTransformer(num_frames=FRAMES // 2, **small)
+    return "VideoMAE ViT-B, 16 frames", model, [tome(0), tome(40), tome(65)], 2
+
+
+CASES = {"vivit": vivit, "videomae": videomae}
 
 
 def read_clip(video: str) -> Tensor:
@@ -145,17 +149,19 @@ def table(rows: list[Row]) -> str:
 
 @one_sentence_errors
 def main(argv: list[str] | None = None) -> None:
-    """Measure both models on the clip."""
+    """Measure the models on the clip."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("video")
+    parser.add_argument("--models", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--quick", action="store_true", help="small models, one round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args(argv)
     clip, rows = read_clip(args.video), []
-    for title, (model, variants, every) in cases(args.quick).items():
+    torch.manual_seed(0)
+    for title, model, variants, every in (CASES[name](args.quick) for name in args.models):
         x = clip[:, :, ::every].contiguous()
         rows += measure(title, model, variants, x, 1 if args.quick else args.rounds)
     print(
