@@ -17,6 +17,7 @@ _close_stack_gaps()
 
 _HOME = {
     "apply_eventful": "mmvitaccel.adapters.eventful",
+    "apply_eventful_neck": "mmvitaccel.adapters.eventful_neck",
     "apply_tome": "mmvitaccel.adapters.tome",
     "Always": "mmvitaccel.core.policy",
     "EfficientViT": "mmvitaccel.models.efficientvit",
