@@ -16,12 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmvitaccel.core.gate import TokenGate
 from mmvitaccel.core.map_rows import corners, offsets, reached, rows_where, squares_with_any
-from mmvitaccel.core.policy import Policy
+from mmvitaccel.core.policy import Policy, choose
 from mmvitaccel.core.selection import Selection, everything
 from mmvitaccel.core.waiting import reading_is_free
 
@@ -86,13 +86,13 @@ class MapMemory:
     """What a stream remembers of a map and its levels.
 
     Attributes:
-        gate: Before the levels; a cell is its token.
-        passed: The gate's selection in the last frame.
-        change: What it made of the map; None in a first frame.
+        seen: (B, H * W, C) each cell as it was when last let through.
+        passed: The cells that passed in the last frame.
+        change: What they made of the map; None in a first frame.
         levels: By number.
     """
 
-    gate: TokenGate
+    seen: Tensor
     passed: tuple[Selection]
     change: Change | None
     levels: dict[int, LevelMemory]
@@ -100,17 +100,22 @@ class MapMemory:
     @classmethod
     def start(cls, x: Tensor) -> MapMemory:
         """Remember the map (B, C, H, W) of a first frame."""
+        # reason: a copy, since the map is the caller's and this changes.
         cells = _cells(x).clone()
-        return cls(TokenGate(cells), (everything(cells),), None, {})
+        return cls(cells, (everything(cells),), None, {})
 
     def take(self, x: Tensor, policy: Policy) -> None:
         """Let cells of a later frame's map (B, C, H, W) through."""
         cells, grid = _cells(x), x.shape[2:]
-        selection = self.gate.select(cells, policy)
-        self.gate.let_through(cells, selection)
-        seen = self.gate.reference.unflatten(1, grid)
+        error = torch.linalg.vector_norm(self.seen - cells, dim=-1, dtype=torch.float32)
+        selection = choose(policy, error)
+        selection.put(self.seen, selection.gather(cells))
         self.passed = (selection,)
-        self.change = Change(seen, selection.mask().unflatten(1, grid), selection.index.shape[1])
+        self.change = Change(
+            seen=self.seen.unflatten(1, grid),
+            changed=selection.mask().unflatten(1, grid),
+            at_most=selection.index.shape[1],
+        )
 
     def level(self, index: int, steps: LevelSteps, x: Tensor) -> Tensor:
         """A level of the frame whose map is ``x``: (B, h, w, O), which belongs to the memory."""
