@@ -99,9 +99,9 @@ def apply_eventful(
     state = EventfulState(
         checked_policy(policy),
         StreamStore(max_streams),
+        bool(adapter.clips),
         options=options,
         num_blocks=len(blocks),
-        clips=bool(adapter.clips),
     )
     num_prefix_tokens = len(adapter.prefix(model))
     entries = {name: eventful_run.entry for name in adapter.entries if hasattr(model, name)}

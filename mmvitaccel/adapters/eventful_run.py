@@ -34,13 +34,11 @@ class EventfulState(StreamRun):
     Attributes:
         options: How blocks run.
         num_blocks: Blocks of the model.
-        clips: Whether frames come in clips of the host's, whose streams nobody outside names.
         image: Shape of the input of the method by which the present batch came.
     """
 
     options: EventfulOptions = field(default_factory=EventfulOptions)
     num_blocks: int = 0
-    clips: bool = False
     image: tuple[int, ...] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EventfulState:
@@ -48,15 +46,10 @@ class EventfulState(StreamRun):
         return EventfulState(
             self.policy,
             copy.deepcopy(self.store),
+            self.clips,
             options=self.options,
             num_blocks=self.num_blocks,
-            clips=self.clips,
         )
-
-    def follow_metainfo(self, model: nn.Module) -> None:
-        """See the base; of clips, each is a stream of its own."""
-        if not self.clips:
-            super().follow_metainfo(model)
 
 
 def entry(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:

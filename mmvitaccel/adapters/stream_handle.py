@@ -112,10 +112,7 @@ class StreamHandle:
         self._state.store.drop()
 
     def follow_metainfo(self, model: nn.Module) -> None:
-        """Take streams from the data samples that ``model``, around this one, is called with.
-
-        Of clips, each is a stream of its own, whatever its data sample says.
-        """
+        """Take streams from the data samples that ``model``, around this one, is called with."""
         self._state.follow_metainfo(model)
 
 

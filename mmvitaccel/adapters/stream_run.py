@@ -97,6 +97,7 @@ class StreamRun:
     Attributes:
         policy: Says what the gates let through.
         store: The streams.
+        clips: Whether frames come in clips of the host's, whose streams nobody outside names.
         running: The batch that is being computed.
         frames: The frames of the batch before, and what passed the gates of each block.
         followed: Hooks that were put on a model around this one.
@@ -104,6 +105,7 @@ class StreamRun:
 
     policy: Policy
     store: StreamStore
+    clips: bool = False
     running: Batch | None = None
     frames: list[Passed] = field(default_factory=list)
     followed: list[FollowMetainfo] = field(default_factory=list)
@@ -145,8 +147,12 @@ class StreamRun:
         self.running = None
 
     def follow_metainfo(self, model: nn.Module) -> None:
-        """Take streams from the data samples that ``model``, around this one, is called with."""
-        self.followed.append(FollowMetainfo().register(model))
+        """Take streams from the data samples that ``model``, around this one, is called with.
+
+        Of clips, each is a stream of its own, whatever its data sample says.
+        """
+        if not self.clips:
+            self.followed.append(FollowMetainfo().register(model))
 
     def unfollow(self) -> None:
         """Take the hooks off the models around."""

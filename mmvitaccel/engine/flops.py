@@ -11,10 +11,9 @@ from mmengine.config import Config
 from mmengine.registry import HOOKS
 from torch import nn
 
-from mmvitaccel.adapters.attach import detach, is_attached, link
-from mmvitaccel.adapters.eventful import METHOD as EVENTFUL
-from mmvitaccel.adapters.eventful import EventfulHandle
-from mmvitaccel.adapters.find import find_adapter
+from mmvitaccel.adapters.attach import detach, link
+from mmvitaccel.adapters.stream_run import StreamRun
+from mmvitaccel.core.frame import frames_of, streams
 from mmvitaccel.core.macs import MacsReport, count_macs
 from mmvitaccel.engine.errors import building, running
 from mmvitaccel.engine.example import Example, make_example, moving_frames
@@ -100,20 +99,19 @@ def _count(model: nn.Module, example: Example, inputs: torch.Tensor) -> MacsRepo
 
 def _takes_frames(model: nn.Module) -> bool:
     """Whether a model is eventful from call to call; one that takes clips is so within each."""
-    eventful = [module for module in model.modules() if is_attached(module, EVENTFUL)]
-    return bool(eventful) and not find_adapter(EventfulHandle(model).model).clips
+    states = [found.state for found in map(link, model.modules()) if found is not None]
+    return any(isinstance(state, StreamRun) and not state.clips for state in states)
 
 
 def _eventful_figures(
     model: nn.Module, example: Example, depth: int, length: int
 ) -> dict[str, Any]:
     """The mean over the frames of one stream, and its first and last frame."""
-    handle = EventfulHandle(model)
     frames = []
     for index, inputs in enumerate(moving_frames(example, length)):
         for sample in example.kwargs.get("data_samples", ()):
             sample.set_metainfo(dict(video_id=0, frame_id=index))
-        with handle.stream("counted", frame_id=index):
+        with streams(frames_of("counted", index)):
             frames.append(_figures(model, _count(model, example, inputs), example, depth))
     macs = _mean(frame["macs"] for frame in frames)
     figures = frames[-1] | dict(macs=macs, flops=2 * macs)

@@ -15,7 +15,9 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmvitaccel.adapters.attach import detach, is_attached, link
-from mmvitaccel.adapters.eventful import METHOD, EventfulHandle
+from mmvitaccel.adapters.eventful import EventfulHandle
+from mmvitaccel.adapters.eventful_neck import EventfulNeckHandle
+from mmvitaccel.adapters.stream_handle import StreamHandle
 from mmvitaccel.adapters.stream_run import FrameInfo
 from mmvitaccel.core.macs import MacsCounter
 from mmvitaccel.registry import HOOKS
@@ -88,7 +90,7 @@ class _MeasuredModel:
             )
         self.model, self.backbone = model, found[0]
         self.run, self.timed = model.test_step, timed
-        self.eventful = EventfulHandle(model) if _has_eventful(model) else None
+        self.eventful = _handles(model)
         self.dense_model = _without_methods(model)
         self.stopwatch = _Stopwatch(modules[self.backbone])
         self.turns = _Turns()
@@ -120,11 +122,16 @@ class _MeasuredModel:
         return results
 
     def _passed(self, batch_size: int) -> list[dict[str, Any]]:
-        """For each frame, whether its stream started clean and what each gate let through."""
-        frames = [] if self.eventful is None else self.eventful.frames
-        if len(frames) != batch_size:
-            return [{}] * batch_size
-        return [{"first": frame.first, "tokens": _tokens(frame)} for frame in frames]
+        """For each frame, whether a stream started clean and what each gate let through."""
+        passed: list[dict[str, Any]] = [{} for _ in range(batch_size)]
+        for handle in self.eventful:
+            frames = handle.frames
+            if len(frames) != batch_size:
+                return [{}] * batch_size
+            for entry, frame in zip(passed, frames):
+                entry["first"] = frame.first or entry.get("first", False)
+                entry.setdefault("tokens", {}).update(_tokens(handle, frame))
+        return passed
 
     def _is_first(self, samples: Sequence[Any]) -> bool:
         """Whether each frame of a batch is the first one of its video."""
@@ -214,12 +221,19 @@ def _flat(batch: Sequence[Any]) -> list[Any]:
     ]
 
 
-def _has_eventful(model: nn.Module) -> bool:
-    return any(is_attached(module, METHOD) for module in model.modules())
+def _handles(model: nn.Module) -> list[StreamHandle]:
+    """Of the methods on a model that remember frames."""
+    return [
+        kind(model)
+        for kind in (EventfulHandle, EventfulNeckHandle)
+        if any(is_attached(module, kind.method) for module in model.modules())
+    ]
 
 
-def _tokens(frame: FrameInfo) -> dict[str, int]:
+def _tokens(handle: StreamHandle, frame: FrameInfo) -> dict[str, int]:
     """Tokens that passed each gate, by the gate's place."""
+    if isinstance(handle, EventfulNeckHandle):
+        return {"neck.cells": frame.passed[0][0]} if frame.passed else {}
     return {
         f"blocks.{block}.{gate}": tokens
         for block, passed in enumerate(frame.passed)
