@@ -25,7 +25,7 @@ CONFIGS = sorted(
 )
 PATTERN = re.compile(
     r"faster-rcnn_vitdet-(?:b|tiny)_vid-(?P<size>\d+)_(?P<kind>dense|top|threshold-1)(?P<k>\d+)?"
-    r"(?:[_-](?P<variant>tokenwise|delta|stgt|delta-pool|pool))?"
+    r"(?:[_-](?P<variant>tokenwise|delta|stgt|delta-pool|pool|neck))?"
 )
 
 
@@ -60,11 +60,17 @@ def test_config_is_what_its_name_says(path):
     policy = {"dense": "Always", "top": "TopK", "threshold-1": "Threshold"}[name["kind"]]
     assert backbone.policy.type == policy
     assert backbone.policy.get("k") == (int(name["k"]) if name["k"] else None)
-    variant = name["variant"] or "exact"
+    variant = (name["variant"] or "exact").replace("neck", "exact")
     attention = (
         variant.split("-")[0] if variant in ("exact", "delta", "delta-pool") else "tokenwise"
     )
     assert backbone.attention == attention
+    if name["variant"] == "neck":
+        assert cfg.model.neck.type == "mmvitaccel.EventfulNeck"
+        assert cfg.model.neck.policy == backbone.policy
+        assert cfg.model.neck.neck.type == "mmvitaccel.SimpleFPN"
+    else:
+        assert cfg.model.neck.type == "mmvitaccel.SimpleFPN"
     assert backbone.get("kv_pool_size", 1) == (2 if variant.endswith("pool") else 1)
     assert backbone.get("reference") == ("last_frame" if variant == "stgt" else None)
 
@@ -184,6 +190,15 @@ def test_small_configs_test_with_mean_cost_and_tokens(small):
         assert figures["cost/tokens"] == dict.fromkeys(gates, 64)
         for key in ("vid/mAP50", "cost/gmacs", "cost/later_ms", "cost/tokens"):
             assert logged[key] == pytest.approx(figures[key]), key
+
+
+def test_an_eventful_pyramid_costs_less_and_reports_its_cells(small):
+    without, figures = small("top64")[0], small("top64_neck")[0]
+    assert figures["cost/backbone_gmacs"] == pytest.approx(without["cost/backbone_gmacs"])
+    assert figures["cost/first_gmacs"] == pytest.approx(without["cost/first_gmacs"])
+    assert figures["cost/later_gmacs"] < without["cost/later_gmacs"]
+    assert figures["cost/dense_gmacs"] == pytest.approx(without["cost/dense_gmacs"])
+    assert figures["cost/tokens"] == {**without["cost/tokens"], "neck.cells": 64}
 
 
 def test_all_tokens_score_as_the_dense_model(small):

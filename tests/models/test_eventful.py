@@ -16,10 +16,14 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmvitaccel.adapters.eventful import EventfulHandle
+from mmvitaccel.adapters.eventful_neck import EventfulNeckHandle
 from mmvitaccel.core.exact_attention import ExactAttention
+from mmvitaccel.core.frame import current_frames
+from mmvitaccel.core.macs import MacsCounter
 from mmvitaccel.core.policy import Always, TopK
 from mmvitaccel.models.around import _BUILT_ALONE
-from mmvitaccel.models.eventful import build_attention, build_policy
+from mmvitaccel.models.eventful import attach_eventful, build_attention, build_policy
+from mmvitaccel.models.simple_fpn import SimpleFPN
 from mmvitaccel.models.vitdet import ViTDet
 from mmvitaccel.registry import MODELS, POLICIES
 
@@ -303,6 +307,76 @@ def test_policies_and_modes_from_configs():
 def test_wrong_configs_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         build({**EVENTFUL, **changes})
+
+
+# Pyramids.
+
+
+def eventful_neck(**changes):
+    """The detector's pyramid as a config of EventfulNeck."""
+    return dict(type="mmvitaccel.EventfulNeck", neck=DETECTOR["neck"], **changes)
+
+
+def test_a_pyramid_keeps_its_keys_and_is_told_its_streams():
+    model = build({**DETECTOR, "backbone": VITDET, "neck": eventful_neck()})
+    plain = build({**DETECTOR, "backbone": VITDET})
+    plain.load_state_dict(model.state_dict(), strict=True)
+    handle = EventfulNeckHandle(model)
+    assert isinstance(model.neck, SimpleFPN) and len(model._forward_pre_hooks) == 1
+    for i, (picture, video) in enumerate(zip(images(6), (1, 2, 1, 2, 1, 1))):
+        ours = test_step(model, [picture], [sample(video, i)])[0]
+        for a, b in zip(ours, test_step(plain, [picture], [sample(video, i)])[0]):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3)
+        assert [frame.first for frame in handle.frames] == [i < 2]
+    assert [name[0] for name in handle.streams] == [2, 1]
+    handle.remove()
+    assert not model._forward_pre_hooks and type(model.neck) is SimpleFPN
+
+
+def test_a_pyramid_and_a_backbone_together():
+    model = build({**DETECTOR, "neck": eventful_neck(policy=dict(type="TopK", k=6))})
+    neck = EventfulNeckHandle(model)
+    expected = build(DETECTOR)
+    test_step(expected, images(1), [sample(1, 0)])
+    dense = count_step(expected, 1)
+    test_step(model, images(1), [sample(1, 0)])
+    ours = count_step(model, 1)
+    assert firsts(model) == [False] and neck.frames[0].passed == [(6,)]
+    assert ours["backbone"] == dense["backbone"] and ours["neck"] < 0.7 * dense["neck"]
+    assert current_frames() is None, "a call's streams end with it"
+    EventfulHandle(model).remove()
+    test_step(model, images(1), [sample(1, 2)])
+    assert [frame.first for frame in neck.frames] == [False]
+    assert model.backbone.state_dict().keys() == expected.backbone.state_dict().keys()
+
+
+def count_step(model, frame_id):
+    """Multiply-adds of a frame, by part."""
+    with MacsCounter(model) as counter:
+        test_step(model, images(1, seed=frame_id), [sample(1, frame_id)])
+    return counter.report().parts()
+
+
+def test_a_pyramid_beside_a_backbone_that_a_hook_makes_eventful():
+    model = build({**DETECTOR, "backbone": VITDET, "neck": eventful_neck()})
+    _, handle = attach_eventful(model, dict(type="TopK", k=6))
+    for i, picture in enumerate(images(2)):
+        test_step(model, [picture], [sample(1, i)])
+        assert firsts(model) == [f.first for f in EventfulNeckHandle(model).frames] == [i == 0]
+        assert current_frames() is None
+    handle.remove()
+    assert len(model._forward_pre_hooks) == 1 and EventfulNeckHandle(model).attached
+
+
+def test_a_neck_that_is_not_supported_is_named():
+    fpn = dict(type="mmdet.FPN", in_channels=[24], out_channels=8, num_outs=1)
+    with pytest.raises(ValueError, match=r"necks\.fpn\.FPN holds no supported neck; supported are"):
+        build({**DETECTOR, "neck": dict(type="mmvitaccel.EventfulNeck", neck=fpn)})
+    with pytest.raises(ValueError, match=r"policy=\{.type.: .Top.\} has no type that is reg"):
+        build({**DETECTOR, "neck": eventful_neck(policy=dict(type="Top"))})
+
+
+# Inferencers.
 
 
 def test_an_inferencer_follows_a_named_stream(tmp_path):
