@@ -180,6 +180,11 @@ def apply_tome(
             f"ToMe: reduction='prune' reads the class token's attention and this {adapter.name} "
             "has none; use reduction='merge'."
         )
+    if reduction == "prune" and any(spec.keeps_grid for spec in specs):
+        raise ValueError(
+            f"ToMe: reduction='prune' drops tokens, and {adapter.name} needs all of them behind "
+            "each block; use reduction='merge'."
+        )
     schedule = make_schedule(r, len(blocks))
     state = ToMeState(r, schedule, len(prefix), options, trace_source, Traces(len(blocks)))
     entries = {name: _entry_method(name) for name in adapter.entries if hasattr(model, name)}

@@ -11,12 +11,20 @@ in each, H heads of D channels.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.base import BlockInput, BlockSpec
 from mmvitaccel.adapters.tome_step import MergeOptions
+from mmvitaccel.core.dense_attention import (
+    CPU_BLOCK_LOGITS,
+    DEVICE_BLOCK_LOGITS,
+    dense_attention,
+)
 from mmvitaccel.core.rel_pos import position_terms
 from mmvitaccel.core.schedule import Entry, tokens_to_merge
 from mmvitaccel.core.tome import (
@@ -29,9 +37,6 @@ from mmvitaccel.core.tome import (
 )
 from mmvitaccel.core.tome_trace import Standing
 from mmvitaccel.core.window import from_windows, pad_map, to_windows
-
-# reason: logits of one block of query rows, so that no bias over all queries and keys is held
-_BIAS_LOGITS = 2**24
 
 
 def restore_block(
@@ -53,7 +58,7 @@ def restore_block(
     standing = Standing(h.new_ones((len(qkv[0]), qkv[0].shape[2], 1), dtype=torch.float32))
     if matching is not None:
         standing = standing.merged(matching, merge(standing.size, matching))
-    size = standing.size if options.proportional_attention else None
+    size = standing.size if options.proportional_attention and matching is not None else None
     out = _attend(block, spec, qkv, windows.grid_size, matching, size)
     out = spec.project(block, out, None)
     x = spec.finish1(block, windows.join(standing.all_tokens(out)))
@@ -136,32 +141,57 @@ def _attend(
     for: query terms merge like queries, and each key carries its mean one-hot row and column.
     """
     q, k, v = qkv
-    rows = spec.rel_pos(block, grid_size) if grid_size is not None else None
-    terms = None if rows is None else torch.cat(position_terms(q, *rows), dim=-1)
+    rows = None if grid_size is None else spec.rel_pos(block, grid_size)
+    terms = None if rows is None else position_terms(q, *rows)
+    drop, scale = spec.attn_drop(block), spec.scale(block)
+    if matching is None and not drop:
+        return dense_attention(q, k, v, scale, terms).transpose(1, 2).flatten(2)
     places = None if rows is None else _one_hot_places(q, grid_size)
+    terms = None if rows is None else torch.cat(terms, dim=-1)
     if matching is not None:
         q, k, v = (_merge_heads(t, matching) for t in (q, k, v))
         if rows is not None:
             terms = _merge_heads(terms, matching)
             places = merge_weighted(places, torch.ones_like(places[..., :1]), matching)[0]
-    mask = None
-    if matching is not None and size is not None:
-        mask = log_size(size).to(q.dtype)  # (W, 1, 1, N - r)
-    drop, scale = spec.attn_drop(block), spec.scale(block)
+    mask = None if size is None else log_size(size).to(q.dtype)  # (W, 1, 1, N - r)
+    attend = functools.partial(F.scaled_dot_product_attention, dropout_p=drop, scale=scale)
     if rows is None:
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop, scale=scale)
-        return out.transpose(1, 2).flatten(2)
-    places = places.to(q.dtype).transpose(1, 2)[:, None]  # (W, 1, rows + columns, N - r)
-    out = []
-    step = max(1, _BIAS_LOGITS // max(1, q.shape[0] * q.shape[1] * k.shape[2]))
-    for q_rows, t_rows in zip(q.split(step, dim=2), terms.split(step, dim=2)):
-        bias = t_rows @ places if mask is None else t_rows @ places + mask
-        out.append(
-            F.scaled_dot_product_attention(
-                q_rows, k, v, attn_mask=bias, dropout_p=drop, scale=scale
-            )
-        )
-    return torch.cat(out, dim=2).transpose(1, 2).flatten(2)
+        out = attend(q, k, v, attn_mask=mask)
+    else:
+        places = places.to(q.dtype).transpose(1, 2)[:, None]  # (W, 1, rows + columns, N - r)
+        out = _in_blocks(attend, (q, k, v), terms, places, mask)
+    return out.transpose(1, 2).flatten(2)
+
+
+def _in_blocks(
+    attend: Callable[..., Tensor],
+    qkv: tuple[Tensor, Tensor, Tensor],
+    terms: Tensor,
+    places: Tensor,
+    mask: Tensor | None,
+) -> Tensor:
+    """Attention (W, H, N, D) by some heads and query rows at a time.
+
+    The bias of all queries over all keys is never held at once, and on a CPU stays in the cache.
+    """
+    heads, rows = _block_size(qkv[0], qkv[1])
+    by_head = []
+    for q, k, v, t in zip(*(part.split(heads, dim=1) for part in (*qkv, terms))):
+        out = []
+        for some_q, some_t in zip(q.split(rows, dim=2), t.split(rows, dim=2)):
+            bias = some_t @ places
+            out.append(attend(some_q, k, v, attn_mask=bias if mask is None else bias + mask))
+        by_head.append(torch.cat(out, dim=2))
+    return torch.cat(by_head, dim=1)
+
+
+def _block_size(q: Tensor, k: Tensor) -> tuple[int, int]:
+    """Heads and query rows whose bias over all keys is held at once."""
+    budget = CPU_BLOCK_LOGITS if q.device.type == "cpu" else DEVICE_BLOCK_LOGITS
+    windows, num_heads, num_rows, _ = q.shape
+    per_row = windows * k.shape[2]
+    heads = min(max(budget // (per_row * num_rows), 1), num_heads)
+    return heads, max(budget // (per_row * heads), 1)
 
 
 def _merge_heads(x: Tensor, matching: Matching) -> Tensor:

@@ -123,18 +123,20 @@ def test_windows_merge_the_same_number_and_the_map_keeps_its_shape():
         assert torch.equal(size.sum(dim=1), torch.full_like(size[:, 0], tokens))
 
 
-def test_attention_in_blocks_of_rows_is_the_same(monkeypatch):
+@pytest.mark.parametrize("budget", [700, 4000])
+def test_attention_by_heads_and_rows_is_the_same(monkeypatch, budget):
+    """48 tokens become 39: 8 rows of a head at a time, and a whole head."""
     model = make_vitdet(depth=2, window_block_indexes=())
     image = torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(3)).double()
     apply_tome(model, 9)
     with torch.no_grad():
         (whole,) = model(image)
-        monkeypatch.setattr("mmvitaccel.adapters.tome_restore._BIAS_LOGITS", 700)
+        monkeypatch.setattr("mmvitaccel.adapters.tome_restore.CPU_BLOCK_LOGITS", budget)
         (in_blocks,) = model(image)
     torch.testing.assert_close(in_blocks, whole)
 
 
-def test_timesformer_restores_every_token():
+def make_timesformer():
     from mmengine.registry import DefaultScope
 
     from mmvitaccel.compat import apply
@@ -143,7 +145,7 @@ def test_timesformer_restores_every_token():
     from mmaction.models.backbones.timesformer import TimeSformer
 
     with DefaultScope.overwrite_default_scope("mmaction"):
-        model = TimeSformer(
+        return TimeSformer(
             num_frames=2,
             img_size=32,
             patch_size=8,
@@ -151,7 +153,15 @@ def test_timesformer_restores_every_token():
             num_heads=2,
             num_transformer_layers=1,
         )
-    model = model.double().eval()
+
+
+def test_blocks_that_restore_do_not_prune():
+    with pytest.raises(ValueError, match="mmaction2 TimeSformer needs all of them behind each blo"):
+        apply_tome(make_timesformer(), 2, reduction="prune")
+
+
+def test_timesformer_restores_every_token():
+    model = make_timesformer().double().eval()
     for parameter in model.parameters():
         nn.init.normal_(parameter, 0.5 if parameter.ndim == 1 else 0.0, 0.3)
     handle = apply_tome(model, 5, trace_source=True)
