@@ -7,7 +7,10 @@ import json
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("timm")
 
@@ -30,12 +33,13 @@ def block_macs(tokens_attention, tokens_mlp, dim):
     return attention + 8 * tokens_mlp * dim**2
 
 
-def test_quick_run(benchmark, tmp_path, monkeypatch):
+def test_quick_run(benchmark, tmp_path):
     out = tmp_path / "figures.json"
-    monkeypatch.setattr(sys, "argv", ["tome.py", "--quick", "--threads", "1", "--json", str(out)])
-    benchmark.main()
+    benchmark.main(["--quick", "--threads", "1", "--json", str(out)])
     rows = json.loads(out.read_text())
-    assert [row["r"] for row in rows] == [8, 8]
+    assert [row["r"] for row in rows] == [8, 8, 0.5]
+    assert [row["error"] is None for row in rows] == [True, True, False]
+    assert 0 < rows[2]["error"] < 1
     # ViT-B of 2 blocks on 96 pixels: 36 patches and a class token; what matching takes is more
     dim, patches, classes = 768, 36, 768 * 1000
     embedding = patches * dim * 768
@@ -50,5 +54,30 @@ def test_quick_run(benchmark, tmp_path, monkeypatch):
 def test_training_is_timed_with_its_backward(benchmark):
     case = benchmark.QUICK_CASES["videomae"]
     model = case.build().train()
-    benchmark.runner(model, benchmark.torch.randn(case.shape), train=True)()
+    benchmark.runner(model, torch.randn(case.shape), train=True)()
     assert all(p.grad is not None for p in model.parameters())
+
+
+def test_a_photograph_fills_the_batch_and_a_missing_one_is_named(benchmark, tmp_path, capsys):
+    shades = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "photo.png"), shades)
+    x = benchmark.read_image(str(tmp_path / "photo.png"), (2, 3, 96, 64))
+    assert x.shape == (2, 3, 96, 64)
+    assert torch.equal(x[0], x[1])
+    torch.testing.assert_close(x.mean(dim=(2, 3)), torch.zeros(2, 3), atol=1e-5, rtol=0)
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main(["--quick", "--image", "no.png"])
+    assert "--image no.png does not exist" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.main(["--quick", "--batch", "0"])
+    assert "--batch 0: give 1 or more" in capsys.readouterr().err
+
+
+def test_the_error_is_that_of_the_map(benchmark):
+    case = benchmark.QUICK_CASES["vitdet"]
+    torch.manual_seed(0)
+    dense, x = case.build().eval(), torch.randn(case.shape)
+    assert benchmark.map_error(dense, dense, x) == 0
+    shifted = torch.nn.Module()
+    shifted.forward = lambda x: (2 * dense(x)[0] - dense(x)[0].mean(dim=(2, 3), keepdim=True),)
+    assert benchmark.map_error(dense, shifted, x) == pytest.approx(1)
