@@ -62,23 +62,33 @@ def test_it_is_built_from_configs_of_any_scope(scope):
             assert is_attached(MODELS.build(cfg.model), "ToMe")
 
 
-def test_parameter_wise_options_find_the_same_parameters():
-    """Layer decay and ``custom_keys`` go by name and by module."""
+def by_name(kind):
+    """Settings of :func:`build_optim_wrapper` that go by a parameter's name and module."""
+    if kind == "custom keys":
+        keys = {"backbone.blocks.1": dict(lr_mult=0.5)}
+        return dict(paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys=keys))
+    return dict(  # asks the backbone's class for its name too
+        constructor="mmaction.LearningRateDecayOptimizerConstructor",
+        paramwise_cfg=dict(decay_rate=0.5, decay_type="layer_wise", num_layers=3),
+    )
 
+
+@pytest.mark.parametrize("kind", ["custom keys", "layer decay"])
+def test_parameter_wise_options_find_the_same_parameters(kind):
     def groups(cfg):
-        optim = build_optim_wrapper(
-            nn.ModuleDict(dict(backbone=MODELS.build(copy.deepcopy(cfg)))),
-            dict(
-                optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),
-                paramwise_cfg=dict(
-                    norm_decay_mult=0.0, custom_keys={"backbone.blocks.1": dict(lr_mult=0.5)}
-                ),
-            ),
-        )
-        keys = ("lr", "weight_decay")
-        return [(*(g[k] for k in keys), g["params"][0].shape) for g in optim.param_groups]
+        model = nn.Module()
+        model.backbone = MODELS.build(copy.deepcopy(cfg))
+        adamw = dict(type="AdamW", lr=1e-3, weight_decay=0.05)
+        optim = build_optim_wrapper(model, dict(optimizer=adamw, **by_name(kind)))
+        names = {id(p): name for name, p in model.named_parameters()}
+        return [
+            (g["lr"], g["weight_decay"], [names[id(p)] for p in g["params"]])
+            for g in optim.optimizer.param_groups
+        ]
 
-    assert groups(WRAPPED) == groups(BARE)
+    found = groups(WRAPPED)
+    assert found == groups(BARE)
+    assert len({lr for lr, *_ in found}) > 1
 
 
 class TransformerNeck(nn.Module):
