@@ -22,7 +22,7 @@ MOTIONS = ("left", "right", "up", "down", "grow", "shrink", "turn")
 SPLITS = ("train", "val")
 FPS = 25
 # reason: raised when the pictures change, so that a set made before is not taken for a new one
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 
 Progress = Callable[[str, int, int], None]
 
@@ -48,8 +48,8 @@ class MotionSetSettings:
     num_val: int = 280
     num_frames: int = 24
     img_size: tuple[int, int] = (64, 64)
-    objects: tuple[int, int] = (2, 3)
-    speed: tuple[float, float] = (1.0, 2.5)
+    objects: tuple[int, int] = (1, 2)
+    speed: tuple[float, float] = (1.5, 3.0)
     swelling: tuple[float, float] = (0.03, 0.06)
     turning: tuple[float, float] = (7.0, 15.0)
     noise: float = 1.0
@@ -176,10 +176,10 @@ def write_clip(path: Path, clip: np.ndarray, fps: float = FPS) -> None:
 
 
 def _background(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """A still, textured ground (H, W, 3) float32 in 0..1, in muted colours."""
+    """A still, textured ground (H, W, 3) float32 in 0..1, in muted, dark colours."""
     mix = fractal_noise(rng, shape, min(shape) * float(rng.uniform(0.2, 0.5)))
-    dark = colour(rng.random(), rng.uniform(0.1, 0.35), rng.uniform(0.2, 0.35))
-    bright = colour(rng.random(), rng.uniform(0.1, 0.35), rng.uniform(0.4, 0.6))
+    dark = colour(rng.random(), rng.uniform(0.1, 0.35), rng.uniform(0.05, 0.15))
+    bright = colour(rng.random(), rng.uniform(0.1, 0.35), rng.uniform(0.2, 0.35))
     return blend(dark, bright, 0.5 + 0.3 * mix)
 
 
@@ -200,9 +200,11 @@ class _Look:
         """Draw a look for pictures whose shorter side is ``unit`` pixels."""
         length = float(rng.uniform(0.14, 0.2)) * unit
         hue = rng.random()
-        light = colour(hue, rng.uniform(0.4, 0.8), rng.uniform(0.85, 1.0))
-        dark = colour(hue + rng.uniform(0.3, 0.7), rng.uniform(0.5, 0.9), rng.uniform(0.1, 0.3))
-        return cls((length, length * float(rng.uniform(0.45, 0.65))), (light, dark))
+        # reason: always lighter than the ground; else a model has to learn each motion twice, of
+        # light objects and of dark ones, which takes hours where this takes minutes
+        light = colour(hue, rng.uniform(0.2, 0.6), rng.uniform(0.85, 1.0))
+        dim = colour(hue + rng.uniform(0.1, 0.3), rng.uniform(0.2, 0.6), rng.uniform(0.6, 0.8))
+        return cls((length, length * float(rng.uniform(0.45, 0.6))), (light, dim))
 
 
 def _rates(
