@@ -39,7 +39,8 @@ class PatchEmbed(nn.Module):
         missing = (0, -width % self.patch_size, 0, -height % self.patch_size)
         if any(missing):
             img = F.pad(img, missing)
-        return self.proj(img).permute(0, 2, 3, 1)
+        # reason: sums of tokens keep this layout, and every norm behind would copy another one.
+        return self.proj(img).permute(0, 2, 3, 1).contiguous()
 
 
 class Attention(nn.Module):
