@@ -50,7 +50,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.9",
     packages=find_packages(include=["mmvitaccel", "mmvitaccel.*"]),
-    package_data={"mmvitaccel": ["py.typed"]},
+    package_data={"mmvitaccel": ["py.typed", "core/*.cpp"]},
     cmdclass={"build_py": BuildWithMim},
     # reason: OpenMMLab's packages are not named here. mmcv or mmcv-lite, mmdet or a fork of it
     # provide the same import names; a requirement on one would replace what a user has.
@@ -59,6 +59,7 @@ setup(
     extras_require={
         "openmmlab": read_pins("default"),
         "mmpretrain": read_pins("mmpretrain"),
+        "deploy": read_pins("deploy"),
         "test": read_pins("test"),
     },
 )

@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from mmvitaccel.core.dense_attention import dense_attention
@@ -48,6 +49,39 @@ class Change(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Output:
+    """Attention's output in one frame; its tensors belong to the mode, which will change them.
+
+    Attributes:
+        numerator: (B, h, N, D).
+        denominator: (B, h, N) by which it is yet to be divided, or None.
+        dtype: Of what is read.
+    """
+
+    numerator: Tensor
+    denominator: Tensor | None
+    dtype: torch.dtype
+
+    def block(self, rows: slice) -> Tensor:
+        """Consecutive tokens, (B, n, h * D)."""
+        numerator = self.numerator[:, :, rows]
+        denominator = None if self.denominator is None else self.denominator[:, :, rows]
+        return self._divided(numerator, denominator)
+
+    def of(self, selection: Selection) -> Tensor:
+        """The selected tokens, (B, M, h * D)."""
+        denominator = self.denominator
+        if denominator is not None:
+            denominator = selection.gather(denominator.unsqueeze(-1)).squeeze(-1)
+        return self._divided(selection.gather(self.numerator), denominator)
+
+    def _divided(self, out: Tensor, denominator: Tensor | None) -> Tensor:
+        if denominator is not None:
+            out = out / denominator.unsqueeze(-1)
+        return out.to(self.dtype).transpose(1, 2).flatten(2)  # (B, h, n, D) -> (B, n, h * D)
+
+
+@dataclass(frozen=True)
 class Logits:
     """How queries and keys become logits.
 
@@ -66,10 +100,28 @@ class Logits:
         """Position terms of all queries (B, h, N, D)."""
         return None if self.rows_h is None else position_terms(q, self.rows_h, self.rows_w)
 
-    def place(self, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Grid row and column of keys given by their index."""
-        columns = self.rows_w.shape[1]
-        return keys.div(columns, rounding_mode="floor"), keys.remainder(columns)
+    def terms_of(self, q: Tensor, index: Tensor) -> PositionTerms | None:
+        """Position terms of some queries.
+
+        Args:
+            q: (B, h, R, D).
+            index: (B, R), which of the grid's they are.
+        """
+        if self.rows_h is None:
+            return None
+        y, x = self.place(index, self.rows_w.shape[0])
+        by_row = q.transpose(1, 2)  # (B, R, h, D)
+        # (B, R, h, D) x (B, R, D, key rows) -> (B, h, R, key rows)
+        height, width = (
+            (by_row @ rows[at].transpose(2, 3).to(q.dtype)).transpose(1, 2)
+            for rows, at in ((self.rows_h, y), (self.rows_w, x))
+        )
+        return PositionTerms(height, width)
+
+    @staticmethod
+    def place(index: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+        """Grid row and column of what lies at ``index`` in row-major order."""
+        return index.div(columns, rounding_mode="floor"), index.remainder(columns)
 
 
 class AttentionMode(Protocol):
@@ -83,7 +135,7 @@ class AttentionMode(Protocol):
             given: any plain object.
         """
 
-    def step(self, memory: Any, qkv: QKV, change: Change, logits: Logits) -> Tensor:
+    def step(self, memory: Any, qkv: QKV, change: Change, logits: Logits) -> Output:
         """Attend over a later frame.
 
         Args:
@@ -93,7 +145,7 @@ class AttentionMode(Protocol):
             logits: As it was at the start.
 
         Returns:
-            The output (B, h, N, D), which belongs to the caller.
+            The output.
         """
 
 
@@ -104,9 +156,9 @@ class TokenwiseAttention:
         """See :class:`AttentionMode`; there is nothing to remember."""
         return dense_attention(*qkv, logits.scale, logits.terms(qkv.q)), None
 
-    def step(self, memory: None, qkv: QKV, change: Change, logits: Logits) -> Tensor:
+    def step(self, memory: None, qkv: QKV, change: Change, logits: Logits) -> Output:
         """See :class:`AttentionMode`."""
-        return self.start(qkv, logits)[0]
+        return Output(self.start(qkv, logits)[0], None, qkv.q.dtype)
 
     def __repr__(self) -> str:
         return "TokenwiseAttention()"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmvitaccel.core.attention import QKV, Change, Logits
+from mmvitaccel.core.attention import QKV, Change, Logits, Output
 from mmvitaccel.core.gate import DeltaGate
 
 
@@ -50,13 +50,13 @@ class DeltaAttention:
         memory = DeltaMemory(scores, DeltaGate(attention, -1), DeltaGate(v.clone()), product)
         return product.to(qkv.q.dtype, copy=True), memory
 
-    def step(self, memory: DeltaMemory, qkv: QKV, change: Change, logits: Logits) -> Tensor:
+    def step(self, memory: DeltaMemory, qkv: QKV, change: Change, logits: Logits) -> Output:
         """See :class:`mmvitaccel.core.attention.AttentionMode`."""
         index = change.keys.index
         if index.shape[1] > 0:
             self._update_logits(memory.logits, qkv, change, logits)
             self._accumulate(memory, qkv.v, change)
-        return memory.product.to(qkv.q.dtype, copy=True)
+        return Output(memory.product, None, qkv.q.dtype)
 
     def _update_logits(self, stored: Tensor, qkv: QKV, change: Change, logits: Logits) -> None:
         """Rows of changed queries, then columns of changed keys."""
@@ -65,7 +65,7 @@ class DeltaAttention:
         rows = change.queries.gather(q) @ k.transpose(-1, -2)  # (B, h, M, K)
         columns = q @ change.keys.gather(k).transpose(-1, -2)  # (B, h, N, L)
         if terms is not None:
-            y, x = logits.place(change.keys.index)
+            y, x = logits.place(change.keys.index, logits.rows_w.shape[1])
             rows += (
                 change.queries.gather(terms.height)
                 .unsqueeze(-1)

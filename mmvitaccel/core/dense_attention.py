@@ -97,7 +97,9 @@ def _in_blocks(
         if length * cost <= budget:
             break
         if length > 1:
-            step = max(budget // cost, 1)
+            # Blocks of like size: a small last one would leave processors idle.
+            blocks = -(-length // max(budget // cost, 1))
+            step = -(-length // blocks)
             parts = [t.split(step, dim) for t in inputs]
             if dim == 2:  # keys and values belong to every row
                 parts[1:3] = [(t,) * len(parts[0]) for t in inputs[1:3]]

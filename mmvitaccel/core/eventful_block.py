@@ -134,6 +134,10 @@ def start_block(
         (B, N, C), and the memory for :func:`step_block`.
     """
     x, late = tokens.x, options.gate_position == "after_norm"
+    if x.device.type == "cpu":
+        # reason: glibc takes memory from the system anew, page by page, for whatever is at least
+        # as large as the largest thing that was freed, up to 32 MB. Tokens are all of one size.
+        torch.empty(30 * 2**20, dtype=torch.uint8)
     normed = steps.norm1(x)
     qkv = QKV(*steps.qkv(normed, tokens.rope))
     padding = None
@@ -179,27 +183,37 @@ def step_block(
         (B, N, C).
     """
     x, late = tokens.x, options.gate_position == "after_norm"
-    seen = steps.norm1(x) if late else x
-    first = memory.qkv_gate.select(seen, policy)
-    # reason: a gate that follows every frame keeps all of what it is shown, and x is the host's.
-    shown = x.clone() if seen is x and memory.qkv_gate.follows else seen
-    passed = memory.qkv_gate.let_through(shown, first)
+    look1, look2 = (steps.norm1, steps.norm2) if late else (_as_is, _as_is)
+
+    def before(block: slice) -> Tensor:
+        return look1(x[:, block])
+
+    first = memory.qkv_gate.select(before, policy)
+    passed = look1(first.gather(x))
+    memory.qkv_gate.let_through(first, passed, before)
     qkv = QKV(*steps.qkv(passed if late else steps.norm1(passed), _rope_of(tokens, first)))
 
     with _as_it_comes(x):
         attended = memory.attention.take(qkv, first, memory.proj_gate)
         second = choose(policy, attended.errors)
-        out = memory.proj_gate.let_through(attended.tokens(second), second)
-    beside = second.gather(seen)
-    branch = steps.project(out, beside if late else steps.norm1(beside))
-    x = x + memory.proj.update(second, branch)
+        passed = attended.tokens(second)
+        memory.proj_gate.let_through(second, passed, attended.block)
+    branch = memory.proj.update(second, steps.project(passed, steps.norm1(second.gather(x))))
+    middle = torch.empty(x.shape, dtype=torch.result_type(x, branch), device=x.device)
 
-    seen = steps.norm2(x) if late else x
-    third = memory.mlp_gate.select(seen, policy)
-    passed = memory.mlp_gate.let_through(seen, third)
-    branch = steps.mlp(passed if late else steps.norm2(passed))
+    def between(block: slice) -> Tensor:
+        return look2(torch.add(x[:, block], branch[:, block], out=middle[:, block]))
+
+    third = memory.mlp_gate.select(between, policy)
+    passed = look2(third.gather(middle))
+    memory.mlp_gate.let_through(third, passed, between)
+    branch2 = steps.mlp(passed if late else steps.norm2(passed))
     memory.passed = (first, second, third)
-    return x + memory.mlp.update(third, branch)
+    return middle.add_(memory.mlp.update(third, branch2))
+
+
+def _as_is(x: Tensor) -> Tensor:
+    return x
 
 
 def _start_attention(

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmvitaccel.core.attention import QKV, Change, Logits
+from mmvitaccel.core.attention import QKV, Change, Logits, Output
+from mmvitaccel.core.compiled import can_exchange, exchange
 from mmvitaccel.core.dense_attention import dense_attention_with_lse
 from mmvitaccel.core.rel_pos import PositionTerms
 from mmvitaccel.core.running_sums import Guard, RunningSums
-from mmvitaccel.core.selection import complement
+from mmvitaccel.core.selection import Selection, complement
 
 # Logits of one block: on a CPU 256 rows of 512 old and 512 new keys stay in the cache.
 CPU_BLOCK_LOGITS = 2**18
@@ -41,33 +42,29 @@ class ExactAttention:
     def start(self, qkv: QKV, logits: Logits) -> tuple[Tensor, RunningSums]:
         """See :class:`mmvitaccel.core.attention.AttentionMode`."""
         out, lse = _attend(qkv, logits, logits.terms(qkv.q))
+        lse = lse.contiguous()
         ones = torch.ones_like(lse)
         # reason: the sums are changed in place, the output is the caller's.
-        memory = RunningSums(
-            lse, ones, ones.clone(), out.clone(memory_format=torch.contiguous_format)
-        )
+        numerator = out.clone(memory_format=torch.contiguous_format)
+        memory = RunningSums(lse, ones, ones.clone(), numerator)
         return out.to(qkv.q.dtype), memory
 
-    def step(self, memory: RunningSums, qkv: QKV, change: Change, logits: Logits) -> Tensor:
+    def step(self, memory: RunningSums, qkv: QKV, change: Change, logits: Logits) -> Output:
         """See :class:`mmvitaccel.core.attention.AttentionMode`."""
-        terms = logits.terms(qkv.q)
+        out = Output(memory.numerator, memory.denominator, qkv.q.dtype)
         if self._dense_is_cheaper(qkv, change) or _is_true(memory.overdue):
-            return self._attend_all(memory, qkv, logits, terms)
+            self._attend_all(memory, qkv, logits)
+            return out
         if change.keys.index.shape[1] > 0:
-            exchange_keys(memory, qkv, change, logits, terms)
-        rows = self.guard.rows(memory, change)
-        if rows.shape[2] >= self.dense_share * qkv.q.shape[2]:
-            return self._attend_all(memory, qkv, logits, terms)
-        if rows.shape[2] > 0:
-            index = rows.unsqueeze(-1)
-            some = None
-            if terms is not None:
-                some = PositionTerms(
-                    *(t.gather(2, index.expand(*rows.shape, t.shape[3])) for t in terms)
-                )
-            q = qkv.q.gather(2, index.expand(*rows.shape, qkv.q.shape[3]))
-            memory.attended(*_attend(QKV(q, qkv.k, qkv.v), logits, some), rows)
-        return memory.output(qkv.q)
+            exchange_keys(memory, qkv, change, logits)
+        rows = Selection(self.guard.rows(memory, change), qkv.q.shape[2])
+        if rows.index.shape[1] >= self.dense_share * qkv.q.shape[2]:
+            self._attend_all(memory, qkv, logits)
+        elif rows.index.shape[1] > 0:
+            q = rows.gather(qkv.q)
+            some = _attend(QKV(q, qkv.k, qkv.v), logits, logits.terms_of(q, rows.index))
+            memory.attended(*some, rows.index)
+        return out
 
     def _dense_is_cheaper(self, qkv: QKV, change: Change) -> bool:
         """Compare multiply-adds: 2 M K + 4 (N - M) L against 2 N K, per channel."""
@@ -76,13 +73,9 @@ class ExactAttention:
         cost = 2 * changed_rows * keys + 4 * (rows - changed_rows) * changed_keys
         return cost >= self.dense_share * 2 * rows * keys
 
-    def _attend_all(
-        self, memory: RunningSums, qkv: QKV, logits: Logits, terms: PositionTerms | None
-    ) -> Tensor:
-        out, lse = _attend(qkv, logits, terms)
-        memory.attended(out, lse)
+    def _attend_all(self, memory: RunningSums, qkv: QKV, logits: Logits) -> None:
+        memory.attended(*_attend(qkv, logits, logits.terms(qkv.q)))
         memory.overdue = None
-        return out.to(qkv.q.dtype)
 
     def __repr__(self) -> str:
         return f"ExactAttention(guard={self.guard}, dense_share={self.dense_share})"
@@ -98,9 +91,7 @@ def _is_true(flag: Tensor | None) -> bool:
     return flag is not None and bool(flag)
 
 
-def exchange_keys(
-    sums: RunningSums, qkv: QKV, change: Change, logits: Logits, terms: PositionTerms | None
-) -> None:
+def exchange_keys(sums: RunningSums, qkv: QKV, change: Change, logits: Logits) -> None:
     """Take the old terms of changed keys off the rows of unchanged queries, put the new ones on.
 
     Args:
@@ -108,24 +99,47 @@ def exchange_keys(
         qkv: All queries, keys and values, the changed ones included.
         change: Which of them changed; L keys.
         logits: How they become logits.
-        terms: Relative positions of all queries.
     """
     rows = complement(change.queries)
-    heads = qkv.q.shape[1]
+    new_k, new_v = change.keys.gather(qkv.k), change.keys.gather(qkv.v)
+    if not can_exchange(qkv.q):
+        _exchange_by_operators(sums, qkv.q, rows, change, (new_k, new_v), logits)
+        return
+    for b in range(rows.shape[0]):
+        positions = None
+        if logits.rows_h is not None:
+            positions = (logits.rows_h, logits.rows_w, change.keys.index[b])
+        exchange(
+            qkv.q[b], sums.shift[b], sums.denominator[b], sums.numerator[b], rows[b],
+            (change.old_k[b], change.old_v[b]), (new_k[b], new_v[b]), logits.scale, positions,
+        )  # fmt: skip
+
+
+def _exchange_by_operators(
+    sums: RunningSums,
+    q: Tensor,
+    rows: Tensor,
+    change: Change,
+    new: tuple[Tensor, Tensor],
+    logits: Logits,
+) -> None:
+    """The exchange without the compiled loop, block by block."""
+    terms, heads = logits.terms(q), q.shape[1]
     width = 2 * change.keys.index.shape[1]
-    budget = CPU_BLOCK_LOGITS if qkv.q.device.type == "cpu" else DEVICE_BLOCK_LOGITS
+    budget = CPU_BLOCK_LOGITS if q.device.type == "cpu" else DEVICE_BLOCK_LOGITS
     head_step = min(max(budget // max(rows.shape[1] * width, 1), 1), heads)
     row_step = max(budget // (head_step * width), 1)
-    new_k, new_v = change.keys.gather(qkv.k), change.keys.gather(qkv.v)
     # (B, h, 2L, D), old before new; the scale goes into the smaller factor of the product.
-    keys = torch.cat((change.old_k, new_k), 2).float().mul_(logits.scale)
-    values = torch.cat((-change.old_v.float(), new_v.float()), 2)
+    keys = torch.cat((change.old_k, new[0]), 2).float().mul_(logits.scale)
+    values = torch.cat((-change.old_v.float(), new[1].float()), 2)
     for b in range(rows.shape[0]):
-        place = None if terms is None else logits.place(change.keys.index[b])
+        place = None
+        if terms is not None:
+            place = logits.place(change.keys.index[b], logits.rows_w.shape[1])
         for first in range(0, heads, head_step):
             h = slice(first, first + head_step)
             of_heads = _Heads(
-                sums.shift[b, h], sums.denominator[b, h], sums.numerator[b, h], qkv.q[b, h],
+                sums.shift[b, h], sums.denominator[b, h], sums.numerator[b, h], q[b, h],
                 None if terms is None else (terms.height[b, h], terms.width[b, h]), place,
             )  # fmt: skip
             for block in rows[b].split(row_step):

@@ -8,6 +8,8 @@ state of one stream: nothing here is a module or a registered buffer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -17,9 +19,38 @@ from mmvitaccel.core.selection import Selection
 REFERENCES = ("last_passed", "last_frame")
 
 
-def token_errors(reference: Tensor, x: Tensor) -> Tensor:
-    """Norms of u - c, (B, N, C) twice -> (B, N), summed in single precision."""
-    return torch.linalg.vector_norm(reference - x, dim=-1, dtype=torch.float32)
+# Numbers of one block of tokens: on a CPU a block stays in the cache from step to step.
+CPU_BLOCK_NUMBERS = 2**17
+
+
+def token_errors(reference: Tensor, tokens: Callable[[slice], Tensor]) -> Tensor:
+    """Norms of u - c, summed in single precision.
+
+    Args:
+        reference: u, (B, N, C).
+        tokens: Gives c of some tokens, (B, n, C); asked for one block after the other, so that
+            nothing of full size is made.
+
+    Returns:
+        (B, N).
+    """
+    errors = []
+    for block in token_blocks(reference):
+        errors.append(
+            torch.linalg.vector_norm(
+                reference[:, block] - tokens(block), dim=-1, dtype=torch.float32
+            )
+        )
+    return torch.cat(errors, 1)
+
+
+def token_blocks(x: Tensor) -> list[slice]:
+    """Blocks of the tokens of (B, N, C): a few on a CPU, one elsewhere."""
+    batch, num_tokens, channels = x.shape
+    step = num_tokens
+    if x.device.type == "cpu":
+        step = max(CPU_BLOCK_NUMBERS // (batch * channels), 1)
+    return [slice(first, first + step) for first in range(0, num_tokens, max(step, 1))]
 
 
 class TokenGate:
@@ -37,26 +68,25 @@ class TokenGate:
         self.reference = x
         self.follows = reference == "last_frame"
 
-    def select(self, x: Tensor, policy: Policy) -> Selection:
-        """The tokens of ``x`` (B, N, C) that pass."""
-        return choose(policy, token_errors(self.reference, x))
+    def select(self, tokens: Callable[[slice], Tensor], policy: Policy) -> Selection:
+        """The tokens that pass, of those that ``tokens`` gives (see :func:`token_errors`)."""
+        return choose(policy, token_errors(self.reference, tokens))
 
-    def let_through(self, x: Tensor, selection: Selection) -> Tensor:
+    def let_through(
+        self, selection: Selection, passed: Tensor, tokens: Callable[[slice], Tensor]
+    ) -> None:
         """Note that the selected tokens pass.
 
         Args:
-            x: All tokens (B, N, C); belongs to the gate afterwards.
             selection: What :meth:`select` said.
-
-        Returns:
-            The tokens that pass, (B, k, C).
+            passed: These tokens, (B, k, C).
+            tokens: Gives any tokens; asked by a gate that follows every frame.
         """
-        passed = selection.gather(x)
         if self.follows:
-            self.reference = x
+            for block in token_blocks(self.reference):
+                self.reference[:, block] = tokens(block)
         else:
             selection.put(self.reference, passed)
-        return passed
 
 
 class TokenBuffer:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmvitaccel.core.attention import QKV, AttentionMode, Change, Logits
+from mmvitaccel.core.attention import QKV, AttentionMode, Change, Logits, Output
 from mmvitaccel.core.gate import TokenGate, token_errors
 from mmvitaccel.core.pooling import cells_of, pool_grid
 from mmvitaccel.core.rel_pos import pool_rows
@@ -22,15 +22,19 @@ class Attended:
 
     Attributes:
         errors: (B, N) norms of its difference to what the next gate last let through.
-        out: (B, N, C).
+        out: The output.
     """
 
     errors: Tensor
-    out: Tensor
+    out: Output
 
     def tokens(self, selection: Selection) -> Tensor:
-        """The output (B, N, C), right at least for the selected tokens."""
-        return self.out
+        """The selected tokens, (B, M, C)."""
+        return self.out.of(selection)
+
+    def block(self, rows: slice) -> Tensor:
+        """Consecutive tokens, (B, n, C)."""
+        return self.out.block(rows)
 
 
 @dataclass
@@ -132,7 +136,7 @@ class GlobalAttention:
                 logits = Logits(logits.scale, *rows)
         attention = cls(qkv, mode, logits, pool)
         out, attention.memory = mode.start(attention._attended(), logits)
-        return attention, _to_tokens(out)
+        return attention, out.transpose(1, 2).flatten(2)  # (B, h, N, D) -> (B, N, C)
 
     def take(self, new: QKV, selection: Selection, next_gate: TokenGate) -> Attended:
         """Attend over a later frame.
@@ -151,13 +155,8 @@ class GlobalAttention:
             selection.put(buffer, values)
         if self.pool is not None:
             change = self.pool.update(self.qkv, selection)
-        out = _to_tokens(self.mode.step(self.memory, self._attended(), change, self.logits))
-        return Attended(token_errors(next_gate.reference, out), out)
+        out = self.mode.step(self.memory, self._attended(), change, self.logits)
+        return Attended(token_errors(next_gate.reference, out.block), out)
 
     def _attended(self) -> QKV:
         return self.qkv if self.pool is None else QKV(self.qkv.q, self.pool.k, self.pool.v)
-
-
-def _to_tokens(out: Tensor) -> Tensor:
-    """(B, h, N, D) -> (B, N, h * D)."""
-    return out.transpose(1, 2).flatten(2)

@@ -45,28 +45,25 @@ class RunningSums:
     turn: int = 0
     overdue: Tensor | None = None
 
-    def output(self, like: Tensor) -> Tensor:
-        """Numerator over denominator, (B, h, N, D), in the dtype of ``like``."""
-        return (self.numerator / self.denominator.unsqueeze(-1)).to(like.dtype)
-
     def attended(self, out: Tensor, lse: Tensor, rows: Tensor | None = None) -> None:
         """Take rows that were attended over all keys: shift lse, denominator 1, numerator out.
 
         Args:
             out: (B, h, R, D).
             lse: (B, h, R).
-            rows: (B, h, R) int64, no row twice; None for all rows, in order.
+            rows: (B, R) int64, no row twice; None for all rows, in order.
         """
-        if rows is None:
-            self.shift.copy_(lse)
-            self.denominator.fill_(1)
-            self.peak.fill_(1)
-            self.numerator.copy_(out)
-            return
-        self.shift.scatter_(2, rows, lse)
-        self.denominator.scatter_(2, rows, 1.0)
-        self.peak.scatter_(2, rows, 1.0)
-        self.numerator.scatter_(2, rows.unsqueeze(-1).expand_as(out), out)
+        for kept, values in (
+            (self.shift, lse), (self.denominator, 1.0), (self.peak, 1.0), (self.numerator, out)
+        ):  # fmt: skip
+            _put(kept, rows, values)
+
+
+def _put(kept: Tensor, rows: Tensor | None, values: Tensor | float) -> None:
+    """Write ``values`` into some rows of (B, h, N, ...)."""
+    for b in range(len(kept)):
+        where = (b,) if rows is None else (b, slice(None), rows[b])
+        kept[where] = values[b] if isinstance(values, Tensor) else values
 
 
 @dataclass(frozen=True)
@@ -75,9 +72,9 @@ class Guard:
 
     Attributes:
         smallest_share: A row is in need when its denominator is below this share of its peak.
-        quota: Rows of each head that are attended anew in a frame where the host cannot be asked
-            how many are in need (that is, not on a CPU), worst first. Should more be in need, the
-            next frame attends all rows.
+        quota: Rows that are attended anew in a frame where the host cannot be asked how many are
+            in need (that is, not on a CPU), worst first. Should more be in need, the next frame
+            attends all rows.
         turn_frames: Frames over which every row is attended anew once, a few rows each frame.
     """
 
@@ -86,26 +83,25 @@ class Guard:
     turn_frames: int = 256
 
     def rows(self, sums: RunningSums, change: Change) -> Tensor:
-        """Rows to be attended anew, (B, h, R) int64, changed queries first, no row twice."""
-        batch, heads, num_rows = sums.denominator.shape
+        """Rows to be attended anew, (B, R) int64, changed queries first, no row twice."""
+        num_rows = sums.denominator.shape[2]
         changed = change.queries.index
         torch.maximum(sums.peak, sums.denominator, out=sums.peak)
         share = sums.denominator / sums.peak
         # reason: asked this way round, a row that is not a number is in need.
         sound = (share >= self.smallest_share) & (sums.denominator <= LARGEST_SUM)
-        need = torch.where(sound, 1 - share, 2.0)  # 2: in need, 3: in turn
+        need = torch.where(sound, 1 - share, 2.0).amax(1)  # (B, N); 2: in need, 3: in turn
         turn = -(-num_rows // self.turn_frames)
         in_turn = torch.arange(sums.turn, sums.turn + turn, device=need.device) % num_rows
-        need[:, :, in_turn] = 3.0
-        changed = changed[:, None].expand(batch, heads, -1)
-        need.scatter_(2, changed, -1.0)
+        need[:, in_turn] = 3.0
+        need.scatter_(1, changed, -1.0)
         sums.turn = (sums.turn + turn) % num_rows
-        in_need = (need >= 2).sum(2).amax()
-        spare = num_rows - changed.shape[2]
+        in_need = (need >= 2).sum(1).amax()
+        spare = num_rows - changed.shape[1]
         if reading_is_free(need.device):
             extra = min(int(in_need), spare)
         else:
             extra = min(self.quota + turn, spare)
             sums.overdue = in_need > extra
-        worst = need.topk(extra, dim=2, sorted=False).indices
-        return torch.cat((changed, worst), 2)
+        worst = need.topk(extra, dim=1, sorted=False).indices
+        return torch.cat((changed, worst), 1)

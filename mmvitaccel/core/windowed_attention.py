@@ -19,6 +19,9 @@ from mmvitaccel.core.selection import Selection
 from mmvitaccel.core.waiting import reading_is_free
 from mmvitaccel.core.window import window_slots
 
+# Numbers of queries, keys and values that are cut out at a time, on a CPU: they stay in the cache.
+CPU_WINDOWS_NUMBERS = 2**21
+
 
 @dataclass
 class WindowedAttention:
@@ -91,26 +94,46 @@ class WindowedAttention:
         # than the windows; a gate that follows every frame wants all of them.
         if next_gate.follows or not reading_is_free(out.device):
             self.attend(out, None)
-            self.errors = token_errors(next_gate.reference, out[:, :-1])
+            self.errors = token_errors(next_gate.reference, lambda block: out[:, :-1][:, block])
             return WindowsAttended(self, out, None)
         touched = torch.zeros(len(self.slots), dtype=torch.bool)
         touched[self.window_of.gather(1, selection.index)] = True
-        self.attend(out, touched.nonzero()[:, 0])
-        fresh = touched[self.window_of]
-        self.errors[fresh] = token_errors(next_gate.reference[fresh], out[:, :-1][fresh])
+        self.attend(out, touched.nonzero()[:, 0], next_gate.reference)
         return WindowsAttended(self, out, touched)
 
-    def attend(self, out: Tensor, windows: Tensor | None) -> None:
-        """Write the output of some windows (of all without ``windows``) into (B, N + 1, C)."""
+    def attend(self, out: Tensor, windows: Tensor | None, reference: Tensor | None = None) -> None:
+        """Attend within windows.
+
+        Args:
+            out: (B, N + 1, C), changed in place.
+            windows: Indices of B * W; None for all.
+            reference: (B, N, C); with it, the errors of these windows' tokens are noted.
+        """
         slots = self.slots if windows is None else self.slots.index_select(0, windows)
-        if not len(slots):
-            return
-        cut = self.qkv.flatten(0, 1).index_select(0, slots.flatten())
-        # (windows * T, 3, h, D) -> 3 x (windows, h, T, D)
-        q, k, v = cut.unflatten(0, slots.shape).permute(2, 0, 3, 1, 4)
-        attended = dense_attention(q, k, v, self.logits.scale, self.logits.terms(q))
-        rows = attended.transpose(1, 2).reshape(-1, out.shape[-1])
-        out.flatten(0, 1).index_copy_(0, slots.flatten(), rows)
+        step = len(slots)
+        if out.device.type == "cpu":
+            step = CPU_WINDOWS_NUMBERS // (slots.shape[1] * self.qkv[0, 0].numel())
+        for part in slots.split(max(step, 1)):
+            rows = part.flatten()
+            # (windows * T, 3, h, D) -> 3 x (windows, h, T, D)
+            cut = self.qkv.flatten(0, 1).index_select(0, rows).unflatten(0, part.shape)
+            q, k, v = cut.permute(2, 0, 3, 1, 4)
+            attended = dense_attention(q, k, v, self.logits.scale, self.logits.terms(q))
+            attended = attended.transpose(1, 2).reshape(-1, out.shape[-1])
+            out.flatten(0, 1).index_copy_(0, rows, attended)
+            if reference is not None:
+                self._note_errors(rows, attended, reference)
+
+    def _note_errors(self, rows: Tensor, attended: Tensor, reference: Tensor) -> None:
+        """Norms of what was attended to ``reference`` (B, N, C), for rows that are no padding."""
+        per_image = self.qkv.shape[1]
+        real = (rows % per_image < per_image - 1).nonzero()[:, 0]
+        rows = rows.index_select(0, real)
+        tokens = rows - rows.div(per_image, rounding_mode="floor")  # images have no padding row
+        kept = reference.flatten(0, 1).index_select(0, tokens)
+        difference = kept - attended.index_select(0, real)
+        norms = torch.linalg.vector_norm(difference, dim=-1, dtype=torch.float32)
+        self.errors.view(-1).index_copy_(0, tokens, norms)
 
 
 @dataclass
@@ -133,7 +156,7 @@ class WindowsAttended:
         return self.attention.errors
 
     def tokens(self, selection: Selection) -> Tensor:
-        """The output (B, N, C), right for the selected tokens, which the next gate lets through.
+        """The selected tokens, which the next gate lets through, (B, M, C).
 
         A token whose window did not change may pass late; its window is attended now.
         """
@@ -144,7 +167,11 @@ class WindowsAttended:
             errors = self.attention.errors.unsqueeze(-1)
             nothing = errors.new_zeros(*selection.index.shape, 1)
             selection.put(errors, nothing)
-        return self.out[:, :-1]
+        return selection.gather(self.out[:, :-1])
+
+    def block(self, rows: slice) -> Tensor:
+        """Consecutive tokens, (B, n, C), where all windows were attended."""
+        return self.out[:, :-1][:, rows]
 
 
 def _by_token(qkv: QKV) -> Tensor:

@@ -23,6 +23,11 @@ def logits_of(q, k, logits):
     return scores
 
 
+def by_head(out, qkv):
+    """(B, h, N, D) of an output, whose every token is read."""
+    return out.block(slice(None)).unflatten(-1, (qkv.q.shape[1], -1)).transpose(1, 2)
+
+
 class SlowDelta:
     """The recurrences of section 4.2 for one head, N x N and one column at a time."""
 
@@ -63,7 +68,7 @@ def test_follows_the_papers_recurrences(ragged):
         old = [selection.gather(t) for t in qkv]
         for buffer in qkv:
             selection.put(buffer, torch.randn(2, HEADS, 4, DIM))
-        out = mode.step(memory, qkv, Change(selection, selection, *old[1:]), logits)
+        out = by_head(mode.step(memory, qkv, Change(selection, selection, *old[1:]), logits), qkv)
         for b in range(2):
             mine = index[b] if chosen is None else index[b][chosen[b]]
             for h in range(HEADS):
@@ -85,14 +90,14 @@ def test_all_tokens_equal_dense_and_outputs_are_the_callers_own():
     index = torch.arange(TOKENS)[None]
     selection = Selection(index, TOKENS)
     new = QKV(*(torch.randn(1, HEADS, TOKENS, DIM) for _ in range(3)))
-    out = mode.step(memory, new, Change(selection, selection, qkv.k, qkv.v), logits)
+    out = by_head(mode.step(memory, new, Change(selection, selection, qkv.k, qkv.v), logits), qkv)
     torch.testing.assert_close(
         out, TokenwiseAttention().start(new, logits)[0], rtol=1e-5, atol=1e-5
     )
     out.zero_()
     nothing = Selection(torch.empty(1, 0, dtype=torch.int64), TOKENS)
     empty = torch.empty(1, HEADS, 0, DIM)
-    again = mode.step(memory, new, Change(nothing, nothing, empty, empty), logits)
+    again = by_head(mode.step(memory, new, Change(nothing, nothing, empty, empty), logits), qkv)
     torch.testing.assert_close(
         again, TokenwiseAttention().start(new, logits)[0], rtol=1e-5, atol=1e-5
     )

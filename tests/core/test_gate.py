@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
+from mmvitaccel.core import gate
 from mmvitaccel.core.gate import DeltaGate, TokenBuffer, TokenGate, token_errors
 from mmvitaccel.core.policy import Threshold, TopK
 
@@ -11,61 +13,81 @@ def video(frames=6, batch=2, tokens=9, channels=4):
     return torch.randn(frames, batch, tokens, channels).cumsum(0)
 
 
+def of(x):
+    """As a gate asks for its tokens: a block at a time."""
+    return lambda block: x[:, block]
+
+
 def test_gate_and_buffer_follow_the_papers_recurrence():
     first, *rest = video()
-    gate, buffer = TokenGate(first.clone()), TokenBuffer(2 * first)
+    one, buffer = TokenGate(first.clone()), TokenBuffer(2 * first)
     reference, results = first.clone(), 2 * first
     for x in rest:
-        passed = gate.select(x, TopK(3))
-        tokens = gate.let_through(x, passed)
+        passed = one.select(of(x), TopK(3))
+        tokens = passed.gather(x)
+        one.let_through(passed, tokens, of(x))
         out = buffer.update(passed, 2 * tokens)
         for b in range(2):
             errors = (reference[b] - x[b]).pow(2).sum(-1).sqrt()
             for token in errors.argsort(descending=True)[:3]:
                 reference[b, token] = x[b, token]
                 results[b, token] = 2 * x[b, token]
-        assert torch.equal(gate.reference, reference)
+        assert torch.equal(one.reference, reference)
         assert torch.equal(out, results)
 
 
 def test_stgt_compares_with_the_frame_before_whether_it_passed_or_not():
     first, *rest = video()
-    gate, before = TokenGate(first.clone(), "last_frame"), first
+    one, before = TokenGate(first.clone(), "last_frame"), first
     for x in rest:
-        passed = gate.select(x, Threshold(2.0))
+        passed = one.select(of(x), Threshold(2.0))
         errors = (before - x).pow(2).sum(-1).sqrt()
         assert passed.counts == (errors > 2.0).sum(1).tolist()
-        gate.let_through(x, passed)
+        one.let_through(passed, passed.gather(x), of(x))
         before = x
-        assert torch.equal(gate.reference, x)
+        assert torch.equal(one.reference, x)
 
 
 def test_slow_change_passes_in_the_end_but_never_with_stgt():
     x = torch.zeros(1, 4, 2)
-    gate, stgt = TokenGate(x.clone()), TokenGate(x.clone(), "last_frame")
+    paper, stgt = TokenGate(x.clone()), TokenGate(x.clone(), "last_frame")
     counts = {"gate": 0, "stgt": 0}
     for _ in range(10):
         x = x + 0.1
-        for name, one in (("gate", gate), ("stgt", stgt)):
-            passed = one.select(x, Threshold(0.5))
-            one.let_through(x.clone(), passed)
+        for name, one in (("gate", paper), ("stgt", stgt)):
+            passed = one.select(of(x), Threshold(0.5))
+            one.let_through(passed, passed.gather(x), of(x))
             counts[name] += passed.counts[0]
     assert counts == {"gate": 8, "stgt": 0}
 
 
+@pytest.mark.parametrize("numbers", [1, 16, 2**17])
+def test_errors_are_the_same_in_blocks_of_any_size(monkeypatch, numbers):
+    monkeypatch.setattr(gate, "CPU_BLOCK_NUMBERS", numbers)
+    first, x = video(frames=2)
+    asked = []
+
+    def tokens(block):
+        asked.append(x[:, block])
+        return asked[-1]
+
+    torch.testing.assert_close(token_errors(first, tokens), (first - x).pow(2).sum(-1).sqrt())
+    assert torch.equal(torch.cat(asked, 1), x)
+
+
 def test_errors_are_summed_in_single_precision():
     a, b = torch.full((1, 1, 4096), 100.0), torch.zeros(1, 1, 4096)
-    assert token_errors(a.half(), b.half()).dtype == torch.float32
-    torch.testing.assert_close(token_errors(a.half(), b.half()), torch.tensor([[6400.0]]))
+    assert token_errors(a.half(), of(b.half())).dtype == torch.float32
+    torch.testing.assert_close(token_errors(a.half(), of(b.half())), torch.tensor([[6400.0]]))
 
 
 def test_delta_gate_gives_the_difference_along_rows_and_columns():
     old, new = torch.randn(2, 5, 6), torch.randn(2, 5, 6)
     index = torch.tensor([[4, 1], [0, 2]])
     for dim, shape in ((-2, (2, 2, 6)), (-1, (2, 5, 2))):
-        gate = DeltaGate(old.clone(), dim)
+        delta = DeltaGate(old.clone(), dim)
         spread = (index[..., None] if dim == -2 else index[:, None]).expand(shape)
-        before, delta = gate.let_through(spread, new.gather(dim, spread))
+        before, change = delta.let_through(spread, new.gather(dim, spread))
         assert torch.equal(before, old.gather(dim, spread))
-        assert torch.equal(delta, new.gather(dim, spread) - old.gather(dim, spread))
-        assert torch.equal(gate.reference, old.scatter(dim, spread, new.gather(dim, spread)))
+        assert torch.equal(change, new.gather(dim, spread) - old.gather(dim, spread))
+        assert torch.equal(delta.reference, old.scatter(dim, spread, new.gather(dim, spread)))
