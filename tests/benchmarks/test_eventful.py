@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mmvitaccel.models.vitdet import ViTDet
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """The script, with a small model in place of ViTDet-B."""
+    path = Path(__file__).parents[2] / "benchmarks" / "eventful.py"
+    spec = importlib.util.spec_from_file_location("benchmark_eventful", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    small = dict(
+        embed_dim=32, depth=2, num_heads=2, window_size=2, window_block_indexes=(0,), patch_size=32
+    )
+    monkeypatch.setattr(module, "ViTDet", lambda img_size: ViTDet(img_size, **small))
+    monkeypatch.setattr(module, "BUDGETS", {128: (4, 16)})
+    return module
+
+
+@pytest.fixture
+def video(tmp_path):
+    """Ten frames of noise, 64 x 48 pixels."""
+    path = tmp_path / "video.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        writer.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    return path
+
+
+def test_table_json_and_plot(benchmark, video, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ["--modes", "exact", "tokenwise", "--frames", "2"]
+    benchmark.main([str(video), *asked, "--json", "out.json", "--plot", "out.png"])
+    rows = json.loads((tmp_path / "out.json").read_text())
+    assert [(row["mode"], row["k"]) for row in rows] == [
+        ("exact", 4), ("exact", 16), ("tokenwise", 4), ("tokenwise", 16),
+    ]  # fmt: skip
+    for row in rows:
+        assert row["speedup"] == pytest.approx(row["dense_ms"] / row["steady_ms"])
+        assert row["frames"] == 2 and row["state_mb"] > 0
+        everything = row["k"] == 16
+        assert (row["macs_ratio"] == pytest.approx(1.0)) == everything
+        assert (row["error"] < 1e-5) == everything
+    assert cv2.imread(str(tmp_path / "out.png")) is not None
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 4
+
+
+def test_a_video_that_is_too_short_or_missing(benchmark, video, capsys):
+    for argv, sentence in (
+        ([str(video), "--frames", "20"], "has 10 frames and 23 are wanted; set --frames"),
+        (["nowhere.mp4"], "nowhere.mp4 does not exist"),
+    ):
+        with pytest.raises(SystemExit):
+            benchmark.main(argv)
+        assert sentence in capsys.readouterr().err
