@@ -230,6 +230,19 @@ def test_eventful_models_by_frame():
     assert figures["saving"] == pytest.approx(1 - figures["macs"] / whole["macs"])
 
 
+def test_an_eventful_pyramid_alone_is_counted_by_frame():
+    path = Path(__file__).parents[2] / "configs" / "eventful" / "tiny"
+    cfg = load_config(str(path / "faster-rcnn_vitdet-tiny_vid-128_top64_neck.py"), {})
+    cfg.model.backbone = cfg.model.backbone.backbone
+    figures = count_config(cfg, frames=2)
+    first, steady = (figures["frames"][kind]["modules"] for kind in ("first", "steady"))
+    dense = figures["dense"]["modules"]
+    assert first == steady | {"neck": first["neck"]} == dense
+    # 256 cells of 96 channels: 1 x 1 and 3 x 3 convolutions with 64, of all and of every fourth
+    assert first["neck"]["macs"] == 64 * (96 + 9 * 64) * (256 + 64)
+    assert steady["neck"]["macs"] < first["neck"]["macs"]
+
+
 def test_tome_from_the_command_line(recognizer_config):
     cfg = load_config(
         str(recognizer_config),

@@ -1,0 +1,52 @@
+"""The benchmark of the pyramid, on a small one."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmvitaccel.datasets.motion_clips import MotionSetSettings, draw_clip, write_clip
+from mmvitaccel.engine.errors import UserError
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks/eventful_neck.py"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    spec = importlib.util.spec_from_file_location("eventful_neck_benchmark", SCRIPT)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    write_clip(path, draw_clip(MotionSetSettings(num_frames=6, img_size=(36, 64)), "up", "val", 0))
+    return str(path)
+
+
+def test_table_and_json(benchmark, video, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    args = [video, "--quick", "--k", "64", "8", "--frames", "3", "--json", str(out)]
+    benchmark.main(args)
+    everything, some = json.loads(out.read_text())
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 2
+    assert everything["k"] == 64 and everything["macs_ratio"] == 1 and everything["error"] < 1e-5
+    assert some["macs_ratio"] > 1 and 0 < some["error"] < 1 and some["state_mb"] > 0
+    for row in (everything, some):
+        assert row["speedup"] == pytest.approx(row["dense_ms"] / row["steady_ms"])
+
+
+def test_frames(benchmark, video):
+    first, second = benchmark.read_frames(video, 64, 2)
+    assert first.shape == second.shape == (1, 3, 64, 64)
+    # 640 of 1024 pixels for the short side would be 40 of 64; the long side allows 36
+    assert first[..., :36, :].abs().sum() > 0 and not first[..., 36:, :].any()
+    with pytest.raises(UserError, match=r"has 6 frames and 9 are needed; set --frames"):
+        benchmark.read_frames(video, 64, 9)
