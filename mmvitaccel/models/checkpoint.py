@@ -52,16 +52,27 @@ def find_weights(content: object, source: str) -> dict[str, Tensor]:
         )
     weights = {}
     for name, value in content.items():
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
             # reason: arrays out of a pickle may be read-only or big-endian, which torch is not
-            value = torch.from_numpy(value.astype(value.dtype.newbyteorder("="), copy=True))
-        if not isinstance(value, Tensor):
+            value = torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))
+        if not isinstance(value, Tensor) or not is_plain(value):
+            kind = f"{value.layout} tensor" if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(
-                f"{source}: there is no state dict in it, '{name}' is a {type(value).__name__}; "
-                f"put the weights under '{WRAPPERS[0]}' or save them alone."
+                f"{source}: there is no state dict in it, '{name}' is a {kind}; put the weights "
+                f"under '{WRAPPERS[0]}' or save them alone."
+            )
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(
+                f"{source}: '{name}' has more numbers than the file holds for it; save a copy of "
+                "it that is not expanded."
             )
         weights[str(name).removeprefix("module.")] = value
     return weights
+
+
+def is_plain(value: Tensor) -> bool:
+    """Whether a tensor holds its numbers one by one, as a layer's weights do."""
+    return value.layout is torch.strided and not value.is_meta and not value.is_quantized
 
 
 def read_content(source: str) -> object:
