@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import IO, Any, NoReturn
@@ -18,15 +22,19 @@ from urllib.parse import urlparse
 import torch
 
 from mmvitaccel.compat.file_kind import describe_kind
-from mmvitaccel.compat.unpickling import ArrayUnpickler, SafeUnpickler, runner_globals
+from mmvitaccel.compat.unpickling import (
+    ArrayUnpickler,
+    SafeUnpickler,
+    full_name,
+    runner_globals,
+)
 
 _ZIP = b"PK\x03\x04"  # torch.save since 1.6, TorchScript
 _PICKLE = b"\x80"
+_SAFETENSORS = b"\0\0\0{"  # the last bytes of the header's length, and its first
 # The old format begins with a pickled magic number; any other pickle is not torch's.
 _OLD_TORCH = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 _CHECKED_BY_TORCH = torch.__version__ >= (2, 6)
-# What broken content makes the readers raise; OSError is a seek to before the beginning.
-_MALFORMED = (AttributeError, EOFError, IndexError, KeyError, OSError, TypeError, ValueError)
 
 
 def safe_load(
@@ -52,8 +60,6 @@ def safe_load(
     path = Path(source).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such checkpoint file; check the path.")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path, map_location)
     with path.open("rb") as file:
         return _read(file, str(path), map_location)
 
@@ -113,6 +119,25 @@ def _allow_runner_globals() -> None:
         torch.serialization.add_safe_globals(list(runner_globals()))
 
 
+@contextmanager
+def _runner_globals_alone() -> Iterator[None]:
+    """Let no other object answer to the same names: numpy's own, which many scripts tell torch of.
+
+    Half of an array's pickle answered by one and half by the other would not be read.
+    """
+    told = torch.serialization.get_safe_globals()
+    own = runner_globals()
+    names = {full_name(value) for value in own}
+    others = [v for v in told if isinstance(v, tuple) or full_name(v) not in names]
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals([*own, *others])
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(told)
+
+
 def _read(file: IO[bytes], name: str, map_location: Any) -> Any:
     """Read a stream after a look at how it begins, and say in one sentence what is wrong."""
     start = file.read(512)
@@ -123,32 +148,33 @@ def _read(file: IO[bytes], name: str, map_location: Any) -> Any:
     kind = describe_kind(start)
     if kind:
         raise ValueError(f"{name}: this is not a checkpoint but {kind}.")
-    if not head.startswith((_ZIP, _PICKLE)):
+    safetensors = start[5:9] == _SAFETENSORS
+    if not safetensors and not head.startswith((_ZIP, _PICKLE)):
         raise ValueError(
             f"{name}: this is not a checkpoint, it begins with {head!r}; a failed download often "
             "leaves a web page or a text there: delete it and download again."
         )
     try:
+        if safetensors:
+            return _read_safetensors(file, map_location)
         if head.startswith(_ZIP) or head == _OLD_TORCH:
             return _read_torch(file, map_location)
         return ArrayUnpickler(file, encoding="latin1").load()
     except pickle.UnpicklingError as error:
         _explain(name, str(error))
-    except _MALFORMED as error:
+    # reason: broken content makes the readers raise anything, a MemoryError among them
+    except Exception as error:
+        if re.search("CUDA|deserialize object on", str(error)):
+            raise  # it is of the device, and says what to do
         _explain(name, f"{type(error).__name__}: {error}")
-    except RuntimeError as error:
-        # reason: others, such as a CUDA tensor on a machine without CUDA, say what to do.
-        if not re.search(r"PytorchStreamReader|unexpected EOF|in archive|hasRecord", str(error)):
-            raise
-        _explain(name, str(error))
 
 
 def _read_torch(file: IO[bytes], map_location: Any) -> Any:
     """Read a file of torch's, with torch's check where it is one."""
-    _allow_runner_globals()
-    _refuse_torchscript(file)
+    _check_archive(file)
     if _CHECKED_BY_TORCH:
-        return torch.load(file, map_location=map_location, weights_only=True)
+        with _runner_globals_alone():
+            return torch.load(file, map_location=map_location, weights_only=True)
     # reason: older torch takes the reader as a module; this one knows no other names.
     reader = SimpleNamespace(
         __name__="mmvitaccel.compat.unpickling",
@@ -158,28 +184,31 @@ def _read_torch(file: IO[bytes], map_location: Any) -> Any:
     return torch.load(file, map_location=map_location, pickle_module=reader, weights_only=False)
 
 
-def _refuse_torchscript(file: IO[bytes]) -> None:
-    """Keep archives away that torch < 2.6 would hand to TorchScript's interpreter.
+def _check_archive(file: IO[bytes]) -> None:
+    """Keep archives away that torch < 2.6 would hand to TorchScript's interpreter, and packed ones.
 
-    The archive is opened by the reader that torch.load uses: another one could be made to see
-    other files in it.
+    TorchScript is looked for by the reader that torch.load uses: another one could be made to see
+    other files in it. A few packed bytes may be gigabytes of zeros; torch.save packs nothing.
     """
     if file.read(len(_ZIP)) == _ZIP:
         file.seek(0)
         if "constants.pkl" in torch._C.PyTorchFileReader(file).get_all_records():
             raise pickle.UnpicklingError("the file is a TorchScript archive")
+        with zipfile.ZipFile(file) as archive:
+            packed = [e for e in archive.infolist() if e.compress_type != zipfile.ZIP_STORED]
+        if packed:
+            raise pickle.UnpicklingError(f"{packed[0].filename} in it is packed")
     file.seek(0)
 
 
-def _read_safetensors(path: Path, map_location: Any) -> dict[str, torch.Tensor]:
+def _read_safetensors(file: IO[bytes], map_location: Any) -> dict[str, torch.Tensor]:
     """Read a format that cannot hold code."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load, load_file
 
-    try:
-        return load_file(path, device=str(map_location or "cpu"))
-    except SafetensorError as error:
-        _explain(str(path), str(error))
+    if isinstance(file, BufferedReader):
+        device = map_location if isinstance(map_location, (str, torch.device)) else "cpu"
+        return load_file(file.name, device=str(device))
+    return load(file.read())
 
 
 def _explain(name: str, reason: str) -> NoReturn:

@@ -3,13 +3,16 @@
 Unpickling calls whatever a file names. mmengine's Runner needs a few names beyond tensors: the
 :class:`~mmengine.logging.HistoryBuffer` of the logged values with the numpy arrays inside it, and
 ``builtins.getattr``, by which pickle writes a method down. None of them may be made to do harm
-with any argument, so each is either a class without side effects or a function of this module.
+with any argument, so each is either a class without side effects or one of this module that answers
+to the name. numpy's own are not harmless: a dtype can be changed by the file until its array reads
+memory that is not its own, and an array can be asked for at any size.
 """
 
 from __future__ import annotations
 
-import codecs
+import math
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
@@ -23,7 +26,6 @@ from mmengine.logging.history_buffer import HistoryBuffer
 # Pickle protocol 2, which torch.save writes, uses the names of Python 2.
 _PYTHON_2_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _STATISTICS = ("min", "max", "current", "mean")
-_NUMBERS = "?bBhHiIlLqQefdgFD"  # numpy's one-letter codes: bool, integers, floats, complex
 _TENSOR_FUNCTIONS = (
     torch._utils._rebuild_tensor,
     torch._utils._rebuild_tensor_v2,
@@ -32,14 +34,131 @@ _TENSOR_FUNCTIONS = (
     torch._tensor._rebuild_from_type_v2,
     torch.serialization._get_layout,
 )
-# Containers and numbers; pickle's protocol 2 writes bytes down as a call of `encode`.
-_PLAIN = {"collections.OrderedDict", "builtins.set", "builtins.complex", "_codecs.encode"}
-_TENSOR_CLASSES = (OrderedDict, torch.Size, torch.device, torch.Tensor, torch.nn.Parameter)
+_CONTAINERS = (OrderedDict, set, bytearray, complex)
+_TENSOR_CLASSES = (torch.Size, torch.device, torch.Tensor, torch.nn.Parameter)
 
 
 def full_name(value: Any) -> str:
     """Return the dotted name by which a pickle refers to a function or class."""
     return f"{value.__module__}.{value.__qualname__}"
+
+
+def refuse(name: str) -> NoReturn:
+    """Raise the error that torch's own check raises, with the name after ``GLOBAL``.
+
+    Args:
+        name: Dotted name that a file asked for.
+    """
+    raise pickle.UnpicklingError(f"GLOBAL {name} is not in the list of what a checkpoint may use")
+
+
+class PlainDtype:
+    """Answers to ``numpy.dtype``: bool, numbers and strings of fixed length, in either byte order.
+
+    Args:
+        code: numpy's, such as ``f4``.
+        align: Ignored, as for any plain type.
+        copy: Ignored.
+    """
+
+    __slots__ = ("dtype",)
+    __module__, __qualname__ = "numpy", "dtype"
+
+    def __init__(self, code: str, align: object = False, copy: object = False) -> None:
+        if not isinstance(code, str) or not re.fullmatch(r"[biufcSU][1-9]\d{0,3}", code):
+            refuse(f"numpy.dtype({code!r})")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple) -> None:
+        """Take the byte order; a plain type has nothing else to say."""
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class PlainArray(np.ndarray):
+    """Answers to ``numpy.ndarray``: filled from bytes in the file, as many as its shape needs."""
+
+    __module__, __qualname__ = "numpy", "ndarray"
+
+    def __new__(cls, *args: object) -> NoReturn:
+        """Refuse to be made of a size that only the file says."""
+        refuse("numpy.ndarray itself")
+
+    def __setstate__(self, state: tuple) -> None:
+        """Take the shape, type and bytes."""
+        version, shape, dtype, fortran, data = state
+        data = data.encode("latin1") if isinstance(data, str) else data
+        dtype = _type_of(data, dtype, shape)
+        super().__setstate__((version, tuple(shape), dtype, bool(fortran), data))
+
+    def __reduce_ex__(self, protocol: int) -> Any:
+        """Be written down as numpy's own array."""
+        return self.view(np.ndarray).__reduce_ex__(protocol)
+
+
+def _type_of(data: object, dtype: object, shape: tuple[int, ...]) -> np.dtype:
+    """Return the type of an array that bytes fill exactly.
+
+    Raises:
+        pickle.UnpicklingError: They do not, or there is something else than bytes.
+    """
+    if isinstance(dtype, np.dtype):  # a script has told torch's check of numpy's own
+        dtype = PlainDtype(dtype.str[1:])
+    if not isinstance(data, (bytes, bytearray)) or not isinstance(dtype, PlainDtype):
+        raise pickle.UnpicklingError("an array that is not made of bytes and a plain type")
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.dtype.itemsize != len(data):
+        raise pickle.UnpicklingError(f"an array of shape {tuple(shape)} in {len(data)} bytes")
+    return dtype.dtype
+
+
+def _new_array(kind: type, *_: object) -> np.ndarray:
+    """What ``numpy.core.multiarray._reconstruct`` may do: give an empty array, to be filled."""
+    if kind not in (PlainArray, np.ndarray):
+        refuse("numpy.core.multiarray._reconstruct of another class")
+    return np.ndarray.__new__(PlainArray, (0,), np.int8)
+
+
+def _array_from_buffer(data: bytes, dtype: PlainDtype, shape: tuple, order: str) -> np.ndarray:
+    """What ``numpy.core.numeric._frombuffer`` does, by which protocol 5 writes arrays down."""
+    return np.frombuffer(data, _type_of(data, dtype, shape)).reshape(shape, order=order)
+
+
+def _scalar(dtype: PlainDtype, data: bytes) -> np.generic:
+    """What ``numpy.core.multiarray.scalar`` does: give one number."""
+    data = data.encode("latin1") if isinstance(data, str) else data
+    return np.frombuffer(data, _type_of(data, dtype, ()))[0]
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """What ``_codecs.encode`` may do: give the bytes that pickle's protocol 2 wrote as text."""
+    if encoding != "latin1":
+        refuse(f"_codecs.encode to {encoding!r}")
+    return text.encode(encoding)
+
+
+def _empty() -> bytes:
+    """What ``builtins.bytes`` may do: protocol 2 writes no bytes at all as its call."""
+    return b""
+
+
+def _history_method(owner: Any, name: str) -> Callable[..., Any]:
+    """What ``builtins.getattr`` may do: give HistoryBuffer's own statistics."""
+    if owner is not HistoryBuffer or name not in _STATISTICS:
+        refuse("builtins.getattr")
+    return getattr(HistoryBuffer, name)
+
+
+def _named(function: Callable[..., Any], module: str, name: str) -> Callable[..., Any]:
+    """Wrap a function so that it answers to another name."""
+
+    def call(*args: Any) -> Any:
+        return function(*args)
+
+    call.__module__, call.__name__, call.__qualname__ = module, name, name
+    return call
+
+
+# DeiT-style training scripts, EfficientViT's among them, save their arguments.
+_Namespace = type("Namespace", (SimpleNamespace,), {"__module__": "argparse"})
 
 
 @lru_cache(maxsize=1)
@@ -49,22 +168,23 @@ def runner_globals() -> tuple[Callable[..., Any], ...]:
     Each carries in ``__module__`` and ``__qualname__`` the name that it answers to, which is how
     ``torch.serialization.add_safe_globals`` files it.
     """
-    reconstruct, scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
-    return (
-        HistoryBuffer,
-        _named(_history_method, "builtins", "getattr"),
+    arrays = [
+        _named(function, f"numpy.{core}.{module}", name)
         # numpy 2 moved what numpy 1 wrote down as numpy.core
-        *(_named(reconstruct, f"numpy.{c}.multiarray", "_reconstruct") for c in ("core", "_core")),
-        *(_named(scalar, f"numpy.{c}.multiarray", "scalar") for c in ("core", "_core")),
-        np.ndarray,
-        _named(_plain_dtype, "numpy", "dtype"),
-        *dict.fromkeys(type(np.dtype(code)) for code in (*_NUMBERS, "U", "S")),
-        # DeiT-style training scripts, EfficientViT's among them, save their arguments.
-        type("Namespace", (SimpleNamespace,), {"__module__": "argparse"}),
-    )
+        for core in ("core", "_core")
+        for function, module, name in (
+            (_new_array, "multiarray", "_reconstruct"),
+            (_scalar, "multiarray", "scalar"),
+            (_array_from_buffer, "numeric", "_frombuffer"),
+        )
+    ]
+    getter = _named(_history_method, "builtins", "getattr")
+    empty = _named(_empty, "builtins", "bytes")
+    return (HistoryBuffer, getter, empty, *arrays, PlainArray, PlainDtype, _Namespace)
 
 
-class SafeUnpickler(pickle.Unpickler):
+# reason: the one in Python, because only there can be said what BUILD and EXT do.
+class SafeUnpickler(pickle._Unpickler):
     """Reads tensors, numbers, containers and :func:`runner_globals`, and refuses the rest.
 
     It serves where ``weights_only=True`` cannot: on torch < 2.6, which neither takes further
@@ -87,6 +207,23 @@ class SafeUnpickler(pickle.Unpickler):
         except KeyError:
             refuse(asked_for)
 
+    def get_extension(self, code: int) -> NoReturn:
+        """Refuse what is named by a number, which any library may have registered."""
+        refuse(f"copyreg's extension {code}")
+
+    def load_build(self) -> None:
+        """Set the state of what holds data; of a class or function it would be set for good."""
+        if not isinstance(self.stack[-2], _WITH_STATE):
+            raise pickle.UnpicklingError(
+                "a checkpoint may not change the functions and classes that it uses"
+            )
+        super().load_build()
+
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
+
+
+_WITH_STATE = (OrderedDict, HistoryBuffer, PlainArray, PlainDtype, _Namespace)
+
 
 class ArrayUnpickler(SafeUnpickler):
     """Reads numpy's arrays and numbers in plain containers, which detectron2's ``.pkl`` are."""
@@ -101,74 +238,22 @@ class ArrayUnpickler(SafeUnpickler):
         Raises:
             pickle.UnpicklingError: It is anything else.
         """
-        asked_for = f"{_PYTHON_2_MODULES.get(module, module)}.{name}"
-        if module.partition(".")[0] != "numpy" and asked_for not in _PLAIN:
-            refuse(asked_for)
-        return super().find_class(module, name)
+        value = super().find_class(module, name)
+        if module.partition(".")[0] != "numpy" and value not in _plain().values():
+            refuse(f"{_PYTHON_2_MODULES.get(module, module)}.{name}")
+        return value
 
 
-def refuse(name: str) -> NoReturn:
-    """Raise the error that torch's own check raises, with the name after ``GLOBAL``.
-
-    Args:
-        name: Dotted name that a file asked for.
-    """
-    raise pickle.UnpicklingError(f"GLOBAL {name} is not in the list of what a checkpoint may use")
+@lru_cache(maxsize=1)
+def _plain() -> dict[str, Any]:
+    """Python's own containers and bytes, by name."""
+    functions = (_named(_encode, "_codecs", "encode"), _named(_empty, "builtins", "bytes"))
+    return {full_name(value): value for value in (*_CONTAINERS, *functions)}
 
 
 @lru_cache(maxsize=1)
 def _allowed() -> dict[str, Any]:
     """Everything that :class:`SafeUnpickler` answers for, by name."""
-    functions = (*_TENSOR_FUNCTIONS, _named(codecs.encode, "_codecs", "encode"))
-    classes = (*_TENSOR_CLASSES, set, bytearray, complex)
-    allowed = {full_name(v): v for v in (*functions, *classes, *runner_globals())}
-    allowed |= {str(v): v for v in vars(torch).values() if isinstance(v, torch.dtype)}
-    return {
-        name: value if isinstance(value, (type, torch.dtype)) else _Call(value)
-        for name, value in allowed.items()
-    }
-
-
-class _Call:
-    """A function that a pickle may call but, unlike a bare one, not change.
-
-    Args:
-        function: What is called.
-    """
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-
-    def __call__(self, *args: Any) -> Any:
-        return self._function(*args)
-
-    def __setstate__(self, state: object) -> NoReturn:
-        # reason: pickle's BUILD sets attributes of any object that is on its stack.
-        raise pickle.UnpicklingError("a checkpoint may not change the functions that it uses")
-
-
-def _named(function: Callable[..., Any], module: str, name: str) -> Callable[..., Any]:
-    """Wrap a function so that it answers to another name."""
-
-    def call(*args: Any) -> Any:
-        return function(*args)
-
-    call.__module__, call.__name__, call.__qualname__ = module, name, name
-    return call
-
-
-def _history_method(owner: Any, name: str) -> Callable[..., Any]:
-    """What ``builtins.getattr`` may do: give HistoryBuffer's own statistics."""
-    if owner is not HistoryBuffer or name not in _STATISTICS:
-        refuse("builtins.getattr")
-    return getattr(HistoryBuffer, name)
-
-
-def _plain_dtype(*args: Any) -> np.dtype:
-    """What ``numpy.dtype`` may do: name a type whose elements are plain bytes."""
-    made = np.dtype(*args)
-    if made.hasobject:
-        refuse(f"numpy.dtype({made.str!r})")
-    return made
+    known = (*_TENSOR_FUNCTIONS, *_TENSOR_CLASSES, *runner_globals())
+    dtypes = {str(v): v for v in vars(torch).values() if isinstance(v, torch.dtype)}
+    return {full_name(value): value for value in known} | dtypes | _plain()
