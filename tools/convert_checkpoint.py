@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     try:
         report = convert_file(args.source, args.target, args.format, args.prefix)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(str(error)) from error
     for line in report.lines():
         print(line)

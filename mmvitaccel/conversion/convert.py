@@ -79,9 +79,11 @@ def convert_weights(
         source: Where they come from, for messages.
 
     Raises:
-        ValueError: A tensor is missing or of a wrong shape, or the layout cannot be carried over.
+        ValueError: A tensor is missing, of a wrong shape or there twice, or the layout cannot be
+            carried over.
     """
     places = {name: layout.targets(name, weights) for name in weights}
+    check_apart(places, source)
     adapted = Adapted({t: weights[name] for name, found in places.items() for t in found})
     if not adapted.weights:
         raise ValueError(
@@ -107,6 +109,23 @@ def convert_weights(
         entries.append(entry)
     report = Report(layout.name, layout.title, entries, adapted.settings, adapted.classes)
     return adapted.weights, report
+
+
+def check_apart(places: Mapping[str, tuple[str, ...]], source: str) -> None:
+    """Check that no two tensors of the file go to one place: one of them would be lost.
+
+    Raises:
+        ValueError: Names the first two that do.
+    """
+    taken: dict[str, str] = {}
+    for name, targets in places.items():
+        for target in targets:
+            if target in taken:
+                raise ValueError(
+                    f"{source}: its '{taken[target]}' and '{name}' are both '{target}' here; give "
+                    "the --prefix of the model that is meant."
+                )
+            taken[target] = name
 
 
 def check_whole(

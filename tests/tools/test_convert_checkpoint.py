@@ -105,6 +105,7 @@ def test_command_line(detector, run_tool, tmp_path, capsys):
         (("gone.pth", "x.pth"), "error: gone.pth: there is no such checkpoint file"),
         (("theirs.pth", "x.pth", "--format", "mae-vit"), "error: theirs.pth: its blocks|none of"),
         (("theirs.pth", "x.pth", "--prefix", "ema."), "no name in it begins with 'ema.'"),
+        (("theirs.pth", "theirs.pth/x.pth"), "theirs.pth"),
     ):
         with pytest.raises(SystemExit) as stop:
             run_tool("convert_checkpoint", *arguments)
