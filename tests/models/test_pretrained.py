@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -105,3 +107,23 @@ def test_weights_of_another_model_are_named(change, sentence, tmp_path):
     with pytest.raises(ValueError, match=rf"x\.pth: .*{sentence}") as error:
         load(ViTDet, VITDET, change(weights), tmp_path / "x.pth")
     assert "\n" not in str(error.value)
+
+
+class Hostile:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def test_a_hostile_file_does_not_run(tmp_path):
+    marker = tmp_path / "marker"
+    weights = dict(filled(ViTDet(**VITDET)).state_dict()) | {"extra": Hostile(marker)}
+    with pytest.raises(ValueError, match=r"x\.pth: refused, because the file asks for pathlib"):
+        load(ViTDet, VITDET, weights, tmp_path / "x.pth")
+    assert not marker.exists()
+    torch.load(tmp_path / "x.pth", weights_only=False)
+    assert marker.exists()

@@ -21,6 +21,16 @@ def save_weights(config: Path) -> Path:
     return path
 
 
+class Hostile:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.marker,)
+
+
 def metrics(work_dir: Path) -> dict[str, float]:
     """What the last line of the json log of a test says."""
     (log,) = work_dir.glob("*/*.json")
@@ -86,6 +96,7 @@ def test_deploy_folds(run_tool, detector_config, monkeypatch):
         (["none.pth"], "checkpoint none.pth does not exist; give the path of a .pth file."),
         (["weights.pth", "--out", "x.json"], "--out x.json: predictions are pickled"),
         (["cut.pth"], "cut short"),
+        (["hostile.pth"], "refused, because the file asks for pathlib"),
         (
             ["weights.pth", "--cfg-options", "model.backbone.base_channels=8"],
             "layer1.0.conv1.weight is (4, 4",
@@ -99,6 +110,7 @@ def test_deploy_folds(run_tool, detector_config, monkeypatch):
 def test_bad_input(run_tool, detector_config, tmp_path, capsys, arguments, sentence):
     weights = save_weights(detector_config)
     (tmp_path / "cut.pth").write_bytes(weights.read_bytes()[:5000])
+    torch.save(dict(state_dict=dict(w=Hostile(tmp_path / "ran"))), tmp_path / "hostile.pth")
     before = set(tmp_path.iterdir())
     with pytest.raises(SystemExit) as caught:
         run_tool("test", detector_config, *arguments)
