@@ -24,3 +24,21 @@ def test_the_import_is_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_installation_with_mmaction2_alone():
+    code = (
+        "import sys; sys.modules['mmdet'] = None\n"
+        "import mmvitaccel\n"
+        "from mmengine.registry import HOOKS, METRICS, MODELS, TRANSFORMS\n"
+        "import mmaction.models, mmaction.datasets\n"
+        "for registry, name in ((MODELS, 'ViViT'), (MODELS, 'ToMe'), (TRANSFORMS, 'OpenVideo'),\n"
+        "                       (HOOKS, 'EventfulHook'), (METRICS, 'VerbNounAccuracy')):\n"
+        "    print(registry.get(f'mmvitaccel.{name}').__name__)\n"
+        "print(sys.modules['mmdet'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == (
+        ["ViViT", "ToMe", "OpenVideo", "EventfulHook", "VerbNounAccuracy", "None"]
+    )

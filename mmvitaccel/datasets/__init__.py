@@ -1,7 +1,8 @@
 """Datasets, samplers and transforms registered under the scope ``mmvitaccel``."""
 
+from importlib.util import find_spec
+
 from mmvitaccel.datasets.epic_kitchens import EpicKitchens
-from mmvitaccel.datasets.imagenet_vid import ImageNetVID
 from mmvitaccel.datasets.spatial_features import LoadSpatialFeatures, SpatialFeatures
 from mmvitaccel.datasets.video_reading import DecodeFrames, OpenVideo
 from mmvitaccel.datasets.video_sampler import VideoSampler
@@ -9,9 +10,14 @@ from mmvitaccel.datasets.video_sampler import VideoSampler
 __all__ = [
     "DecodeFrames",
     "EpicKitchens",
-    "ImageNetVID",
     "LoadSpatialFeatures",
     "OpenVideo",
     "SpatialFeatures",
     "VideoSampler",
 ]
+
+# reason: mmaction2 does without mmdet, and so may those who have no detectors
+if find_spec("mmdet") is not None:
+    from mmvitaccel.datasets.imagenet_vid import ImageNetVID
+
+    __all__ += ["ImageNetVID"]
