@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -146,3 +147,21 @@ def test_table_is_aligned() -> None:
         "",
         "The main job (train and test an EfficientViT detector) cannot run because of: longer.",
     ]
+
+
+def test_the_table_is_that_of_the_requirements_and_of_the_readme() -> None:
+    names = {"cv2": "opencv-python", "mmcv": "mmcv-lite", "mmaction": "mmaction2"}
+    files = [(ROOT / "requirements" / f"{n}.txt").read_text() for n in ("default", "classic")]
+    optional = (ROOT / "requirements" / "mmpretrain.txt").read_text()
+    readme = (ROOT / "README.md").read_text()
+    for package in PACKAGES:
+        pin = re.compile(rf"^{names.get(package.module, package.module)}==([\d.]+)$", re.MULTILINE)
+        pins = [pin.search(text)[1] for text in (*files, optional) if pin.search(text)]
+        assert pins, package.module
+        for version in pins:
+            assert any(version.startswith(tested) for tested in package.tested)
+        for tested in package.tested:
+            assert any(version.startswith(tested) for version in pins)
+        if package.module not in ("cv2", "pycocotools"):
+            assert all(tested in readme for tested in package.tested)
+        assert all(v in package.install for v in pins[:1])
