@@ -38,11 +38,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="of both configs",
     )
-    parser.add_argument("--k", type=int, nargs="+", default=[32, 16, 8, 4])
+    parser.add_argument("--k", type=int, nargs="+", default=[32, 16, 8])
     parser.add_argument(
         "--attention", nargs="+", choices=list(ATTENTION_MODES), default=["exact", "delta"]
     )
-    parser.add_argument("--r", type=int, nargs="+", default=[4, 8, 12], help="of ToMe")
+    parser.add_argument("--r", type=int, nargs="+", default=[8, 16, 24], help="of ToMe")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/vivit_tiny"))
     return parser.parse_args(argv)
 
