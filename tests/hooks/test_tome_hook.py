@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -58,8 +59,9 @@ def bare_model(config, tmp_path):
         return MODELS.build(load(config, tmp_path).model)
 
 
+TYPE = "default_hooks.tome.type"
 FROM_COMMAND_LINE = {
-    "default_hooks.tome.type": "mmvitaccel.ToMeHook",
+    TYPE: "mmvitaccel.ToMeHook",
     "default_hooks.tome.r": 2,
 }
 
@@ -175,6 +177,21 @@ def test_a_config_without_a_transformer_is_told_so(detector_config, tmp_path):
     runner = Runner.from_cfg(cfg)
     with pytest.raises(ValueError, match=r"no supported vision transformer in its backbone \(mmd"):
         runner.train()
+
+
+def test_the_test_tool_merges_from_the_command_line_alone(recognizer_config, tmp_path, run_tool):
+    weights = tmp_path / "weights.pth"
+    torch.save(dict(state_dict=bare_model(recognizer_config, tmp_path).state_dict()), weights)
+    scores = {}
+    for name, r in (("dense", None), ("r0", 0), ("r3", 3)):
+        hook = [] if r is None else [f"default_hooks.tome.type={FROM_COMMAND_LINE[TYPE]}"]
+        hook += [] if r is None else [f"default_hooks.tome.r={r}"]
+        options = ["--cfg-options", *hook] if hook else []
+        run_tool("test", recognizer_config, weights, "--out", f"{name}.pkl", *options)
+        predictions = pickle.loads((tmp_path / f"{name}.pkl").read_bytes())
+        scores[name] = torch.stack([p["pred_score"] for p in predictions])
+    torch.testing.assert_close(scores["r0"], scores["dense"], atol=1e-6, rtol=0)
+    assert (scores["r3"] - scores["dense"]).abs().max() > 1e-4
 
 
 def test_two_processes_train_from_the_command_line_alone(recognizer_config, tmp_path):
