@@ -185,6 +185,7 @@ def measure(case: Case, x: Tensor, rounds: int, train: bool = False) -> list[Res
                 for key, model in (("dense", dense), *merged.items())
             },
             rounds,
+            warmup=1,
         )
     results = []
     dense_seconds = median(seconds["dense"])
