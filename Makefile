@@ -24,21 +24,22 @@ lint: $(VENV)/.installed
 clean:
 	rm -rf $(VENV) $(CLASSIC) build *.egg-info
 
-$(VENV)/.installed: requirements/default.txt requirements/mmpretrain.txt requirements/test.txt setup.py pyproject.toml
+$(VENV)/.installed: requirements/default.txt requirements/mmpretrain.txt requirements/deploy.txt requirements/test.txt setup.py pyproject.toml
 	@echo "Installing the pinned stack into $(VENV) (a few minutes the first time)"
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install -r requirements/default.txt \
-		-r requirements/mmpretrain.txt -r requirements/test.txt
+		-r requirements/mmpretrain.txt -r requirements/deploy.txt -r requirements/test.txt
 	$(VENV)/bin/python -m pip install --no-deps --no-build-isolation -e .
 	touch $@
 
 # reason: --no-cache-dir, because pip caches a wheel built from mmcv's sdist under the sdist's
 # name alone: another environment with another torch would get that binary.
-$(CLASSIC)/.installed: requirements/classic.txt requirements/mmpretrain.txt requirements/test.txt setup.py pyproject.toml
+$(CLASSIC)/.installed: requirements/classic.txt requirements/mmpretrain.txt requirements/deploy.txt requirements/test.txt setup.py pyproject.toml
 	@echo "Installing torch 2.1.2 and building mmcv 2.1.0 into $(CLASSIC)"
 	$(PYTHON) -m venv $(CLASSIC)
 	$(CLASSIC)/bin/python -m pip install -r requirements/classic.txt \
-		-r requirements/mmpretrain.txt -r requirements/test.txt wheel ninja psutil
+		-r requirements/mmpretrain.txt -r requirements/deploy.txt -r requirements/test.txt \
+		wheel ninja psutil
 	MMCV_WITH_OPS=1 $(CLASSIC)/bin/python -m pip install --no-cache-dir --no-build-isolation \
 		mmcv==2.1.0
 	$(CLASSIC)/bin/python -m pip install --no-deps --no-build-isolation -e .

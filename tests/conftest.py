@@ -66,6 +66,15 @@ randomness = dict(seed=0)
 env_cfg = dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))
 """
 
+EFFICIENTVIT = """
+model['backbone'] = dict(
+    type='mmvitaccel.EfficientViT',
+    arch=dict(embed_dims=(16, 24, 32), depths=(1, 1, 1), num_heads=(2, 3, 2), kernels=(5, 3, 3)))
+model['neck'] = dict(type='mmvitaccel.EfficientViTFPN', in_channels=[16, 24, 32], out_channels=8,
+                     num_outs=5, num_extra_trans_convs=1)
+model['bbox_head']['anchor_generator']['strides'] = [8, 16, 32, 64, 128]
+"""
+
 RECOGNIZER = """
 default_scope = 'mmaction'
 model = dict(
@@ -157,6 +166,14 @@ def detector_config(tmp_path: Path, boxes: Path) -> Path:
     path = tmp_path / "detector.py"
     path.write_text(DETECTOR.replace("{root}", str(boxes)))
     return path
+
+
+@pytest.fixture
+def efficientvit_config(detector_config: Path) -> Path:
+    """That detector with a narrow EfficientViT and its feature pyramid."""
+    with detector_config.open("a") as file:
+        file.write(EFFICIENTVIT)
+    return detector_config
 
 
 @pytest.fixture

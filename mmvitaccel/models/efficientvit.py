@@ -119,7 +119,8 @@ class EfficientViT(PretrainedBackbone):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute feature maps of images of any size.
 
-        A trace made by ``torch.jit.trace`` holds for the image size that it was made with.
+        A trace made by ``torch.jit.trace`` holds for the image size that it was made with; a graph
+        exported to ONNX for all.
 
         Args:
             x: (B, 3, H, W).

@@ -249,7 +249,8 @@ class CascadedGroupAttention(nn.Module):
     def attention_bias(self, height: int, width: int) -> Tensor:
         """Return the (num_heads, N, N) biases between the tokens of a height x width map."""
         side, index = self.window_size, self.attention_bias_idxs
-        if height != side or width != side:
+        # reason: a graph made for any size has to cut the table for the size that it is given
+        if torch.onnx.is_in_onnx_export() or height != side or width != side:
             index = index.view(side, side, side, side)
             index = index[:height, :width, :height, :width]
             index = index.reshape(height * width, height * width)
@@ -316,20 +317,31 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        side, channels = self.window_size, self.embed_dims
+        side = self.window_size
         height, width = x.shape[2:]
+        if torch.onnx.is_in_onnx_export():
+            # reason: an exported graph holds for every size, so it has no branch in Python
+            fits = (height <= side) & (width <= side)
+            tall, wide = (torch.where(fits, length, side) for length in (height, width))
+            return self._in_windows(x, tall, wide)
         if height <= side and width <= side:
             return self.attn(x)
-        rows, columns = (height + side - 1) // side, (width + side - 1) // side
-        below, right = rows * side - height, columns * side - width
-        if below > 0 or right > 0:
+        return self._in_windows(x, side, side)
+
+    def _in_windows(self, x: Tensor, tall: int, wide: int) -> Tensor:
+        """Attend in windows of tall x wide tokens; sizes are 0-dim tensors in an export."""
+        channels = self.embed_dims
+        height, width = x.shape[2:]
+        rows, columns = (height + tall - 1) // tall, (width + wide - 1) // wide
+        below, right = rows * tall - height, columns * wide - width
+        if torch.onnx.is_in_onnx_export() or below > 0 or right > 0:
             x = F.pad(x, (0, right, 0, below))
         # B, C, rows * R, columns * R -> B * rows * columns, C, R, R
-        x = x.reshape(-1, channels, rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)
-        x = self.attn(x.reshape(-1, channels, side, side))
+        x = x.reshape(-1, channels, rows, tall, columns, wide).permute(0, 2, 4, 1, 3, 5)
+        x = self.attn(x.reshape(-1, channels, tall, wide))
         # and back -> B, C, rows * R, columns * R -> B, C, H, W
-        x = x.reshape(-1, rows, columns, channels, side, side).permute(0, 3, 1, 4, 2, 5)
-        x = x.reshape(-1, channels, rows * side, columns * side)
+        x = x.reshape(-1, rows, columns, channels, tall, wide).permute(0, 3, 1, 4, 2, 5)
+        x = x.reshape(-1, channels, rows * tall, columns * wide)
         return x[:, :, :height, :width]
 
 

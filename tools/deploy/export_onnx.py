@@ -1,0 +1,86 @@
+"""Export a detector, or the backbone of any model, to ONNX, and compare the file with torch.
+
+The graph holds for every batch and image size; every BatchNorm that can be folded is. Input is
+``images``, (B, 3, H, W) as the data preprocessor normalises and pads them; ``dets`` are boxes in
+pixels of that input and their score, ``labels`` their classes. A backbone puts out its levels.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+from mmvitaccel.engine.config import add_config_arguments, load_config
+from mmvitaccel.engine.errors import UserError, one_sentence_errors
+from mmvitaccel.engine.onnx_export import (
+    CHECKED_SIZES,
+    OPSET,
+    TOLERANCE,
+    Check,
+    build_part,
+    check_file,
+    export_module,
+    require,
+)
+from mmvitaccel.engine.session import own_state
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_config_arguments(parser)
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint file; without, random weights")
+    parser.add_argument("--out", metavar="FILE.onnx", help="default: the config's name, here")
+    parser.add_argument("--part", choices=("model", "backbone"), default="model")
+    parser.add_argument(
+        "--no-nms", action="store_true", help="put out every candidate, leave suppression out"
+    )
+    parser.add_argument(
+        "--shape", type=int, nargs=2, default=(160, 224), metavar=("H", "W"), help="traced with"
+    )
+    parser.add_argument("--static", action="store_true", help="fix batch 1 and --shape")
+    parser.add_argument("--opset", type=int, default=OPSET)
+    return parser.parse_args(argv)
+
+
+@one_sentence_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Export, check, and say how far the file is from torch."""
+    args = parse_args(argv)
+    path = Path(args.out or f"{Path(args.config).stem}.onnx")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"--out {path}: the folder does not exist; make it first.")
+    if min(args.shape) < 1:
+        raise UserError(f"--shape {args.shape[0]} {args.shape[1]}: give at least one pixel.")
+    for package in ("onnx", "onnxruntime"):
+        require(package)
+    size = (1, *args.shape)
+    with own_state():
+        module = build_part(
+            load_config(args.config, args.cfg_options), args.checkpoint, args.part, not args.no_nms
+        )
+        export_module(module, size, path, not args.static, args.opset)
+        checks = check_file(module, path, [size] if args.static else [size, *CHECKED_SIZES])
+    print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB; against torch:")
+    for check in checks:
+        print(_line(check))
+    if not all(check.passed for check in checks):
+        raise UserError(
+            f"{path} computes something else than torch (more than {TOLERANCE:g} apart, see "
+            "above); do not use it, try another --opset or --static."
+        )
+
+
+def _line(check: Check) -> str:
+    line = "  {} x {} x {}: largest difference {:.1e}".format(*check.size, check.error)
+    if check.detections is None:
+        return line
+    return f"{line}, {check.unmatched} of {check.detections} boxes missing"
+
+
+if __name__ == "__main__":
+    main()
