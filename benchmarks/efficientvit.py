@@ -1,0 +1,338 @@
+"""EfficientViT deployed: the authors' way, timm's model compiled, and the ways of this project.
+
+    python benchmarks/efficientvit.py                   # M0 to M5 and the detector, half an hour
+    python benchmarks/efficientvit.py --quick           # M0 at batch 1, nothing compiled
+    python benchmarks/efficientvit.py --models m4 --batch 1 16
+    python benchmarks/efficientvit.py --json out.json
+
+All models have every BatchNorm folded. The authors trace theirs with ``torch.jit.trace``; here
+that is this project's plain implementation, traced, and traced and frozen, which also looks the
+attention biases up once, as theirs does: the faster of the two is the baseline. All ways run in
+turn in one process; times are medians. Before a way is timed its output is compared with the eager
+model's: the error is the largest difference over the largest value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import platform
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmvitaccel.engine.config import load_config
+from mmvitaccel.engine.errors import UserError, one_sentence_errors
+from mmvitaccel.engine.onnx_export import (
+    build_part,
+    export_module,
+    open_session,
+    relative_error,
+    run_session,
+)
+from mmvitaccel.engine.timing import alternate
+from mmvitaccel.models.efficientvit import EfficientViT
+from mmvitaccel.models.efficientvit_tokens import switch_to_tokens
+from mmvitaccel.models.efficientvit_weights import ARCHS
+
+CONFIG = Path(__file__).parents[1] / "configs" / "retinanet_efficientvit_m4_coco.py"
+DETECTOR = "retinanet"
+DETECTOR_SIZE = (800, 1344)  # 800 x 1333, padded to steps of 32 as its data preprocessor does
+TOLERANCE = 1e-3
+BURST = 0.05
+"""Seconds that one timing lasts at least: pools of threads of different libraries wait actively."""
+
+Run = Callable[[], Any]
+Build = Callable[[nn.Module, Tensor], Run]
+
+
+class Heads(nn.Module):
+    """A detector from pixels to the outputs of its head, in one tuple."""
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) to scores and deltas of every level."""
+        scores, deltas = self.detector.bbox_head(self.detector.extract_feat(images))
+        return (*scores, *deltas)
+
+
+def channels_last(model: nn.Module) -> nn.Module:
+    """The model with its weights laid out by channel."""
+    return copy.deepcopy(model).to(memory_format=torch.channels_last)
+
+
+def tokens(model: nn.Module) -> nn.Module:
+    """The model with its attention in the form for deployment."""
+    return switch_to_tokens(copy.deepcopy(model))
+
+
+def by_channel(x: Tensor) -> Tensor:
+    """Images laid out by channel."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def calling(function: Callable[[Tensor], Any], x: Tensor) -> Run:
+    """The call itself."""
+    return lambda: function(x)
+
+
+def traced(model: nn.Module, x: Tensor, then: Callable[[Any], Any] = lambda m: m) -> Run:
+    """The model as ``torch.jit.trace`` records it, and what is then done with it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return calling(then(torch.jit.trace(model, x, check_trace=False)), x)
+
+
+def compiled(model: nn.Module, x: Tensor, **options: bool) -> Run:
+    """The model in ``torch.compile``, compiled now."""
+    function = torch.compile(model, options=options or None, dynamic=False)
+    function(x)
+    return calling(function, x)
+
+
+def compiled_ahead(model: nn.Module, x: Tensor) -> Run:
+    """The model in AOTInductor, with frozen weights: no Python while it runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = torch._inductor.aoti_compile_and_package(
+            torch.export.export(model, (x,)),
+            package_path=f"{folder}/model.pt2",
+            inductor_configs={"freezing": True},
+        )
+        return calling(torch._inductor.aoti_load_package(path), x)
+
+
+def onnx_runtime(model: nn.Module, x: Tensor) -> Run:
+    """The model exported to ONNX for this size, in ONNX Runtime."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export_module(model, (len(x), *x.shape[2:]), path, dynamic=False)
+        session = open_session(path)
+    return lambda: run_session(session, x)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to run a model.
+
+    Attributes:
+        build: Makes the call.
+        baseline: Whose: ``authors``, ``timm``, or None for one of this project's.
+        compiles: Whether it takes half a minute to make.
+    """
+
+    build: Build
+    baseline: str | None = None
+    compiles: bool = False
+
+
+WAYS = {
+    "traced": Way(traced, "authors"),
+    "traced, frozen": Way(lambda m, x: traced(m, x, torch.jit.freeze), "authors"),
+    "timm, compiled": Way(lambda m, x: compiled(m, x), "timm", True),
+    "eager": Way(calling),
+    "channels-last": Way(lambda m, x: calling(channels_last(m), by_channel(x))),
+    "tokens": Way(lambda m, x: calling(tokens(m), by_channel(x))),
+    "traced, optimised": Way(lambda m, x: traced(m, x, torch.jit.optimize_for_inference)),
+    "compiled": Way(lambda m, x: compiled(m, x), None, True),
+    "compiled, frozen": Way(lambda m, x: compiled(m, x, freezing=True), None, True),
+    "tokens, compiled, frozen": Way(
+        lambda m, x: compiled(tokens(m), by_channel(x), freezing=True), None, True
+    ),
+    "compiled ahead, frozen": Way(compiled_ahead, None, True),
+    "tokens, compiled ahead, frozen": Way(
+        lambda m, x: compiled_ahead(tokens(m), by_channel(x)), None, True
+    ),
+    "ONNX Runtime": Way(onnx_runtime),
+    "tokens, ONNX Runtime": Way(lambda m, x: onnx_runtime(tokens(m), x)),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of one model.
+
+    Attributes:
+        model: ``m0`` to ``m5``, or the detector.
+        batch: Images in a batch.
+        way: Its name.
+        seconds: Median time of a batch, None where the way is not available.
+        error: Largest difference to eager over the largest value; None where there is no eager
+            model of the same weights.
+        reason: Why it is not available.
+    """
+
+    model: str
+    batch: int
+    way: str
+    seconds: float | None = None
+    error: float | None = None
+    reason: str = ""
+
+
+def build_model(name: str) -> nn.Module:
+    """A folded model with random weights: backbone with ImageNet's windows, or the detector."""
+    torch.manual_seed(0)
+    if name == DETECTOR:
+        return Heads(build_part(load_config(str(CONFIG), {}), None, "model", True).detector).eval()
+    model = EfficientViT(name, out_indices=(2,), window_size=(7, 7, 4))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # reason: blocks start as the identity, which would hide an error in any of them
+            nn.init.normal_(module.weight, 1.0, 0.1)
+    model.eval().requires_grad_(False)
+    model.switch_to_deploy()
+    return model
+
+
+def timm_model(name: str) -> nn.Module:
+    """The backbone of timm, folded as timm does."""
+    import timm
+    from timm.utils import reparameterize_model
+
+    model = timm.create_model(f"efficientvit_{name}", num_classes=0, global_pool="")
+    return reparameterize_model(model.eval().requires_grad_(False))
+
+
+def measure(name: str, batch: int, ways: Sequence[str], rounds: int) -> list[Row]:
+    """Build, compare and time the ways of one model."""
+    model = build_model(name)
+    size = DETECTOR_SIZE if name == DETECTOR else (224, 224)
+    x = torch.randn(batch, 3, *size)
+    expected = model(x)
+    rows, runs = [], {}
+    for way in ways:
+        theirs = WAYS[way].baseline == "timm"
+        if theirs and name == DETECTOR:
+            rows.append(Row(name, batch, way, reason="timm has no detector"))
+            continue
+        try:
+            run = WAYS[way].build(timm_model(name) if theirs else model, x)
+            given = run()
+        except Exception as error:
+            # reason: compilers and packages that are missing fail in many ways; each is shown
+            message = next(iter(str(error).strip().splitlines()), "")
+            rows.append(Row(name, batch, way, reason=f"{type(error).__name__}: {message}"))
+            continue
+        error = None if theirs else max(relative_error(a, b) for a, b in zip(given, expected))
+        if error is not None and error > TOLERANCE:
+            raise UserError(f"{name}, batch {batch}, {way}: its output is off by {error:.1e}.")
+        rows.append(Row(name, batch, way, error=error))
+        runs[way] = run
+    seconds = time_in_turn(runs, rounds)
+    return [
+        Row(**(asdict(row) | dict(seconds=seconds[row.way]))) if row.way in seconds else row
+        for row in rows
+    ]
+
+
+def time_in_turn(runs: dict[str, Run], rounds: int) -> dict[str, float]:
+    """Median seconds of each call; short ones are repeated within a timing."""
+    once = {way: min(times) for way, times in alternate(runs, 2, 1).items()}
+    repeats = {way: max(1, round(BURST / seconds)) for way, seconds in once.items()}
+
+    def burst(way: str) -> Run:
+        def run() -> None:
+            for _ in range(repeats[way]):
+                runs[way]()
+
+        return run
+
+    bursts = alternate({way: burst(way) for way in runs}, rounds, 1)
+    return {way: median(times) / repeats[way] for way, times in bursts.items()}
+
+
+def baseline(rows: list[Row], whose: str) -> Row | None:
+    """The fastest of one's ways."""
+    timed = [row for row in rows if row.seconds and WAYS[row.way].baseline == whose]
+    return min(timed, key=lambda row: row.seconds, default=None)
+
+
+def table(rows: list[Row]) -> str:
+    """The rows of one model and batch as Markdown, with the best of this project's ways named."""
+    lines = [
+        "| model | batch | way | ms | images/s | authors / this | timm / this | error |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    references = [baseline(rows, whose) for whose in ("authors", "timm")]
+    for row in rows:
+        start = f"| {row.model} | {row.batch} | {row.way} |"
+        if row.seconds is None:
+            lines.append(f"{start} not available: {row.reason} | | | | |")
+            continue
+        ratios = (f"{ref.seconds / row.seconds:.2f}x" if ref else "" for ref in references)
+        error = "" if row.error is None else f"{row.error:.0e}"
+        lines.append(
+            f"{start} {1e3 * row.seconds:.2f} | {row.batch / row.seconds:.1f} | "
+            f"{' | '.join(ratios)} | {error} |"
+        )
+    return "\n".join(lines)
+
+
+def summary(rows: list[Row]) -> str:
+    """The best of this project's ways against both baselines, in a sentence."""
+    own = [row for row in rows if row.seconds and WAYS[row.way].baseline is None]
+    best = min(own, key=lambda row: row.seconds, default=None)
+    if best is None:
+        return "no way of this project's could be timed"
+    against = [
+        f"{ref.seconds / best.seconds:.2f}x {ref.way} ({whose})"
+        for whose in ("authors", "timm")
+        if (ref := baseline(rows, whose))
+    ]
+    return f"{best.model}, batch {best.batch}: best is {best.way}, {', '.join(against)}"
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [*ARCHS, DETECTOR]
+    parser.add_argument("--quick", action="store_true", help="M0 at batch 1, nothing compiled")
+    parser.add_argument("--models", nargs="+", choices=names, default=names)
+    parser.add_argument(
+        "--batch", type=int, nargs="+", default=[1, 16], help="of backbones; the detector's is 1"
+    )
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--rounds", type=int, default=11, help="timings of each way")
+    parser.add_argument("--threads", type=int, help="torch's own default otherwise")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    return parser.parse_args(argv)
+
+
+@one_sentence_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, and print a table and the best way of each model and batch."""
+    args = parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.quick:
+        args.models, args.batch, args.rounds = ["m0"], [1], 3
+        args.ways = [way for way in args.ways if not WAYS[way].compiles]
+    # reason: each way of each model is compiled for itself, more often than torch expects
+    torch._dynamo.config.cache_size_limit = 256
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
+    rows: list[Row] = []
+    for name in args.models:
+        for batch in [1] if name == DETECTOR else args.batch:
+            with torch.no_grad():
+                part = measure(name, batch, args.ways, args.rounds)
+            rows += part
+            print(f"\n{table(part)}\n\n{summary(part)}", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

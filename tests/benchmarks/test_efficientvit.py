@@ -1,0 +1,70 @@
+"""The benchmark of the deployed EfficientViT: its ways compute the same, its figures fit."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmvitaccel.engine.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    path = ROOT / "benchmarks" / "efficientvit.py"
+    spec = importlib.util.spec_from_file_location("benchmark_efficientvit", path)
+    module = importlib.util.module_from_spec(spec)
+    # reason: dataclasses look their module up while it is being run
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "BURST", 0.0)
+    yield module
+    del sys.modules[spec.name]
+
+
+def test_quick_run(benchmark, tmp_path, capsys):
+    out = tmp_path / "figures.json"
+    benchmark.main(["--quick", "--json", str(out)])
+    rows = {row["way"]: row for row in json.loads(out.read_text())}
+    assert set(rows) == {way for way, made in benchmark.WAYS.items() if not made.compiles}
+    timed = {way: row for way, row in rows.items() if row["seconds"]}
+    assert {"traced", "eager", "channels-last", "tokens"} <= set(timed)
+    assert all(row["error"] < 1e-4 for row in timed.values())
+    # a folded and traced model is not eager itself: another order of sums somewhere
+    assert max(row["error"] for row in timed.values()) > 0
+    printed = capsys.readouterr().out
+    authors = min(rows[way]["seconds"] for way in ("traced", "traced, frozen"))
+    assert f"{authors / rows['tokens']['seconds']:.2f}x" in printed
+    assert "m0, batch 1: best is " in printed
+
+
+def test_a_way_that_is_not_there_is_named(benchmark, monkeypatch):
+    def missing(model, x):
+        raise RuntimeError("no C++ compiler\nand more")
+
+    monkeypatch.setitem(benchmark.WAYS, "compiled", benchmark.Way(missing, None, True))
+    with torch.no_grad():
+        rows = benchmark.measure("m0", 1, ["traced", "compiled"], 1)
+    assert rows[1].reason == "RuntimeError: no C++ compiler"
+    assert "not available: RuntimeError: no C++ compiler" in benchmark.table(rows)
+
+
+def test_a_way_that_computes_something_else_is_refused(benchmark, monkeypatch):
+    way = benchmark.Way(lambda model, x: lambda: [out * 1.01 for out in model(x)])
+    monkeypatch.setitem(benchmark.WAYS, "eager", way)
+    with torch.no_grad(), pytest.raises(UserError, match="eager: its output is off by"):
+        benchmark.measure("m0", 1, ["eager"], 1)
+
+
+def test_the_faster_of_the_authors_ways_is_the_baseline(benchmark):
+    seconds = {"traced": 3.0, "traced, frozen": 2.0, "timm, compiled": 4.0, "eager": 1.0}
+    rows = [benchmark.Row("m0", 1, way, value, 0.0) for way, value in seconds.items()]
+    assert benchmark.summary(rows) == (
+        "m0, batch 1: best is eager, 2.00x traced, frozen (authors), 4.00x timm, compiled (timm)"
+    )
