@@ -26,7 +26,7 @@ from torch import Tensor
 from mmvitaccel.core.macs_formulas import register_macs_formula
 
 SOURCE = Path(__file__).with_name("exchange.cpp")
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-pthread")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp")
 
 _POINTER, _WHOLE, _NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _ARGUMENTS = (
@@ -50,21 +50,26 @@ def exchange_kernel() -> Callable[..., int] | None:
 
 def _library(compiler: str) -> Path:
     """The compiled file, made if it is not in the cache."""
-    asked = [compiler, *FLAGS, "-E", "-dM", "-x", "c++", os.devnull]
     # reason: these macros tell compiler, version and processor: a cache may be on a shared disk.
-    macros = subprocess.run(asked, check=True, capture_output=True, timeout=60).stdout
-    key = hashlib.sha256(SOURCE.read_bytes() + macros + platform.machine().encode()).hexdigest()
+    macros = _run(compiler, *FLAGS, "-E", "-dM", "-x", "c++", os.devnull)
+    parts = (SOURCE.read_bytes(), macros, " ".join(FLAGS).encode(), platform.machine().encode())
+    key = hashlib.sha256(b"\n".join(parts)).hexdigest()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmvitaccel"
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     library = cache / f"exchange-{key[:16]}.so"
     if not library.exists():
         # Made beside and moved: processes that start together each find a whole file or none.
         with tempfile.TemporaryDirectory(dir=cache) as folder:
-            made = Path(folder) / library.name
-            command = [compiler, *FLAGS, str(SOURCE), "-o", str(made)]
-            subprocess.run(command, check=True, capture_output=True, timeout=300)
+            part, made = Path(folder) / "exchange.o", Path(folder) / library.name
+            _run(compiler, *FLAGS, "-c", SOURCE, "-o", part)
+            # reason: without -fopenmp, so that OpenMP's calls find the runtime that torch loaded.
+            _run(compiler, "-shared", part, "-o", made)
             os.replace(made, library)
     return library
+
+
+def _run(*command: str | Path) -> bytes:
+    return subprocess.run(command, check=True, capture_output=True, timeout=300).stdout
 
 
 def can_exchange(q: Tensor) -> bool:

@@ -4,13 +4,14 @@
 //   w = exp(q_i . k_j + q_i . R_h[y_i, y_j] + q_i . R_w[x_i, x_j] - m_i),
 // taken off (old) or put on (new): numerator_i += w v_j, denominator_i += w.
 // Eight rows go through all keys together, so that neither logits nor weights leave the cache.
-// Vectors are those of GCC and Clang, whatever their width on the machine; no other header is used.
+// Vectors are those of GCC and Clang, whatever their width on the machine. Threads are OpenMP's, and
+// of the very runtime that torch has loaded (compiled.py): threads of its own would have to share
+// the processors with torch's, which spin for a while after each operator.
 
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
-#include <thread>
 #include <vector>
 
 namespace {
@@ -235,12 +236,8 @@ template <int kVecs> void run(const Work &w, int num_threads) {
       exchange_rows<kVecs>(w, head, first, std::min(w.num_listed, first + kChunk), scratch);
     }
   };
-  std::vector<std::thread> threads;
-  for (int t = 1; t < num_threads; ++t)
-    threads.emplace_back(work);
+#pragma omp parallel num_threads(num_threads)
   work();
-  for (auto &thread : threads)
-    thread.join();
 }
 
 } // namespace
