@@ -67,15 +67,18 @@ class EventfulOptions:
         reference: ``last_passed`` (the paper's gate) or ``last_frame`` (STGT, a baseline).
         kv_pool_size: Keys and values of global blocks are averaged over squares of this many
             tokens a side (section 4.4); 1 for no pooling.
+        buffer_dtype: In which the results of the output projection and of the MLP are kept; None
+            for their own. What is kept is rounded once, and nothing is summed up in it.
 
     Raises:
-        ValueError: A name that is not known, or a pool size below 1.
+        ValueError: A name that is not known, a pool size below 1, or no floating-point dtype.
     """
 
     attention: AttentionMode = field(default_factory=TokenwiseAttention)
     gate_position: str = "after_norm"
     reference: str = "last_passed"
     kv_pool_size: int = 1
+    buffer_dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         known = {"gate_position": GATE_POSITIONS, "reference": REFERENCES}
@@ -86,6 +89,11 @@ class EventfulOptions:
                 )
         if self.kv_pool_size < 1:
             raise ValueError(f"Eventful: kv_pool_size={self.kv_pool_size} must be at least 1.")
+        if self.buffer_dtype is not None and not self.buffer_dtype.is_floating_point:
+            raise ValueError(
+                f"Eventful: buffer_dtype={self.buffer_dtype} holds no fractions; set "
+                "torch.bfloat16, torch.float16 or None."
+            )
 
 
 class Tokens(NamedTuple):
@@ -155,9 +163,9 @@ def start_block(
         qkv_gate=TokenGate(normed if late else x.clone(), options.reference),
         attention=attention,
         proj_gate=TokenGate(out, options.reference),
-        proj=TokenBuffer(branch),
+        proj=TokenBuffer(branch.to(options.buffer_dtype or branch.dtype)),
         mlp_gate=TokenGate(normed2 if late else middle, options.reference),
-        mlp=TokenBuffer(branch2),
+        mlp=TokenBuffer(branch2.to(options.buffer_dtype or branch2.dtype)),
         passed=(passed, passed, passed),
     )
     return middle + branch2, memory

@@ -96,6 +96,14 @@ class StreamStore:
         """Streams kept, the one longest unused first."""
         return list(self._states)
 
+    def state(self, stream: Hashable) -> StreamState:
+        """What is remembered of a stream.
+
+        Raises:
+            KeyError: Nothing is.
+        """
+        return self._states[stream]
+
     def begin(self, frames: Sequence[Frame], signature: Any) -> list[StreamState | None]:
         """States of a batch's frames, started; None for a frame that belongs to no stream.
 

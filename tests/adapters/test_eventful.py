@@ -15,7 +15,7 @@ from mmvitaccel.adapters.eventful import EventfulHandle
 from mmvitaccel.models.vitdet import ViTDet
 
 CONFIG = dict(
-    img_size=64, patch_size=8, embed_dim=24, depth=3, num_heads=3, window_size=3,
+    img_size=64, patch_size=8, embed_dim=48, depth=3, num_heads=3, window_size=3,
     window_block_indexes=(0, 2), pretrain_img_size=32,
 )  # fmt: skip
 TOKENS = 35
@@ -218,13 +218,39 @@ def test_streams_kept_are_capped_and_their_memory_is_read():
             run(model, video)
         sizes.append(handle.memory_bytes)
     # Three gates and their buffers are 8 C numbers a token and block; the rest is small.
-    gates = 8 * 24 * TOKENS * 3 * 4
+    gates = 8 * CONFIG["embed_dim"] * TOKENS * 3 * 4
     assert gates < sizes[0] < 1.3 * gates
     assert sizes[1] == sizes[2] == 2 * sizes[0]
     assert handle.streams == ["b", "c"]
     refused = pytest.raises(ValueError, match="a batch of 3 streams but max_streams=2")
     with handle.stream(["a", "b", "c"]), refused:
         run(model, [torch.cat(video * 3)])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.float16])
+def test_results_kept_in_half_precision_take_less_and_err_little(dtype):
+    video = make_video(12)
+    model = make_model()
+    handle = apply_eventful(model, TopK(6), buffer_dtype=dtype)
+    outs = run(model, video)
+    whole = apply_eventful(other := make_model(), TopK(6))
+    expected = run(other, video)
+    errors = [float((a - b).norm() / b.norm()) for a, b in zip(outs, expected)]
+    assert errors[0] == 0.0, "a first frame reads no buffer"
+    assert 0 < max(errors) < 0.05 and handle.memory_bytes < whole.memory_bytes
+    kept = [memory for block in handle.remembered("unnamed").values() for memory in
+            (block.proj.memory, block.mlp.memory)]  # fmt: skip
+    assert {t.dtype for t in kept} == {getattr(torch, str(dtype).rpartition(".")[2])}
+    saved = sum(t.numel() * 2 for t in kept)
+    assert whole.memory_bytes - handle.memory_bytes == saved
+
+
+def test_what_is_remembered_can_be_read():
+    handle = apply_eventful(model := make_model(), TopK(6))
+    run(model, make_video(2))
+    assert list(handle.remembered("unnamed")) == [0, 1, 2]
+    with pytest.raises(KeyError):
+        handle.remembered("another")
 
 
 def test_one_frame_videos_are_dense():
@@ -391,6 +417,8 @@ def test_outputs_carry_no_gradients_and_are_the_callers_own():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
+        (dict(buffer_dtype="half8"), ValueError, "buffer_dtype='half8' is no dtype of torch"),
+        (dict(buffer_dtype=torch.int8), ValueError, "buffer_dtype=torch.int8 holds no fractions"),
         (dict(attention="sparse"), ValueError, "attention='sparse' must be one of tokenwise"),
         (dict(attention=3), TypeError, "attention=3 has no methods start and step"),
         (dict(gate_position="middle"), ValueError, "gate_position='middle' must be one of"),
