@@ -1,0 +1,85 @@
+"""How far exact attention strays from dense attention over the same gated tokens, in a long run.
+
+    python benchmarks/eventful_drift.py VIDEO [VIDEO ...] --frames 1000
+
+The frames of the videos, played forwards and backwards, pass a ViTDet with random weights. Every so
+often the output of each global block's running sums is compared with dense attention over the very
+queries, keys and values that its gate let through: the largest difference over the largest value.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmvitaccel import TopK, ViTDet, apply_eventful
+from mmvitaccel.core.attention import TokenwiseAttention
+from mmvitaccel.core.global_attention import GlobalAttention
+from mmvitaccel.engine.errors import one_sentence_errors
+from mmvitaccel.engine.frames import FrameSource
+
+
+def to_and_fro(videos: list[str], size: int) -> Iterator[Tensor]:
+    """Frames (1, 3, size, size) of the videos one after the other, then backwards, and again."""
+    frames = [prepare(frame, size) for video in videos for frame in FrameSource(video)]
+    while True:
+        yield from frames
+        yield from reversed(frames)
+
+
+def prepare(frame: np.ndarray, size: int) -> Tensor:
+    """(H, W, 3) uint8 RGB to (1, 3, size, size), about -2 to 2."""
+    x = torch.from_numpy(cv2.resize(frame, (size, size))).float() / 64 - 2
+    return x.permute(2, 0, 1)[None].contiguous()
+
+
+def deviation(attention: GlobalAttention) -> float:
+    """Largest difference of the running sums to dense attention, over the largest value."""
+    sums = attention.memory
+    dense, _ = TokenwiseAttention().start(attention.qkv, attention.logits)
+    kept = sums.numerator / sums.denominator.unsqueeze(-1)
+    return float((kept - dense).abs().max() / dense.abs().max())
+
+
+@one_sentence_errors
+def main(argv: list[str] | None = None) -> None:
+    """Run, and print the deviation at 1, 2, 5, 10, 20, 50, ... frames."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("videos", nargs="+", help="files")
+    parser.add_argument("--frames", type=int, default=1000)
+    parser.add_argument("--size", type=int, default=336, help="side of the frames, in pixels")
+    parser.add_argument("--k", type=int, default=64, help="tokens that gates let through")
+    args = parser.parse_args(argv)
+    torch.manual_seed(0)
+    model = ViTDet(
+        args.size, embed_dim=384, num_heads=6, depth=6, window_block_indexes=(0, 1, 3, 4)
+    ).eval()
+    for name, parameter in model.named_parameters():
+        # Weights that are larger than at the start of a training, so that attention is not flat.
+        parameter.data.normal_(std=0.1 if "qkv" in name or "rel_pos" in name else 0.02)
+    handle = apply_eventful(model, TopK(args.k))
+    frames, largest, shown = to_and_fro(args.videos, args.size), 0.0, {1, 2, 5}
+    print("frame  deviation  largest so far")
+    with torch.inference_mode():
+        for number, frame in zip(range(1, args.frames + 1), frames):
+            model(frame)
+            if number not in shown and number % 100 and number != args.frames:
+                continue
+            blocks = handle.remembered(handle.streams[0]).values()
+            kept = [block.attention for block in blocks]
+            now = max(deviation(one) for one in kept if isinstance(one, GlobalAttention))
+            largest = max(largest, now)
+            if number in shown or number == args.frames:
+                print(f"{number:5d}{now:11.1e}{largest:16.1e}", flush=True)
+                shown.add(10 * number)
+
+
+if __name__ == "__main__":
+    main()
