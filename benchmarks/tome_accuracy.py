@@ -196,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("work_dirs/tome_accuracy"))
-    parser.add_argument("--epochs", type=int, default=80)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--r", type=int, nargs="+", default=list(range(0, 33, 2)))
     args = parser.parse_args(argv)
     torch.manual_seed(0)
