@@ -9,17 +9,24 @@ import cv2
 import numpy as np
 import pytest
 
+from mmvitaccel.core import exact_attention
 from mmvitaccel.models.vitdet import ViTDet
+
+
+def load(name, monkeypatch):
+    """A script of the folder of benchmarks, as a module."""
+    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
 def benchmark(monkeypatch):
     """The script, with a small model in place of ViTDet-B."""
-    path = Path(__file__).parents[2] / "benchmarks" / "eventful.py"
-    spec = importlib.util.spec_from_file_location("benchmark_eventful", path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
+    module = load("eventful", monkeypatch)
     small = dict(
         embed_dim=32, depth=2, num_heads=2, window_size=2, window_block_indexes=(0,), patch_size=32
     )
@@ -66,3 +73,17 @@ def test_a_video_that_is_too_short_or_missing(benchmark, video, capsys):
         with pytest.raises(SystemExit):
             benchmark.main(argv)
         assert sentence in capsys.readouterr().err
+
+
+def test_drift_stays_small_and_would_be_seen(video, capsys, monkeypatch):
+    drift = load("eventful_drift", monkeypatch)
+    asked = [str(video), "--frames", "30", "--size", "128", "--k", "6"]
+
+    def printed():
+        drift.main(asked)
+        return [float(line.split()[2]) for line in capsys.readouterr().out.splitlines()[1:]]
+
+    sound = printed()
+    assert len(sound) == 6 and 0 <= sound[0] < 1e-6 and max(sound) < 1e-5
+    monkeypatch.setattr(exact_attention, "exchange_keys", lambda *given: None)
+    assert printed()[-1] > 1e-3
