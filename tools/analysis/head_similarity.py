@@ -1,0 +1,57 @@
+"""How alike the attention heads of each block are on given images.
+
+Of each head's attention map the greatest cosine similarity with another head of its block, averaged
+over heads and images: near 1, the heads compute the same (figure 3 of the EfficientViT paper).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+from mmvitaccel.engine.backbones import image_files, load_backbone, read_images
+from mmvitaccel.engine.errors import UserError, one_sentence_errors, running
+from mmvitaccel.engine.head_similarity import similarity_by_block
+from mmvitaccel.engine.session import own_state
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", help="config, whose backbone is taken, or name of a timm model")
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint file; without, random weights")
+    parser.add_argument("--images", required=True, metavar="FOLDER")
+    parser.add_argument("--count", type=int, default=16, help="how many images")
+    parser.add_argument("--side", type=int, default=224, help="they are resized to, in pixels")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    return parser.parse_args(argv)
+
+
+@one_sentence_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Compare the heads, and print a line a block."""
+    args = parse_args(argv)
+    for option in ("count", "side"):
+        if getattr(args, option) < 1:
+            raise UserError(f"--{option} is {getattr(args, option)}; give 1 or more.")
+    images = read_images(image_files(args.images, args.count), args.side)
+    with own_state():
+        model = load_backbone(args.model, args.checkpoint)
+        with running(model, f"images of {args.side} x {args.side}", every_error=True):
+            found = similarity_by_block(model, images)
+    weights = args.checkpoint or "random weights"
+    print(f"{args.model}, {weights}, {len(images)} images of {args.side} x {args.side}")
+    for name, value in found.items():
+        print(f"  {name:24} {value:.3f}")
+    print(f"  {'mean':24} {sum(found.values()) / len(found):.3f}")
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

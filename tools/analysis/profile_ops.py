@@ -1,0 +1,78 @@
+"""Share of time in memory-bound operators, against matrix products and convolutions.
+
+Two models by default, EfficientViT-M4 and DeiT-T, as EfficientViT's own analysis compares (figure 2
+of the paper); attention of timm's models is written out in its operators, not fused, so that its
+softmax and scaling are seen. Random weights and pixels: they change no operator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+from mmvitaccel.engine.backbones import load_backbone
+from mmvitaccel.engine.errors import UserError, one_sentence_errors
+from mmvitaccel.engine.op_profile import MEMORY_BOUND, profile_shares
+from mmvitaccel.engine.session import own_state
+
+CONFIG = Path(__file__).parents[2] / "configs" / "retinanet_efficientvit_m4_coco.py"
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "models",
+        nargs="*",
+        default=[str(CONFIG), "deit_tiny_patch16_224"],
+        help="configs, whose backbone is taken, or names of timm's models",
+    )
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--side", type=int, default=224, help="of the square images, in pixels")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    return parser.parse_args(argv)
+
+
+@one_sentence_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Profile the models and print their shares."""
+    args = parse_args(argv)
+    for option in ("batch", "side", "rounds"):
+        if getattr(args, option) < 1:
+            raise UserError(f"--{option} is {getattr(args, option)}; give 1 or more.")
+    from timm.layers import set_fused_attn
+
+    set_fused_attn(False)
+    x = torch.randn(args.batch, 3, args.side, args.side)
+    figures = {}
+    with own_state():
+        for name in args.models:
+            model = load_backbone(name)
+            shares, seconds = profile_shares(model, x, args.rounds)
+            figures[Path(name).stem] = dict(shares=shares, seconds=seconds)
+            if hasattr(model, "switch_to_deploy"):
+                model.switch_to_deploy()
+                shares, seconds = profile_shares(model, x, args.rounds)
+                figures[f"{Path(name).stem}, folded"] = dict(shares=shares, seconds=seconds)
+    print(f"batch {args.batch}, {args.side} x {args.side}, {torch.get_num_threads()} threads")
+    groups = list(next(iter(figures.values()))["shares"])
+    width = max(map(len, figures))
+    print(f"{'':{width}}" + "".join(f"{g:>15}" for g in groups) + f"{'memory-bound':>15}{'ms':>9}")
+    for name, row in figures.items():
+        bound = sum(row["shares"][group] for group in MEMORY_BOUND)
+        cells = "".join(f"{share:>15.1%}" for share in (*row["shares"].values(), bound))
+        print(f"{name:{width}}{cells}{1e3 * row['seconds']:>9.1f}")
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
