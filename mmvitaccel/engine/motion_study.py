@@ -198,7 +198,7 @@ def save(points: Sequence[MotionPoint], folder: Path) -> list[Path]:
 
 
 def _plot(points: Sequence[MotionPoint], path: Path) -> None:
-    """Accuracy over multiply-adds, a line for each method; tuned ones in its colour, dashed."""
+    """Accuracy over multiply-adds, a line for each method; tuned ones dashed, with squares."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -211,7 +211,7 @@ def _plot(points: Sequence[MotionPoint], path: Path) -> None:
             axes.plot(x, y, "k*", markersize=14, label=method)
             continue
         colour = colours.setdefault(method.removesuffix(TUNED), f"C{len(colours)}")
-        axes.plot(x, y, "o--" if method.endswith(TUNED) else "o-", color=colour, label=method)
+        axes.plot(x, y, "s--" if method.endswith(TUNED) else "o-", color=colour, label=method)
     axes.set(xlabel="G multiply-adds a clip, without tubelet embedding", ylabel="top-1 (%)")
     axes.grid(alpha=0.3)
     axes.legend()

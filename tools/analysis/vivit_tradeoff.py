@@ -38,7 +38,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="of both configs",
     )
-    parser.add_argument("--k", type=int, nargs="+", default=[32, 16, 8])
+    parser.add_argument("--k", type=int, nargs="+", default=[16, 8, 4, 2])
     parser.add_argument(
         "--attention", nargs="+", choices=list(ATTENTION_MODES), default=["exact", "delta"]
     )
