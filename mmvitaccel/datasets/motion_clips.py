@@ -201,7 +201,7 @@ class _Look:
         length = float(rng.uniform(0.14, 0.2)) * unit
         hue = rng.random()
         # reason: always lighter than the ground; else a model has to learn each motion twice, of
-        # light objects and of dark ones, which takes hours where this takes minutes
+        # light objects and of dark ones
         light = colour(hue, rng.uniform(0.2, 0.6), rng.uniform(0.85, 1.0))
         dim = colour(hue + rng.uniform(0.1, 0.3), rng.uniform(0.2, 0.6), rng.uniform(0.6, 0.8))
         return cls((length, length * float(rng.uniform(0.45, 0.6))), (light, dim))
