@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,15 @@ def draw_strip(clip: torch.Tensor, caption: str) -> np.ndarray:
 
     Returns:
         (18 + H, T * W, 3) uint8, BGR, of at most eight frames.
+
+    Raises:
+        ValueError: It has no frames, as features computed before.
     """
+    if clip.dim() not in (4, 5):
+        raise ValueError(
+            f"ClipVisualizationHook: a sample has shape {tuple(clip.shape)}, which is no clip; "
+            "test with a config whose data are videos."
+        )
     # (V, C, T, H, W) -> (T, C, H, W) of the first view
     frames = clip[0].transpose(0, 1) if clip.dim() == 5 else clip
     count = min(len(frames), _SHOWN_FRAMES)
@@ -98,9 +107,13 @@ def draw_strip(clip: torch.Tensor, caption: str) -> np.ndarray:
 
 
 def _caption(sample: Any, classes: Sequence[str] | None) -> str:
-    """Predicted class and score, and the true class where it is known."""
-    score, index = sample.pred_score.max(dim=-1)
-    words = f"{_name(index, classes)} {score.item():.2f}"
+    """Predicted classes and their score, and the true ones where they are known."""
+    scores = sample.pred_score
+    # A verb and a noun have no common list of names.
+    named, classes = (scores, None) if isinstance(scores, Mapping) else ({"": scores}, classes)
+    best = [score.max(dim=-1) for score in named.values()]
+    labels = ", ".join(_name(index, classes) for _, index in best)
+    words = f"{labels} {math.prod(score.item() for score, _ in best):.2f}"
     if "gt_label" in sample:
         words += f" (true: {', '.join(_name(label, classes) for label in sample.gt_label)})"
     return words
