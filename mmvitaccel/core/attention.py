@@ -69,11 +69,12 @@ class Output:
         return self._divided(numerator, denominator)
 
     def of(self, selection: Selection) -> Tensor:
-        """The selected tokens, (B, M, h * D)."""
+        """The selected tokens, (B, M, h * D), which belong to the caller."""
         denominator = self.denominator
         if denominator is not None:
             denominator = selection.gather(denominator.unsqueeze(-1)).squeeze(-1)
-        return self._divided(selection.gather(self.numerator), denominator)
+        out = self._divided(selection.gather(self.numerator), denominator)
+        return out.clone() if out.data_ptr() == self.numerator.data_ptr() else out
 
     def _divided(self, out: Tensor, denominator: Tensor | None) -> Tensor:
         if denominator is not None:

@@ -197,7 +197,7 @@ def step_block(
         return look1(x[:, block])
 
     first = memory.qkv_gate.select(before, policy)
-    passed = look1(first.gather(x))
+    passed = _own(look1(first.gather(x)), x)
     memory.qkv_gate.let_through(first, passed, before)
     qkv = QKV(*steps.qkv(passed if late else steps.norm1(passed), _rope_of(tokens, first)))
 
@@ -213,7 +213,7 @@ def step_block(
         return look2(torch.add(x[:, block], branch[:, block], out=middle[:, block]))
 
     third = memory.mlp_gate.select(between, policy)
-    passed = look2(third.gather(middle))
+    passed = _own(look2(third.gather(middle)), middle)
     memory.mlp_gate.let_through(third, passed, between)
     branch2 = steps.mlp(passed if late else steps.norm2(passed))
     memory.passed = (first, second, third)
@@ -222,6 +222,11 @@ def step_block(
 
 def _as_is(x: Tensor) -> Tensor:
     return x
+
+
+def _own(passed: Tensor, x: Tensor) -> Tensor:
+    """``passed``, copied where it is ``x`` itself, which a gate must not keep."""
+    return passed.clone() if passed.data_ptr() == x.data_ptr() else passed
 
 
 def _start_attention(

@@ -79,12 +79,14 @@ class TokenGate:
 
         Args:
             selection: What :meth:`select` said.
-            passed: These tokens, (B, k, C).
+            passed: These tokens, (B, k, C); where all pass, they belong to the gate afterwards.
             tokens: Gives any tokens; asked by a gate that follows every frame.
         """
         if self.follows:
             for block in token_blocks(self.reference):
                 self.reference[:, block] = tokens(block)
+        elif selection.everything and passed.dtype == self.reference.dtype:
+            self.reference = passed
         else:
             selection.put(self.reference, passed)
 
@@ -101,8 +103,15 @@ class TokenBuffer:
         self.memory = values
 
     def update(self, selection: Selection, values: Tensor) -> Tensor:
-        """Put in the results (B, k, C) of the tokens that passed; returns those of all."""
-        return selection.put(self.memory, values)
+        """Put in the results (B, k, C) of the tokens that passed; returns those of all.
+
+        Where all tokens passed, ``values`` belong to the buffer afterwards.
+        """
+        if selection.everything and values.dtype == self.memory.dtype:
+            self.memory = values
+        else:
+            selection.put(self.memory, values)
+        return self.memory
 
 
 class DeltaGate:

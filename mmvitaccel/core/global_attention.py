@@ -126,8 +126,7 @@ class GlobalAttention:
         num_prefix_tokens: int = 0,
     ) -> tuple[GlobalAttention, Tensor]:
         """Attend over a first frame; the output is (B, N, C)."""
-        # (B, h, N, D) in this very order in memory, so that a head's tokens lie side by side.
-        qkv = QKV(*(torch.empty(t.shape, dtype=t.dtype, device=t.device).copy_(t) for t in qkv))
+        qkv = QKV(*(_head_by_head(t) for t in qkv))
         pool = None
         if pool_size > 1:
             pool = KeyPool.start(qkv, grid_size, pool_size, num_prefix_tokens)
@@ -146,13 +145,13 @@ class GlobalAttention:
             selection: Which tokens they are.
             next_gate: Before the output projection.
         """
-        if self.pool is None:
-            old_k, old_v = selection.gather(self.qkv.k), selection.gather(self.qkv.v)
-            if selection.everything:  # then nothing was gathered, and the buffers change below
-                old_k, old_v = old_k.clone(), old_v.clone()
-            change = Change(selection, selection, old_k, old_v)
-        for buffer, values in zip(self.qkv, new):
-            selection.put(buffer, values)
+        old_k, old_v = selection.gather(self.qkv.k), selection.gather(self.qkv.v)
+        change = Change(selection, selection, old_k, old_v)
+        if selection.everything:  # what was gathered are the old buffers themselves
+            self.qkv = QKV(*(_head_by_head(t) for t in new))
+        else:
+            for buffer, values in zip(self.qkv, new):
+                selection.put(buffer, values)
         if self.pool is not None:
             change = self.pool.update(self.qkv, selection)
         out = self.mode.step(self.memory, self._attended(), change, self.logits)
@@ -160,3 +159,8 @@ class GlobalAttention:
 
     def _attended(self) -> QKV:
         return self.qkv if self.pool is None else QKV(self.qkv.q, self.pool.k, self.pool.v)
+
+
+def _head_by_head(x: Tensor) -> Tensor:
+    """A copy of (B, h, N, D) in this very order, so that a head's tokens lie side by side."""
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device).copy_(x)

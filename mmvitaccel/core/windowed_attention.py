@@ -88,7 +88,11 @@ class WindowedAttention:
             selection: Which tokens they are.
             next_gate: Before the output projection.
         """
-        selection.put(self.qkv[:, :-1].flatten(2), _by_token(new).flatten(2))
+        if selection.everything:
+            for part, values in zip(self.qkv[:, :-1].unbind(2), new):
+                part.copy_(values.transpose(1, 2))
+        else:
+            selection.put(self.qkv[:, :-1].flatten(2), _by_token(new).flatten(2))
         out = self.qkv.new_empty(*self.qkv.shape[:2], self.qkv.shape[3] * self.qkv.shape[4])
         # reason: which windows these are only the device knows, and waiting for it costs more
         # than the windows; a gate that follows every frame wants all of them.
