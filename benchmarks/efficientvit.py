@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmvitaccel.core.macs import count_macs
 from mmvitaccel.engine.config import load_config
 from mmvitaccel.engine.errors import UserError, one_sentence_errors
 from mmvitaccel.engine.onnx_export import (
@@ -204,12 +205,9 @@ def timm_model(name: str) -> nn.Module:
     return reparameterize_model(model.eval().requires_grad_(False))
 
 
-def measure(name: str, batch: int, ways: Sequence[str], rounds: int) -> list[Row]:
+def measure(name: str, model: nn.Module, x: Tensor, ways: Sequence[str], rounds: int) -> list[Row]:
     """Build, compare and time the ways of one model."""
-    model = build_model(name)
-    size = DETECTOR_SIZE if name == DETECTOR else (224, 224)
-    x = torch.randn(batch, 3, *size)
-    expected = model(x)
+    batch, expected = len(x), model(x)
     rows, runs = [], {}
     for way in ways:
         theirs = WAYS[way].baseline == "timm"
@@ -250,6 +248,12 @@ def time_in_turn(runs: dict[str, Run], rounds: int) -> dict[str, float]:
 
     bursts = alternate({way: burst(way) for way in runs}, rounds, 1)
     return {way: median(times) / repeats[way] for way, times in bursts.items()}
+
+
+def product_rate(side: int = 1024) -> float:
+    """Multiply-adds a second in products of square matrices: what no way can exceed."""
+    a, b = torch.randn(2, side, side)
+    return side**3 / min(alternate({"product": lambda: a @ b}, 20)["product"])
 
 
 def baseline(rows: list[Row], whose: str) -> Row | None:
@@ -323,13 +327,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     # reason: each way of each model is compiled for itself, more often than torch expects
     torch._dynamo.config.cache_size_limit = 256
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
+    rate = product_rate()
+    print(f"products of 1024 x 1024: {rate / 1e9:.1f} G multiply-adds a second")
     rows: list[Row] = []
     for name in args.models:
+        model = build_model(name)
         for batch in [1] if name == DETECTOR else args.batch:
+            x = torch.randn(batch, 3, *(DETECTOR_SIZE if name == DETECTOR else (224, 224)))
             with torch.no_grad():
-                part = measure(name, batch, args.ways, args.rounds)
+                part = measure(name, model, x, args.ways, args.rounds)
+                macs = count_macs(model, x).total
             rows += part
-            print(f"\n{table(part)}\n\n{summary(part)}", flush=True)
+            print(f"\n{table(part)}\n\n{summary(part)}")
+            least = 1e3 * macs / rate
+            print(f"{macs / 1e9:.2f} G multiply-adds, {least:.2f} ms at that rate", flush=True)
     if args.json:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
 
