@@ -55,7 +55,8 @@ class Selection:
             return x
         if len(self.index) == 1:  # whole rows at a time, which gather would take one by one
             return x[0].index_select(-2, self.index[0])[None]
-        return x.gather(-2, _spread(self.index, x))
+        picked = x.reshape(-1, x.shape[-1]).index_select(0, self._rows(x))
+        return picked.view(*x.shape[:-2], self.index.shape[1], x.shape[-1])
 
     def put(self, memory: Tensor, values: Tensor) -> Tensor:
         """Write values of the chosen tokens into ``memory``.
@@ -73,7 +74,18 @@ class Selection:
         if len(self.index) == 1:
             memory[0].index_copy_(-2, self.index[0], values[0])
             return memory
+        if memory.is_contiguous():
+            rows = memory.view(-1, memory.shape[-1])
+            rows.index_copy_(0, self._rows(memory), values.reshape(-1, memory.shape[-1]))
+            return memory
         return memory.scatter_(-2, _spread(self.index, memory), values)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """The selected tokens of (B, ..., N, C) as rows of (B * ... * N, C)."""
+        groups = x.shape[:-2].numel()
+        index = self.index.repeat_interleave(groups // len(self.index), 0)
+        first = torch.arange(groups, device=index.device).unsqueeze(1) * self.num_tokens
+        return (index + first).flatten()
 
     def _keep_chosen(self, values: Tensor, memory: Tensor) -> Tensor:
         """``values`` where chosen, what ``memory`` holds where an entry only fills up."""
