@@ -78,7 +78,7 @@ def apply_eventful(
             LayerNorm, which then runs on those that pass.
         reference: ``last_passed``, or ``last_frame`` for STGT, the paper's baseline.
         kv_pool_size: Average keys and values of global blocks over squares of this many tokens.
-        buffer_dtype: ``bfloat16`` or ``float16`` keeps the blocks' results, an eighth of what a
+        buffer_dtype: ``bfloat16`` or ``float16`` keeps the blocks' results, a quarter of what a
             stream takes, in half precision; they are rounded, at no more than half a unit in the
             last place of each. None keeps them as they are.
         max_streams: Streams remembered at a time; the one longest unused goes first.
