@@ -181,8 +181,8 @@ def _mix_all(steps: LevelSteps, spread: Tensor) -> Tensor:
 
 
 def _cells(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H * W, C)."""
-    return _last(x).flatten(1, 2)
+    """(B, C, H, W) -> (B, H * W, C), each cell a row."""
+    return _last(x).flatten(1, 2).contiguous()
 
 
 def _last(x: Tensor) -> Tensor:
