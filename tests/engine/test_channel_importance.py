@@ -88,7 +88,9 @@ def test_tool(run_tool, efficientvit_config, tmp_path, capsys):
     found = json.loads((tmp_path / "f.json").read_text())
     assert "model.pth, mean loss" in out
     assert all(name in out for name in found)
-    assert all(any(values) for block in found.values() for values in block.values())
+    zero = {name for name, block in found.items() for kind in block if not any(block[kind])}
+    # images of 64 pixels: in the last stage one token attends to itself, whatever its query
+    assert zero == {f"backbone.blocks3.3.mixer.m.attn.qkvs.{head}" for head in (0, 1)}
     mean = mean_importance(found)["V"]
     assert f"{mean:.2e}" in out.splitlines()[-1]
 
