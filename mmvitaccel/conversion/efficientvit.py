@@ -12,7 +12,12 @@ from mmvitaccel.models.efficientvit_weights import (
     is_derived,
 )
 
-_LEAVE = ((r"ema_.+", "averaged weights beside the others"),)
+_INDEX = r".+\.attention_bias_idxs"
+_NO_INDEX = (_INDEX, lambda match, weights: ())
+_LEAVE = (
+    (_INDEX, "it follows from the window's size"),
+    (r"ema_.+", "averaged weights beside the others"),
+)
 
 
 def backbone_shapes(weights: Weights) -> Shapes:
@@ -114,10 +119,12 @@ EFFICIENTVIT_IMAGENET = Layout(
     title="Microsoft's EfficientViT for ImageNet, as released",
     recognise=lambda w: has(w, _STEM, r"blocks1\..+"),
     rules=(
+        _NO_INDEX,
         (r"((?:patch_embed|blocks\d)\..+)", r"backbone.\1"),
         (r"head\.bn\.(.+)", r"neck.bn.\1"),
         (r"head\.l\.(.+)", r"head.fc.\1"),
     ),
+    leave=_LEAVE,
     needed=classifier_shapes,
 )
 EFFICIENTVIT_TIMM = Layout(
@@ -126,14 +133,15 @@ EFFICIENTVIT_TIMM = Layout(
     recognise=lambda w: has(
         w, r"patch_embed\.conv1\.conv\.weight", r"stages\.0\.blocks\.0\.dw0\..+"
     ),
-    rules=((r"(?:patch_embed|stages|head)\..+", lambda m, w: _from_timm(m[0])),),
+    rules=(_NO_INDEX, (r"(?:patch_embed|stages|head)\..+", lambda m, w: _from_timm(m[0]))),
+    leave=_LEAVE,
     needed=classifier_shapes,
 )
 EFFICIENTVIT_RETINANET = Layout(
     name="efficientvit-retinanet",
     title="RetinaNet with Microsoft's EfficientViT, mmdet 2.x",
     recognise=lambda w: has(w, rf"backbone\.{_STEM}", r"bbox_head\.retina_cls\.weight"),
-    rules=((r"((?:backbone|neck|bbox_head)\..+)", r"\1"),),
+    rules=(_NO_INDEX, (r"((?:backbone|neck|bbox_head)\..+)", r"\1")),
     leave=_LEAVE,
     needed=retinanet_shapes,
 )
@@ -141,7 +149,7 @@ EFFICIENTVIT_MASK_RCNN = Layout(
     name="efficientvit-mask-rcnn",
     title="Mask R-CNN with Microsoft's EfficientViT, mmdet 2.x",
     recognise=lambda w: has(w, rf"backbone\.{_STEM}", r"roi_head\.mask_head\..+"),
-    rules=((r"((?:backbone|neck|rpn_head|roi_head)\..+)", r"\1"),),
+    rules=(_NO_INDEX, (r"((?:backbone|neck|rpn_head|roi_head)\..+)", r"\1")),
     leave=_LEAVE,
     needed=mask_rcnn_shapes,
 )

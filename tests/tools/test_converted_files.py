@@ -212,3 +212,33 @@ def test_tadaconvs_vivit(convert_and_test, tmp_path):
     assert metrics["acc/top5"] == 1  # of five classes
     scores = [p["pred_score"] for p in pickle.loads((tmp_path / "out.pkl").read_bytes())]
     assert len(scores) == 2 and torch.equal(*scores)
+
+
+def test_the_authors_retinanet(convert_and_test, boxes, tmp_path):
+    arch = dict(
+        _delete_=True,
+        embed_dims=(16, 32, 48),
+        depths=(1, 1, 1),
+        num_heads=(2, 2, 2),
+        kernels=(5, 5),
+    )
+    cfg = read_config(
+        "retinanet_efficientvit_m0_coco.py",
+        **{
+            "model.backbone.arch": arch, "model.neck.in_channels": [16, 32, 48],
+            "model.neck.out_channels": 16, "model.bbox_head.in_channels": 16,
+            "model.bbox_head.feat_channels": 16, "model.bbox_head.num_classes": 2,
+            "model.test_cfg.score_thr": 0.0,
+        },
+    )  # fmt: skip
+    as_boxes(cfg, boxes)
+    weights = weights_of(cfg)
+    for name in [n for n in weights if n.endswith("attention_biases")]:  # the authors save these
+        index = name.replace("attention_biases", "attention_bias_idxs")
+        weights[index] = torch.zeros(49, 49, dtype=torch.long)
+    held = {"meta": {"mmdet_version": "2.15.0", "CLASSES": ("a", "b")}, "state_dict": weights}
+    torch.save(held, tmp_path / "retinanet_fpn_1x_coco.pth")
+    layout, metrics = convert_and_test(cfg, tmp_path / "retinanet_fpn_1x_coco.pth")
+    assert layout == "efficientvit-retinanet"
+    assert 0 <= metrics["coco/bbox_mAP"] <= 1
+    assert len(detections(tmp_path)) == 5 and min(detections(tmp_path)) > 0
