@@ -255,7 +255,8 @@ def inspect_surroundings() -> Iterable[Row]:
     else:
         yield Row("importlib_metadata", version_of("importlib_metadata"), "ok")
     compiler = shutil.which(os.environ.get("CXX", "c++"))
-    yield Row("C++ compiler", compiler or "-", "note", "only to build mmcv's own operators")
+    use = "optional: makes Eventful's exact attention faster, and builds mmcv's own operators"
+    yield Row("C++ compiler", compiler or "-", "note", use)
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "cuda"):
         built = f"torch for CUDA {torch.version.cuda}" if torch.version.cuda else "CPU-only torch"
