@@ -196,14 +196,20 @@ def test_the_test_tool_merges_from_the_command_line_alone(recognizer_config, tmp
 
 def test_two_processes_train_from_the_command_line_alone(recognizer_config, tmp_path):
     root = Path(__file__).parents[2]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    launch += ["--master_port", str(free_port()), str(root / "tools" / "train.py")]
-    launch += [str(recognizer_config), "--launcher", "pytorch", "--work-dir", str(tmp_path / "w")]
-    launch += ["--cfg-options", *(f"{key}={value}" for key, value in FROM_COMMAND_LINE.items())]
+    tool = [str(root / "tools" / "train.py"), str(recognizer_config), "--launcher", "pytorch"]
+    tool += ["--work-dir", str(tmp_path / "w")]
+    tool += ["--cfg-options", *(f"{key}={value}" for key, value in FROM_COMMAND_LINE.items())]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        launch, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240
-    )
+    for _ in range(2):
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+        launch += ["--master_port", str(free_port()), *tool]
+        done = subprocess.run(
+            launch, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240
+        )
+        # reason: on a machine that is overloaded a rank was seen to end like this, in C++, once in
+        # a while; the cause is not known.
+        if "terminate called without an active exception" not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr[-3000:]
     assert "ToMe: r=2 in backbone (VisionTransformer)" in done.stdout + done.stderr
     saved = read_state_dict(str(tmp_path / "w" / "epoch_1.pth"))
