@@ -23,28 +23,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from statistics import median
 from threading import Event, Thread
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmvitaccel import TopK, apply_eventful
 from mmvitaccel.core.macs import MacsCounter
-from mmvitaccel.engine.errors import UserError, one_sentence_errors
-from mmvitaccel.engine.frames import FrameSource
+from mmvitaccel.engine.errors import one_sentence_errors
+from mmvitaccel.engine.frames import first_frames
 from mmvitaccel.engine.timing import alternate
 from mmvitaccel.models.vitdet import ViTDet
 
 # Tokens let through, by size of the image: the paper's tables, and all of them.
 BUDGETS = {1024: (256, 512, 1024, 2048, 4096), 672: (128, 256, 512, 1764)}
 QUICK_BUDGETS = {672: (256,)}
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 @dataclass(frozen=True)
@@ -79,33 +74,6 @@ class Result:
     state_mb: float
     peak_mb: float | None
     frames: int
-
-
-def read_frames(video: str, size: int, count: int) -> list[Tensor]:
-    """The first frames of a video as the paper prepares them, (1, 3, size, size) each.
-
-    The short edge becomes ``640 * size / 1024`` pixels, the long one at most ``size``; padded at
-    the bottom and right.
-
-    Raises:
-        UserError: The video cannot be read, or has fewer frames.
-    """
-    frames = [prepare(frame, size) for frame in islice(FrameSource(video), count)]
-    if len(frames) < count:
-        raise UserError(
-            f"{video} has {len(frames)} frames and {count} are wanted; set --frames lower."
-        )
-    return frames
-
-
-def prepare(frame: np.ndarray, size: int) -> Tensor:
-    """One frame (H, W, 3) uint8 RGB to (1, 3, size, size)."""
-    height, width = frame.shape[:2]
-    scale = min(640 * size / 1024 / min(height, width), size / max(height, width))
-    resized = cv2.resize(frame, (round(width * scale), round(height * scale)))
-    x = (torch.from_numpy(resized).float() - torch.tensor(MEAN)) / torch.tensor(STD)
-    padding = (0, 0, 0, size - x.shape[1], 0, size - x.shape[0])
-    return F.pad(x, padding).permute(2, 0, 1)[None].contiguous()
 
 
 def build(size: int) -> nn.Module:
@@ -237,7 +205,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     with torch.inference_mode():
         for size in args.sizes or budgets:
-            frames = read_frames(args.video, size, count + 3)
+            frames = first_frames(args.video, size, count + 3)
             dense = build(size)
             dense(frames[0])
             for mode in args.modes:

@@ -19,18 +19,16 @@ import json
 import platform
 import time
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from statistics import median
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmvitaccel import SimpleFPN, TopK, ViTDet, apply_eventful, apply_eventful_neck
 from mmvitaccel.core.macs import MacsCounter
-from mmvitaccel.engine.errors import UserError, one_sentence_errors
-from mmvitaccel.engine.frames import FrameSource
+from mmvitaccel.engine.errors import one_sentence_errors
+from mmvitaccel.engine.frames import first_frames
 from mmvitaccel.engine.timing import alternate
 
 
@@ -62,28 +60,6 @@ class Result:
     error: float
     state_mb: float
     frames: int
-
-
-def read_frames(video: str, size: int, count: int) -> list[Tensor]:
-    """The first frames of a video, (1, 3, size, size) each.
-
-    The long edge becomes ``size`` pixels, or less where the short one would be above
-    ``640 * size / 1024``; padded at the bottom and right.
-
-    Raises:
-        UserError: The video cannot be read, or has fewer frames.
-    """
-    frames = []
-    for frame in islice(FrameSource(video), count):
-        x = (torch.from_numpy(frame).permute(2, 0, 1)[None].float() - 116) / 58
-        height, width = x.shape[2:]
-        scale = min(640 * size / 1024 / min(height, width), size / max(height, width))
-        shape = (round(height * scale), round(width * scale))
-        x = F.interpolate(x, shape, mode="bilinear", antialias=True)
-        frames.append(F.pad(x, (0, size - shape[1], 0, size - shape[0])))
-    if len(frames) < count:
-        raise UserError(f"{video} has {len(frames)} frames and {count} are needed; set --frames.")
-    return frames
 
 
 def make_maps(frames: list[Tensor], size: int, k: int, **config: int) -> list[Tensor]:
@@ -155,7 +131,7 @@ def main(argv: list[str] | None = None) -> None:
     print("size    k  dense ms  first ms  steady ms  speedup  allowed    error  state MB")
     results = []
     with torch.inference_mode():
-        frames = read_frames(args.video, size, args.frames + 1)
+        frames = first_frames(args.video, size, args.frames + 1)
         torch.manual_seed(0)
         neck = SimpleFPN(in_channels=small.get("embed_dim", 768)).eval()
         for k in budgets:

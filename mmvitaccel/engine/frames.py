@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,33 @@ class FrameSource:
                 "incomplete; the labels are of the frames before."
             )
         return None
+
+
+def first_frames(video: str, size: int, count: int) -> list[torch.Tensor]:
+    """The first frames of a video as the Eventful paper's detectors take them.
+
+    The long edge becomes ``size`` pixels, or less where the short one would be above
+    ``640 * size / 1024``; padded at the bottom and right.
+
+    Returns:
+        (1, 3, size, size) each, RGB, about -2 to 2.
+
+    Raises:
+        UserError: The video cannot be read, or has fewer frames.
+    """
+    frames = []
+    for frame in islice(FrameSource(video), count):
+        height, width = frame.shape[:2]
+        scale = min(640 * size / 1024 / min(height, width), size / max(height, width))
+        resized = cv2.resize(frame, (round(width * scale), round(height * scale)))
+        x = (torch.from_numpy(resized).float() - 116) / 58
+        padding = (0, 0, 0, size - x.shape[1], 0, size - x.shape[0])
+        frames.append(torch.nn.functional.pad(x, padding).permute(2, 0, 1)[None].contiguous())
+    if len(frames) < count:
+        raise UserError(
+            f"{video} has {len(frames)} frames and {count} are needed; set --frames lower."
+        )
+    return frames
 
 
 @dataclass(frozen=True)

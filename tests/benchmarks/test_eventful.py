@@ -67,7 +67,7 @@ def test_table_json_and_plot(benchmark, video, tmp_path, capsys, monkeypatch):
 
 def test_a_video_that_is_too_short_or_missing(benchmark, video, capsys):
     for argv, sentence in (
-        ([str(video), "--frames", "20"], "has 10 frames and 23 are wanted; set --frames"),
+        ([str(video), "--frames", "20"], "has 10 frames and 23 are needed; set --frames"),
         (["nowhere.mp4"], "nowhere.mp4 does not exist"),
     ):
         with pytest.raises(SystemExit):

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from mmvitaccel.datasets.motion_clips import MotionSetSettings, draw_clip, write_clip
-from mmvitaccel.engine.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/eventful_neck.py"
 
@@ -41,12 +40,3 @@ def test_table_and_json(benchmark, video, tmp_path, capsys):
     assert some["macs_ratio"] > 1 and 0 < some["error"] < 1 and some["state_mb"] > 0
     for row in (everything, some):
         assert row["speedup"] == pytest.approx(row["dense_ms"] / row["steady_ms"])
-
-
-def test_frames(benchmark, video):
-    first, second = benchmark.read_frames(video, 64, 2)
-    assert first.shape == second.shape == (1, 3, 64, 64)
-    # 640 of 1024 pixels for the short side would be 40 of 64; the long side allows 36
-    assert first[..., :36, :].abs().sum() > 0 and not first[..., 36:, :].any()
-    with pytest.raises(UserError, match=r"has 6 frames and 9 are needed; set --frames"):
-        benchmark.read_frames(video, 64, 9)
