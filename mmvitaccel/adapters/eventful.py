@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable
 
 import torch
 from torch import nn
 
 from mmvitaccel.adapters import eventful_run
-from mmvitaccel.adapters.attach import Swap, attach, link
+from mmvitaccel.adapters.attach import Swap
 from mmvitaccel.adapters.base import ViTAdapter, class_name, spec_of
 from mmvitaccel.adapters.eventful_run import EventfulState
 from mmvitaccel.adapters.find import find_adapter, locate
 from mmvitaccel.adapters.stream_handle import StreamHandle, checked_policy
-from mmvitaccel.adapters.stream_run import train
+from mmvitaccel.adapters.stream_run import attach_run, train
 from mmvitaccel.core.attention import AttentionMode, TokenwiseAttention
 from mmvitaccel.core.delta_attention import DeltaAttention
-from mmvitaccel.core.eventful_block import BlockMemory, EventfulOptions
+from mmvitaccel.core.eventful_block import BlockMemory
+from mmvitaccel.core.eventful_options import EventfulOptions
 from mmvitaccel.core.exact_attention import ExactAttention
 from mmvitaccel.core.policy import Policy
 from mmvitaccel.core.stream import StreamStore
@@ -125,15 +125,7 @@ def apply_eventful(
     for index, (block, spec) in enumerate(zip(blocks, specs)):
         info = (model, index, spec, num_prefix_tokens)
         swaps.append(Swap(block, {"forward": eventful_run.block_forward}, info))
-    before = link(model)
-    attach(model, METHOD, swaps, state)
-    if before is not None:
-        warnings.warn(
-            f"Eventful was on this {class_name(model)} with {before.state.policy!r} and is "
-            f"replaced by {policy!r}.",
-            stacklevel=2,
-        )
-        before.state.unfollow()
+    attach_run(model, METHOD, swaps, state)
     handle = EventfulHandle(model)
     if outer is not model:
         handle.follow_metainfo(outer)

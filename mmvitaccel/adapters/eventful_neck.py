@@ -7,18 +7,16 @@ A frame begins when its map reaches the first path.
 from __future__ import annotations
 
 import copy
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmvitaccel.adapters.attach import Swap, attach, link
-from mmvitaccel.adapters.base import class_name
+from mmvitaccel.adapters.attach import Swap, link
 from mmvitaccel.adapters.map_necks import find_neck
 from mmvitaccel.adapters.stream_handle import StreamHandle, checked_policy
-from mmvitaccel.adapters.stream_run import StreamRun, train
+from mmvitaccel.adapters.stream_run import StreamRun, attach_run, train
 from mmvitaccel.core.eventful_map import MapMemory, start_level
 from mmvitaccel.core.policy import Policy, Threshold
 from mmvitaccel.core.stream import StreamStore
@@ -89,15 +87,7 @@ def apply_eventful_neck(
     swaps = [Swap(neck, {"train": train})]
     for index, path in enumerate(paths):
         swaps.append(Swap(path, {"forward": _path_forward}, (neck, index, adapter)))
-    before = link(neck)
-    attach(neck, METHOD, swaps, state)
-    if before is not None:
-        warnings.warn(
-            f"EventfulNeck was on this {class_name(neck)} with {before.state.policy!r} and is "
-            f"replaced by {policy!r}.",
-            stacklevel=2,
-        )
-        before.state.unfollow()
+    attach_run(neck, METHOD, swaps, state)
     handle = EventfulNeckHandle(neck)
     if model is not neck:
         handle.follow_metainfo(model)

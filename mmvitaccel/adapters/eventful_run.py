@@ -19,11 +19,11 @@ from mmvitaccel.adapters.base import BlockInput, BlockSpec
 from mmvitaccel.adapters.stream_run import StreamRun
 from mmvitaccel.core.eventful_block import (
     BlockSteps,
-    EventfulOptions,
     Tokens,
     start_block,
     step_block,
 )
+from mmvitaccel.core.eventful_options import EventfulOptions
 from mmvitaccel.core.stream import StreamState
 
 

@@ -6,6 +6,7 @@ writes ``blocks`` of the streams' states while it is computed, and ``end`` when 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmvitaccel.adapters.attach import link
+from mmvitaccel.adapters.attach import Swap, attach, link
+from mmvitaccel.adapters.base import class_name
 from mmvitaccel.adapters.fingerprint import fingerprint
 from mmvitaccel.adapters.metainfo import FollowMetainfo
 from mmvitaccel.core.frame import Frame, current_frames
@@ -185,3 +187,23 @@ def train(model: nn.Module, host: Any, mode: bool = True) -> nn.Module:
     if mode != model.training:
         link(model).state.store.drop()
     return host(mode)
+
+
+def attach_run(root: nn.Module, method: str, swaps: list[Swap], state: StreamRun) -> None:
+    """Put a method that remembers streams on a module, in place of itself if it is there already.
+
+    Args:
+        root: The module.
+        method: Name of the method.
+        swaps: What changes, the root's part first.
+        state: What its parts share.
+    """
+    before = link(root)
+    attach(root, method, swaps, state)
+    if before is not None:
+        warnings.warn(
+            f"{method} was on this {class_name(root)} with {before.state.policy!r} and is "
+            f"replaced by {state.policy!r}.",
+            stacklevel=3,
+        )
+        before.state.unfollow()

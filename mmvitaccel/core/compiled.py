@@ -42,7 +42,7 @@ def exchange_kernel() -> Callable[..., int] | None:
         return None
     try:
         kernel = ctypes.CDLL(str(_library(compiler))).exchange_keys
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, RuntimeError, subprocess.SubprocessError):  # RuntimeError: there is no home
         return None
     kernel.argtypes = _ARGUMENTS
     return kernel
