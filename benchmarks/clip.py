@@ -2,12 +2,14 @@
 
     python benchmarks/clip.py VIDEO                  # ViT-B, a few minutes on two cores
     python benchmarks/clip.py VIDEO --models vivit   # one of the two
+    python benchmarks/clip.py VIDEO --clips 12       # as many at once, as a test of 12 views has
     python benchmarks/clip.py VIDEO --quick          # small models: that everything runs
     python benchmarks/clip.py VIDEO --json out.json
 
-All see the same two seconds of the video: 32 frames, VideoMAE every other one of them. Variants of
-a model share its weights (random: they change no cost but a little of eventful's) and run in turn
-in one process. Beside the ratio of their median times stands that of the multiply-adds as they ran.
+All see the same two seconds of the video: 32 frames, VideoMAE every other one of them; of several
+clips each begins one time step later than the one before. Variants of a model share its weights
+(random: they change no cost but a little of eventful's) and run in turn in one process. Beside the
+ratio of their median times stands that of the multiply-adds as they ran.
 """
 
 from __future__ import annotations
@@ -48,9 +50,9 @@ class Row:
     Attributes:
         model: Which model.
         variant: What is on it.
-        gmacs: 1e9 multiply-adds of the clip.
+        gmacs: 1e9 multiply-adds of all clips.
         macs_ratio: Dense over these.
-        seconds: Median time of the clip.
+        seconds: Median time of all clips.
         speedup: Dense over this.
     """
 
@@ -91,19 +93,26 @@ def videomae(quick: bool) -> Case:
 CASES = {"vivit": vivit, "videomae": videomae}
 
 
-def read_clip(video: str) -> Tensor:
-    """The first clip of a video as the Kinetics configs sample it, (1, 3, 32, 224, 224).
+def read_clips(video: str, count: int) -> Tensor:
+    """The first clips of a video as the Kinetics configs sample them, (count, 3, 32, 224, 224).
 
     Raises:
         UserError: It cannot be opened, or is too short.
     """
-    source = FrameSource(video)
-    maker = StepMaker(ClipSettings.of(load_config(str(CONFIG), {})), FRAMES, source.fps)
+    source, tubelet, length = FrameSource(video), 2, FRAMES // 2
+    maker = StepMaker(ClipSettings.of(load_config(str(CONFIG), {})), tubelet, source.fps)
+    steps: list[Tensor] = []
     for frame in source:
-        clip = maker.add(frame)
-        if clip is not None:
-            return (clip.float() - 114.75) / 57.375
-    raise UserError(f"{video} has {source.given} frames, too few for a clip; give a longer one.")
+        step = maker.add(frame)
+        if step is not None:
+            steps.append((step.float() - 114.75) / 57.375)
+        if len(steps) == length + count - 1:
+            return torch.cat([torch.cat(steps[i : i + length], 2) for i in range(count)])
+    whole = max(len(steps) - length + 1, 0)
+    raise UserError(
+        f"{video} has {source.given} frames, enough for {whole} of {count} clips; give a longer "
+        "one or fewer --clips."
+    )
 
 
 def measure(
@@ -156,10 +165,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("video")
     parser.add_argument("--models", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--quick", action="store_true", help="small models, one round")
+    parser.add_argument("--clips", type=int, default=1, help="clips in a batch")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args(argv)
-    clip, rows = read_clip(args.video), []
+    if args.clips < 1:
+        raise UserError(f"--clips {args.clips}: give 1 or more.")
+    clip, rows = read_clips(args.video, args.clips), []
     torch.manual_seed(0)
     for title, model, variants, every in (CASES[name](args.quick) for name in args.models):
         x = clip[:, :, ::every].contiguous()
