@@ -25,7 +25,7 @@ from mmvitaccel.core.dense_attention import (
     DEVICE_BLOCK_LOGITS,
     dense_attention,
 )
-from mmvitaccel.core.rel_pos import position_terms
+from mmvitaccel.core.rel_pos import RelPos
 from mmvitaccel.core.schedule import Entry, tokens_to_merge
 from mmvitaccel.core.tome import (
     Matching,
@@ -142,12 +142,12 @@ def _attend(
     """
     q, k, v = qkv
     rows = None if grid_size is None else spec.rel_pos(block, grid_size)
-    terms = None if rows is None else position_terms(q, *rows)
+    rel_pos = None if rows is None else RelPos(*rows)
     drop, scale = spec.attn_drop(block), spec.scale(block)
     if matching is None and not drop:
-        return dense_attention(q, k, v, scale, terms).transpose(1, 2).flatten(2)
+        return dense_attention(q, k, v, scale, rel_pos).transpose(1, 2).flatten(2)
     places = None if rows is None else _one_hot_places(q, grid_size)
-    terms = None if rows is None else torch.cat(terms, dim=-1)
+    terms = None if rel_pos is None else torch.cat(rel_pos.terms(q), dim=-1)
     if matching is not None:
         q, k, v = (_merge_heads(t, matching) for t in (q, k, v))
         if rows is not None:

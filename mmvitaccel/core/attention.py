@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mmvitaccel.core.dense_attention import dense_attention
-from mmvitaccel.core.rel_pos import PositionTerms, position_terms
+from mmvitaccel.core.rel_pos import PositionTerms, RelPos
 from mmvitaccel.core.selection import Selection
 
 
@@ -97,32 +97,13 @@ class Logits:
     rows_h: Tensor | None = None
     rows_w: Tensor | None = None
 
+    def rel_pos(self, place: Tensor | None = None) -> RelPos | None:
+        """Relative positions of the queries at ``place`` (B, R) in the grid; None: of all."""
+        return None if self.rows_h is None else RelPos(self.rows_h, self.rows_w, place)
+
     def terms(self, q: Tensor) -> PositionTerms | None:
         """Position terms of all queries (B, h, N, D)."""
-        return None if self.rows_h is None else position_terms(q, self.rows_h, self.rows_w)
-
-    def terms_of(self, q: Tensor, index: Tensor) -> PositionTerms | None:
-        """Position terms of some queries.
-
-        Args:
-            q: (B, h, R, D).
-            index: (B, R), which of the grid's they are.
-        """
-        if self.rows_h is None:
-            return None
-        y, x = self.place(index, self.rows_w.shape[0])
-        by_row = q.transpose(1, 2)  # (B, R, h, D)
-        # (B, R, h, D) x (B, R, D, key rows) -> (B, h, R, key rows)
-        height, width = (
-            (by_row @ rows[at].transpose(2, 3).to(q.dtype)).transpose(1, 2)
-            for rows, at in ((self.rows_h, y), (self.rows_w, x))
-        )
-        return PositionTerms(height, width)
-
-    @staticmethod
-    def place(index: Tensor, columns: int) -> tuple[Tensor, Tensor]:
-        """Grid row and column of what lies at ``index`` in row-major order."""
-        return index.div(columns, rounding_mode="floor"), index.remainder(columns)
+        return None if self.rows_h is None else self.rel_pos().terms(q)
 
 
 class AttentionMode(Protocol):
@@ -155,7 +136,7 @@ class TokenwiseAttention:
 
     def start(self, qkv: QKV, logits: Logits) -> tuple[Tensor, None]:
         """See :class:`AttentionMode`; there is nothing to remember."""
-        return dense_attention(*qkv, logits.scale, logits.terms(qkv.q)), None
+        return dense_attention(*qkv, logits.scale, logits.rel_pos()), None
 
     def step(self, memory: None, qkv: QKV, change: Change, logits: Logits) -> Output:
         """See :class:`AttentionMode`."""

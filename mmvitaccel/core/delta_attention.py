@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmvitaccel.core.attention import QKV, Change, Logits, Output
 from mmvitaccel.core.gate import DeltaGate
+from mmvitaccel.core.rel_pos import row_and_column
 
 
 @dataclass
@@ -65,7 +66,7 @@ class DeltaAttention:
         rows = change.queries.gather(q) @ k.transpose(-1, -2)  # (B, h, M, K)
         columns = q @ change.keys.gather(k).transpose(-1, -2)  # (B, h, N, L)
         if terms is not None:
-            y, x = logits.place(change.keys.index, logits.rows_w.shape[1])
+            y, x = row_and_column(change.keys.index, logits.rows_w.shape[1])
             rows += (
                 change.queries.gather(terms.height)
                 .unsqueeze(-1)

@@ -1,8 +1,9 @@
 """Dense attention with relative positions, in bounded memory.
 
-The bias of all queries over all keys would take heads x N x N numbers (805 MB at N = 4096 with 12
-heads in single precision). Here it exists for one block of query rows at a time, sized to stay in
-the cache on a CPU, and each block goes through fused attention.
+On a CPU and without gradients a compiled kernel does it, where that can be had. Elsewhere the bias
+of all queries over all keys would take heads x N x N numbers (805 MB at N = 4096 with 12 heads in
+single precision): it exists for one block of query rows at a time, sized to stay in the cache on a
+CPU, and each block goes through fused attention.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mmvitaccel.core.rel_pos import PositionTerms
+from mmvitaccel.core.compiled import can_run
+from mmvitaccel.core.compiled_attention import attend
+from mmvitaccel.core.rel_pos import PositionTerms, RelPos
 
 # Logits of one block. On a CPU 256 rows of 4096 keys: 4 MB in single precision, by measurement.
 CPU_BLOCK_LOGITS = 2**20
@@ -26,7 +29,7 @@ _FUSED_WITH_LSE = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_f
 
 
 def dense_attention(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, terms: PositionTerms | None = None
+    q: Tensor, k: Tensor, v: Tensor, scale: float, rel_pos: RelPos | None = None
 ) -> Tensor:
     """Softmax attention of all queries over all keys.
 
@@ -35,18 +38,20 @@ def dense_attention(
         k: (B, heads, K, D).
         v: (B, heads, K, D).
         scale: Multiplies the products of q and k; not the position terms.
-        terms: Relative positions of the queries, or None.
+        rel_pos: Relative positions of the queries, or None.
 
     Returns:
         (B, heads, N, D). Backward holds no more than forward: each block is computed again.
     """
-    if terms is None:
+    if rel_pos is None:
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
-    return _in_blocks(_attend, (q, k, v, *_like(terms, q)), scale)[0]
+    if not _needs_grad(q, k, v, *rel_pos[:2]) and can_run(q, k, v):
+        return attend(q, k, v, scale, rel_pos)[0]
+    return _in_blocks(_attend, (q, k, v, *rel_pos.terms(q)), scale)[0]
 
 
 def dense_attention_with_lse(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, terms: PositionTerms | None = None
+    q: Tensor, k: Tensor, v: Tensor, scale: float, rel_pos: RelPos | None = None
 ) -> tuple[Tensor, Tensor]:
     """Like :func:`dense_attention`, with the logarithm of each row's sum of exponentials.
 
@@ -54,13 +59,15 @@ def dense_attention_with_lse(
         The output (B, heads, N, D) and the log-sum-exp (B, heads, N) in single precision. Neither
         carries gradients.
     """
-    inputs = (q, k, v) if terms is None else (q, k, v, *_like(terms, q))
     with torch.no_grad():
+        if can_run(q, k, v):
+            return attend(q, k, v, scale, rel_pos or (None, None, None))
+        inputs = (q, k, v) if rel_pos is None else (q, k, v, *rel_pos.terms(q))
         return _in_blocks(_attend_with_lse, inputs, scale)
 
 
-def _like(terms: PositionTerms, q: Tensor) -> PositionTerms:
-    return PositionTerms(terms.height.to(q.dtype), terms.width.to(q.dtype))
+def _needs_grad(*tensors: Tensor) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
 def _bias(terms: tuple[Tensor, ...]) -> Tensor | None:
@@ -105,7 +112,7 @@ def _in_blocks(
                 parts[1:3] = [(t,) * len(parts[0]) for t in inputs[1:3]]
             outs = [_in_blocks(attend, part, scale) for part in zip(*parts)]
             return tuple(torch.cat(out, dim) for out in zip(*outs))
-    if torch.is_grad_enabled() and any(t.requires_grad for t in inputs):
+    if _needs_grad(*inputs):
         return checkpoint(
             attend, *inputs, scale=scale, use_reentrant=False, preserve_rng_state=False
         )

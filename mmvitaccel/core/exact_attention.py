@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from mmvitaccel.core.attention import QKV, Change, Logits, Output
-from mmvitaccel.core.compiled import can_exchange, exchange
+from mmvitaccel.core.compiled import can_run
+from mmvitaccel.core.compiled_exchange import exchange
 from mmvitaccel.core.dense_attention import dense_attention_with_lse
-from mmvitaccel.core.rel_pos import PositionTerms
+from mmvitaccel.core.rel_pos import RelPos, row_and_column
 from mmvitaccel.core.running_sums import Guard, RunningSums
 from mmvitaccel.core.selection import Selection, complement
 
@@ -41,7 +42,7 @@ class ExactAttention:
 
     def start(self, qkv: QKV, logits: Logits) -> tuple[Tensor, RunningSums]:
         """See :class:`mmvitaccel.core.attention.AttentionMode`."""
-        out, lse = _attend(qkv, logits, logits.terms(qkv.q))
+        out, lse = _attend(qkv, logits.scale, logits.rel_pos())
         lse = lse.contiguous()
         ones = torch.ones_like(lse)
         # reason: the sums are changed in place, the output is the caller's.
@@ -62,7 +63,7 @@ class ExactAttention:
             self._attend_all(memory, qkv, logits)
         elif rows.index.shape[1] > 0:
             q = rows.gather(qkv.q)
-            some = _attend(QKV(q, qkv.k, qkv.v), logits, logits.terms_of(q, rows.index))
+            some = _attend(QKV(q, qkv.k, qkv.v), logits.scale, logits.rel_pos(rows.index))
             memory.attended(*some, rows.index)
         return out
 
@@ -74,17 +75,17 @@ class ExactAttention:
         return cost >= self.dense_share * 2 * rows * keys
 
     def _attend_all(self, memory: RunningSums, qkv: QKV, logits: Logits) -> None:
-        memory.attended(*_attend(qkv, logits, logits.terms(qkv.q)))
+        memory.attended(*_attend(qkv, logits.scale, logits.rel_pos()))
         memory.overdue = None
 
     def __repr__(self) -> str:
         return f"ExactAttention(guard={self.guard}, dense_share={self.dense_share})"
 
 
-def _attend(qkv: QKV, logits: Logits, terms: PositionTerms | None) -> tuple[Tensor, Tensor]:
+def _attend(qkv: QKV, scale: float, rel_pos: RelPos | None) -> tuple[Tensor, Tensor]:
     """Dense attention in single precision: what half precision rounds off cannot be taken off."""
     q, k, v = (t.float() for t in qkv)
-    return dense_attention_with_lse(q, k, v, logits.scale, terms)
+    return dense_attention_with_lse(q, k, v, scale, rel_pos)
 
 
 def _is_true(flag: Tensor | None) -> bool:
@@ -102,7 +103,7 @@ def exchange_keys(sums: RunningSums, qkv: QKV, change: Change, logits: Logits) -
     """
     rows = complement(change.queries)
     new_k, new_v = change.keys.gather(qkv.k), change.keys.gather(qkv.v)
-    if not can_exchange(qkv.q):
+    if not can_run(qkv.q):
         _exchange_by_operators(sums, qkv.q, rows, change, (new_k, new_v), logits)
         return
     for b in range(rows.shape[0]):
@@ -135,7 +136,7 @@ def _exchange_by_operators(
     for b in range(rows.shape[0]):
         place = None
         if terms is not None:
-            place = logits.place(change.keys.index[b], logits.rows_w.shape[1])
+            place = row_and_column(change.keys.index[b], logits.rows_w.shape[1])
         for first in range(0, heads, head_step):
             h = slice(first, first + head_step)
             of_heads = _Heads(

@@ -20,7 +20,7 @@ REFERENCES = ("last_passed", "last_frame")
 
 
 # Numbers of one block of tokens: on a CPU a block stays in the cache from step to step.
-CPU_BLOCK_NUMBERS = 2**17
+CPU_BLOCK_NUMBERS = 2**18
 
 
 def token_errors(reference: Tensor, tokens: Callable[[slice], Tensor]) -> Tensor:

@@ -78,6 +78,39 @@ def offset_rows(table: Tensor, size: int, resize: str = "table") -> Tensor:
     return resize_table(table, size)[position[:, None] - position[None, :] + size - 1]
 
 
+class RelPos(NamedTuple):
+    """Relative positions of some queries of a grid.
+
+    Attributes:
+        rows_h: Of :func:`offset_rows`, (H, key rows, D).
+        rows_w: (W, key columns, D).
+        place: (B, R), which of the grid's positions the queries have, in row-major order; None
+            where they are all of them, in order.
+    """
+
+    rows_h: Tensor
+    rows_w: Tensor
+    place: Tensor | None = None
+
+    def terms(self, q: Tensor) -> PositionTerms:
+        """What they add to the logits of the queries (B, heads, R, D), not scaled."""
+        if self.place is None:
+            return position_terms(q, self.rows_h, self.rows_w)
+        y, x = row_and_column(self.place, self.rows_w.shape[0])
+        by_row = q.transpose(1, 2)  # (B, R, heads, D)
+        # (B, R, heads, D) x (B, R, D, key rows) -> (B, heads, R, key rows)
+        height, width = (
+            (by_row @ rows[at].transpose(2, 3).to(q.dtype)).transpose(1, 2)
+            for rows, at in ((self.rows_h, y), (self.rows_w, x))
+        )
+        return PositionTerms(height, width)
+
+
+def row_and_column(place: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+    """Row and column of a grid of that many columns, of places in row-major order."""
+    return place.div(columns, rounding_mode="floor"), place.remainder(columns)
+
+
 def pool_rows(rows: Tensor, pool_size: int) -> Tensor:
     """Rows of keys that were average-pooled on this axis.
 

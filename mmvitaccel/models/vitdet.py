@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmvitaccel.core.dense_attention import dense_attention
-from mmvitaccel.core.rel_pos import REL_POS_RESIZES, offset_rows, position_terms, resize_table
+from mmvitaccel.core.rel_pos import REL_POS_RESIZES, RelPos, offset_rows, resize_table
 from mmvitaccel.core.window import from_windows, pad_map, to_windows
 from mmvitaccel.models.pretrained import PretrainedBackbone
 from mmvitaccel.registry import MODELS
@@ -106,8 +106,8 @@ class Attention(nn.Module):
         # (B, N, 3C) -> 3 x (B, heads, N, D)
         q, k, v = qkv.unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
         rows = self.position_rows(grid_size)
-        terms = None if rows is None else position_terms(q, *rows)
-        return dense_attention(q, k, v, self.scale, terms).transpose(1, 2).flatten(2)
+        rel_pos = None if rows is None else RelPos(*rows)
+        return dense_attention(q, k, v, self.scale, rel_pos).transpose(1, 2).flatten(2)
 
 
 class Mlp(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from mmvitaccel.core import dense_attention as module
 from mmvitaccel.core.dense_attention import dense_attention
 from mmvitaccel.core.pooling import pool_grid, pooled_grid
-from mmvitaccel.core.rel_pos import offset_rows, pool_rows, position_terms, resize_table
+from mmvitaccel.core.rel_pos import RelPos, offset_rows, pool_rows, position_terms, resize_table
 
 
 def tensors(batch, heads, grid, dim, dtype=torch.float64):
@@ -39,7 +39,7 @@ def test_blocks_equal_the_definition_and_its_gradients(monkeypatch, budget, grid
 
     def ours():
         rows = [offset_rows(table, side) for table, side in zip(tables, grid)]
-        return dense_attention(*qkv, 0.3, position_terms(qkv[0], *rows))
+        return dense_attention(*qkv, 0.3, RelPos(*rows))
 
     expected = slow_attention(*qkv, 0.3, grid, *tables)
     torch.testing.assert_close(ours(), expected)
@@ -90,9 +90,9 @@ def test_without_positions_it_is_fused_attention():
 def test_half_precision_follows_single():
     qkv, tables = tensors(1, 2, (8, 8), 16, torch.float32)
     rows = [offset_rows(table, 8) for table in tables]
-    expected = dense_attention(*qkv, 0.25, position_terms(qkv[0], *rows))
+    expected = dense_attention(*qkv, 0.25, RelPos(*rows))
     q, k, v = (t.bfloat16() for t in qkv)
-    out = dense_attention(q, k, v, 0.25, position_terms(q, *rows))
+    out = dense_attention(q, k, v, 0.25, RelPos(*rows))
     assert out.dtype == torch.bfloat16
     assert (out.float() - expected).abs().mean() < 0.02 * expected.abs().mean()
 

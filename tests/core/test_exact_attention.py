@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmvitaccel.core import exact_attention, running_sums, waiting
+from mmvitaccel.core import compiled, exact_attention, running_sums, waiting
 from mmvitaccel.core.attention import QKV, Change, Logits
 from mmvitaccel.core.exact_attention import ExactAttention
 from mmvitaccel.core.rel_pos import offset_rows
@@ -19,7 +19,7 @@ SCALE = DIM**-0.5
 def host(request, monkeypatch):
     """The path of a CPU, without the compiled loop too, and of a device not to be waited for."""
     if request.param != "asking":
-        monkeypatch.setattr(exact_attention, "can_exchange", lambda q: False)
+        monkeypatch.setattr(compiled, "kernels", lambda: None)
     if request.param == "not asking":
         monkeypatch.setattr(running_sums, "reading_is_free", lambda device: False)
     return request.param
@@ -89,7 +89,7 @@ def test_equals_dense_attention_frame_after_frame(host, changed, rel_pos):
 @pytest.mark.parametrize("budget", [2**18, 300, 16])
 def test_blocks_of_heads_and_rows_change_nothing(monkeypatch, budget):
     monkeypatch.setattr(exact_attention, "CPU_BLOCK_LOGITS", budget)
-    monkeypatch.setattr(exact_attention, "can_exchange", lambda q: False)
+    monkeypatch.setattr(compiled, "kernels", lambda: None)
     video = Video(batch=2)
     assert max(video.random_step(5) for _ in range(10)) < 2e-5
 

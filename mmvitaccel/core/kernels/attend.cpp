@@ -1,0 +1,176 @@
+// Softmax attention with relative positions, from start to end in the cache.
+//
+// Rows and keys come in groups (the windows, or the images of a batch), each with its heads:
+//   out_i = sum_j softmax_j(scale q_i . k_j + q_i . R_h[y_i, y_j] + q_i . R_w[x_i, x_j]) v_j.
+// A task is a chunk of rows; it goes through the keys once, with the largest logit and the sums of
+// each row so far, as fused attention does (FlashAttention, arXiv 2205.14135, algorithm 1).
+
+#include "rows.h"
+
+#include <cmath>
+
+using namespace rows;
+
+namespace {
+
+constexpr int64_t kChunk = 256; // rows of a task
+constexpr int64_t kKeys = 512;  // keys and values that are copied together
+
+} // namespace
+
+// Steps in numbers: from group to group, from head to head, from row to row.
+struct Layout {
+  int64_t group, head, row;
+};
+
+// Rows and keys of a group are those at `slots` (groups, num_rows), which for rows and keys is one
+// list; null stands for all, in order. Rows whose slot is `padding` are not computed.
+struct Attend {
+  int64_t groups, heads, num_rows, num_keys, dim;
+  const float *q, *k, *v;
+  Layout of_q, of_k, of_v;
+  const int64_t *slots;
+  int64_t slots_per_image, padding; // row `padding` of every slots_per_image is padding
+  const int64_t *place;             // (groups, num_rows) in the grid; null: as they come
+  float *out;
+  Layout of_out;
+  float *lse; // (groups, heads, num_rows), or null
+  double scale;
+  Positions positions;
+  int64_t keys_per_row; // of the keys' grid
+};
+
+namespace {
+
+// What one thread needs for itself; blocks of rows follow each other.
+struct Scratch {
+  Terms terms;
+  std::vector<float> q, acc, most, total, weights, k, v;
+  std::vector<const float *> row;
+  std::vector<int64_t> wanted, place;
+  Scratch(const Attend &a)
+      : terms(a.positions, kChunk), q(kChunk * a.dim), acc(kChunk * a.dim), most(kChunk),
+        total(kChunk), weights(kStep * kBlock), k(kKeys * a.dim), v(kKeys * a.dim) {}
+};
+
+// The keys from first to last of one block of rows.
+template <int kVecs, int kDim>
+void attend_block(const Attend &a, int64_t block, int64_t first, int64_t last, Scratch &s) {
+  float *most_of = s.most.data() + block * kBlock, *total_of = s.total.data() + block * kBlock;
+  const float *q = s.q.data() + block * kBlock * kDim;
+  const float *height = s.terms.height.data() + block * a.positions.key_rows * kBlock;
+  const float *width = s.terms.width.data() + block * a.positions.key_columns * kBlock;
+  for (int64_t step = first; step < last; step += kStep) {
+    const int64_t some = std::min(kStep, last - step);
+    const float *k = s.k.data() + (step - first) * kDim, *v = s.v.data() + (step - first) * kDim;
+    Vec most[kVecs], factor[kVecs], total[kVecs];
+    for (int i = 0; i < kVecs; ++i)
+      most[i] = load(most_of + i * kLanes);
+    const auto keep = [&](int64_t j, int i, Vec logit) {
+      most[i] = logit > most[i] ? logit : most[i];
+      store(s.weights.data() + (j * kVecs + i) * kLanes, logit);
+    };
+    if (a.positions.height) {
+      int64_t y = step / a.keys_per_row, x = step % a.keys_per_row, at = 0;
+      score<kVecs, kDim>(
+          q, k, some,
+          [&](int64_t j, int i) { // keys are asked for in order
+            if (j != at) {
+              at = j;
+              if (++x == a.keys_per_row)
+                x = 0, ++y;
+            }
+            return load(height + y * kBlock + i * kLanes) + load(width + x * kBlock + i * kLanes);
+          },
+          keep);
+    } else {
+      score<kVecs, kDim>(q, k, some, [](int64_t, int) { return Vec{}; }, keep);
+    }
+    for (int i = 0; i < kVecs; ++i) {
+      factor[i] = exp_of(load(most_of + i * kLanes) - most[i]);
+      total[i] = load(total_of + i * kLanes) * factor[i];
+      store(most_of + i * kLanes, most[i]);
+    }
+    for (int64_t j = 0; j < some; ++j)
+      for (int i = 0; i < kVecs; ++i) {
+        float *weight = s.weights.data() + (j * kVecs + i) * kLanes;
+        const Vec e = exp_of(load(weight) - most[i]);
+        store(weight, e);
+        total[i] += e;
+      }
+    for (int i = 0; i < kVecs; ++i)
+      store(total_of + i * kLanes, total[i]);
+    accumulate<kVecs, kDim>(s.weights.data(), v, some, 1.f, factor,
+                            s.acc.data() + block * kBlock * kDim);
+  }
+}
+
+template <int kDim>
+void attend_chunk(const Attend &a, int64_t group, int64_t head, int64_t first, int64_t last,
+                  Scratch &s) {
+  const int64_t *slots = a.slots ? a.slots + group * a.num_rows : nullptr;
+  const int64_t *places = a.place ? a.place + group * a.num_rows : nullptr;
+  const auto at = [&](const auto *p, const Layout &of, int64_t row) {
+    return p + group * of.group + head * of.head + (slots ? slots[row] : row) * of.row;
+  };
+  s.wanted.clear();
+  s.row.clear();
+  s.place.clear();
+  for (int64_t i = first; i < last; ++i) {
+    if (slots && slots[i] % a.slots_per_image == a.padding)
+      continue;
+    s.wanted.push_back(i);
+    s.row.push_back(at(a.q, a.of_q, i));
+    s.place.push_back(places ? places[i] : i);
+  }
+  const int64_t count = int64_t(s.wanted.size());
+  if (a.positions.height)
+    s.terms.make(a.positions, s.row, s.place, kDim);
+  std::fill(s.acc.begin(), s.acc.end(), 0.f);
+  std::fill(s.total.begin(), s.total.end(), 0.f);
+  std::fill(s.most.begin(), s.most.end(), -__builtin_inff());
+  for (int64_t b = 0; b * kBlock < count; ++b)
+    put_in_lanes(s.row.data() + b * kBlock, int(std::min<int64_t>(kBlock, count - b * kBlock)),
+                 kDim, float(a.scale), s.q.data() + b * kBlock * kDim);
+  for (int64_t from = 0; from < a.num_keys; from += kKeys) {
+    const int64_t to = std::min(from + kKeys, a.num_keys);
+    for (int64_t j = from; j < to; ++j) {
+      std::copy_n(at(a.k, a.of_k, j), kDim, s.k.data() + (j - from) * kDim);
+      std::copy_n(at(a.v, a.of_v, j), kDim, s.v.data() + (j - from) * kDim);
+    }
+    for (int64_t b = 0; b * kBlock < count; ++b)
+      if (count - b * kBlock > kLanes)
+        attend_block<2, kDim>(a, b, from, to, s);
+      else
+        attend_block<1, kDim>(a, b, from, to, s);
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    const float *acc = s.acc.data() + i / kBlock * kBlock * kDim + i % kBlock;
+    float *out = const_cast<float *>(at(a.out, a.of_out, s.wanted[i]));
+    const float share = 1.f / s.total[i];
+    for (int d = 0; d < kDim; ++d)
+      out[d] = acc[d * kBlock] * share;
+    if (a.lse)
+      a.lse[(group * a.heads + head) * a.num_rows + s.wanted[i]] =
+          s.most[i] + std::log(s.total[i]);
+  }
+}
+
+template <int kDim> void attend_groups(const Attend &a, int num_threads) {
+  const int64_t chunks = (a.num_rows + kChunk - 1) / kChunk;
+  in_parallel(a.groups * a.heads * chunks, num_threads, [&] {
+    return [&a, chunks, s = Scratch(a)](int64_t task) mutable {
+      const int64_t first = task % chunks * kChunk, of = task / chunks;
+      attend_chunk<kDim>(a, of / a.heads, of % a.heads, first,
+                         std::min(first + kChunk, a.num_rows), s);
+    };
+  });
+}
+
+} // namespace
+
+// Returns 0, or 1 if dim is not a multiple of 16 up to 128.
+extern "C" int attend(const Attend *a, int num_threads) {
+  return !for_dim(a->dim,
+                  [&](auto dim) { attend_groups<decltype(dim)::value>(*a, num_threads); });
+}
