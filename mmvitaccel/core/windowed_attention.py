@@ -96,16 +96,23 @@ class WindowedAttention:
         else:
             selection.put(self.qkv[:, :-1].flatten(2), _by_token(new).flatten(2))
         out = self.qkv.new_empty(*self.qkv.shape[:2], self.qkv.shape[3] * self.qkv.shape[4])
-        # reason: which windows these are only the device knows, and waiting for it costs more
-        # than the windows; a gate that follows every frame wants all of them.
-        if next_gate.follows or not reading_is_free(out.device):
+        touched = self._touched(selection, next_gate)
+        if touched is not None:
+            self.attend(out, touched.nonzero()[:, 0], next_gate.reference)
+        else:
             self.attend(out, None)
             self.errors = token_errors(next_gate.reference, lambda block: out[:, :-1][:, block])
-            return WindowsAttended(self, out, None)
+        return WindowsAttended(self, out, touched)
+
+    def _touched(self, selection: Selection, next_gate: TokenGate) -> Tensor | None:
+        """The windows in which a token changed, (B * W,) bool; None where all are attended."""
+        # reason: which windows these are only the device knows, and waiting for it costs more
+        # than the windows; a gate that follows every frame wants all of them.
+        if next_gate.follows or not reading_is_free(selection.index.device):
+            return None
         touched = torch.zeros(len(self.slots), dtype=torch.bool)
         touched[self.window_of.gather(1, selection.index)] = True
-        self.attend(out, touched.nonzero()[:, 0], next_gate.reference)
-        return WindowsAttended(self, out, touched)
+        return None if touched.all() else touched
 
     def attend(self, out: Tensor, windows: Tensor | None, reference: Tensor | None = None) -> None:
         """Attend within windows.
@@ -176,9 +183,9 @@ class WindowsAttended:
             wanted = torch.zeros_like(self.touched)
             wanted[self.attention.window_of.gather(1, selection.index)] = True
             self.attention.attend(self.out, (wanted & ~self.touched).nonzero()[:, 0])
-            errors = self.attention.errors.unsqueeze(-1)
-            nothing = errors.new_zeros(*selection.index.shape, 1)
-            selection.put(errors, nothing)
+        # reason: a window that does not change keeps its errors, but for what now passes.
+        errors = self.attention.errors.unsqueeze(-1)
+        selection.put(errors, errors.new_zeros(*selection.index.shape, 1))
         return selection.gather(self.out[:, :-1])
 
     def block(self, rows: slice) -> Tensor:
