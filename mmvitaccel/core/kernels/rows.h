@@ -126,12 +126,29 @@ struct Positions {
   int64_t grid_width, key_rows, key_columns;
 };
 
+constexpr int kTogether = kSums / 2; // rows whose position terms are made together
+
+// to[r] + lane * kBlock = row[r] . part[:, lane], of as many columns as kVecs vectors hold.
+template <int kVecs>
+void some_terms(const float *const row[kTogether], const float *part, int64_t dim, int64_t columns,
+                float *const *to, int count) {
+  Vec sum[kTogether][kVecs] = {};
+  for (int64_t d = 0; d < dim; ++d)
+    for (int v = 0; v < kVecs; ++v) {
+      const Vec of_dim = load(part + d * columns + v * kLanes);
+      for (int r = 0; r < kTogether; ++r)
+        sum[r][v] += row[r][d] * of_dim;
+    }
+  for (int r = 0; r < count; ++r)
+    for (int lane = 0; lane < kVecs * kLanes; ++lane)
+      to[r][lane * kBlock] = sum[r][lane / kLanes][lane % kLanes];
+}
+
 // Terms of one axis: out[i / kBlock][c][i % kBlock] = q[i] . table[at[i]][:, c] for every row i.
 // Rows at the same place share a part of the table and are taken together.
 inline void axis_terms(const std::vector<const float *> &q, const std::vector<int64_t> &at,
                        const float *table, int64_t dim, int64_t columns,
                        std::vector<int64_t> &order, float *out) {
-  constexpr int kTogether = kSums / 2;
   order.resize(q.size());
   for (size_t i = 0; i < order.size(); ++i)
     order[i] = int64_t(i);
@@ -139,33 +156,24 @@ inline void axis_terms(const std::vector<const float *> &q, const std::vector<in
   for (size_t first = 0; first < order.size();) {
     const int64_t place = at[order[first]];
     const float *row[kTogether];
-    int64_t which[kTogether];
-    size_t count = 0;
+    float *to[kTogether];
+    int count = 0;
     for (; count < kTogether && first + count < order.size(); ++count) {
-      which[count] = order[first + count];
-      if (at[which[count]] != place)
+      const int64_t i = order[first + count];
+      if (at[i] != place)
         break;
-      row[count] = q[which[count]];
+      row[count] = q[i];
+      to[count] = out + i / kBlock * columns * kBlock + i % kBlock;
     }
-    for (size_t r = count; r < kTogether; ++r)
-      row[r] = row[0];
+    std::fill(row + count, row + kTogether, row[0]);
     const float *part = table + place * dim * columns;
     for (int64_t c = 0; c < columns; c += 2 * kLanes) {
-      const bool second = c + kLanes < columns;
-      Vec sum[kTogether][2] = {};
-      for (int64_t d = 0; d < dim; ++d) {
-        const float *of_dim = part + d * columns + c;
-        const Vec t0 = load(of_dim), t1 = second ? load(of_dim + kLanes) : Vec{};
-        for (int r = 0; r < kTogether; ++r) {
-          sum[r][0] += row[r][d] * t0;
-          sum[r][1] += row[r][d] * t1;
-        }
-      }
-      for (size_t r = 0; r < count; ++r) {
-        float *to = out + (which[r] / kBlock * columns + c) * kBlock + which[r] % kBlock;
-        for (int lane = 0; lane < (second ? 2 : 1) * kLanes; ++lane)
-          to[lane * kBlock] = sum[r][lane / kLanes][lane % kLanes];
-      }
+      if (c + kLanes < columns)
+        some_terms<2>(row, part + c, dim, columns, to, count);
+      else
+        some_terms<1>(row, part + c, dim, columns, to, count);
+      for (int r = 0; r < count; ++r)
+        to[r] += 2 * kLanes * kBlock;
     }
     first += count;
   }
