@@ -19,6 +19,7 @@ import copy
 import json
 import platform
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -48,8 +49,10 @@ CONFIG = Path(__file__).parents[1] / "configs" / "retinanet_efficientvit_m4_coco
 DETECTOR = "retinanet"
 DETECTOR_SIZE = (800, 1344)  # 800 x 1333, padded to steps of 32 as its data preprocessor does
 TOLERANCE = 1e-3
-BURST = 0.05
-"""Seconds that one timing lasts at least: pools of threads of different libraries wait actively."""
+SETTLING = 0.15
+"""Seconds of a way before it is timed: until then threads of the library before wait actively."""
+BURST = 0.1
+"""Seconds that one timing lasts at least."""
 
 Run = Callable[[], Any]
 Build = Callable[[nn.Module, Tensor], Run]
@@ -236,18 +239,24 @@ def measure(name: str, model: nn.Module, x: Tensor, ways: Sequence[str], rounds:
 
 def time_in_turn(runs: dict[str, Run], rounds: int) -> dict[str, float]:
     """Median seconds of each call; short ones are repeated within a timing."""
-    once = {way: min(times) for way, times in alternate(runs, 2, 1).items()}
-    repeats = {way: max(1, round(BURST / seconds)) for way, seconds in once.items()}
+    seconds: dict[str, list[float]] = {way: [] for way in runs}
+    for _ in range(rounds):
+        for way, run in runs.items():
+            repeat(run, SETTLING)
+            count, took = repeat(run, BURST)
+            seconds[way].append(took / count)
+    return {way: median(times) for way, times in seconds.items()}
 
-    def burst(way: str) -> Run:
-        def run() -> None:
-            for _ in range(repeats[way]):
-                runs[way]()
 
-        return run
-
-    bursts = alternate({way: burst(way) for way in runs}, rounds, 1)
-    return {way: median(times) / repeats[way] for way, times in bursts.items()}
+def repeat(run: Run, at_least: float) -> tuple[int, float]:
+    """Call until so many seconds have passed; returns how often, and the seconds."""
+    start, count = time.perf_counter(), 0
+    while True:
+        run()
+        count += 1
+        took = time.perf_counter() - start
+        if took >= at_least:
+            return count, took
 
 
 def product_rate(side: int = 1024) -> float:
