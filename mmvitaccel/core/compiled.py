@@ -85,10 +85,11 @@ def can_run(*tensors: Tensor) -> bool:
     """Whether the kernels serve queries, keys and values (..., D) like these, here and now."""
     if torch.jit.is_tracing() or _is_compiling():  # to run elsewhere
         return False
-    for t in tensors:
-        single = t.device.type == "cpu" and t.dtype == torch.float32
-        if not single or t.shape[-1] % 16 or not 0 < t.shape[-1] <= 128:
-            return False
+    dim = tensors[0].shape[-1]
+    if dim % 16 or not 0 < dim <= 128 or any(t.shape[-1] != dim for t in tensors):
+        return False
+    if any(t.device.type != "cpu" or t.dtype != torch.float32 for t in tensors):
+        return False
     return kernels() is not None
 
 

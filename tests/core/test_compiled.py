@@ -18,10 +18,12 @@ def fresh(monkeypatch, tmp_path):
 
 
 def test_they_serve_single_precision_on_a_cpu(kernel):
-    assert can_run(torch.zeros(1, 4, 16), torch.zeros(1, 4, 128))
+    assert can_run(torch.zeros(1, 4, 16), torch.zeros(1, 7, 16))
+    assert can_run(torch.zeros(1, 4, 128))
     assert not can_run(torch.zeros(1, 4, 8))
     assert not can_run(torch.zeros(1, 4, 144))
-    assert not can_run(torch.zeros(1, 4, 16), torch.zeros(1, 4, 0))
+    assert not can_run(torch.zeros(1, 4, 16), torch.zeros(1, 4, 32))
+    assert not can_run(torch.zeros(1, 4, 0))
     assert not can_run(torch.zeros(1, 4, 16), torch.zeros(1, 4, 16, dtype=torch.bfloat16))
     assert not can_run(torch.zeros(1, 4, 16, device="meta"))
 
