@@ -123,22 +123,20 @@ class WindowedAttention:
             reference: (B, N, C); with it, the errors of these windows' tokens are noted.
         """
         slots = self.slots if windows is None else self.slots.index_select(0, windows)
-        logits, step = self.logits, len(slots)
-        if can_run(self.qkv):
+        logits, step, compiled = self.logits, len(slots), can_run(self.qkv)
+        if compiled:
             attend_windows(self.qkv, slots, out, logits.scale, (logits.rows_h, logits.rows_w))
-            if reference is not None:
-                self._note_errors(slots.flatten(), out, reference)
-            return
         if out.device.type == "cpu":
             step = CPU_WINDOWS_NUMBERS // (slots.shape[1] * self.qkv[0, 0].numel())
         for part in slots.split(max(step, 1)):
             rows = part.flatten()
-            # (windows * T, 3, h, D) -> 3 x (windows, h, T, D)
-            cut = self.qkv.flatten(0, 1).index_select(0, rows).unflatten(0, part.shape)
-            q, k, v = cut.permute(2, 0, 3, 1, 4)
-            attended = dense_attention(q, k, v, logits.scale, logits.rel_pos())
-            attended = attended.transpose(1, 2).reshape(-1, out.shape[-1])
-            out.flatten(0, 1).index_copy_(0, rows, attended)
+            if not compiled:
+                # (windows * T, 3, h, D) -> 3 x (windows, h, T, D)
+                cut = self.qkv.flatten(0, 1).index_select(0, rows).unflatten(0, part.shape)
+                q, k, v = cut.permute(2, 0, 3, 1, 4)
+                attended = dense_attention(q, k, v, logits.scale, logits.rel_pos())
+                attended = attended.transpose(1, 2).reshape(-1, out.shape[-1])
+                out.flatten(0, 1).index_copy_(0, rows, attended)
             if reference is not None:
                 self._note_errors(rows, out, reference)
 
@@ -147,12 +145,10 @@ class WindowedAttention:
         per_image = self.qkv.shape[1]
         rows = rows[rows % per_image < per_image - 1]
         tokens = rows - rows.div(per_image, rounding_mode="floor")  # images have no padding row
-        blocks = CPU_WINDOWS_NUMBERS // out.shape[-1] if out.device.type == "cpu" else len(rows)
-        for some, at in zip(rows.split(max(blocks, 1)), tokens.split(max(blocks, 1))):
-            difference = reference.flatten(0, 1).index_select(0, at)
-            difference -= out.flatten(0, 1).index_select(0, some)
-            norms = torch.linalg.vector_norm(difference, dim=-1, dtype=torch.float32)
-            self.errors.view(-1).index_copy_(0, at, norms)
+        difference = reference.flatten(0, 1).index_select(0, tokens)
+        difference -= out.flatten(0, 1).index_select(0, rows)
+        norms = torch.linalg.vector_norm(difference, dim=-1, dtype=torch.float32)
+        self.errors.view(-1).index_copy_(0, tokens, norms)
 
 
 @dataclass

@@ -23,6 +23,7 @@ def benchmark(monkeypatch):
     # reason: dataclasses look their module up while it is being run
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "SETTLING", 0.0)
     monkeypatch.setattr(module, "BURST", 0.0)
     yield module
     del sys.modules[spec.name]
@@ -73,3 +74,19 @@ def test_the_faster_of_the_authors_ways_is_the_baseline(benchmark):
     assert benchmark.summary(rows) == (
         "m0, batch 1: best is eager, 2.00x traced, frozen (authors), 4.00x timm, compiled (timm)"
     )
+
+
+def test_a_short_way_is_repeated_and_settles_untimed(benchmark, monkeypatch):
+    now, calls = 0.0, []
+
+    def run(name, seconds):
+        nonlocal now
+        calls.append(name)
+        now += seconds
+
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(benchmark, "SETTLING", 2.0)
+    monkeypatch.setattr(benchmark, "BURST", 3.0)
+    ways = {"slow": lambda: run("slow", 4.0), "quick": lambda: run("quick", 1.0)}
+    assert benchmark.time_in_turn(ways, 2) == {"slow": 4.0, "quick": 1.0}
+    assert calls == 2 * (["slow"] * 2 + ["quick"] * 5)

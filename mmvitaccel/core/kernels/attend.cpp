@@ -11,27 +11,20 @@
 
 using namespace rows;
 
-namespace {
-
-constexpr int64_t kChunk = 256; // rows of a task
-constexpr int64_t kKeys = 512;  // keys and values that are copied together
-
-} // namespace
-
 // Steps in numbers: from group to group, from head to head, from row to row.
 struct Layout {
   int64_t group, head, row;
 };
 
-// Rows and keys of a group are those at `slots` (groups, num_rows), which for rows and keys is one
-// list; null stands for all, in order. Rows whose slot is `padding` are not computed.
 struct Attend {
   int64_t groups, heads, num_rows, num_keys, dim;
   const float *q, *k, *v;
   Layout of_q, of_k, of_v;
+  // (groups, num_rows), where a group's queries, keys, values and outputs lie; null: one after the
+  // other. Slot `padding` of every `slots_per_image` holds a key like any other, but no query.
   const int64_t *slots;
-  int64_t slots_per_image, padding; // row `padding` of every slots_per_image is padding
-  const int64_t *place;             // (groups, num_rows) in the grid; null: as they come
+  int64_t slots_per_image, padding;
+  const int64_t *place; // (groups, num_rows), of the queries in their grid; null: as they come
   float *out;
   Layout of_out;
   float *lse; // (groups, heads, num_rows), or null
@@ -41,6 +34,9 @@ struct Attend {
 };
 
 namespace {
+
+constexpr int64_t kChunk = 256; // rows of a task
+constexpr int64_t kKeys = 512;  // keys and values that are copied together
 
 // What one thread needs for itself; blocks of rows follow each other.
 struct Scratch {
@@ -110,7 +106,7 @@ void attend_chunk(const Attend &a, int64_t group, int64_t head, int64_t first, i
                   Scratch &s) {
   const int64_t *slots = a.slots ? a.slots + group * a.num_rows : nullptr;
   const int64_t *places = a.place ? a.place + group * a.num_rows : nullptr;
-  const auto at = [&](const auto *p, const Layout &of, int64_t row) {
+  const auto at = [&](auto *p, const Layout &of, int64_t row) {
     return p + group * of.group + head * of.head + (slots ? slots[row] : row) * of.row;
   };
   s.wanted.clear();
@@ -146,7 +142,7 @@ void attend_chunk(const Attend &a, int64_t group, int64_t head, int64_t first, i
   }
   for (int64_t i = 0; i < count; ++i) {
     const float *acc = s.acc.data() + i / kBlock * kBlock * kDim + i % kBlock;
-    float *out = const_cast<float *>(at(a.out, a.of_out, s.wanted[i]));
+    float *out = at(a.out, a.of_out, s.wanted[i]);
     const float share = 1.f / s.total[i];
     for (int d = 0; d < kDim; ++d)
       out[d] = acc[d * kBlock] * share;

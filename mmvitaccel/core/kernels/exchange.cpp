@@ -8,12 +8,6 @@
 
 using namespace rows;
 
-namespace {
-
-constexpr int64_t kChunk = 256; // rows of a task, whose position terms are made together
-
-} // namespace
-
 // Shapes: q and numerator (heads, num_rows, dim); shift and denominator (heads, num_rows); keys and
 // values (heads, num_keys, dim); listed (num_listed); key_y and key_x (num_keys). All contiguous.
 struct Exchange {
@@ -28,6 +22,8 @@ struct Exchange {
 };
 
 namespace {
+
+constexpr int64_t kChunk = 256; // rows of a task, whose position terms are made together
 
 // What one thread needs for itself.
 struct Scratch {

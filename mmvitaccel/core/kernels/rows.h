@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <cstring>
+#include <type_traits>
 #include <vector>
 
 namespace rows {
@@ -216,7 +216,7 @@ template <class Make> void in_parallel(int64_t tasks, int num_threads, Make make
   run();
 }
 
-// Calls run.template operator()<dim>() for a dim that is a multiple of 16 up to 128; else false.
+// Calls run with dim as a type, if it is a multiple of 16 up to 128; returns whether it is.
 template <class Run> bool for_dim(int64_t dim, Run run) {
   switch (dim) {
   case 16: run(std::integral_constant<int, 16>{}); return true;
