@@ -11,20 +11,14 @@ in each, H heads of D channels.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.base import BlockInput, BlockSpec
 from mmvitaccel.adapters.tome_step import MergeOptions
-from mmvitaccel.core.dense_attention import (
-    CPU_BLOCK_LOGITS,
-    DEVICE_BLOCK_LOGITS,
-    dense_attention,
-)
+from mmvitaccel.core.dense_attention import dense_attention
+from mmvitaccel.core.merged_attention import merged_attention
 from mmvitaccel.core.rel_pos import RelPos
 from mmvitaccel.core.schedule import Entry, tokens_to_merge
 from mmvitaccel.core.tome import (
@@ -59,7 +53,7 @@ def restore_block(
     if matching is not None:
         standing = standing.merged(matching, merge(standing.size, matching))
     size = standing.size if options.proportional_attention and matching is not None else None
-    out = _attend(block, spec, qkv, windows.grid_size, matching, size)
+    out = _attend(block, spec, qkv, windows.grid_size, standing, matching, size)
     out = spec.project(block, out, None)
     x = spec.finish1(block, windows.join(standing.all_tokens(out)))
     if spec.mlp is None:
@@ -132,66 +126,28 @@ def _attend(
     spec: BlockSpec,
     qkv: list[Tensor],
     grid_size: tuple[int, int] | None,
+    standing: Standing,
     matching: Matching | None,
     size: Tensor | None,
 ) -> Tensor:
-    """Attention of the merged tokens, (W, N - r, H * D).
-
-    Relative positions of merged tokens are the mean over the pairs of tokens that they stand
-    for: query terms merge like queries, and each key carries its mean one-hot row and column.
-    """
+    """Attention of the merged tokens, (W, N - r, H * D)."""
     q, k, v = qkv
     rows = None if grid_size is None else spec.rel_pos(block, grid_size)
     rel_pos = None if rows is None else RelPos(*rows)
     drop, scale = spec.attn_drop(block), spec.scale(block)
     if matching is None and not drop:
         return dense_attention(q, k, v, scale, rel_pos).transpose(1, 2).flatten(2)
-    places = None if rows is None else _one_hot_places(q, grid_size)
     terms = None if rel_pos is None else torch.cat(rel_pos.terms(q), dim=-1)
     if matching is not None:
         q, k, v = (_merge_heads(t, matching) for t in (q, k, v))
-        if rows is not None:
-            terms = _merge_heads(terms, matching)
-            places = merge_weighted(places, torch.ones_like(places[..., :1]), matching)[0]
-    mask = None if size is None else log_size(size).to(q.dtype)  # (W, 1, 1, N - r)
-    attend = functools.partial(F.scaled_dot_product_attention, dropout_p=drop, scale=scale)
-    if rows is None:
-        out = attend(q, k, v, attn_mask=mask)
+        terms = None if terms is None else _merge_heads(terms, matching)
+    mask = None if size is None else log_size(size)  # (W, 1, 1, N - r)
+    if terms is None:
+        mask = None if mask is None else mask.to(q.dtype)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop, scale=scale)
     else:
-        places = places.to(q.dtype).transpose(1, 2)[:, None]  # (W, 1, rows + columns, N - r)
-        out = _in_blocks(attend, (q, k, v), terms, places, mask)
+        out = merged_attention(q, k, v, scale, terms, standing.owners(), grid_size, mask, drop)
     return out.transpose(1, 2).flatten(2)
-
-
-def _in_blocks(
-    attend: Callable[..., Tensor],
-    qkv: tuple[Tensor, Tensor, Tensor],
-    terms: Tensor,
-    places: Tensor,
-    mask: Tensor | None,
-) -> Tensor:
-    """Attention (W, H, N, D) by some heads and query rows at a time.
-
-    The bias of all queries over all keys is never held at once, and on a CPU stays in the cache.
-    """
-    heads, rows = _block_size(qkv[0], qkv[1])
-    by_head = []
-    for q, k, v, t in zip(*(part.split(heads, dim=1) for part in (*qkv, terms))):
-        out = []
-        for some_q, some_t in zip(q.split(rows, dim=2), t.split(rows, dim=2)):
-            bias = some_t @ places
-            out.append(attend(some_q, k, v, attn_mask=bias if mask is None else bias + mask))
-        by_head.append(torch.cat(out, dim=2))
-    return torch.cat(by_head, dim=1)
-
-
-def _block_size(q: Tensor, k: Tensor) -> tuple[int, int]:
-    """Heads and query rows whose bias over all keys is held at once."""
-    budget = CPU_BLOCK_LOGITS if q.device.type == "cpu" else DEVICE_BLOCK_LOGITS
-    windows, num_heads, num_rows, _ = q.shape
-    per_row = windows * k.shape[2]
-    heads = min(max(budget // (per_row * num_rows), 1), num_heads)
-    return heads, max(budget // (per_row * heads), 1)
 
 
 def _merge_heads(x: Tensor, matching: Matching) -> Tensor:
@@ -200,14 +156,6 @@ def _merge_heads(x: Tensor, matching: Matching) -> Tensor:
     ones = rows.new_ones((*rows.shape[:2], 1), dtype=torch.float32)
     merged, _ = merge_weighted(rows, ones, matching)
     return merged.unflatten(2, (x.shape[1], -1)).transpose(1, 2)
-
-
-def _one_hot_places(q: Tensor, grid_size: tuple[int, int]) -> Tensor:
-    """Row and column of every token of a grid, one-hot, (W, H * W', H + W')."""
-    height, width = grid_size
-    y = torch.eye(height, device=q.device).repeat_interleave(width, dim=0)
-    x = torch.eye(width, device=q.device).repeat(height, 1)
-    return torch.cat([y, x], dim=1).expand(q.shape[0], -1, -1)
 
 
 def _mlp(

@@ -18,6 +18,19 @@ class _Layout(ctypes.Structure):
     _fields_ = whole("group", "head", "row")
 
 
+class _Merged(ctypes.Structure):
+    """``Merged`` of ``kernels/attend.cpp``."""
+
+    _fields_ = [
+        *pointers("terms"),
+        ("of_terms", _Layout),
+        *whole("num_terms"),
+        *pointers("places", "starts"),
+        *whole("num_places"),
+        *pointers("bias"),
+    ]
+
+
 class _Attend(ctypes.Structure):
     """``Attend`` of ``kernels/attend.cpp``."""
 
@@ -33,6 +46,7 @@ class _Attend(ctypes.Structure):
         ("scale", ctypes.c_double),
         ("positions", Positions),
         *whole("keys_per_row"),
+        ("merged", _Merged),
     ]
 
 
@@ -40,6 +54,10 @@ _LIBRARY = torch.library.Library("mmvitaccel", "FRAGMENT")
 _LIBRARY.define(
     "attend(Tensor q, Tensor k, Tensor v, float scale, Tensor? rows_h, Tensor? rows_w, "
     "Tensor? place) -> (Tensor, Tensor)"
+)
+_LIBRARY.define(
+    "attend_merged(Tensor q, Tensor k, Tensor v, float scale, Tensor terms, Tensor places, "
+    "Tensor starts, Tensor? bias) -> Tensor"
 )
 _LIBRARY.define(
     "attend_windows(Tensor qkv, Tensor slots, Tensor(a!) out, float scale, Tensor? rows_h, "
@@ -68,6 +86,34 @@ def attend(
         The output (B, heads, R, D) and the log-sum-exp of each row (B, heads, R).
     """
     return torch.ops.mmvitaccel.attend(q, k, v, scale, *positions)
+
+
+def attend_merged(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    terms: Tensor,
+    places: Tensor,
+    starts: Tensor,
+    bias: Tensor | None,
+) -> Tensor:
+    """Attention of merged tokens, whose keys stand for several places of a grid.
+
+    Args:
+        q: (B, heads, R, D), single precision on a CPU, as are all numbers that are not whole.
+        k: (B, heads, K, D).
+        v: (B, heads, K, D).
+        scale: Factor of the products of queries and keys.
+        terms: (B, heads, R, grid rows + grid columns), the position terms of each row.
+        places: (B, N, 2), which two of them belong to each place; those of a key together. int32.
+        starts: (B, K + 1), where each key's places begin, and N; int32.
+        bias: (B, K), added to the logits of each key, or None.
+
+    Returns:
+        (B, heads, R, D).
+    """
+    return torch.ops.mmvitaccel.attend_merged(q, k, v, scale, terms, places, starts, bias)
 
 
 def attend_windows(
@@ -112,6 +158,37 @@ def _attend_on_cpu(
     return out, lse
 
 
+def _attend_merged_on_cpu(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    terms: Tensor,
+    places: Tensor,
+    starts: Tensor,
+    bias: Tensor | None,
+) -> Tensor:
+    q, k, v, terms = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v, terms))
+    places, starts = places.contiguous(), starts.contiguous()
+    bias = None if bias is None else bias.contiguous()
+    batch, heads, num_rows, dim = q.shape
+    out = torch.empty(batch, num_rows, heads, dim).transpose(1, 2)  # as the next layer reads it
+    work = _Attend(
+        batch, heads, num_rows, k.shape[2], dim,
+        *(t.data_ptr() for t in (q, k, v)), *(_Layout(*t.stride()[:3]) for t in (q, k, v)),
+        None, 1, -1, None,
+        out.data_ptr(), _Layout(*out.stride()[:3]), None, scale,
+        positions_of(None, None)[0], 1,
+        _Merged(
+            terms.data_ptr(), _Layout(*terms.stride()[:3]), terms.shape[3],
+            places.data_ptr(), starts.data_ptr(), places.shape[1],
+            None if bias is None else bias.data_ptr(),
+        ),
+    )  # fmt: skip
+    kernels().attend(ctypes.byref(work), torch.get_num_threads())
+    return out
+
+
 def _attend_windows_on_cpu(
     qkv: Tensor,
     slots: Tensor,
@@ -138,6 +215,7 @@ def _attend_windows_on_cpu(
 
 
 _LIBRARY.impl("attend", _attend_on_cpu, "CPU")
+_LIBRARY.impl("attend_merged", _attend_merged_on_cpu, "CPU")
 _LIBRARY.impl("attend_windows", _attend_windows_on_cpu, "CPU")
 
 
@@ -148,6 +226,12 @@ def _macs(
     """Logits, weighted sums and the rows' position terms."""
     positions = 0 if rows_h is None else rows_h[1] + rows_w[1]
     return q[0] * q[1] * q[2] * q[3] * (2 * k[2] + positions)
+
+
+@register_macs_formula(torch.ops.mmvitaccel.attend_merged)
+def _merged_macs(q: Any, k: Any, _v: Any, _scale: Any, terms: Any, *_: Any, **__: Any) -> int:
+    """As where the terms are multiplied by the keys' mean one-hot places."""
+    return q[0] * q[1] * q[2] * k[2] * (2 * q[3] + terms[3])
 
 
 @register_macs_formula(torch.ops.mmvitaccel.attend_windows)

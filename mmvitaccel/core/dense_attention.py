@@ -45,7 +45,7 @@ def dense_attention(
     """
     if rel_pos is None:
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
-    if not _needs_grad(q, k, v, *rel_pos[:2]) and can_run(q, k, v):
+    if not needs_grad(q, k, v, *rel_pos[:2]) and can_run(q, k, v):
         return attend(q, k, v, scale, rel_pos)[0]
     return _in_blocks(_attend, (q, k, v, *rel_pos.terms(q)), scale)[0]
 
@@ -66,7 +66,8 @@ def dense_attention_with_lse(
         return _in_blocks(_attend_with_lse, inputs, scale)
 
 
-def _needs_grad(*tensors: Tensor) -> bool:
+def needs_grad(*tensors: Tensor) -> bool:
+    """Whether what is computed from them has to keep a way back."""
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
@@ -112,7 +113,7 @@ def _in_blocks(
                 parts[1:3] = [(t,) * len(parts[0]) for t in inputs[1:3]]
             outs = [_in_blocks(attend, part, scale) for part in zip(*parts)]
             return tuple(torch.cat(out, dim) for out in zip(*outs))
-    if _needs_grad(*inputs):
+    if needs_grad(*inputs):
         return checkpoint(
             attend, *inputs, scale=scale, use_reentrant=False, preserve_rng_state=False
         )

@@ -4,6 +4,9 @@
 //   out_i = sum_j softmax_j(scale q_i . k_j + q_i . R_h[y_i, y_j] + q_i . R_w[x_i, x_j]) v_j.
 // A task is a chunk of rows; it goes through the keys once, with the largest logit and the sums of
 // each row so far, as fused attention does (FlashAttention, arXiv 2205.14135, algorithm 1).
+//
+// Where tokens have been merged, a row brings its position terms with it, one for each row and each
+// column of the keys' grid, and a key has the mean of those at the places that it stands for.
 
 #include "rows.h"
 
@@ -14,6 +17,18 @@ using namespace rows;
 // Steps in numbers: from group to group, from head to head, from row to row.
 struct Layout {
   int64_t group, head, row;
+};
+
+// What tokens are after merging; without it, terms is null.
+struct Merged {
+  const float *terms; // of the rows: those of the grid's rows, then those of its columns
+  Layout of_terms;
+  int64_t num_terms;
+  // The two terms of each place, (groups, places, 2), places of a key together; (groups, num_keys
+  // + 1), where those of a key begin.
+  const int32_t *places, *starts;
+  int64_t num_places;
+  const float *bias; // (groups, num_keys) onto the logits of a key, or null
 };
 
 struct Attend {
@@ -31,6 +46,7 @@ struct Attend {
   double scale;
   Positions positions;
   int64_t keys_per_row; // of the keys' grid
+  Merged merged;
 };
 
 namespace {
@@ -41,17 +57,19 @@ constexpr int64_t kKeys = 512;  // keys and values that are copied together
 // What one thread needs for itself; blocks of rows follow each other.
 struct Scratch {
   Terms terms;
-  std::vector<float> q, acc, most, total, weights, k, v;
-  std::vector<const float *> row;
+  std::vector<float> q, acc, most, total, weights, k, v, merged_terms;
+  std::vector<const float *> row, term_row;
   std::vector<int64_t> wanted, place;
   Scratch(const Attend &a)
       : terms(a.positions, kChunk), q(kChunk * a.dim), acc(kChunk * a.dim), most(kChunk),
-        total(kChunk), weights(kStep * kBlock), k(kKeys * a.dim), v(kKeys * a.dim) {}
+        total(kChunk), weights(kStep * kBlock), k(kKeys * a.dim), v(kKeys * a.dim),
+        merged_terms(kChunk * (a.merged.terms ? a.merged.num_terms : 0)) {}
 };
 
 // The keys from first to last of one block of rows.
 template <int kVecs, int kDim>
-void attend_block(const Attend &a, int64_t block, int64_t first, int64_t last, Scratch &s) {
+void attend_block(const Attend &a, int64_t group, int64_t block, int64_t first, int64_t last,
+                  Scratch &s) {
   float *most_of = s.most.data() + block * kBlock, *total_of = s.total.data() + block * kBlock;
   const float *q = s.q.data() + block * kBlock * kDim;
   const float *height = s.terms.height.data() + block * a.positions.key_rows * kBlock;
@@ -77,6 +95,22 @@ void attend_block(const Attend &a, int64_t block, int64_t first, int64_t last, S
                 x = 0, ++y;
             }
             return load(height + y * kBlock + i * kLanes) + load(width + x * kBlock + i * kLanes);
+          },
+          keep);
+    } else if (a.merged.terms) {
+      const Merged &m = a.merged;
+      const float *terms = s.merged_terms.data() + block * m.num_terms * kBlock;
+      const int32_t *starts = m.starts + group * (a.num_keys + 1) + step;
+      const int32_t *places = m.places + group * m.num_places * 2;
+      const float *bias = m.bias ? m.bias + group * a.num_keys + step : nullptr;
+      score<kVecs, kDim>(
+          q, k, some,
+          [&](int64_t j, int i) {
+            Vec sum{};
+            for (int32_t p = starts[j]; p < starts[j + 1]; ++p)
+              sum += load(terms + places[2 * p] * kBlock + i * kLanes) +
+                     load(terms + places[2 * p + 1] * kBlock + i * kLanes);
+            return sum * (1.f / float(starts[j + 1] - starts[j])) + (bias ? bias[j] : 0.f);
           },
           keep);
     } else {
@@ -122,12 +156,22 @@ void attend_chunk(const Attend &a, int64_t group, int64_t head, int64_t first, i
   const int64_t count = int64_t(s.wanted.size());
   if (a.positions.height)
     s.terms.make(a.positions, s.row, s.place, kDim);
+  if (a.merged.terms) {
+    s.term_row.clear();
+    for (int64_t i : s.wanted)
+      s.term_row.push_back(at(a.merged.terms, a.merged.of_terms, i));
+  }
   std::fill(s.acc.begin(), s.acc.end(), 0.f);
   std::fill(s.total.begin(), s.total.end(), 0.f);
   std::fill(s.most.begin(), s.most.end(), -__builtin_inff());
-  for (int64_t b = 0; b * kBlock < count; ++b)
-    put_in_lanes(s.row.data() + b * kBlock, int(std::min<int64_t>(kBlock, count - b * kBlock)),
-                 kDim, float(a.scale), s.q.data() + b * kBlock * kDim);
+  for (int64_t b = 0; b * kBlock < count; ++b) {
+    const int some = int(std::min<int64_t>(kBlock, count - b * kBlock));
+    put_in_lanes(s.row.data() + b * kBlock, some, kDim, float(a.scale),
+                 s.q.data() + b * kBlock * kDim);
+    if (a.merged.terms)
+      put_in_lanes(s.term_row.data() + b * kBlock, some, a.merged.num_terms, 1.f,
+                   s.merged_terms.data() + b * kBlock * a.merged.num_terms);
+  }
   for (int64_t from = 0; from < a.num_keys; from += kKeys) {
     const int64_t to = std::min(from + kKeys, a.num_keys);
     for (int64_t j = from; j < to; ++j) {
@@ -136,9 +180,9 @@ void attend_chunk(const Attend &a, int64_t group, int64_t head, int64_t first, i
     }
     for (int64_t b = 0; b * kBlock < count; ++b)
       if (count - b * kBlock > kLanes)
-        attend_block<2, kDim>(a, b, from, to, s);
+        attend_block<2, kDim>(a, group, b, from, to, s);
       else
-        attend_block<1, kDim>(a, b, from, to, s);
+        attend_block<1, kDim>(a, group, b, from, to, s);
   }
   for (int64_t i = 0; i < count; ++i) {
     const float *acc = s.acc.data() + i / kBlock * kBlock * kDim + i % kBlock;
