@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 Grid = tuple  # (H, W) in tokens, or (T, H, W) for a clip
+Normed = Callable[[], Tensor]  # computes norm1's output when it is asked
 
 
 class BlockInput(NamedTuple):
@@ -62,14 +63,14 @@ class BlockSpec:
         num_heads: Number of attention heads.
         scale: Factor of the attention logits.
         attn_drop: Probability of dropping an attention weight now (0 in evaluation).
-        norm1: First normalisation.
+        norm1: The block's first normalisation, a module or any other callable.
         qkv: ``(block, h, rope)`` to queries, keys, values, each (B, H, M, D), after the query and
             key norms and the rotation; ``rope`` covers just these tokens (or is None).
-        project: ``(block, out, h)``: attention's output (B, M, H * D) to (B, M, C); ``h``, the
-            output of ``norm1`` for the same tokens, is read by gated attention only and may be
-            None for a block that keeps the grid.
+        project: ``(block, out, h)``: attention's output (B, M, H * D) to (B, M, C); ``h``, which
+            gives the output of ``norm1`` for the same tokens, is asked by gated attention only
+            and may be None for a block that keeps the grid.
         finish1: End of the attention branch before it is added: LayerScale, DropPath.
-        norm2: Second normalisation.
+        norm2: The second one.
         mlp: The MLP, or None for a block that is an attention branch alone; ``leave`` of such a
             block receives the branch and adds it itself.
         finish2: End of the MLP's branch.
@@ -90,11 +91,13 @@ class BlockSpec:
     num_heads: Callable[[nn.Module], int]
     scale: Callable[[nn.Module], float]
     attn_drop: Callable[[nn.Module], float]
-    norm1: Callable[[nn.Module, Tensor], Tensor]
+    norm1: Callable[[nn.Module], Callable[[Tensor], Tensor]]
     qkv: Callable[[nn.Module, Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor]]
-    project: Callable[[nn.Module, Tensor, Tensor | None], Tensor]
+    project: Callable[[nn.Module, Tensor, Normed | None], Tensor]
     finish1: Callable[[nn.Module, Tensor], Tensor] = _identity
-    norm2: Callable[[nn.Module, Tensor], Tensor] = _identity
+    norm2: Callable[[nn.Module], Callable[[Tensor], Tensor]] = field(
+        default=lambda block: nn.Identity()
+    )
     mlp: Callable[[nn.Module, Tensor], Tensor] | None = None
     finish2: Callable[[nn.Module, Tensor], Tensor] = _identity
     enter: Callable[..., BlockInput] = _enter_plain

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import link
-from mmvitaccel.adapters.base import BlockInput, BlockSpec
+from mmvitaccel.adapters.base import BlockInput, BlockSpec, Normed
 from mmvitaccel.adapters.stream_run import StreamRun
 from mmvitaccel.core.eventful_block import (
     BlockSteps,
@@ -120,14 +120,14 @@ def _run_stream(
 def _steps(block: nn.Module, spec: BlockSpec, num_prefix_tokens: int) -> BlockSteps:
     """The host's block, taken apart for the core."""
 
-    def project(out: Tensor, h: Tensor) -> Tensor:
+    def project(out: Tensor, h: Normed) -> Tensor:
         return spec.finish1(block, spec.project(block, out, h))
 
     return BlockSteps(
-        norm1=functools.partial(spec.norm1, block),
+        norm1=spec.norm1(block),
         qkv=functools.partial(spec.qkv, block),
         project=project,
-        norm2=functools.partial(spec.norm2, block),
+        norm2=spec.norm2(block),
         mlp=lambda h: spec.finish2(block, spec.mlp(block, h)),
         scale=spec.scale(block),
         window_size=spec.window_size(block),

@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmvitaccel.adapters.base import BlockInput, BlockSpec, ViTAdapter, named_base
+from mmvitaccel.adapters.base import BlockInput, BlockSpec, Normed, ViTAdapter, named_base
 
 _ATTENTION = ("mmcv.cnn.bricks.transformer.MultiheadAttention",)
 _FFN = ("mmcv.cnn.bricks.transformer.FFN",)
@@ -50,7 +50,7 @@ def _attention(layer: nn.Module) -> nn.Module:
     return layer.attentions[0]
 
 
-def _project(layer: nn.Module, out: Tensor, h: Tensor | None) -> Tensor:
+def _project(layer: nn.Module, out: Tensor, h: Normed | None) -> Tensor:
     attention = _attention(layer)
     return attention.proj_drop(attention.attn.out_proj(out))
 
@@ -81,11 +81,11 @@ LAYER = BlockSpec(
     num_heads=lambda layer: _attention(layer).attn.num_heads,
     scale=lambda layer: _attention(layer).attn.head_dim ** -0.5,
     attn_drop=_attn_drop,
-    norm1=lambda layer, x: layer.norms[0](x),
+    norm1=lambda layer: layer.norms[0],
     qkv=lambda layer, h, rope: split_heads(_attention(layer).attn, h),
     project=_project,
     finish1=lambda layer, y: _attention(layer).dropout_layer(y),
-    norm2=lambda layer, x: layer.norms[1](x),
+    norm2=lambda layer: layer.norms[1],
     mlp=_mlp,
     finish2=lambda layer, y: layer.ffns[0].dropout_layer(y),
     enter=_enter,

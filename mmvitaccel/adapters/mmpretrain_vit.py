@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmvitaccel.adapters.base import BlockSpec, ViTAdapter, named_base
+from mmvitaccel.adapters.base import BlockSpec, Normed, ViTAdapter, named_base
 
 _ATTENTION = "mmpretrain.models.utils.attention.MultiheadAttention"
 
@@ -15,7 +15,7 @@ def _qkv(layer: nn.Module, h: Tensor, rope: Tensor | None) -> tuple[Tensor, Tens
     return attn.qkv(h).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
-def _project(layer: nn.Module, out: Tensor, h: Tensor | None) -> Tensor:
+def _project(layer: nn.Module, out: Tensor, h: Normed | None) -> Tensor:
     return layer.attn.proj_drop(layer.attn.proj(out))
 
 
@@ -41,11 +41,11 @@ def _layer_spec(name: str, norm2: str) -> BlockSpec:
         num_heads=lambda layer: layer.attn.num_heads,
         scale=lambda layer: layer.attn.head_dims**-0.5,
         attn_drop=lambda layer: layer.attn.attn_drop if layer.training else 0.0,
-        norm1=lambda layer, x: layer.ln1(x),
+        norm1=lambda layer: layer.ln1,
         qkv=_qkv,
         project=_project,
         finish1=_finish,
-        norm2=lambda layer, x: getattr(layer, norm2)(x),
+        norm2=lambda layer: getattr(layer, norm2),
         mlp=_mlp,
         refuse=_refuse,
     )

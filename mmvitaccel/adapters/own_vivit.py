@@ -50,11 +50,11 @@ _BLOCK = BlockSpec(
     num_heads=lambda block: block.attn.num_heads,
     scale=lambda block: block.attn.scale,
     attn_drop=lambda block: 0.0,
-    norm1=lambda block, x: block.norm1(x),
+    norm1=lambda block: block.norm1,
     qkv=_qkv,
     project=lambda block, out, h: block.attn.proj(out),
     finish1=_finish,
-    norm2=lambda block, x: block.norm2(x),
+    norm2=lambda block: block.norm2,
     mlp=lambda block, h: block.mlp(h),
     finish2=_finish,
 )

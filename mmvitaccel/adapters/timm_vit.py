@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmvitaccel.adapters.base import BlockInput, BlockSpec, ViTAdapter, named_base
+from mmvitaccel.adapters.base import BlockInput, BlockSpec, Normed, ViTAdapter, named_base
 from mmvitaccel.core.rope import apply_rope, with_identity
 
 _ATTENTION = (
@@ -78,11 +78,11 @@ def _qkv(block: nn.Module, h: Tensor, rope: Tensor | None) -> tuple[Tensor, Tens
     return q, k, v
 
 
-def _project(block: nn.Module, out: Tensor, h: Tensor | None) -> Tensor:
+def _project(block: nn.Module, out: Tensor, h: Normed | None) -> Tensor:
     attn = block.attn
     out = attn.norm(out) if hasattr(attn, "norm") else out
     if getattr(attn, "gate", None) is not None:
-        out = out * attn.gate(h).sigmoid()
+        out = out * attn.gate(h()).sigmoid()
     return attn.proj_drop(attn.proj(out))
 
 
@@ -122,11 +122,11 @@ def _block_spec(classes: tuple[str, ...], attention: tuple[str, ...], enter, fin
         num_heads=lambda block: block.attn.num_heads,
         scale=lambda block: block.attn.scale,
         attn_drop=_attn_drop,
-        norm1=lambda block, x: block.norm1(x),
+        norm1=lambda block: block.norm1,
         qkv=_qkv,
         project=_project,
         finish1=finish(1),
-        norm2=lambda block, x: block.norm2(x),
+        norm2=lambda block: block.norm2,
         mlp=lambda block, h: block.mlp(h),
         finish2=finish(2),
         enter=enter,

@@ -46,7 +46,7 @@ def restore_block(
     Without an MLP the attention branch alone is returned, for ``spec.leave`` to add.
     """
     windows = _Windows(spec.window_size(block), given)
-    h = spec.norm1(block, given.x)
+    h = spec.norm1(block)(given.x)
     qkv = _cut_heads(block, spec, h, given, windows)
     matching = _match(qkv, h, windows, entry, num_prefix_tokens, options)
     standing = Standing(h.new_ones((len(qkv[0]), qkv[0].shape[2], 1), dtype=torch.float32))
@@ -163,8 +163,8 @@ def _mlp(
 ) -> Tensor:
     """The MLP's branch (B, N, C), on merged tokens where those are fewer in spite of padding."""
     if matching is None or matching.kept.numel() >= x.shape[0] * x.shape[1]:
-        return spec.mlp(block, spec.norm2(block, x))
+        return spec.mlp(block, spec.norm2(block)(x))
     tokens = windows.cut(x, None)
     ones = tokens.new_ones((*tokens.shape[:2], 1), dtype=torch.float32)
     merged, _ = merge_weighted(tokens, ones, matching)
-    return windows.join(unmerge(spec.mlp(block, spec.norm2(block, merged)), matching))
+    return windows.join(unmerge(spec.mlp(block, spec.norm2(block)(merged)), matching))

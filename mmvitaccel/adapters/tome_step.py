@@ -40,7 +40,7 @@ def merge_block(
 ) -> tuple[Tensor, Standing]:
     """Attention, merge, MLP (section 3.1): tokens (B, N, C) to (B, N - r, C)."""
     x = given.x
-    h = spec.norm1(block, x)
+    h = spec.norm1(block)(x)
     q, k, v = spec.qkv(block, h, _rope_at(given.rope, standing.position))
     # reason: no mask while every token is one patch; fused attention is faster without
     size = (
@@ -55,7 +55,7 @@ def merge_block(
         else:
             x, size = merge_weighted(x, standing.size, matching)
         standing = standing.merged(matching, size)
-    return x + spec.finish2(block, spec.mlp(block, spec.norm2(block, x))), standing
+    return x + spec.finish2(block, spec.mlp(block, spec.norm2(block)(x))), standing
 
 
 def _attend(
@@ -72,7 +72,7 @@ def _attend(
         q, k, v, attn_mask=mask, dropout_p=spec.attn_drop(block), scale=spec.scale(block)
     )
     out = out.transpose(1, 2).flatten(2)  # (B, H, N, D) -> (B, N, H * D)
-    return spec.finish1(block, spec.project(block, out, h))
+    return spec.finish1(block, spec.project(block, out, lambda: h))
 
 
 def _match(

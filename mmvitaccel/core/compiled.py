@@ -82,15 +82,20 @@ def _run(*command: str | Path) -> bytes:
 
 
 def can_run(*tensors: Tensor) -> bool:
-    """Whether the kernels serve queries, keys and values (..., D) like these, here and now."""
+    """Whether the kernels serve numbers like these, here and now."""
     if torch.jit.is_tracing() or _is_compiling():  # to run elsewhere
-        return False
-    dim = tensors[0].shape[-1]
-    if dim % 16 or not 0 < dim <= 128 or any(t.shape[-1] != dim for t in tensors):
         return False
     if any(t.device.type != "cpu" or t.dtype != torch.float32 for t in tensors):
         return False
     return kernels() is not None
+
+
+def can_attend(*tensors: Tensor) -> bool:
+    """Whether they serve queries, keys and values (..., D) like these."""
+    dim = tensors[0].shape[-1]
+    if dim % 16 or not 0 < dim <= 128 or any(t.shape[-1] != dim for t in tensors):
+        return False
+    return can_run(*tensors)
 
 
 def _is_compiling() -> bool:

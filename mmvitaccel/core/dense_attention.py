@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mmvitaccel.core.compiled import can_run
+from mmvitaccel.core.compiled import can_attend
 from mmvitaccel.core.compiled_attention import attend
 from mmvitaccel.core.rel_pos import PositionTerms, RelPos
 
@@ -45,7 +45,7 @@ def dense_attention(
     """
     if rel_pos is None:
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
-    if not needs_grad(q, k, v, *rel_pos[:2]) and can_run(q, k, v):
+    if not needs_grad(q, k, v, *rel_pos[:2]) and can_attend(q, k, v):
         return attend(q, k, v, scale, rel_pos)[0]
     return _in_blocks(_attend, (q, k, v, *rel_pos.terms(q)), scale)[0]
 
@@ -60,7 +60,7 @@ def dense_attention_with_lse(
         carries gradients.
     """
     with torch.no_grad():
-        if can_run(q, k, v):
+        if can_attend(q, k, v):
             return attend(q, k, v, scale, rel_pos or (None, None, None))
         inputs = (q, k, v) if rel_pos is None else (q, k, v, *rel_pos.terms(q))
         return _in_blocks(_attend_with_lse, inputs, scale)

@@ -24,6 +24,7 @@ from mmvitaccel.core.gate import TokenBuffer, TokenGate
 from mmvitaccel.core.global_attention import GlobalAttention
 from mmvitaccel.core.policy import Policy, choose
 from mmvitaccel.core.selection import Selection, everything
+from mmvitaccel.core.token_errors import errors_of_sum
 from mmvitaccel.core.windowed_attention import WindowedAttention
 
 
@@ -35,8 +36,8 @@ class BlockSteps:
         norm1: (B, M, C) -> (B, M, C).
         qkv: (B, M, C), and the rotary table of these tokens or None, to queries, keys and values,
             each (B, h, M, D).
-        project: Attention's output (B, M, h * D) and ``norm1``'s output for the same tokens to
-            the attention branch (B, M, C), LayerScale included.
+        project: Attention's output (B, M, h * D), and what gives ``norm1``'s output for the same
+            tokens, to the attention branch (B, M, C), LayerScale included.
         norm2: (B, M, C) -> (B, M, C).
         mlp: (B, M, C) -> (B, M, C), LayerScale included.
         scale: Factor of the attention logits.
@@ -47,7 +48,7 @@ class BlockSteps:
 
     norm1: Callable[[Tensor], Tensor]
     qkv: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor]]
-    project: Callable[[Tensor, Tensor], Tensor]
+    project: Callable[[Tensor, Callable[[], Tensor]], Tensor]
     norm2: Callable[[Tensor], Tensor]
     mlp: Callable[[Tensor], Tensor]
     scale: float
@@ -113,7 +114,7 @@ def start_block(
         padding = QKV(*steps.qkv(normed.new_zeros(1, 1, normed.shape[2]), None))
     with _as_it_comes(x):
         attention, out = _start_attention(steps, options, tokens.grid_size, qkv, padding)
-    branch = steps.project(out, normed)
+    branch = steps.project(out, lambda: normed)
     middle = x + branch
     normed2 = steps.norm2(middle)
     branch2 = steps.mlp(normed2)
@@ -151,14 +152,13 @@ def step_block(
         (B, N, C).
     """
     x, late = tokens.x, options.gate_position == "after_norm"
-    look1, look2 = (steps.norm1, steps.norm2) if late else (_as_is, _as_is)
+    norm1, norm2 = (steps.norm1, steps.norm2) if late else (None, None)
+    look1, look2 = norm1 or _as_is, norm2 or _as_is
 
-    def before(block: slice) -> Tensor:
-        return look1(x[:, block])
-
-    first = memory.qkv_gate.select(before, policy)
+    errors, _ = errors_of_sum(memory.qkv_gate.reference, x, None, norm1)
+    first = choose(policy, errors)
     passed = _own(look1(first.gather(x)), x)
-    memory.qkv_gate.let_through(first, passed, before)
+    memory.qkv_gate.let_through(first, passed, lambda block: look1(x[:, block]))
     qkv = QKV(*steps.qkv(passed if late else steps.norm1(passed), _rope_of(tokens, first)))
 
     with _as_it_comes(x):
@@ -166,15 +166,13 @@ def step_block(
         second = choose(policy, attended.errors)
         passed = attended.tokens(second)
         memory.proj_gate.let_through(second, passed, attended.block)
-    branch = memory.proj.update(second, steps.project(passed, steps.norm1(second.gather(x))))
-    middle = torch.empty(x.shape, dtype=torch.result_type(x, branch), device=x.device)
+    branch = steps.project(passed, lambda: steps.norm1(second.gather(x)))
+    branch = memory.proj.update(second, branch)
 
-    def between(block: slice) -> Tensor:
-        return look2(torch.add(x[:, block], branch[:, block], out=middle[:, block]))
-
-    third = memory.mlp_gate.select(between, policy)
+    errors, middle = errors_of_sum(memory.mlp_gate.reference, x, branch, norm2)
+    third = choose(policy, errors)
     passed = _own(look2(third.gather(middle)), middle)
-    memory.mlp_gate.let_through(third, passed, between)
+    memory.mlp_gate.let_through(third, passed, lambda block: look2(middle[:, block]))
     branch2 = steps.mlp(passed if late else steps.norm2(passed))
     memory.passed = (first, second, third)
     return middle.add_(memory.mlp.update(third, branch2))

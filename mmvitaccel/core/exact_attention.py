@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mmvitaccel.core.attention import QKV, Change, Logits, Output
-from mmvitaccel.core.compiled import can_run
+from mmvitaccel.core.compiled import can_attend
 from mmvitaccel.core.compiled_exchange import exchange
 from mmvitaccel.core.dense_attention import dense_attention_with_lse
 from mmvitaccel.core.rel_pos import RelPos, row_and_column
@@ -103,7 +103,7 @@ def exchange_keys(sums: RunningSums, qkv: QKV, change: Change, logits: Logits) -
     """
     rows = complement(change.queries)
     new_k, new_v = change.keys.gather(qkv.k), change.keys.gather(qkv.v)
-    if not can_run(qkv.q):
+    if not can_attend(qkv.q):
         _exchange_by_operators(sums, qkv.q, rows, change, (new_k, new_v), logits)
         return
     for b in range(rows.shape[0]):

@@ -10,51 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-from mmvitaccel.core.policy import Policy, choose
 from mmvitaccel.core.selection import Selection
+from mmvitaccel.core.token_errors import token_blocks
 
 REFERENCES = ("last_passed", "last_frame")
 
 
-# Numbers of one block of tokens: on a CPU a block stays in the cache from step to step.
-CPU_BLOCK_NUMBERS = 2**18
-
-
-def token_errors(reference: Tensor, tokens: Callable[[slice], Tensor]) -> Tensor:
-    """Norms of u - c, summed in single precision.
-
-    Args:
-        reference: u, (B, N, C).
-        tokens: Gives c of some tokens, (B, n, C); asked for one block after the other, so that
-            nothing of full size is made.
-
-    Returns:
-        (B, N).
-    """
-    errors = []
-    for block in token_blocks(reference):
-        errors.append(
-            torch.linalg.vector_norm(
-                reference[:, block] - tokens(block), dim=-1, dtype=torch.float32
-            )
-        )
-    return torch.cat(errors, 1)
-
-
-def token_blocks(x: Tensor) -> list[slice]:
-    """Blocks of the tokens of (B, N, C): a few on a CPU, one elsewhere."""
-    batch, num_tokens, channels = x.shape
-    step = num_tokens
-    if x.device.type == "cpu":
-        step = max(CPU_BLOCK_NUMBERS // (batch * channels), 1)
-    return [slice(first, first + step) for first in range(0, num_tokens, max(step, 1))]
-
-
 class TokenGate:
-    """Lets the tokens through that a policy chooses.
+    """Remembers the tokens as a policy last let them through.
 
     Args:
         x: Tokens of the first frame (B, N, C), all of which pass. The gate keeps and changes
@@ -68,19 +33,15 @@ class TokenGate:
         self.reference = x
         self.follows = reference == "last_frame"
 
-    def select(self, tokens: Callable[[slice], Tensor], policy: Policy) -> Selection:
-        """The tokens that pass, of those that ``tokens`` gives (see :func:`token_errors`)."""
-        return choose(policy, token_errors(self.reference, tokens))
-
     def let_through(
         self, selection: Selection, passed: Tensor, tokens: Callable[[slice], Tensor]
     ) -> None:
         """Note that the selected tokens pass.
 
         Args:
-            selection: What :meth:`select` said.
+            selection: What a policy chose.
             passed: These tokens, (B, k, C); where all pass, they belong to the gate afterwards.
-            tokens: Gives any tokens; asked by a gate that follows every frame.
+            tokens: Gives any tokens, (B, n, C); asked by a gate that follows every frame.
         """
         if self.follows:
             for block in token_blocks(self.reference):

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from mmvitaccel.core.attention import QKV, AttentionMode, Change, Logits, Output
-from mmvitaccel.core.gate import TokenGate, token_errors
+from mmvitaccel.core.gate import TokenGate
 from mmvitaccel.core.pooling import cells_of, pool_grid
 from mmvitaccel.core.rel_pos import pool_rows
 from mmvitaccel.core.selection import Selection, from_mask
+from mmvitaccel.core.token_errors import errors_of_output
 from mmvitaccel.core.waiting import reading_is_free
 
 
@@ -155,7 +156,7 @@ class GlobalAttention:
         if self.pool is not None:
             change = self.pool.update(self.qkv, selection)
         out = self.mode.step(self.memory, self._attended(), change, self.logits)
-        return Attended(token_errors(next_gate.reference, out.block), out)
+        return Attended(errors_of_output(next_gate.reference, out), out)
 
     def _attended(self) -> QKV:
         return self.qkv if self.pool is None else QKV(self.qkv.q, self.pool.k, self.pool.v)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmvitaccel.core.compiled import can_run
+from mmvitaccel.core.compiled import can_attend
 from mmvitaccel.core.compiled_attention import attend_merged
 from mmvitaccel.core.dense_attention import CPU_BLOCK_LOGITS, DEVICE_BLOCK_LOGITS, needs_grad
 from mmvitaccel.core.rel_pos import row_and_column
@@ -49,7 +49,7 @@ def merged_attention(
         (B, h, K, D).
     """
     bias = None if log_size is None else log_size[:, 0, 0].float()
-    if not dropout and not needs_grad(q, k, v, terms) and can_run(q, k, v):
+    if not dropout and not needs_grad(q, k, v, terms) and can_attend(q, k, v):
         places, starts = _places_by_key(owner, grid_size, k.shape[2])
         return attend_merged(q, k, v, scale, terms, places, starts, bias)
     places = _mean_places(owner, grid_size, k.shape[2]).to(q.dtype)[:, None]

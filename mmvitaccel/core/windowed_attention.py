@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from mmvitaccel.core.attention import QKV, Logits
-from mmvitaccel.core.compiled import can_run
+from mmvitaccel.core.compiled import can_attend, can_run
 from mmvitaccel.core.compiled_attention import attend_windows
+from mmvitaccel.core.compiled_errors import output_errors
 from mmvitaccel.core.dense_attention import dense_attention
-from mmvitaccel.core.gate import TokenGate, token_errors
+from mmvitaccel.core.gate import TokenGate
 from mmvitaccel.core.selection import Selection
+from mmvitaccel.core.token_errors import token_errors
 from mmvitaccel.core.waiting import reading_is_free
 from mmvitaccel.core.window import window_slots
 
@@ -123,7 +125,7 @@ class WindowedAttention:
             reference: (B, N, C); with it, the errors of these windows' tokens are noted.
         """
         slots = self.slots if windows is None else self.slots.index_select(0, windows)
-        logits, step, compiled = self.logits, len(slots), can_run(self.qkv)
+        logits, step, compiled = self.logits, len(slots), can_attend(self.qkv)
         if compiled:
             attend_windows(self.qkv, slots, out, logits.scale, (logits.rows_h, logits.rows_w))
         if out.device.type == "cpu":
@@ -145,6 +147,10 @@ class WindowedAttention:
         per_image = self.qkv.shape[1]
         rows = rows[rows % per_image < per_image - 1]
         tokens = rows - rows.div(per_image, rounding_mode="floor")  # images have no padding row
+        if can_run(out, reference):
+            flat = self.errors.view(-1), reference.flatten(0, 1), out.flatten(0, 1)[None]
+            output_errors(*flat, None, (tokens, rows))
+            return
         difference = reference.flatten(0, 1).index_select(0, tokens)
         difference -= out.flatten(0, 1).index_select(0, rows)
         norms = torch.linalg.vector_norm(difference, dim=-1, dtype=torch.float32)

@@ -121,7 +121,7 @@ def _watch_cascade(
 def block_maps(block: nn.Module, spec: Any, *args: Any) -> Tensor:
     """Attention maps (B, heads, N, N) of a transformer's block for its input; B counts windows."""
     given = spec.enter(block, *args)
-    h, grid = spec.norm1(block, given.x), given.grid_size
+    h, grid = spec.norm1(block)(given.x), given.grid_size
     side = spec.window_size(block)
     if side:
         # (B, H * W, C) -> (B * windows, side * side, C)

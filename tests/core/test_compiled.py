@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmvitaccel.core.compiled import SOURCES, can_run, kernels
+from mmvitaccel.core.compiled import SOURCES, can_attend, can_run, kernels
 
 
 @pytest.fixture
@@ -18,14 +18,19 @@ def fresh(monkeypatch, tmp_path):
 
 
 def test_they_serve_single_precision_on_a_cpu(kernel):
-    assert can_run(torch.zeros(1, 4, 16), torch.zeros(1, 7, 16))
-    assert can_run(torch.zeros(1, 4, 128))
-    assert not can_run(torch.zeros(1, 4, 8))
-    assert not can_run(torch.zeros(1, 4, 144))
-    assert not can_run(torch.zeros(1, 4, 16), torch.zeros(1, 4, 32))
-    assert not can_run(torch.zeros(1, 4, 0))
-    assert not can_run(torch.zeros(1, 4, 16), torch.zeros(1, 4, 16, dtype=torch.bfloat16))
-    assert not can_run(torch.zeros(1, 4, 16, device="meta"))
+    assert can_run(torch.zeros(1, 4, 5), torch.zeros(3))
+    assert not can_run(torch.zeros(3), torch.zeros(3, dtype=torch.bfloat16))
+    assert not can_run(torch.zeros(3, device="meta"))
+
+
+def test_attention_wants_heads_that_fill_vectors(kernel):
+    assert can_attend(torch.zeros(1, 4, 16), torch.zeros(1, 7, 16))
+    assert can_attend(torch.zeros(1, 4, 128))
+    assert not can_attend(torch.zeros(1, 4, 8))
+    assert not can_attend(torch.zeros(1, 4, 144))
+    assert not can_attend(torch.zeros(1, 4, 16), torch.zeros(1, 4, 32))
+    assert not can_attend(torch.zeros(1, 4, 0))
+    assert not can_attend(torch.zeros(1, 4, 16), torch.zeros(1, 4, 16, dtype=torch.bfloat16))
 
 
 def test_what_is_traced_holds_no_kernel(kernel):
@@ -69,4 +74,5 @@ def test_without_it_nothing_is_compiled(fresh, monkeypatch, why, tmp_path):
 
 
 def test_the_sources_are_beside_the_module():
-    assert {path.name for path in SOURCES.iterdir()} == {"rows.h", "exchange.cpp", "attend.cpp"}
+    names = {path.name for path in SOURCES.iterdir()}
+    assert names == {"rows.h", "attend.cpp", "errors.cpp", "exchange.cpp"}
