@@ -42,6 +42,7 @@ from mmvitaccel.engine.onnx_export import (
 )
 from mmvitaccel.engine.timing import alternate
 from mmvitaccel.models.efficientvit import EfficientViT
+from mmvitaccel.models.efficientvit_compiled import CompiledEfficientViT
 from mmvitaccel.models.efficientvit_tokens import switch_to_tokens
 from mmvitaccel.models.efficientvit_weights import ARCHS
 
@@ -79,6 +80,15 @@ def channels_last(model: nn.Module) -> nn.Module:
 def tokens(model: nn.Module) -> nn.Module:
     """The model with its attention in the form for deployment."""
     return switch_to_tokens(copy.deepcopy(model))
+
+
+def in_steps(model: nn.Module) -> nn.Module:
+    """The model with its backbone as compiled steps."""
+    if isinstance(model, EfficientViT):
+        return CompiledEfficientViT(model)
+    model = copy.deepcopy(model)
+    model.detector.backbone = CompiledEfficientViT(model.detector.backbone)
+    return model
 
 
 def by_channel(x: Tensor) -> Tensor:
@@ -147,6 +157,7 @@ WAYS = {
     "eager": Way(calling),
     "channels-last": Way(lambda m, x: calling(channels_last(m), by_channel(x))),
     "tokens": Way(lambda m, x: calling(tokens(m), by_channel(x))),
+    "compiled steps": Way(lambda m, x: calling(in_steps(m), x)),
     "traced, optimised": Way(lambda m, x: traced(m, x, torch.jit.optimize_for_inference)),
     "compiled": Way(lambda m, x: compiled(m, x), None, True),
     "compiled, frozen": Way(lambda m, x: compiled(m, x, freezing=True), None, True),

@@ -1,0 +1,423 @@
+// A convolutional transformer as a list of steps over maps, from pixels to features in one call.
+//
+// Maps lie as (images, rows, columns, channels). Convolutions are products of pixels, or of their
+// neighbourhoods, with packed weights; a task copies the numbers of some pixels into place and takes
+// them through panels of output channels, which stay in the cache. Between steps threads meet.
+
+#include "rows.h"
+
+#include <cmath>
+#include <memory>
+
+using namespace rows;
+
+enum Kind : int64_t { kProduct, kDepthwise, kMeans, kAttention };
+enum Act : int64_t { kNone, kRelu, kSigmoid };
+
+// Windows tile a map, its lower and right edge filled up with pixels of zero. A map in windows lies
+// as (images, windows, pixels of a window, channels).
+struct Windows {
+  int64_t height, width; // of one, in pixels
+  int64_t down, across;  // how many an image has; 0: the map is not cut
+};
+
+struct Step {
+  int64_t kind;
+  int64_t images, height, width; // of the map that is read
+  int64_t in_channels, out_channels;
+  // Read and written: steps in numbers from pixel to pixel.
+  const float *in;
+  int64_t in_step, planes; // planes: `in` is (images, channels, rows, columns)
+  float *out;
+  int64_t out_step;
+  int64_t kernel, stride, act;
+  const float *weight, *bias;
+  const float *residual; // added, lies as `out`; or null
+  const float *scale;    // (images, in_channels) onto what is read; or null
+  Windows windows;
+  const float *previous; // product in windows: (pixels in windows, in_channels), added; or null
+  // Attention: channels of query and key, place in a map for max(output, 0), (N, lanes) biases.
+  int64_t key_channels;
+  float *rectified;
+  int64_t rectified_step;
+  const float *attention_bias;
+};
+
+namespace {
+
+#ifdef __AVX512F__
+constexpr int kMostRows = 14;
+#else
+constexpr int kMostRows = 6;
+#endif
+constexpr int64_t kPanel = 2 * kLanes; // output channels of a panel
+constexpr int64_t kShort = 400, kLong = 1552; // steps between copied pixels: no power of two
+
+int64_t blocks_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
+
+int64_t rows_of_block(int64_t depth) { return (depth > kShort ? 4 : 8) * kMostRows; }
+
+// What one thread needs for itself.
+struct Scratch {
+  std::vector<float> pixels = std::vector<float>(4 * kMostRows * kLong);
+  std::vector<float> keys, weights, queries;
+};
+
+inline Vec acted(int64_t act, Vec x) {
+  if (act == kRelu)
+    return x > Vec{} ? x : Vec{};
+  if (act == kSigmoid)
+    return 1.f / (1.f + exp_of(-x));
+  return x;
+}
+
+// Some rows of one panel: act(a (rows, depth) b (depth, kPanel) + bias + residual).
+struct Panel {
+  const float *weight, *bias;
+  int64_t depth, act;
+};
+
+constexpr int64_t kAhead = 32; // inputs by which weights are fetched ahead: a page of them
+
+template <int kRows, int kVecs, int64_t kApart>
+void product(const Panel &p, const float *a, const float *residual, float *out, int64_t step) {
+  Vec sum[kRows][kVecs];
+  for (int r = 0; r < kRows; ++r)
+    for (int v = 0; v < kVecs; ++v)
+      sum[r][v] = load(p.bias + v * kLanes);
+  const float *b = p.weight;
+  for (int64_t k = 0; k < p.depth; ++k, b += kPanel) {
+    Vec weight[kVecs];
+    for (int v = 0; v < kVecs; ++v) {
+      __builtin_prefetch(b + kAhead * kPanel + v * kLanes);
+      weight[v] = load(b + v * kLanes);
+    }
+    for (int r = 0; r < kRows; ++r) {
+      const float x = a[r * kApart + k];
+      for (int v = 0; v < kVecs; ++v)
+        sum[r][v] += x * weight[v];
+    }
+  }
+  for (int r = 0; r < kRows; ++r)
+    for (int v = 0; v < kVecs; ++v) {
+      if (residual)
+        sum[r][v] += load(residual + r * step + v * kLanes);
+      store(out + r * step + v * kLanes, acted(p.act, sum[r][v]));
+    }
+}
+
+template <int kVecs, int64_t kApart, int kRows = kMostRows>
+void product_of(int rows, const Panel &p, const float *a, const float *residual, float *out,
+                int64_t step) {
+  if constexpr (kRows > 0) {
+    if (rows == kRows)
+      product<kRows, kVecs, kApart>(p, a, residual, out, step);
+    else
+      product_of<kVecs, kApart, kRows - 1>(rows, p, a, residual, out, step);
+  }
+}
+
+int64_t out_side(int64_t side, int64_t stride) { return (side + stride - 1) / stride; }
+
+// Pixels that a step puts out.
+int64_t pixels_of(const Step &s) {
+  if (s.windows.down)
+    return s.images * s.windows.down * s.windows.across * s.windows.height * s.windows.width;
+  return s.images * out_side(s.height, s.stride) * out_side(s.width, s.stride);
+}
+
+// Where a pixel of a map in windows is in the map itself; -1: it fills the edge.
+int64_t in_map(const Step &s, int64_t pixel) {
+  const Windows &w = s.windows;
+  const int64_t size = w.height * w.width, at = pixel % size, window = pixel / size;
+  const int64_t image = window / (w.down * w.across), place = window % (w.down * w.across);
+  const int64_t y = place / w.across * w.height + at / w.width;
+  const int64_t x = place % w.across * w.width + at % w.width;
+  return y < s.height && x < s.width ? (image * s.height + y) * s.width + x : -1;
+}
+
+// Copies numbers, few or many, whose places do not overlap.
+inline void copy(const float *from, int64_t count, float *to) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes)
+    store(to + i, load(from + i));
+  for (; i < count; ++i)
+    to[i] = from[i];
+}
+
+// The neighbourhood of an output pixel: rows, columns, channels; in a map of planes, as images come
+// from elsewhere: channels, rows, columns.
+void gather_neighbours(const Step &s, int64_t image, int64_t top, int64_t left, float *to) {
+  const int64_t size = s.height * s.width;
+  if (s.planes) {
+    const bool inside = top >= 0 && top + s.kernel <= s.height && left >= 0 && left + 4 <= s.width;
+    for (int64_t c = 0; c < s.in_channels; ++c) {
+      const float *plane = s.in + (image * s.in_channels + c) * size;
+      for (int64_t y = top; y < top + s.kernel; ++y, to += s.kernel)
+        if (inside && s.kernel == 3) // four at once: the fourth is overwritten by the next
+          __builtin_memcpy(to, plane + y * s.width + left, 4 * sizeof(float));
+        else
+          for (int64_t x = left; x < left + s.kernel; ++x)
+            to[x - left] =
+                y < 0 || y >= s.height || x < 0 || x >= s.width ? 0.f : plane[y * s.width + x];
+    }
+    return;
+  }
+  for (int64_t y = top; y < top + s.kernel; ++y)
+    for (int64_t x = left; x < left + s.kernel; ++x, to += s.in_channels)
+      if (y < 0 || y >= s.height || x < 0 || x >= s.width)
+        std::fill_n(to, s.in_channels, 0.f);
+      else
+        copy(s.in + (image * size + y * s.width + x) * s.in_step, s.in_channels, to);
+}
+
+// The numbers that some output pixels are made of, one pixel every `apart` numbers.
+void gather(const Step &s, int64_t first, int64_t count, int64_t apart, float *to) {
+  if (s.windows.down) {
+    for (int64_t pixel = first; pixel < first + count; ++pixel, to += apart) {
+      const int64_t at = in_map(s, pixel);
+      if (at < 0)
+        std::fill_n(to, s.in_channels, 0.f);
+      else
+        copy(s.in + at * s.in_step, s.in_channels, to);
+      if (s.previous)
+        for (int64_t c = 0; c < s.in_channels; ++c)
+          to[c] += s.previous[pixel * s.in_channels + c];
+    }
+  } else if (s.kernel == 1) {
+    const int64_t size = s.height * s.width;
+    for (int64_t pixel = first; pixel < first + count; ++pixel, to += apart) {
+      copy(s.in + pixel * s.in_step, s.in_channels, to);
+      if (s.scale)
+        for (int64_t c = 0; c < s.in_channels; ++c)
+          to[c] *= s.scale[pixel / size * s.in_channels + c];
+    }
+  } else {
+    const int64_t width = out_side(s.width, s.stride), height = out_side(s.height, s.stride);
+    for (int64_t pixel = first; pixel < first + count; ++pixel, to += apart)
+      gather_neighbours(s, pixel / (height * width),
+                        pixel / width % height * s.stride - s.kernel / 2,
+                        pixel % width * s.stride - s.kernel / 2, to);
+  }
+}
+
+// Blocks of pixels of like size, and groups of panels where there are fewer blocks than threads.
+struct ProductTasks {
+  int64_t depth, pixels, blocks, panels, groups, tasks;
+  ProductTasks(const Step &s, int num_threads)
+      : depth(s.in_channels * s.kernel * s.kernel), pixels(pixels_of(s)),
+        blocks(blocks_of(pixels, rows_of_block(depth))), panels(blocks_of(s.out_channels, kPanel)),
+        groups(std::min(panels, blocks_of(num_threads, blocks))), tasks(blocks * groups) {}
+};
+
+template <int64_t kApart>
+void run_product(const Step &s, const ProductTasks &t, int64_t task, Scratch &scratch) {
+  const int64_t block = task / t.groups, group = task % t.groups;
+  const int64_t first = block * t.pixels / t.blocks;
+  const int64_t rows = (block + 1) * t.pixels / t.blocks - first;
+  float *pixels = scratch.pixels.data();
+  gather(s, first, rows, kApart, pixels);
+  const int64_t chunks = blocks_of(rows, kMostRows), of_chunk = blocks_of(rows, chunks);
+  for (int64_t panel = group * t.panels / t.groups; panel < (group + 1) * t.panels / t.groups;
+       ++panel) {
+    const int64_t from = panel * kPanel, some = std::min(kPanel, s.out_channels - from);
+    const Panel p{s.weight + panel * t.depth * kPanel, s.bias + from, t.depth, s.act};
+    for (int64_t start = 0; start < rows; start += of_chunk) {
+      const int count = int(std::min(of_chunk, rows - start));
+      const float *a = pixels + start * kApart;
+      const int64_t at = (first + start) * s.out_step + from;
+      const float *residual = s.residual ? s.residual + at : nullptr;
+      if (some == kPanel) {
+        product_of<2, kApart>(count, p, a, residual, s.out + at, s.out_step);
+      } else if (some == kLanes) {
+        product_of<1, kApart>(count, p, a, residual, s.out + at, s.out_step);
+      } else { // a part of a vector goes by way of whole ones
+        float added[kMostRows * kPanel] = {}, made[kMostRows * kPanel];
+        for (int r = 0; residual && r < count; ++r)
+          copy(residual + r * s.out_step, some, added + r * kPanel);
+        product_of<2, kApart>(count, p, a, added, made, kPanel);
+        for (int r = 0; r < count; ++r)
+          copy(made + r * kPanel, some, s.out + at + r * s.out_step);
+      }
+    }
+  }
+}
+
+// One row of a map, every channel by itself: 3 x 3.
+void run_depthwise(const Step &s, int64_t task) {
+  const int64_t width = out_side(s.width, s.stride), height = out_side(s.height, s.stride);
+  const int64_t image = task / height, top = task % height * s.stride - 1;
+  const float *in = s.in + image * s.height * s.width * s.in_step;
+  float *out = s.out + task * width * s.out_step;
+  for (int64_t c = 0; c < s.in_channels; c += kLanes) {
+    Vec weight[9];
+    for (int i = 0; i < 9; ++i)
+      weight[i] = load(s.weight + i * s.in_channels + c);
+    const Vec bias = load(s.bias + c);
+    for (int64_t x = 0; x < width; ++x) {
+      Vec sum = bias;
+      const int64_t left = x * s.stride - 1;
+      for (int64_t i = 0; i < 3; ++i) {
+        const int64_t y = top + i;
+        if (y < 0 || y >= s.height)
+          continue;
+        const float *row = in + (y * s.width + left) * s.in_step + c;
+        if (left >= 0)
+          sum += weight[3 * i] * load(row);
+        sum += weight[3 * i + 1] * load(row + s.in_step);
+        if (left + 2 < s.width)
+          sum += weight[3 * i + 2] * load(row + 2 * s.in_step);
+      }
+      store(out + x * s.out_step + c, acted(s.act, sum));
+    }
+  }
+}
+
+// Mean of some channels over a map.
+void run_means(const Step &s, int64_t task) {
+  const int64_t vectors = s.in_channels / kLanes, image = task / vectors;
+  const int64_t c = task % vectors * kLanes, pixels = s.height * s.width;
+  Vec sum{};
+  for (int64_t p = 0; p < pixels; ++p)
+    sum += load(s.in + (image * pixels + p) * s.in_step + c);
+  store(s.out + image * s.out_step + c, sum / float(pixels));
+}
+
+struct AttentionTasks {
+  int64_t size, windows, chunks, tasks;
+  AttentionTasks(const Step &s, int num_threads)
+      : size(s.windows.height * s.windows.width),
+        windows(s.images * s.windows.down * s.windows.across),
+        chunks(std::min(size, blocks_of(num_threads, windows))), tasks(windows * chunks) {}
+};
+
+constexpr int kAttended = 4; // rows that share what is loaded
+
+// Rows of queries of one window at a time: convolved with their neighbours, then attended.
+template <int kRows>
+void attend_rows(const Step &s, const AttentionTasks &t, int64_t window, int64_t first,
+                 Scratch &scratch) {
+  const int64_t keys = s.key_channels, n = t.size, lanes = blocks_of(n, kLanes) * kLanes;
+  const float *q = s.in + window * n * s.in_step, *v = q + 2 * keys;
+  const int64_t half = s.kernel / 2, height = s.windows.height, width = s.windows.width;
+  float *queries = scratch.queries.data(), *weights = scratch.weights.data();
+  for (int64_t r = 0; r < kRows; ++r) {
+    const int64_t i = first + r, y = i / width, x = i % width;
+    for (int64_t c = 0; c < keys; c += kLanes) {
+      Vec sum = load(s.bias + c);
+      for (int64_t dy = std::max(-half, -y); dy <= std::min(half, height - 1 - y); ++dy)
+        for (int64_t dx = std::max(-half, -x); dx <= std::min(half, width - 1 - x); ++dx)
+          sum += load(q + (i + dy * width + dx) * s.in_step + c) *
+                 load(s.weight + ((dy + half) * s.kernel + dx + half) * keys + c);
+      store(queries + r * keys + c, sum);
+    }
+  }
+  Vec most[kRows], total[kRows] = {};
+  for (int r = 0; r < kRows; ++r)
+    most[r] = all(-__builtin_inff());
+  for (int64_t j = 0; j < lanes; j += kLanes) {
+    Vec logit[kRows];
+    for (int r = 0; r < kRows; ++r)
+      logit[r] = load(s.attention_bias + (first + r) * lanes + j);
+    for (int64_t c = 0; c < keys; ++c) {
+      const Vec key = load(scratch.keys.data() + c * lanes + j);
+      for (int r = 0; r < kRows; ++r)
+        logit[r] += queries[r * keys + c] * key;
+    }
+    for (int r = 0; r < kRows; ++r) {
+      store(weights + r * lanes + j, logit[r]);
+      most[r] = logit[r] > most[r] ? logit[r] : most[r];
+    }
+  }
+  float share[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    float top = most[r][0];
+    for (int lane = 1; lane < kLanes; ++lane)
+      top = std::max(top, most[r][lane]);
+    for (int64_t j = 0; j < lanes; j += kLanes) {
+      const Vec e = exp_of(load(weights + r * lanes + j) - top);
+      store(weights + r * lanes + j, e);
+      total[r] += e;
+    }
+    float sum = 0.f;
+    for (int lane = 0; lane < kLanes; ++lane)
+      sum += total[r][lane];
+    share[r] = 1.f / sum;
+  }
+  for (int64_t c = 0; c < s.out_channels; c += kLanes) {
+    Vec out[kRows] = {};
+    for (int64_t j = 0; j < n; ++j) {
+      const Vec value = load(v + j * s.in_step + c);
+      for (int r = 0; r < kRows; ++r)
+        out[r] += weights[r * lanes + j] * value;
+    }
+    for (int r = 0; r < kRows; ++r) {
+      const int64_t pixel = window * n + first + r, to = in_map(s, pixel);
+      store(s.out + pixel * s.out_step + c, out[r] * share[r]);
+      if (to >= 0)
+        store(s.rectified + to * s.rectified_step + c, acted(kRelu, out[r] * share[r]));
+    }
+  }
+}
+
+void run_attention(const Step &s, const AttentionTasks &t, int64_t task, Scratch &scratch) {
+  const int64_t window = task / t.chunks, chunk = task % t.chunks, n = t.size;
+  const int64_t keys = s.key_channels, lanes = blocks_of(n, kLanes) * kLanes;
+  const float *k = s.in + window * n * s.in_step + keys;
+  scratch.keys.assign(keys * lanes, 0.f); // what fills the last vector must be a number
+  scratch.weights.resize(kAttended * lanes);
+  scratch.queries.resize(kAttended * keys);
+  for (int64_t j = 0; j < n; ++j)
+    for (int64_t c = 0; c < keys; ++c)
+      scratch.keys[c * lanes + j] = k[j * s.in_step + c];
+  int64_t i = chunk * n / t.chunks;
+  const int64_t last = (chunk + 1) * n / t.chunks;
+  for (; i + kAttended <= last; i += kAttended)
+    attend_rows<kAttended>(s, t, window, i, scratch);
+  for (; i < last; ++i)
+    attend_rows<1>(s, t, window, i, scratch);
+}
+
+int64_t tasks_of(const Step &s, int num_threads) {
+  switch (s.kind) {
+  case kProduct: return ProductTasks(s, num_threads).tasks;
+  case kDepthwise: return s.images * out_side(s.height, s.stride);
+  case kMeans: return s.images * s.in_channels / kLanes;
+  default: return AttentionTasks(s, num_threads).tasks;
+  }
+}
+
+void run_task(const Step &s, int num_threads, int64_t task, Scratch &scratch) {
+  switch (s.kind) {
+  case kProduct: {
+    const ProductTasks t(s, num_threads);
+    return t.depth > kShort ? run_product<kLong>(s, t, task, scratch)
+                            : run_product<kShort>(s, t, task, scratch);
+  }
+  case kDepthwise: return run_depthwise(s, task);
+  case kMeans: return run_means(s, task);
+  default: return run_attention(s, AttentionTasks(s, num_threads), task, scratch);
+  }
+}
+
+} // namespace
+
+extern "C" int64_t map_lanes() { return kLanes; }
+extern "C" int64_t map_panel() { return kPanel; }
+extern "C" int64_t map_depth() { return kLong; } // the deepest product
+
+extern "C" void run_steps(const Step *steps, int64_t count, int num_threads) {
+  std::unique_ptr<std::atomic<int64_t>[]> next(new std::atomic<int64_t>[count]);
+  for (int64_t i = 0; i < count; ++i)
+    next[i] = 0;
+#pragma omp parallel num_threads(num_threads)
+  {
+    Scratch scratch;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t tasks = tasks_of(steps[i], num_threads);
+      for (int64_t task; (task = next[i]++) < tasks;)
+        run_task(steps[i], num_threads, task, scratch);
+#pragma omp barrier
+    }
+  }
+}
