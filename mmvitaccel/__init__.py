@@ -20,6 +20,7 @@ _HOME = {
     "apply_eventful_neck": "mmvitaccel.adapters.eventful_neck",
     "apply_tome": "mmvitaccel.adapters.tome",
     "Always": "mmvitaccel.core.policy",
+    "CompiledEfficientViT": "mmvitaccel.models.efficientvit_compiled",
     "EfficientViT": "mmvitaccel.models.efficientvit",
     "EfficientViTFPN": "mmvitaccel.models.efficientvit_fpn",
     "SimpleFPN": "mmvitaccel.models.simple_fpn",

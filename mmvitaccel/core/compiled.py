@@ -16,6 +16,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,12 @@ def _library(compiler: str) -> Path:
         # Made beside and moved: processes that start together each find a whole file or none.
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             objects = [Path(folder) / f"{path.stem}.o" for path in sources]
-            for path, made in zip(sources, objects):
-                _run(compiler, *FLAGS, "-c", path, "-o", made)
+            with ThreadPoolExecutor() as pool:
+                commands = [
+                    (compiler, *FLAGS, "-c", path, "-o", made)
+                    for path, made in zip(sources, objects)
+                ]
+                list(pool.map(lambda command: _run(*command), commands))
             # reason: without -fopenmp, so that OpenMP's calls find the runtime that torch loaded.
             _run(compiler, "-shared", *objects, "-o", Path(folder) / library.name)
             os.replace(Path(folder) / library.name, library)

@@ -8,6 +8,7 @@ packed once.
 
 from __future__ import annotations
 
+import copy
 import ctypes
 from dataclasses import dataclass, field
 
@@ -58,22 +59,26 @@ class _Plan:
 class CompiledEfficientViT(nn.Module):
     """What an :class:`EfficientViT` computes, on a CPU in single precision, without gradients.
 
-    Its weights are copied and packed: later changes of the model are not seen.
+    Its weights are those of the model now, BatchNorm folded: later changes are not seen.
 
     Args:
-        model: With its BatchNorm folded (``switch_to_deploy``).
+        model: It stays as it is.
 
     Raises:
-        ValueError: Its BatchNorm is not folded, it is not in single precision on a CPU, or its
-            channels do not fill vectors.
+        ValueError: The model is not in single precision on a CPU, or its channels do not fill
+            vectors.
         RuntimeError: There is no C++ compiler.
+
+    Examples:
+        >>> detector.backbone = CompiledEfficientViT(detector.backbone)
     """
 
     def __init__(self, model: EfficientViT) -> None:
         super().__init__()
+        model = copy.deepcopy(model).eval()
+        model.switch_to_deploy()
         _check(model)
-        self.out_indices = model.out_indices
-        self._model = [model.eval()]  # in a list: its weights are not this module's
+        self._model = [model]  # in a list: no parameters are this module's
         self._packed: dict[int, tuple[Tensor, ...]] = {}
         self._plans: dict[tuple[int, ...], _Plan] = {}
 
@@ -106,10 +111,6 @@ class CompiledEfficientViT(nn.Module):
 
 def _check(model: EfficientViT) -> None:
     layers = [m for m in model.modules() if isinstance(m, ConvNorm)]
-    if not all(layer.is_deployed for layer in layers):
-        raise ValueError(
-            "CompiledEfficientViT: the model's BatchNorm is not folded; call switch_to_deploy()."
-        )
     weights = [layer.c.weight for layer in layers]
     if any(w.device.type != "cpu" or w.dtype != torch.float32 for w in weights):
         raise ValueError(

@@ -291,7 +291,7 @@ struct AttentionTasks {
         chunks(std::min(size, blocks_of(num_threads, windows))), tasks(windows * chunks) {}
 };
 
-constexpr int kAttended = 4; // rows that share what is loaded
+constexpr int kAttended = 4; // rows of queries that share what is loaded
 
 // Rows of queries of one window at a time: convolved with their neighbours, then attended.
 template <int kRows>
