@@ -35,7 +35,7 @@ class Step(ctypes.Structure):
         *pointers("in_"),
         *whole("in_step", "planes"),
         *pointers("out"),
-        *whole("out_step", "kernel", "stride", "act"),
+        *whole("out_step", "kernel", "stride", "act", "joined"),
         *pointers("weight", "bias", "residual", "scale"),
         ("windows", Windows),
         *pointers("previous"),

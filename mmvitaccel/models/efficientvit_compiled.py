@@ -246,7 +246,7 @@ class _Builder:
 
     def feed_forward(self, layer: FeedForward, x: _Map) -> _Map:
         """In place."""
-        hidden = self.convolve(layer.pw1, x, maps.RELU)
+        hidden = self.convolve(layer.pw1, x, maps.RELU, joined=1)
         return self.convolve(layer.pw2, hidden, onto=x, residual=x.data.data_ptr())
 
     def merge(self, layer: PatchMerging, x: _Map) -> _Map:

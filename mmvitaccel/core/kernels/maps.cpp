@@ -31,6 +31,7 @@ struct Step {
   float *out;
   int64_t out_step;
   int64_t kernel, stride, act;
+  int64_t joined; // the next step reads what this one puts out, pixel by pixel, and nothing else does
   const float *weight, *bias;
   const float *residual; // added, lies as `out`; or null
   const float *scale;    // (images, in_channels) onto what is read; or null
@@ -54,6 +55,8 @@ constexpr int64_t kPanel = 2 * kLanes; // output channels of a panel
 constexpr int64_t kShort = 400, kLong = 1552; // steps between copied pixels: no power of two
 
 int64_t blocks_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
+
+int64_t depth_of(const Step &s) { return s.in_channels * s.kernel * s.kernel; }
 
 int64_t rows_of_block(int64_t depth) { return (depth > kShort ? 4 : 8) * kMostRows; }
 
@@ -203,25 +206,32 @@ void gather(const Step &s, int64_t first, int64_t count, int64_t apart, float *t
 
 // Blocks of pixels of like size, and groups of panels where there are fewer blocks than threads.
 struct ProductTasks {
-  int64_t depth, pixels, blocks, panels, groups, tasks;
+  int64_t pixels, blocks, panels, groups, tasks;
   ProductTasks(const Step &s, int num_threads)
-      : depth(s.in_channels * s.kernel * s.kernel), pixels(pixels_of(s)),
-        blocks(blocks_of(pixels, rows_of_block(depth))), panels(blocks_of(s.out_channels, kPanel)),
+      : pixels(pixels_of(s)), blocks(blocks_of(pixels, rows_of_block(depth_of(s)))),
+        panels(blocks_of(s.out_channels, kPanel)),
         groups(std::min(panels, blocks_of(num_threads, blocks))), tasks(blocks * groups) {}
 };
 
+// Two products of which the second reads, pixel by pixel, what the first puts out: a block goes
+// through both while it is in the cache, where there are blocks enough for all threads.
+int64_t blocks_together(const Step &first, const Step &second, int num_threads) {
+  const int64_t deeper = std::max(depth_of(first), depth_of(second));
+  const int64_t blocks = blocks_of(pixels_of(first), rows_of_block(deeper));
+  return blocks >= 2 * num_threads ? blocks : 0;
+}
+
+// Some panels of output channels of some pixels.
 template <int64_t kApart>
-void run_product(const Step &s, const ProductTasks &t, int64_t task, Scratch &scratch) {
-  const int64_t block = task / t.groups, group = task % t.groups;
-  const int64_t first = block * t.pixels / t.blocks;
-  const int64_t rows = (block + 1) * t.pixels / t.blocks - first;
+void run_panels(const Step &s, int64_t first, int64_t rows, int64_t from_panel, int64_t to_panel,
+                Scratch &scratch) {
+  const int64_t depth = depth_of(s);
   float *pixels = scratch.pixels.data();
   gather(s, first, rows, kApart, pixels);
   const int64_t chunks = blocks_of(rows, kMostRows), of_chunk = blocks_of(rows, chunks);
-  for (int64_t panel = group * t.panels / t.groups; panel < (group + 1) * t.panels / t.groups;
-       ++panel) {
+  for (int64_t panel = from_panel; panel < to_panel; ++panel) {
     const int64_t from = panel * kPanel, some = std::min(kPanel, s.out_channels - from);
-    const Panel p{s.weight + panel * t.depth * kPanel, s.bias + from, t.depth, s.act};
+    const Panel p{s.weight + panel * depth * kPanel, s.bias + from, depth, s.act};
     for (int64_t start = 0; start < rows; start += of_chunk) {
       const int count = int(std::min(of_chunk, rows - start));
       const float *a = pixels + start * kApart;
@@ -241,6 +251,16 @@ void run_product(const Step &s, const ProductTasks &t, int64_t task, Scratch &sc
       }
     }
   }
+}
+
+void run_block(const Step &s, int64_t block, int64_t blocks, int64_t from_panel, int64_t to_panel,
+               Scratch &scratch) {
+  const int64_t pixels = pixels_of(s), first = block * pixels / blocks;
+  const int64_t rows = (block + 1) * pixels / blocks - first;
+  if (depth_of(s) > kShort)
+    run_panels<kLong>(s, first, rows, from_panel, to_panel, scratch);
+  else
+    run_panels<kShort>(s, first, rows, from_panel, to_panel, scratch);
 }
 
 // One row of a map, every channel by itself: 3 x 3.
@@ -391,8 +411,9 @@ void run_task(const Step &s, int num_threads, int64_t task, Scratch &scratch) {
   switch (s.kind) {
   case kProduct: {
     const ProductTasks t(s, num_threads);
-    return t.depth > kShort ? run_product<kLong>(s, t, task, scratch)
-                            : run_product<kShort>(s, t, task, scratch);
+    const int64_t group = task % t.groups;
+    return run_block(s, task / t.groups, t.blocks, group * t.panels / t.groups,
+                     (group + 1) * t.panels / t.groups, scratch);
   }
   case kDepthwise: return run_depthwise(s, task);
   case kMeans: return run_means(s, task);
@@ -414,9 +435,17 @@ extern "C" void run_steps(const Step *steps, int64_t count, int num_threads) {
   {
     Scratch scratch;
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t tasks = tasks_of(steps[i], num_threads);
+      const Step &s = steps[i];
+      const int64_t together = s.joined ? blocks_together(s, steps[i + 1], num_threads) : 0;
+      const int64_t tasks = together ? together : tasks_of(s, num_threads);
       for (int64_t task; (task = next[i]++) < tasks;)
-        run_task(steps[i], num_threads, task, scratch);
+        if (together) {
+          for (const Step *part : {&s, &steps[i + 1]})
+            run_block(*part, task, together, 0, blocks_of(part->out_channels, kPanel), scratch);
+        } else {
+          run_task(s, num_threads, task, scratch);
+        }
+      i += together > 0;
 #pragma omp barrier
     }
   }
