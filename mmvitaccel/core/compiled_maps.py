@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from mmvitaccel.core.compiled import kernels, pointers, whole
 from mmvitaccel.core.macs_formulas import register_macs_formula
 
-PRODUCT, DEPTHWISE, MEANS, ATTENTION = range(4)
+PRODUCT, PLANES, DEPTHWISE, MEANS, ATTENTION = range(5)
 NONE, RELU, SIGMOID = range(3)
 
 
@@ -33,7 +33,7 @@ class Step(ctypes.Structure):
     _fields_ = [
         *whole("kind", "images", "height", "width", "in_channels", "out_channels"),
         *pointers("in_"),
-        *whole("in_step", "planes"),
+        *whole("in_step"),
         *pointers("out"),
         *whole("out_step", "kernel", "stride", "act", "joined"),
         *pointers("weight", "bias", "residual", "scale"),

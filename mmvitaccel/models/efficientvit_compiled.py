@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import threading
 from dataclasses import dataclass, field
 
 import torch
@@ -81,6 +82,11 @@ class CompiledEfficientViT(nn.Module):
         self._model = [model]  # in a list: no parameters are this module's
         self._packed: dict[int, tuple[Tensor, ...]] = {}
         self._plans: dict[tuple[int, ...], _Plan] = {}
+        self._lock = threading.Lock()  # threads that call it share the maps
+
+    def __reduce__(self) -> tuple[type, tuple[EfficientViT]]:
+        """Copies and pickles are made from the model: addresses hold in one place only."""
+        return CompiledEfficientViT, (self._model[0],)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -94,19 +100,25 @@ class CompiledEfficientViT(nn.Module):
                 f"CompiledEfficientViT: the input is {tuple(x.shape)}, {x.dtype} on {x.device}; it "
                 "must be images (B, 3, H, W) in float32 on a CPU."
             )
+        x = x.contiguous()
+        with self._lock:
+            plan = self._plan(x)
+            plan.array[0].in_ = x.data_ptr()
+            maps.run_steps([x, *plan.maps], plan.array, plan.macs)
+            # reason: a copy, since the next call writes to the same maps
+            return tuple(
+                out.data.view(len(x), out.height, out.width, -1).permute(0, 3, 1, 2).clone()
+                for out in plan.outs
+            )
+
+    def _plan(self, x: Tensor) -> _Plan:
+        """The steps for images of this size."""
         plan = self._plans.get(tuple(x.shape))
         if plan is None:
             if len(self._plans) >= _PLANS_KEPT:
                 self._plans.pop(next(iter(self._plans)))
             plan = self._plans[tuple(x.shape)] = _Builder(self._packed).build(self._model[0], x)
-        x = x.contiguous()
-        plan.array[0].in_ = x.data_ptr()
-        maps.run_steps([x, *plan.maps], plan.array, plan.macs)
-        # reason: a copy, since the next call writes to the same maps
-        return tuple(
-            out.data.view(len(x), out.height, out.width, -1).permute(0, 3, 1, 2).clone()
-            for out in plan.outs
-        )
+        return plan
 
 
 def _check(model: EfficientViT) -> None:
@@ -159,8 +171,7 @@ class _Builder:
             if isinstance(layer, ConvNorm):
                 x = self.convolve(layer, x, act=maps.RELU)
         self.plan.steps[-1].act = maps.NONE
-        first = self.plan.steps[0]
-        first.planes = 1
+        self.plan.steps[0].kind = maps.PLANES
         for index, stage in enumerate(model.stages):
             for module in stage:
                 x = self.module(module, x)
@@ -191,7 +202,7 @@ class _Builder:
         """Add a step that reads a map."""
         given = dict(
             images=self.images, height=x.height, width=x.width, in_channels=x.channels,
-            in_=x.data.data_ptr(), in_step=x.channels, planes=0,
+            in_=x.data.data_ptr(), in_step=x.channels,
             out=out.data_ptr(), out_channels=out.shape[-1], out_step=out.shape[-1],
             kernel=1, stride=1,
         )  # fmt: skip

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -87,6 +91,38 @@ def test_the_model_stays_as_it_is_and_its_changes_are_not_seen(kernel):
         value.add_(1.0)
     assert_same(fast(x), expected)
     assert_same(fast(x[:1]), [out[:1] for out in expected])  # a size that it has not seen
+
+
+@torch.no_grad()
+def test_copies_and_pickles_are_whole(kernel):
+    model, x = folded(), torch.randn(1, 3, 64, 64)
+    fast = CompiledEfficientViT(model)
+    expected = fast(x)
+    others = copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))
+    del fast
+    for other in others:
+        assert_same(other(x), expected)
+
+
+@torch.no_grad()
+def test_threads_that_call_it_at_once_do_not_meet(kernel):
+    fast = CompiledEfficientViT(folded())
+    images = torch.randn(8, 1, 3, 64, 64)
+    expected = [fast(x) for x in images]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            for out, wanted in zip(pool.map(fast, images), expected):
+                assert_same(out, wanted)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@torch.no_grad()
+def test_what_is_not_a_number_is_not_hidden(kernel, value):
+    x = torch.randn(2, 3, 64, 64)
+    x[0, 1, 30, 30] = value
+    for out in CompiledEfficientViT(folded())(x):
+        assert not out[0].isfinite().all()
+        assert out[1].isfinite().all()
 
 
 @torch.no_grad()

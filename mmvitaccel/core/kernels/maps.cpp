@@ -11,7 +11,7 @@
 
 using namespace rows;
 
-enum Kind : int64_t { kProduct, kDepthwise, kMeans, kAttention };
+enum Kind : int64_t { kProduct, kPlanes, kDepthwise, kMeans, kAttention };
 enum Act : int64_t { kNone, kRelu, kSigmoid };
 
 // Windows tile a map, its lower and right edge filled up with pixels of zero. A map in windows lies
@@ -21,23 +21,27 @@ struct Windows {
   int64_t down, across;  // how many an image has; 0: the map is not cut
 };
 
+// Pointers that a kind of step does not name are null.
 struct Step {
   int64_t kind;
   int64_t images, height, width; // of the map that is read
   int64_t in_channels, out_channels;
   // Read and written: steps in numbers from pixel to pixel.
   const float *in;
-  int64_t in_step, planes; // planes: `in` is (images, channels, rows, columns)
+  int64_t in_step;
   float *out;
   int64_t out_step;
   int64_t kernel, stride, act;
   int64_t joined; // the next step reads what this one puts out, pixel by pixel, and nothing else does
+  // Products and planes: panels of (in, kPanel). Others: (kernel * kernel, channels).
   const float *weight, *bias;
-  const float *residual; // added, lies as `out`; or null
-  const float *scale;    // (images, in_channels) onto what is read; or null
+  // Products: added to what is put out and lies as it; (images, in_channels), times what is read.
+  const float *residual, *scale;
   Windows windows;
-  const float *previous; // product in windows: (pixels in windows, in_channels), added; or null
-  // Attention: channels of query and key, place in a map for max(output, 0), (N, lanes) biases.
+  const float *previous; // products in windows: (pixels in windows, in_channels), added to `in`
+  // Attention, whose `in` holds queries, keys and values in windows: channels of a query; where
+  // max(out, 0) goes, in the map itself; what is added to the logits of a window, (pixels, pixels
+  // filled up to whole vectors by minus infinity).
   int64_t key_channels;
   float *rectified;
   int64_t rectified_step;
@@ -63,12 +67,12 @@ int64_t rows_of_block(int64_t depth) { return (depth > kShort ? 4 : 8) * kMostRo
 // What one thread needs for itself.
 struct Scratch {
   std::vector<float> pixels = std::vector<float>(4 * kMostRows * kLong);
-  std::vector<float> keys, weights, queries;
+  std::vector<float> lines, keys, weights, queries;
 };
 
 inline Vec acted(int64_t act, Vec x) {
   if (act == kRelu)
-    return x > Vec{} ? x : Vec{};
+    return x < Vec{} ? Vec{} : x; // what is not a number stays so
   if (act == kSigmoid)
     return 1.f / (1.f + exp_of(-x));
   return x;
@@ -129,15 +133,48 @@ int64_t pixels_of(const Step &s) {
   return s.images * out_side(s.height, s.stride) * out_side(s.width, s.stride);
 }
 
-// Where a pixel of a map in windows is in the map itself; -1: it fills the edge.
-int64_t in_map(const Step &s, int64_t pixel) {
-  const Windows &w = s.windows;
-  const int64_t size = w.height * w.width, at = pixel % size, window = pixel / size;
-  const int64_t image = window / (w.down * w.across), place = window % (w.down * w.across);
-  const int64_t y = place / w.across * w.height + at / w.width;
-  const int64_t x = place % w.across * w.width + at % w.width;
-  return y < s.height && x < s.width ? (image * s.height + y) * s.width + x : -1;
-}
+// Goes through the pixels of maps in order: a division for each would cost as much as the rest.
+struct Pixel {
+  int64_t height, width, image, y, x;
+  Pixel(int64_t height, int64_t width, int64_t at)
+      : height(height), width(width), image(at / (height * width)), y(at / width % height),
+        x(at % width) {}
+  void next() {
+    if (++x == width) {
+      x = 0;
+      if (++y == height)
+        y = 0, ++image;
+    }
+  }
+};
+
+// The same for a map in windows, with the place in the map itself.
+struct WindowPixel {
+  const Step &s;
+  Pixel at; // its image is a window
+  int64_t image, top, left;
+  WindowPixel(const Step &s, int64_t pixel)
+      : s(s), at(s.windows.height, s.windows.width, pixel) {
+    enter();
+  }
+  void enter() {
+    const int64_t down = s.windows.down, across = s.windows.across;
+    image = at.image / (down * across);
+    top = at.image / across % down * at.height;
+    left = at.image % across * at.width;
+  }
+  void next() {
+    const int64_t window = at.image;
+    at.next();
+    if (at.image != window)
+      enter();
+  }
+  // -1: it fills the edge.
+  int64_t in_map() const {
+    const int64_t y = top + at.y, x = left + at.x;
+    return y < s.height && x < s.width ? (image * s.height + y) * s.width + x : -1;
+  }
+};
 
 // Copies numbers, few or many, whose places do not overlap.
 inline void copy(const float *from, int64_t count, float *to) {
@@ -148,37 +185,22 @@ inline void copy(const float *from, int64_t count, float *to) {
     to[i] = from[i];
 }
 
-// The neighbourhood of an output pixel: rows, columns, channels; in a map of planes, as images come
-// from elsewhere: channels, rows, columns.
+// The neighbourhood of an output pixel: rows, columns, channels.
 void gather_neighbours(const Step &s, int64_t image, int64_t top, int64_t left, float *to) {
-  const int64_t size = s.height * s.width;
-  if (s.planes) {
-    const bool inside = top >= 0 && top + s.kernel <= s.height && left >= 0 && left + 4 <= s.width;
-    for (int64_t c = 0; c < s.in_channels; ++c) {
-      const float *plane = s.in + (image * s.in_channels + c) * size;
-      for (int64_t y = top; y < top + s.kernel; ++y, to += s.kernel)
-        if (inside && s.kernel == 3) // four at once: the fourth is overwritten by the next
-          __builtin_memcpy(to, plane + y * s.width + left, 4 * sizeof(float));
-        else
-          for (int64_t x = left; x < left + s.kernel; ++x)
-            to[x - left] =
-                y < 0 || y >= s.height || x < 0 || x >= s.width ? 0.f : plane[y * s.width + x];
-    }
-    return;
-  }
   for (int64_t y = top; y < top + s.kernel; ++y)
     for (int64_t x = left; x < left + s.kernel; ++x, to += s.in_channels)
       if (y < 0 || y >= s.height || x < 0 || x >= s.width)
         std::fill_n(to, s.in_channels, 0.f);
       else
-        copy(s.in + (image * size + y * s.width + x) * s.in_step, s.in_channels, to);
+        copy(s.in + ((image * s.height + y) * s.width + x) * s.in_step, s.in_channels, to);
 }
 
 // The numbers that some output pixels are made of, one pixel every `apart` numbers.
 void gather(const Step &s, int64_t first, int64_t count, int64_t apart, float *to) {
   if (s.windows.down) {
-    for (int64_t pixel = first; pixel < first + count; ++pixel, to += apart) {
-      const int64_t at = in_map(s, pixel);
+    WindowPixel place(s, first);
+    for (int64_t pixel = first; pixel < first + count; ++pixel, place.next(), to += apart) {
+      const int64_t at = place.in_map();
       if (at < 0)
         std::fill_n(to, s.in_channels, 0.f);
       else
@@ -188,19 +210,18 @@ void gather(const Step &s, int64_t first, int64_t count, int64_t apart, float *t
           to[c] += s.previous[pixel * s.in_channels + c];
     }
   } else if (s.kernel == 1) {
-    const int64_t size = s.height * s.width;
-    for (int64_t pixel = first; pixel < first + count; ++pixel, to += apart) {
+    Pixel place(s.height, s.width, first);
+    for (int64_t pixel = first; pixel < first + count; ++pixel, place.next(), to += apart) {
       copy(s.in + pixel * s.in_step, s.in_channels, to);
       if (s.scale)
         for (int64_t c = 0; c < s.in_channels; ++c)
-          to[c] *= s.scale[pixel / size * s.in_channels + c];
+          to[c] *= s.scale[place.image * s.in_channels + c];
     }
   } else {
-    const int64_t width = out_side(s.width, s.stride), height = out_side(s.height, s.stride);
-    for (int64_t pixel = first; pixel < first + count; ++pixel, to += apart)
-      gather_neighbours(s, pixel / (height * width),
-                        pixel / width % height * s.stride - s.kernel / 2,
-                        pixel % width * s.stride - s.kernel / 2, to);
+    Pixel place(out_side(s.height, s.stride), out_side(s.width, s.stride), first);
+    for (int64_t i = 0; i < count; ++i, place.next(), to += apart)
+      gather_neighbours(s, place.image, place.y * s.stride - s.kernel / 2,
+                        place.x * s.stride - s.kernel / 2, to);
   }
 }
 
@@ -261,6 +282,50 @@ void run_block(const Step &s, int64_t block, int64_t blocks, int64_t from_panel,
     run_panels<kLong>(s, first, rows, from_panel, to_panel, scratch);
   else
     run_panels<kShort>(s, first, rows, from_panel, to_panel, scratch);
+}
+
+// Pixels of one row of a convolution of planes, 3 x 3 with stride 2.
+template <int kRows>
+void plane_pixels(const Panel &p, const float *lines, int64_t length, float *out, int64_t step) {
+  Vec sum[kRows];
+  for (int r = 0; r < kRows; ++r)
+    sum[r] = load(p.bias);
+  for (int64_t k = 0; k < p.depth; ++k) {
+    const Vec weight = load(p.weight + k * kPanel);
+    const float *a = lines + k / 3 * length + k % 3;
+    for (int r = 0; r < kRows; ++r)
+      sum[r] += a[2 * r] * weight;
+  }
+  for (int r = 0; r < kRows; ++r)
+    store(out + r * step, acted(p.act, sum[r]));
+}
+
+// One row of pixels out of an image (channels, rows, columns), as it comes from elsewhere.
+void run_planes(const Step &s, int64_t task, Scratch &scratch) {
+  const int64_t width = out_side(s.width, 2), height = out_side(s.height, 2);
+  const int64_t image = task / height, top = task % height * 2 - 1;
+  const int64_t length = 2 * (width + kMostRows) + 1; // with a column of zeros before, and after
+  scratch.lines.assign(s.in_channels * 3 * length, 0.f);
+  for (int64_t c = 0; c < s.in_channels; ++c)
+    for (int64_t i = 0; i < 3; ++i)
+      if (top + i >= 0 && top + i < s.height)
+        copy(s.in + ((image * s.in_channels + c) * s.height + top + i) * s.width, s.width,
+             scratch.lines.data() + (c * 3 + i) * length + 1);
+  for (int64_t from = 0; from < s.out_channels; from += kLanes) {
+    const int64_t depth = depth_of(s), some = std::min<int64_t>(kLanes, s.out_channels - from);
+    const Panel p{s.weight + from / kPanel * depth * kPanel + from % kPanel, s.bias + from, depth,
+                  s.act};
+    for (int64_t x = 0; x < width; x += kMostRows) {
+      const int64_t count = std::min<int64_t>(kMostRows, width - x);
+      float made[kMostRows * kLanes];
+      float *out = s.out + (task * width + x) * s.out_step + from;
+      const bool whole = count == kMostRows && some == kLanes;
+      plane_pixels<kMostRows>(p, scratch.lines.data() + 2 * x, length, whole ? out : made,
+                              whole ? s.out_step : kLanes);
+      for (int64_t r = 0; !whole && r < count; ++r)
+        copy(made + r * kLanes, some, out + r * s.out_step);
+    }
+  }
 }
 
 // One row of a map, every channel by itself: 3 x 3.
@@ -364,6 +429,10 @@ void attend_rows(const Step &s, const AttentionTasks &t, int64_t window, int64_t
       sum += total[r][lane];
     share[r] = 1.f / sum;
   }
+  int64_t to[kRows];
+  WindowPixel place(s, window * n + first);
+  for (int r = 0; r < kRows; ++r, place.next())
+    to[r] = place.in_map();
   for (int64_t c = 0; c < s.out_channels; c += kLanes) {
     Vec out[kRows] = {};
     for (int64_t j = 0; j < n; ++j) {
@@ -372,10 +441,9 @@ void attend_rows(const Step &s, const AttentionTasks &t, int64_t window, int64_t
         out[r] += weights[r * lanes + j] * value;
     }
     for (int r = 0; r < kRows; ++r) {
-      const int64_t pixel = window * n + first + r, to = in_map(s, pixel);
-      store(s.out + pixel * s.out_step + c, out[r] * share[r]);
-      if (to >= 0)
-        store(s.rectified + to * s.rectified_step + c, acted(kRelu, out[r] * share[r]));
+      store(s.out + (window * n + first + r) * s.out_step + c, out[r] * share[r]);
+      if (to[r] >= 0)
+        store(s.rectified + to[r] * s.rectified_step + c, acted(kRelu, out[r] * share[r]));
     }
   }
 }
@@ -401,6 +469,7 @@ void run_attention(const Step &s, const AttentionTasks &t, int64_t task, Scratch
 int64_t tasks_of(const Step &s, int num_threads) {
   switch (s.kind) {
   case kProduct: return ProductTasks(s, num_threads).tasks;
+  case kPlanes:
   case kDepthwise: return s.images * out_side(s.height, s.stride);
   case kMeans: return s.images * s.in_channels / kLanes;
   default: return AttentionTasks(s, num_threads).tasks;
@@ -415,6 +484,7 @@ void run_task(const Step &s, int num_threads, int64_t task, Scratch &scratch) {
     return run_block(s, task / t.groups, t.blocks, group * t.panels / t.groups,
                      (group + 1) * t.panels / t.groups, scratch);
   }
+  case kPlanes: return run_planes(s, task, scratch);
   case kDepthwise: return run_depthwise(s, task);
   case kMeans: return run_means(s, task);
   default: return run_attention(s, AttentionTasks(s, num_threads), task, scratch);
@@ -433,7 +503,7 @@ extern "C" void run_steps(const Step *steps, int64_t count, int num_threads) {
     next[i] = 0;
 #pragma omp parallel num_threads(num_threads)
   {
-    Scratch scratch;
+    static thread_local Scratch scratch; // kept: new memory costs more than many a step
     for (int64_t i = 0; i < count; ++i) {
       const Step &s = steps[i];
       const int64_t together = s.joined ? blocks_together(s, steps[i + 1], num_threads) : 0;
