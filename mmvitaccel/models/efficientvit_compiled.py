@@ -23,6 +23,7 @@ from mmvitaccel.core.compiled_maps import Step, Windows
 from mmvitaccel.models.efficientvit import EfficientViT
 from mmvitaccel.models.efficientvit_layers import (
     KEY_DIMS,
+    CascadedGroupAttention,
     ConvNorm,
     EfficientViTBlock,
     FeedForward,
@@ -66,8 +67,8 @@ class CompiledEfficientViT(nn.Module):
         model: It stays as it is.
 
     Raises:
-        ValueError: The model is not in single precision on a CPU, or its channels do not fill
-            vectors.
+        TypeError: The model is no :class:`EfficientViT`.
+        ValueError: It is not in single precision on a CPU, or its channels do not fill vectors.
         RuntimeError: There is no C++ compiler.
 
     Examples:
@@ -76,6 +77,11 @@ class CompiledEfficientViT(nn.Module):
 
     def __init__(self, model: EfficientViT) -> None:
         super().__init__()
+        if not isinstance(model, EfficientViT):
+            raise TypeError(
+                f"CompiledEfficientViT: the model is a {type(model).__name__}; give it an "
+                "EfficientViT, of a detector its backbone."
+            )
         model = copy.deepcopy(model).eval()
         model.switch_to_deploy()
         _check(model)
@@ -95,7 +101,8 @@ class CompiledEfficientViT(nn.Module):
         Raises:
             ValueError: The input is not a batch of images in single precision on a CPU.
         """
-        if x.dim() != 4 or x.shape[1] != 3 or x.dtype != torch.float32 or x.device.type != "cpu":
+        images = x.dim() == 4 and x.shape[1] == 3 and x.numel() > 0
+        if not images or x.dtype != torch.float32 or x.device.type != "cpu":
             raise ValueError(
                 f"CompiledEfficientViT: the input is {tuple(x.shape)}, {x.dtype} on {x.device}; it "
                 "must be images (B, 3, H, W) in float32 on a CPU."
@@ -134,19 +141,22 @@ def _check(model: EfficientViT) -> None:
             "CompiledEfficientViT: there is no C++ compiler; install one, or name it in CXX."
         )
     for name, module in model.named_modules():
-        if not isinstance(module, ConvNorm):
-            continue
-        c = module.c
-        depth = c.in_channels * c.kernel_size[0] ** 2
-        if c.groups > 1 and c.in_channels % maps.lanes():
+        channels = 0  # that are taken a vector at a time
+        if isinstance(module, CascadedGroupAttention):
+            channels = module.head_dims
+        elif isinstance(module, ConvNorm) and module.c.groups > 1:
+            channels = module.c.in_channels
+        elif isinstance(module, nn.Conv2d) and module.groups == 1:
+            depth = module.weight[0].numel()
+            if depth > maps.deepest():
+                raise ValueError(
+                    f"CompiledEfficientViT: '{name}' sums {depth} numbers for an output; "
+                    f"{maps.deepest()} is the most."
+                )
+        if channels % maps.lanes():
             raise ValueError(
-                f"CompiledEfficientViT: '{name}' has {c.in_channels} channels; this machine wants "
+                f"CompiledEfficientViT: '{name}' has {channels} channels; this machine wants "
                 f"multiples of {maps.lanes()}."
-            )
-        if c.groups == 1 and depth > maps.deepest():
-            raise ValueError(
-                f"CompiledEfficientViT: '{name}' sums {depth} numbers for an output; "
-                f"{maps.deepest()} is the most."
             )
 
 

@@ -339,9 +339,10 @@ def _resize_positions(positions: Tensor, grid_size: tuple[int, int]) -> Tensor:
         return positions
     # reason: with every channel at hand side by side, one axis after the other is a matrix product,
     # ten times faster than torch's interpolation, which takes channels one at a time
-    by_row, by_column = (_bicubic(side, size, positions.device) for size in grid_size)
-    resized = torch.einsum("yi,bijc->byjc", by_row, positions.float())
-    return torch.einsum("xj,byjc->byxc", by_column, resized).to(positions.dtype)
+    with torch.autocast(positions.device.type, enabled=False):
+        by_row, by_column = (_bicubic(side, size, positions.device) for size in grid_size)
+        resized = torch.einsum("yi,bijc->byjc", by_row, positions.float())
+        return torch.einsum("xj,byjc->byxc", by_column, resized).to(positions.dtype)
 
 
 def _bicubic(old: int, new: int, device: torch.device) -> Tensor:

@@ -153,10 +153,33 @@ def test_what_it_cannot_take_is_refused_in_a_sentence(kernel, monkeypatch):
     fast = CompiledEfficientViT(folded())
     with pytest.raises(ValueError, match=r"the input is \(1, 4, 8, 8\), torch.float32 on cpu; it"):
         fast(torch.zeros(1, 4, 8, 8))
-    arch = dict(embed_dims=(72,), depths=(1,), num_heads=(3,), kernels=(3, 3, 3))
-    if compiled.kernels().map_lanes() == 16:
-        with pytest.raises(ValueError, match=r"has 72 channels; this machine wants mult"):
-            CompiledEfficientViT(folded(arch, out_indices=(0,), window_size=7))
+    with pytest.raises(ValueError, match=r"the input is \(0, 3, 8, 8\), torch.float32 on cpu; it"):
+        fast(torch.zeros(0, 3, 8, 8))
+    with pytest.raises(TypeError, match="the model is a Linear; give it an EfficientViT, of a det"):
+        CompiledEfficientViT(nn.Linear(2, 2))
     monkeypatch.setattr(efficientvit_compiled, "kernels", lambda: None)
     with pytest.raises(RuntimeError, match="no C\\+\\+ compiler; install one, or name it in CXX"):
         CompiledEfficientViT(folded())
+
+
+@pytest.mark.parametrize(
+    ("dims", "heads", "named"),
+    [
+        (72, 3, "'blocks1.0.dw0.m' has 72 channels"),
+        (80, 4, "'blocks1.0.mixer.m.attn' has 20 chann"),
+    ],
+)
+def test_channels_that_do_not_fill_vectors_are_refused(kernel, dims, heads, named):
+    if compiled.kernels().map_lanes() != 16:
+        pytest.skip("vectors of 8 numbers on this machine: the names are those of 16")
+    arch = dict(embed_dims=(dims,), depths=(1,), num_heads=(heads,), kernels=(3,) * heads)
+    with pytest.raises(ValueError, match=f"{named}.*; this machine wants multiples of 16"):
+        CompiledEfficientViT(folded(arch, out_indices=(0,), window_size=7))
+
+
+def test_sums_that_are_too_long_are_refused(kernel):
+    arch = dict(embed_dims=(1600,), depths=(1,), num_heads=(100,), kernels=(3,) * 100)
+    with pytest.raises(
+        ValueError, match=r"'patch_embed.2.c' sums 1800 numbers .*; 1552 is the mos"
+    ):
+        CompiledEfficientViT(folded(arch, out_indices=(0,), window_size=7))

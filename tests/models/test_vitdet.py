@@ -159,8 +159,10 @@ def test_bfloat16_and_autocast_follow_single_precision():
     img = torch.randn(1, 3, 40, 56)
     with torch.no_grad():
         (expected,) = model(img)
+        positions = model.positions((5, 7))
         with torch.autocast("cpu", torch.bfloat16):
             (mixed,) = model(img)
+            assert torch.equal(model.positions((5, 7)), positions)
         (half,) = model.bfloat16()(img.bfloat16())
     scale = expected.std()
     assert half.dtype == torch.bfloat16
