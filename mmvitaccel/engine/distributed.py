@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 
 import torch.distributed as dist
@@ -61,6 +62,9 @@ def start_processes(cfg: Config, launcher: str, local_rank: int) -> None:
 def leave_processes() -> None:
     """Close the process group, if there is one, so that the next run may start its own."""
     if dist.is_available() and dist.is_initialized():
+        # reason: gloo's threads end with the group's last reference, which a runner's model has,
+        # in cycles; a thread that still frees tensors while Python ends aborts the process.
+        gc.collect()
         dist.destroy_process_group()
 
 

@@ -55,11 +55,16 @@ def run(cfg: Config, job: str) -> None:
     """
     progress = _Progress()
     with own_state(), _removed_on_mistake(cfg.work_dir, progress):
-        with building("config"):
-            runner = _build_runner(cfg)
-            runner.register_hook(progress)
-        with _sorted_errors(runner, progress):
-            runner.train() if job == "train" else runner.test()
+        # reason: in a frame of its own, so that nothing of the runner is left when the state goes
+        _build_and_run(cfg, job, progress)
+
+
+def _build_and_run(cfg: Config, job: str, progress: _Progress) -> None:
+    with building("config"):
+        runner = _build_runner(cfg)
+        runner.register_hook(progress)
+    with _sorted_errors(runner, progress):
+        runner.train() if job == "train" else runner.test()
 
 
 @contextmanager
