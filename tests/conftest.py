@@ -280,3 +280,12 @@ def real_video() -> Path:
     if not path.is_file():
         pytest.skip(f"{path} is not there; set MMVITACCEL_TEST_DATA to the folder of videos/")
     return path
+
+
+@pytest.fixture
+def kernel() -> None:
+    """Skips where the kernels cannot be compiled."""
+    from mmvitaccel.core.compiled import kernels
+
+    if kernels() is None:
+        pytest.skip("no C++ compiler: install one, or name it in CXX")

@@ -141,20 +141,11 @@ def _attend_on_cpu(
     rows_w: Tensor | None,
     place: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
-    batch, heads, num_rows, dim = q.shape
-    out = torch.empty(batch, num_rows, heads, dim).transpose(1, 2)  # as the next layer reads it
-    lse = torch.empty(batch, heads, num_rows)
+    lse = torch.empty(q.shape[:3])
     place = None if place is None else place.contiguous()
     positions, _kept = positions_of(rows_h, rows_w)
-    work = _Attend(
-        batch, heads, num_rows, k.shape[2], dim,
-        *(t.data_ptr() for t in (q, k, v)), *(_Layout(*t.stride()[:3]) for t in (q, k, v)),
-        None, 1, -1, None if place is None else place.data_ptr(),
-        out.data_ptr(), _Layout(*out.stride()[:3]), lse.data_ptr(), scale,
-        positions, 1 if rows_w is None else rows_w.shape[1],
-    )  # fmt: skip
-    kernels().attend(ctypes.byref(work), torch.get_num_threads())
+    keys_per_row = 1 if rows_w is None else rows_w.shape[1]
+    out = _run((q, k, v), scale, place, lse, positions, keys_per_row, _Merged())
     return out, lse
 
 
@@ -168,22 +159,36 @@ def _attend_merged_on_cpu(
     starts: Tensor,
     bias: Tensor | None,
 ) -> Tensor:
-    q, k, v, terms = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v, terms))
+    terms = terms if terms.stride(-1) == 1 else terms.contiguous()
     places, starts = places.contiguous(), starts.contiguous()
     bias = None if bias is None else bias.contiguous()
+    merged = _Merged(
+        terms.data_ptr(), _Layout(*terms.stride()[:3]), terms.shape[3],
+        places.data_ptr(), starts.data_ptr(), places.shape[1],
+        None if bias is None else bias.data_ptr(),
+    )  # fmt: skip
+    return _run((q, k, v), scale, None, None, positions_of(None, None)[0], 1, merged)
+
+
+def _run(
+    qkv: tuple[Tensor, Tensor, Tensor],
+    scale: float,
+    place: Tensor | None,
+    lse: Tensor | None,
+    positions: Positions,
+    keys_per_row: int,
+    merged: _Merged,
+) -> Tensor:
+    """All rows over all keys; what the structures point to must live on meanwhile."""
+    q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in qkv)
     batch, heads, num_rows, dim = q.shape
     out = torch.empty(batch, num_rows, heads, dim).transpose(1, 2)  # as the next layer reads it
     work = _Attend(
         batch, heads, num_rows, k.shape[2], dim,
         *(t.data_ptr() for t in (q, k, v)), *(_Layout(*t.stride()[:3]) for t in (q, k, v)),
-        None, 1, -1, None,
-        out.data_ptr(), _Layout(*out.stride()[:3]), None, scale,
-        positions_of(None, None)[0], 1,
-        _Merged(
-            terms.data_ptr(), _Layout(*terms.stride()[:3]), terms.shape[3],
-            places.data_ptr(), starts.data_ptr(), places.shape[1],
-            None if bias is None else bias.data_ptr(),
-        ),
+        None, 1, -1, None if place is None else place.data_ptr(),
+        out.data_ptr(), _Layout(*out.stride()[:3]), None if lse is None else lse.data_ptr(), scale,
+        positions, keys_per_row, merged,
     )  # fmt: skip
     kernels().attend(ctypes.byref(work), torch.get_num_threads())
     return out

@@ -62,12 +62,12 @@ def errors_of_sum(
     Returns:
         (B, N), and x + branch, which is ``x`` itself where there is no branch.
     """
-    given = [t for t in (reference, x, branch) if t is not None]
-    if norm is None and can_run(*given):
-        errors, total = normed_errors(reference, x, branch, None, None, None)
-        return errors, x if branch is None else total
-    if _is_plain(norm, x) and can_run(*given, *norm.parameters()):
-        errors, total = normed_errors(reference, x, branch, norm.eps, norm.weight, norm.bias)
+    plain, affine = _is_plain(norm, x), (None, None, None)
+    if plain:
+        affine = norm.eps, norm.weight, norm.bias
+    given = [t for t in (reference, x, branch, *affine[1:]) if t is not None]
+    if (norm is None or plain) and can_run(*given):
+        errors, total = normed_errors(reference, x, branch, *affine)
         return errors, x if branch is None else total
     look = norm or (lambda tokens: tokens)
     if branch is None:

@@ -17,13 +17,6 @@ from mmvitaccel.models.efficientvit import EfficientViT
 from mmvitaccel.models.efficientvit_compiled import CompiledEfficientViT
 
 
-@pytest.fixture
-def kernel():
-    """Skips where the kernels cannot be compiled."""
-    if compiled.kernels() is None:
-        pytest.skip("no C++ compiler: install one, or name it in CXX")
-
-
 def folded(arch="m0", **kwargs):
     """A model whose blocks are not the identity, and whose biases matter."""
     torch.manual_seed(0)
