@@ -50,7 +50,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.9",
     packages=find_packages(include=["mmvitaccel", "mmvitaccel.*"]),
-    package_data={"mmvitaccel": ["py.typed", "core/kernels/*"]},
+    package_data={"mmvitaccel": ["py.typed", "core/kernels/*.cpp", "core/kernels/*.h"]},
     cmdclass={"build_py": BuildWithMim},
     # reason: OpenMMLab's packages are not named here. mmcv or mmcv-lite, mmdet or a fork of it
     # provide the same import names; a requirement on one would replace what a user has.

@@ -28,13 +28,13 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel import apply_eventful, apply_tome
-from mmvitaccel.core.macs import count_macs
-from mmvitaccel.core.policy import TopK
-from mmvitaccel.engine.config import load_config
-from mmvitaccel.engine.errors import UserError, one_sentence_errors
-from mmvitaccel.engine.frames import ClipSettings, FrameSource, StepMaker
-from mmvitaccel.engine.timing import alternate
+from mmvitaccel.analysis.timing import alternate
+from mmvitaccel.core.eventful.gates.policy import TopK
+from mmvitaccel.core.macs.counter import count_macs
+from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.models import ViViT
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.video_reader import ClipSettings, FrameSource, StepMaker
 
 CONFIG = Path(__file__).parents[1] / "configs/vivit/vivit-base_32x2x1_kinetics400-rgb.py"
 FRAMES = 32

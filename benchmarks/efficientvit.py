@@ -30,21 +30,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmvitaccel.core.macs import count_macs
-from mmvitaccel.engine.config import load_config
-from mmvitaccel.engine.errors import UserError, one_sentence_errors
-from mmvitaccel.engine.onnx_export import (
+from mmvitaccel.analysis.timing import alternate
+from mmvitaccel.core.macs.counter import count_macs
+from mmvitaccel.deploy.onnx_export import (
     build_part,
     export_module,
     open_session,
     relative_error,
     run_session,
 )
-from mmvitaccel.engine.timing import alternate
-from mmvitaccel.models.efficientvit import EfficientViT
-from mmvitaccel.models.efficientvit_compiled import CompiledEfficientViT
-from mmvitaccel.models.efficientvit_tokens import switch_to_tokens
-from mmvitaccel.models.efficientvit_weights import ARCHS
+from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.models.efficientvit.backbone import EfficientViT
+from mmvitaccel.models.efficientvit.compiled import CompiledEfficientViT
+from mmvitaccel.models.efficientvit.tokens import switch_to_tokens
+from mmvitaccel.models.efficientvit.weights import ARCHS
+from mmvitaccel.runner.config import load_config
 
 CONFIG = Path(__file__).parents[1] / "configs" / "retinanet_efficientvit_m4_coco.py"
 DETECTOR = "retinanet"

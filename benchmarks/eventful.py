@@ -31,11 +31,11 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel import TopK, apply_eventful
-from mmvitaccel.core.macs import MacsCounter
-from mmvitaccel.engine.errors import one_sentence_errors
-from mmvitaccel.engine.frames import first_frames
-from mmvitaccel.engine.timing import alternate
-from mmvitaccel.models.vitdet import ViTDet
+from mmvitaccel.analysis.timing import alternate
+from mmvitaccel.core.macs.counter import MacsCounter
+from mmvitaccel.errors import one_sentence_errors
+from mmvitaccel.models.vitdet.backbone import ViTDet
+from mmvitaccel.video_reader import first_frames
 
 # Tokens let through, by size of the image: the paper's tables, and all of them.
 BUDGETS = {1024: (256, 512, 1024, 2048, 4096), 672: (128, 256, 512, 1764)}

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from mmvitaccel import TopK, ViTDet, apply_eventful
-from mmvitaccel.core.attention import TokenwiseAttention
-from mmvitaccel.core.global_attention import GlobalAttention
-from mmvitaccel.engine.errors import one_sentence_errors
-from mmvitaccel.engine.frames import FrameSource
+from mmvitaccel.core.eventful.modes.global_attention import GlobalAttention
+from mmvitaccel.core.eventful.modes.mode import TokenwiseAttention
+from mmvitaccel.errors import one_sentence_errors
+from mmvitaccel.video_reader import FrameSource
 
 
 def to_and_fro(videos: list[str], size: int) -> Iterator[Tensor]:

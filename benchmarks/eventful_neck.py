@@ -26,10 +26,10 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel import SimpleFPN, TopK, ViTDet, apply_eventful, apply_eventful_neck
-from mmvitaccel.core.macs import MacsCounter
-from mmvitaccel.engine.errors import one_sentence_errors
-from mmvitaccel.engine.frames import first_frames
-from mmvitaccel.engine.timing import alternate
+from mmvitaccel.analysis.timing import alternate
+from mmvitaccel.core.macs.counter import MacsCounter
+from mmvitaccel.errors import one_sentence_errors
+from mmvitaccel.video_reader import first_frames
 
 
 @dataclass(frozen=True)

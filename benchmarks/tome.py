@@ -31,10 +31,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmvitaccel import apply_tome
-from mmvitaccel.core.macs import count_macs
-from mmvitaccel.core.schedule import Entry
-from mmvitaccel.engine.errors import UserError, one_sentence_errors
-from mmvitaccel.engine.timing import alternate
+from mmvitaccel.analysis.timing import alternate
+from mmvitaccel.core.macs.counter import count_macs
+from mmvitaccel.core.tome.schedule import Entry
+from mmvitaccel.errors import UserError, one_sentence_errors
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def vitdet(**kwargs: object) -> Callable[[], nn.Module]:
     """A builder of this package's ViTDet-B, whose tables of positions are not zero."""
 
     def build() -> nn.Module:
-        from mmvitaccel.models.vitdet import ViTDet
+        from mmvitaccel.models.vitdet.backbone import ViTDet
 
         model = ViTDet(**kwargs)
         for name, parameter in model.named_parameters():

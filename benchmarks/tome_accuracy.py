@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmvitaccel import apply_tome
-from mmvitaccel.core.macs import count_macs
+from mmvitaccel.core.macs.counter import count_macs
 
 DIGIT, CANVAS, PATCH = 24, 32, 4
 BATCH = 32

@@ -16,19 +16,19 @@ from mmvitaccel.version import __version__
 _close_stack_gaps()
 
 _HOME = {
-    "apply_eventful": "mmvitaccel.adapters.eventful",
-    "apply_eventful_neck": "mmvitaccel.adapters.eventful_neck",
-    "apply_tome": "mmvitaccel.adapters.tome",
-    "Always": "mmvitaccel.core.policy",
-    "CompiledEfficientViT": "mmvitaccel.models.efficientvit_compiled",
-    "EfficientViT": "mmvitaccel.models.efficientvit",
-    "EfficientViTFPN": "mmvitaccel.models.efficientvit_fpn",
-    "SimpleFPN": "mmvitaccel.models.simple_fpn",
-    "TopFraction": "mmvitaccel.core.policy",
-    "TopK": "mmvitaccel.core.policy",
-    "Threshold": "mmvitaccel.core.policy",
-    "ViTDet": "mmvitaccel.models.vitdet",
-    "ViViT": "mmvitaccel.models.vivit",
+    "apply_eventful": "mmvitaccel.adapters.eventful.apply",
+    "apply_eventful_neck": "mmvitaccel.adapters.eventful.neck",
+    "apply_tome": "mmvitaccel.adapters.tome.apply",
+    "Always": "mmvitaccel.core.eventful.gates.policy",
+    "CompiledEfficientViT": "mmvitaccel.models.efficientvit.compiled",
+    "EfficientViT": "mmvitaccel.models.efficientvit.backbone",
+    "EfficientViTFPN": "mmvitaccel.models.efficientvit.fpn",
+    "SimpleFPN": "mmvitaccel.models.vitdet.simple_fpn",
+    "TopFraction": "mmvitaccel.core.eventful.gates.policy",
+    "TopK": "mmvitaccel.core.eventful.gates.policy",
+    "Threshold": "mmvitaccel.core.eventful.gates.policy",
+    "ViTDet": "mmvitaccel.models.vitdet.backbone",
+    "ViViT": "mmvitaccel.models.vivit.backbone",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -35,7 +35,7 @@ OPTIM_WRAPPERS = Registry(
     "optim_wrapper",
     parent=MMENGINE_OPTIM_WRAPPERS,
     scope=SCOPE,
-    locations=["mmvitaccel.engine.amp"],
+    locations=["mmvitaccel.runner.amp"],
 )
 
 #: What an eventful gate lets through; a user's own policy is registered here or given as a class.

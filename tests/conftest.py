@@ -285,7 +285,7 @@ def real_video() -> Path:
 @pytest.fixture
 def kernel() -> None:
     """Skips where the kernels cannot be compiled."""
-    from mmvitaccel.core.compiled import kernels
+    from mmvitaccel.core.kernels.compiler import kernels
 
     if kernels() is None:
         pytest.skip("no C++ compiler: install one, or name it in CXX")

@@ -1,9 +1,10 @@
-"""The rooms of the package: what each may import. Fails on an outward import."""
+"""The rooms of the package: what each folder may import, and that no two import each other."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,23 +12,112 @@ import pytest
 import mmvitaccel
 
 PACKAGE = Path(mmvitaccel.__file__).parent
-ROOMS = {
-    # room: (rooms inside it, OpenMMLab packages and others that it may import on top of torch)
-    "core": ({"core"}, set()),
-    "adapters": ({"core", "adapters"}, set()),
-    "compat": ({"compat"}, {"mmengine", "mmcv", "mmaction"}),
-    "models": ({"core", "adapters", "compat", "models"}, {"mmengine", "mmcv", "mmdet", "mmaction"}),
-    # a hook puts on a built model what the registered functions put on one that they build
-    # a layout ends in the names of a model; one of them is of a data set
-    "conversion": ({"compat", "models", "datasets", "conversion"}, set()),
-    "hooks": ({"core", "adapters", "compat", "models", "hooks"}, {"mmengine"}),
-    "datasets": ({"core", "compat", "datasets"}, {"mmengine", "mmcv", "mmdet", "mmaction"}),
+MOST_MODULES = 12  # of a folder, its __init__ not counted
+
+GATES, MODES, MAPS = "core/eventful/gates", "core/eventful/modes", "core/eventful/maps"
+OWN_HOSTS = "adapters/hosts/own"
+MODEL_PACKAGES = {"mmengine", "mmcv", "mmdet", "mmaction"}
+
+# folder: (folders and top modules that it may import beside itself, packages beside torch)
+# Named alone, a folder stands for itself, not for what lies in it.
+ROOMS: dict[str, tuple[set[str], set[str]]] = {
+    # the methods
+    "core": (set(), set()),
+    "core/macs": (set(), set()),
+    "core/kernels": ({"core/macs"}, set()),
+    "core/attention": ({"core/kernels"}, set()),
+    "core/tome": ({"core/attention", "core/kernels"}, set()),
+    "core/eventful": ({GATES, MODES}, set()),
+    GATES: ({"core/kernels"}, set()),
+    MODES: ({GATES, "core/attention", "core/kernels"}, set()),
+    MAPS: ({GATES}, set()),
+    # what they are put on
+    "adapters": (set(), set()),
+    "adapters/hosts": (
+        {"adapters", OWN_HOSTS, *(f"adapters/hosts/{p}" for p in ("mmaction", "mmcv"))}
+        | {f"adapters/hosts/{p}" for p in ("mmpretrain", "timm")},
+        set(),
+    ),
+    "adapters/hosts/mmaction": ({"adapters", "adapters/hosts/mmcv"}, set()),
+    "adapters/hosts/mmcv": ({"adapters"}, set()),
+    "adapters/hosts/mmpretrain": ({"adapters"}, set()),
+    OWN_HOSTS: ({"adapters", "core/eventful", MAPS}, set()),
+    "adapters/hosts/timm": ({"adapters", "core/attention"}, set()),
+    "adapters/tome": ({"adapters", "adapters/hosts", "core/attention", "core/tome"}, set()),
+    "adapters/eventful": (
+        {"adapters", "adapters/hosts", OWN_HOSTS, "core/eventful", GATES, MAPS, MODES},
+        set(),
+    ),
+    # the installed stack
+    "compat": (set(), {"mmengine", "mmcv", "mmaction"}),
+    "compat/ops": (set(), {"mmcv"}),
+    "compat/stand_ins": ({"compat/ops"}, set()),
+    "compat/stand_ins/mmaction_drn": (set(), {"mmaction"}),
+    # what OpenMMLab's registries know
+    "models": (
+        {"models/efficientvit", "models/vitdet", "models/vivit", "models/wrappers", "registry"},
+        MODEL_PACKAGES,
+    ),
+    "models/weights": ({"compat"}, MODEL_PACKAGES),
+    "models/efficientvit": (
+        {"core/attention", "core/kernels", "models/weights", "registry"},
+        MODEL_PACKAGES,
+    ),
+    "models/vitdet": ({"core/attention", "models/weights", "registry"}, MODEL_PACKAGES),
+    "models/vivit": ({"models/weights", "registry"}, MODEL_PACKAGES),
+    "models/wrappers": (
+        {"adapters", "adapters/hosts", "adapters/tome", "adapters/eventful", "registry"}
+        | {"core/tome", GATES, MODES},
+        MODEL_PACKAGES,
+    ),
+    "datasets": ({"datasets/synthetic", "registry"}, MODEL_PACKAGES),
+    "datasets/ilsvrc": ({"datasets"}, set()),
+    "datasets/synthetic": (set(), set()),
     # a metric reads the annotations in the format that the datasets define
-    "metrics": ({"core", "compat", "datasets", "metrics"}, {"mmengine", "mmdet", "mmaction"}),
+    "metrics": ({"datasets", "registry"}, {"mmengine", "mmdet", "mmaction"}),
+    # a hook puts on a built model what the registered functions put on one that they build
+    "hooks": (
+        {"adapters", "adapters/tome", "adapters/eventful", "models/wrappers", "registry"}
+        | {"core/macs", "core/tome", GATES, MODES},
+        {"mmengine"},
+    ),
+    # a layout ends in the names of a model; one of them is of a data set
+    "conversion": (
+        {"conversion/efficientvit", "conversion/layout", "conversion/vitdet", "conversion/vivit"}
+        | {"compat", "models/weights", "version"},
+        set(),
+    ),
+    "conversion/layout": (set(), set()),
+    "conversion/efficientvit": ({"conversion/layout", "models/efficientvit"}, set()),
+    "conversion/vitdet": ({"conversion/layout", "datasets"}, set()),
+    "conversion/vivit": ({"conversion/layout"}, set()),
+    # what the tools are made of
+    "runner": (
+        {"adapters", "compat", "conversion", "errors", "models/weights", "registry"},
+        {"mmengine"},
+    ),
+    "deploy": ({"errors", "hooks", "runner"}, {"mmengine", "mmdet"}),
+    "video": ({"core/eventful", "core/macs", "errors", "runner", "video_reader"}, {"mmengine"}),
+    "analysis": (
+        {"adapters", "adapters/hosts", "adapters/eventful", "core/attention", "core/eventful"}
+        | {"core/macs", "datasets/synthetic", "errors", "models/efficientvit", "runner", "video"},
+        {"mmengine"},
+    ),
+    "pictures": (
+        {"adapters", "adapters/tome", "adapters/eventful", "core/attention", "errors"}
+        | {"models/wrappers", "runner", "video_reader"},
+        {"mmengine"},
+    ),
+    "demo": ({"analysis", "datasets/synthetic", "errors", "pictures", "runner"}, {"mmengine"}),
 }
-SHARED = {"registry", "version"}
 OUTSIDE = {"mmengine", "mmcv", "mmdet", "mmaction", "mmpretrain", "timm"}
-HERE = sorted(p for room in ROOMS for p in (PACKAGE / room).rglob("*.py"))
+# reason: an adapter is a record of a host; using the host inside a function is no better.
+NEVER_LATER = ("core", "adapters")
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)
+
+
+def folder_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parent.as_posix()
 
 
 def imported(source: str, module: str, is_package: bool) -> Iterator[tuple[int, str, bool]]:
@@ -56,6 +146,17 @@ def imported(source: str, module: str, is_package: bool) -> Iterator[tuple[int, 
             yield node.lineno, name, id(node) not in later
 
 
+def place_of(name: str) -> str:
+    """The folder that a dotted name below ``mmvitaccel`` lies in, or the name of a top module."""
+    parts = name.split(".")[1:]
+    folder = PACKAGE
+    for depth, part in enumerate(parts):
+        if not (folder / part).is_dir():
+            return "/".join(parts[:depth]) or part
+        folder = folder / part
+    return "/".join(parts)
+
+
 def is_checking_types(source: str, line: int) -> bool:
     """Whether a line is under ``if TYPE_CHECKING``, which never runs."""
     for node in ast.walk(ast.parse(source)):
@@ -64,74 +165,147 @@ def is_checking_types(source: str, line: int) -> bool:
     return False
 
 
-def outward(source: str, path: Path) -> list[str]:
-    """Say which imports of a file its room does not allow."""
+def imports_of(source: str, path: Path) -> Iterator[tuple[int, str, bool]]:
+    """The imports of a file of the package, as :func:`imported` gives them."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
-    rooms, packages = ROOMS[parts[0]]
     is_package = parts[-1] == "__init__"
     module = ".".join(["mmvitaccel", *(parts[:-1] if is_package else parts)])
-    wrong = []
     for line, name, on_import in imported(source, module, is_package):
-        top, _, rest = name.partition(".")
-        room = rest.partition(".")[0]
+        if not is_checking_types(source, line):
+            yield line, name, on_import
+
+
+def outward(source: str, path: Path) -> list[str]:
+    """Say which imports of a file its folder does not allow."""
+    folder = folder_of(path)
+    places, packages = ROOMS[folder]
+    wrong = []
+    for line, name, on_import in imports_of(source, path):
+        top = name.partition(".")[0]
         if top == "mmvitaccel":
-            shared = SHARED if packages else {"version"}
-            allowed = room in rooms | shared
+            allowed = place_of(name) in places | {folder}
         elif top in OUTSIDE:
-            # reason: an adapter is a record of a host; using one inside a function is no better.
-            allowed = top in packages or (not on_import and parts[0] not in ("core", "adapters"))
+            allowed = top in packages or (
+                not on_import and folder.partition("/")[0] not in NEVER_LATER
+            )
         else:
             allowed = True
-        if not allowed and not is_checking_types(source, line):
+        if not allowed:
             wrong.append(f"{path.relative_to(PACKAGE)}:{line} imports {name}")
     return wrong
 
 
-@pytest.mark.parametrize("path", HERE, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def graph_of(files: Iterable[tuple[Path, str]]) -> dict[str, set[str]]:
+    """Which other folders each folder imports, inside functions too."""
+    graph = defaultdict(set)
+    for path, source in files:
+        folder = folder_of(path)
+        for _, name, _ in imports_of(source, path):
+            if name.partition(".")[0] == "mmvitaccel" and place_of(name) != folder:
+                graph[folder].add(place_of(name))
+    return graph
+
+
+def cycle_in(graph: Mapping[str, set[str]]) -> list[str]:
+    """One cycle of folders, its first repeated at the end; empty where there is none."""
+    done: set[str] = set()
+
+    def visit(folder: str, trail: list[str]) -> list[str]:
+        if folder in trail:
+            return [*trail[trail.index(folder) :], folder]
+        if folder in done:
+            return []
+        found = next(
+            filter(None, (visit(to, [*trail, folder]) for to in sorted(graph.get(folder, ())))), []
+        )
+        done.add(folder)
+        return found
+
+    return next(filter(None, (visit(folder, []) for folder in sorted(graph))), [])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
 def test_imports_point_inwards(path: Path) -> None:
     assert outward(path.read_text(), path) == []
 
 
-def test_every_room_is_looked_at() -> None:
-    rooms = {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
-    # engine is what the tools share: it may use every room.
-    assert rooms - {"engine"} == set(ROOMS)
-    assert all(any(PACKAGE / room in p.parents for p in HERE) for room in ROOMS)
+def test_every_folder_has_a_row_that_names_what_exists() -> None:
+    assert {folder_of(path) for path in FILES} == set(ROOMS)
+    top_modules = {path.stem for path in PACKAGE.glob("*.py")}
+    for folder, (places, packages) in ROOMS.items():
+        assert places <= set(ROOMS) | top_modules, folder
+        assert packages <= OUTSIDE, folder
+
+
+def test_no_row_allows_what_nobody_uses() -> None:
+    used = graph_of((path, path.read_text()) for path in FILES)
+    unused = {folder: places - used[folder] for folder, (places, _) in ROOMS.items()}
+    assert {folder: places for folder, places in unused.items() if places} == {}
+
+
+def test_no_folder_holds_more_than_a_dozen_modules() -> None:
+    counts = {
+        folder: sum(folder_of(p) == folder and p.stem != "__init__" for p in FILES)
+        for folder in ROOMS
+    }
+    assert {folder: n for folder, n in counts.items() if n > MOST_MODULES} == {}
+
+
+def test_no_two_folders_import_each_other() -> None:
+    assert cycle_in(graph_of((path, path.read_text()) for path in FILES)) == []
+
+
+def test_planted_cycle_is_found() -> None:
+    planted = (PACKAGE / GATES / "planted.py", f"import mmvitaccel.{MODES.replace('/', '.')}.mode")
+    files = [(path, path.read_text()) for path in FILES]
+    cycle = cycle_in(graph_of([*files, planted]))
+    assert cycle[0] == cycle[-1]
+    assert {GATES, MODES} <= set(cycle)
+
+
+def test_longer_cycle_is_found() -> None:
+    assert cycle_in({"a": {"b"}, "b": {"c", "d"}, "d": {"a"}}) == ["a", "b", "d", "a"]
+    assert cycle_in({"a": {"b", "c"}, "b": {"c"}}) == []
 
 
 @pytest.mark.parametrize(
-    ("room", "source"),
+    ("folder", "source"),
     [
-        ("core", "import mmengine"),
-        ("core", "from mmvitaccel.adapters import attach"),
-        ("core", "from mmvitaccel.registry import MODELS"),
-        ("core", "from ..hooks import x"),
-        ("core", "from .. import models"),
-        ("core", "def f():\n    import mmvitaccel.models"),
+        ("core/tome", "import mmengine"),
+        ("core/tome", "from mmvitaccel.adapters import attach"),
+        ("core/tome", "from mmvitaccel.core.eventful.gates.gate import Gate"),
+        ("core/tome", "from mmvitaccel.registry import MODELS"),
+        ("core/tome", "from ...hooks import x"),
+        ("core/tome", "from ... import models"),
+        ("core/tome", "def f():\n    import mmvitaccel.models"),
+        (GATES, "from mmvitaccel.core.eventful.stream import Stream"),
+        ("adapters", "from mmvitaccel.adapters.hosts import find"),
         ("adapters", "import timm.models"),
         ("adapters", "def f():\n    from timm.models import create_model"),
+        ("models/vitdet", "from mmvitaccel.models.wrappers.tome import ToMe"),
         ("models", "from mmvitaccel.hooks import x"),
         ("models", "import timm"),
         ("hooks", "import mmdet.structures"),
         ("hooks", "from mmvitaccel import metrics"),
+        ("runner", "from mmvitaccel.analysis import flops"),
     ],
 )
-def test_outward_import_is_found(room: str, source: str) -> None:
-    found = outward(source, PACKAGE / room / "some_file.py")
+def test_outward_import_is_found(folder: str, source: str) -> None:
+    found = outward(source, PACKAGE / folder / "some_file.py")
     assert len(found) == 1
-    assert found[0].startswith(f"{room}/some_file.py:")
+    assert found[0].startswith(f"{folder}/some_file.py:")
 
 
 @pytest.mark.parametrize(
-    ("room", "source"),
+    ("folder", "source"),
     [
-        ("core", "import torch.nn as nn\nfrom .window import partition"),
-        ("adapters", "from mmvitaccel.core.tome import match"),
+        ("core/tome", "import torch.nn as nn\nfrom .schedule import r_per_block"),
+        ("adapters/tome", "from mmvitaccel.core.tome.merge import match"),
         ("models", "from mmdet.registry import MODELS\nfrom mmvitaccel.registry import SCOPE"),
         ("models", "def f():\n    import timm"),
         ("models", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import timm"),
         ("hooks", "from mmengine.hooks import Hook"),
     ],
 )
-def test_inward_import_is_allowed(room: str, source: str) -> None:
-    assert outward(source, PACKAGE / room / "some_file.py") == []
+def test_inward_import_is_allowed(folder: str, source: str) -> None:
+    assert outward(source, PACKAGE / folder / "some_file.py") == []

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
-from mmvitaccel.engine.checks import check_data
-from mmvitaccel.engine.config import add_config_arguments, load_config
-from mmvitaccel.engine.errors import UserError, one_sentence_errors
-from mmvitaccel.engine.spatial_cache import SPLITS, cache_spatial
+from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.runner.checks import check_data
+from mmvitaccel.runner.config import add_config_arguments, load_config
+from mmvitaccel.video.spatial_cache import SPLITS, cache_spatial
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

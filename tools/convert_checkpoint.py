@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+from mmvitaccel.conversion.catalogue import LAYOUTS
 from mmvitaccel.conversion.convert import convert_file
-from mmvitaccel.conversion.layouts import LAYOUTS
-from mmvitaccel.engine.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import UserError, one_sentence_errors
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
-from mmvitaccel.engine.demo import Demo, verdict
-from mmvitaccel.engine.errors import one_sentence_errors
+from mmvitaccel.demo.image_detector import Demo, verdict
+from mmvitaccel.errors import one_sentence_errors
 
 TOOLS = Path(__file__).resolve().parent
 CONFIG = TOOLS.parent / "configs" / "demo" / "retinanet_efficientvit_synthetic.py"

@@ -9,13 +9,13 @@ from pathlib import Path
 from mmengine.device import get_device
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
-from mmvitaccel.engine.checkpoint import check_checkpoint
-from mmvitaccel.engine.config import add_config_arguments, load_config
-from mmvitaccel.engine.errors import one_sentence_errors, running
-from mmvitaccel.engine.flops import attach_hooks
-from mmvitaccel.engine.frames import ClipSettings, FrameSource
-from mmvitaccel.engine.session import build_model
-from mmvitaccel.engine.stream_report import read_names, recognise
+from mmvitaccel.errors import one_sentence_errors, running
+from mmvitaccel.runner.attached_hooks import attach_hooks
+from mmvitaccel.runner.checkpoint import check_checkpoint
+from mmvitaccel.runner.config import add_config_arguments, load_config
+from mmvitaccel.runner.session import build_model
+from mmvitaccel.video.stream_report import read_names, recognise
+from mmvitaccel.video_reader import ClipSettings, FrameSource
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Sequence
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
-from mmvitaccel.engine.checkpoint import check_checkpoint
-from mmvitaccel.engine.checks import check_data
-from mmvitaccel.engine.config import add_config_arguments, load_config
-from mmvitaccel.engine.distributed import add_launcher_arguments, start_processes
-from mmvitaccel.engine.errors import UserError, one_sentence_errors
-from mmvitaccel.engine.evaluation import augment_test, deploy, draw_predictions, dump_predictions
-from mmvitaccel.engine.session import build_model, run, set_work_dir
+from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.runner.checkpoint import check_checkpoint
+from mmvitaccel.runner.checks import check_data
+from mmvitaccel.runner.config import add_config_arguments, load_config
+from mmvitaccel.runner.distributed import add_launcher_arguments, start_processes
+from mmvitaccel.runner.evaluation import augment_test, deploy, draw_predictions, dump_predictions
+from mmvitaccel.runner.session import build_model, run, set_work_dir
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

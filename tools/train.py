@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from mmengine.runner import find_latest_checkpoint
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
-from mmvitaccel.engine.amp import enable_amp, serve_amp_on_cpu
-from mmvitaccel.engine.checkpoint import check_checkpoint, starting_point
-from mmvitaccel.engine.checks import check_data, check_pretrained
-from mmvitaccel.engine.config import add_config_arguments, load_config
-from mmvitaccel.engine.distributed import add_launcher_arguments, start_processes
-from mmvitaccel.engine.errors import UserError, one_sentence_errors
-from mmvitaccel.engine.session import build_model, run, set_work_dir
+from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.runner.amp import enable_amp, serve_amp_on_cpu
+from mmvitaccel.runner.checkpoint import check_checkpoint, starting_point
+from mmvitaccel.runner.checks import check_data, check_pretrained
+from mmvitaccel.runner.config import add_config_arguments, load_config
+from mmvitaccel.runner.distributed import add_launcher_arguments, start_processes
+from mmvitaccel.runner.session import build_model, run, set_work_dir
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

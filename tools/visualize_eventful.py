@@ -15,15 +15,15 @@ from itertools import islice
 from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
-from mmvitaccel.engine.checkpoint import check_checkpoint
-from mmvitaccel.engine.config import add_config_arguments, load_config
-from mmvitaccel.engine.errors import UserError, building, one_sentence_errors
-from mmvitaccel.engine.flops import attach_hooks
-from mmvitaccel.engine.frames import FrameSource
-from mmvitaccel.engine.gate_picture import GatePictures
-from mmvitaccel.engine.gate_run import GateRun
-from mmvitaccel.engine.session import build_model
-from mmvitaccel.models.eventful import attach_eventful
+from mmvitaccel.errors import UserError, building, one_sentence_errors
+from mmvitaccel.models.wrappers.eventful import attach_eventful
+from mmvitaccel.pictures.gate_run import GateRun
+from mmvitaccel.pictures.gates import GatePictures
+from mmvitaccel.runner.attached_hooks import attach_hooks
+from mmvitaccel.runner.checkpoint import check_checkpoint
+from mmvitaccel.runner.config import add_config_arguments, load_config
+from mmvitaccel.runner.session import build_model
+from mmvitaccel.video_reader import FrameSource
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -18,11 +18,11 @@ from typing import Any
 import cv2
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
-from mmvitaccel.engine.checkpoint import check_checkpoint
-from mmvitaccel.engine.config import ConfigOptions, load_config
-from mmvitaccel.engine.errors import UserError, one_sentence_errors
-from mmvitaccel.engine.session import build_model
-from mmvitaccel.engine.token_run import draw_merging, timm_config
+from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.pictures.token_run import draw_merging, timm_config
+from mmvitaccel.runner.checkpoint import check_checkpoint
+from mmvitaccel.runner.config import ConfigOptions, load_config
+from mmvitaccel.runner.session import build_model
 
 
 def schedule(text: str) -> Any:

@@ -79,9 +79,9 @@ class BlockSpec:
         window_size: Side of the attention windows in tokens, 0 for global attention. Tokens are
             padded after ``norm1`` with zeros to whole windows.
         rel_pos: ``(block, grid_size)`` to the decomposed relative positions of a whole window or
-            grid: rows (H, H, D) and (W, W, D) of each query and key position, as
-            :func:`mmvitaccel.core.rel_pos.offset_rows` gives them, times the unscaled query; or
-            None where the block has none.
+            grid: rows (H, H, D) and (W, W, D) of each query and key position, times the unscaled
+            query, as :func:`mmvitaccel.core.attention.rel_pos.offset_rows` gives them; or None
+            where the block has none.
         keeps_grid: The host regroups its tokens around the block (windows, frames), so that it
             must give back as many tokens as it got.
         refuse: A reason why this very block cannot be taken apart, or None.

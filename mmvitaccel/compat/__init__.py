@@ -16,8 +16,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
-from mmvitaccel.compat.after_import import after_import
 from mmvitaccel.compat.fallback import serve_stand_ins
+from mmvitaccel.compat.import_hooks import after_import
 from mmvitaccel.compat.requirements import explain_missing_packages
 
 __all__ = ["apply"]

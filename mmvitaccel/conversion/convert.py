@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmvitaccel.conversion.layout import Adapted, Layout
-from mmvitaccel.conversion.layouts import LAYOUTS, recognise
+from mmvitaccel.conversion.catalogue import LAYOUTS, recognise
+from mmvitaccel.conversion.layout.layout import Adapted, Layout
 from mmvitaccel.conversion.report import Entry, Report
 from mmvitaccel.conversion.source import Source, check_finite, read_source
 from mmvitaccel.version import __version__

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmvitaccel.compat.checkpoint import safe_load
-from mmvitaccel.models.checkpoint import find_weights
+from mmvitaccel.models.weights.checkpoint import find_weights
 
 _BLOCK = 1 << 22  # bytes
 

@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.utils import get_object_from_string
 
-from mmvitaccel.adapters.eventful import EventfulHandle
+from mmvitaccel.adapters.eventful.apply import EventfulHandle
 from mmvitaccel.registry import HOOKS
 
 Schedule = Union[Sequence[float], Callable[[int], float], str]

@@ -15,11 +15,11 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmvitaccel.adapters.attach import detach, is_attached, link
-from mmvitaccel.adapters.eventful import EventfulHandle
-from mmvitaccel.adapters.eventful_neck import EventfulNeckHandle
-from mmvitaccel.adapters.stream_handle import StreamHandle
-from mmvitaccel.adapters.stream_run import FrameInfo
-from mmvitaccel.core.macs import MacsCounter
+from mmvitaccel.adapters.eventful.apply import EventfulHandle
+from mmvitaccel.adapters.eventful.handle import StreamHandle
+from mmvitaccel.adapters.eventful.neck import EventfulNeckHandle
+from mmvitaccel.adapters.eventful.stream_run import FrameInfo
+from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.registry import HOOKS
 
 # The gates of a block in the order in which tokens meet them.

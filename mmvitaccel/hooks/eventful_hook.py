@@ -9,10 +9,10 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmvitaccel.adapters.base import host_class
-from mmvitaccel.adapters.eventful import EventfulHandle
-from mmvitaccel.core.attention import AttentionMode
-from mmvitaccel.core.policy import Policy
-from mmvitaccel.models.eventful import attach_eventful
+from mmvitaccel.adapters.eventful.apply import EventfulHandle
+from mmvitaccel.core.eventful.gates.policy import Policy
+from mmvitaccel.core.eventful.modes.mode import AttentionMode
+from mmvitaccel.models.wrappers.eventful import attach_eventful
 from mmvitaccel.registry import HOOKS
 
 
@@ -26,7 +26,7 @@ class EventfulHook(Hook):
     default_hooks.eventful.policy.k=512``.
 
     Args:
-        policy: What the gates let through, see :func:`mmvitaccel.models.eventful.Eventful`.
+        policy: What the gates let through, see :func:`~mmvitaccel.models.Eventful`.
         attention: ``exact``, ``tokenwise`` or ``delta``.
         target: Path of the module that is the transformer or holds it; by default it is looked for
             in the backbone, then in the neck.

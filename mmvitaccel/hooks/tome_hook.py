@@ -8,9 +8,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from mmvitaccel.adapters.tome import ToMeHandle
-from mmvitaccel.core.schedule import Schedule
-from mmvitaccel.models.tome import attach_tome
+from mmvitaccel.adapters.tome.apply import ToMeHandle
+from mmvitaccel.core.tome.schedule import Schedule
+from mmvitaccel.models.wrappers.tome import attach_tome
 from mmvitaccel.registry import HOOKS
 
 

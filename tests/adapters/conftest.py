@@ -107,7 +107,7 @@ def mmpretrain_vit(name="VisionTransformer", **kwargs):
 
 
 def vivit():
-    from mmvitaccel.models.vivit import ViViT
+    from mmvitaccel.models.vivit.backbone import ViViT
 
     return ViViT(
         img_size=32,
@@ -121,7 +121,7 @@ def vivit():
 
 
 def vitdet(**kwargs):
-    from mmvitaccel.models.vitdet import ViTDet
+    from mmvitaccel.models.vitdet.backbone import ViTDet
 
     size = dict(img_size=64, patch_size=8, embed_dim=32, depth=3, num_heads=4)
     windows = dict(window_size=5, window_block_indexes=(0, 2), pretrain_img_size=32)

@@ -11,8 +11,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from mmvitaccel.adapters.attach import detach, is_attached, link
-from mmvitaccel.adapters.find import find_adapter, locate
-from mmvitaccel.adapters.tome import apply_tome
+from mmvitaccel.adapters.hosts.find import find_adapter, locate
+from mmvitaccel.adapters.tome.apply import apply_tome
 
 
 def outputs(result):

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmvitaccel.core.macs import count_macs
+from mmvitaccel.core.macs.counter import count_macs
 from mmvitaccel.datasets.motion_clips import MotionSetSettings, draw_clip, write_clip
-from mmvitaccel.engine.errors import UserError
+from mmvitaccel.errors import UserError
 from mmvitaccel.models import ViViT
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/clip.py"

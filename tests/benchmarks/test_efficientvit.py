@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmvitaccel.engine.errors import UserError
+from mmvitaccel.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mmvitaccel.core import exact_attention
-from mmvitaccel.models.vitdet import ViTDet
+from mmvitaccel.core.eventful.modes import exact
+from mmvitaccel.models.vitdet.backbone import ViTDet
 
 
 def load(name, monkeypatch):
@@ -85,5 +85,5 @@ def test_drift_stays_small_and_would_be_seen(video, capsys, monkeypatch):
 
     sound = printed()
     assert len(sound) == 6 and 0 <= sound[0] < 1e-6 and max(sound) < 1e-5
-    monkeypatch.setattr(exact_attention, "exchange_keys", lambda *given: None)
+    monkeypatch.setattr(exact, "exchange_keys", lambda *given: None)
     assert printed()[-1] > 1e-3

@@ -15,8 +15,8 @@ import pytest
 
 import mmvitaccel
 from mmvitaccel.compat import apply
-from mmvitaccel.compat.after_import import after_import
 from mmvitaccel.compat.fallback import STAND_INS, StandInFinder
+from mmvitaccel.compat.import_hooks import after_import
 from mmvitaccel.compat.packages import (
     get_installed_path,
     is_installed,

@@ -24,7 +24,7 @@ from mmengine.logging import HistoryBuffer
 
 from mmvitaccel.compat.checkpoint import safe_load
 from mmvitaccel.compat.unpickling import SafeUnpickler
-from mmvitaccel.models.checkpoint import find_weights
+from mmvitaccel.models.weights.checkpoint import find_weights
 
 RECONSTRUCT, SCALAR = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
 REFUSED = r"hostile\.pth: (refused, because the file asks for|the checkpoint is cut short, damaged)"

@@ -14,7 +14,7 @@ from mmengine.config import utils as config_utils
 from mmengine.runner import Runner
 
 import mmvitaccel  # noqa: F401  (closes the stack's gaps before mmdet loads)
-from mmvitaccel.engine.tradeoff import draw_generated
+from mmvitaccel.analysis.tradeoff import draw_generated
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "configs" / "eventful"

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from mmvitaccel.conversion.convert import convert_weights, find_layout
-from mmvitaccel.models.efficientvit_classifier import EfficientViTPooling
+from mmvitaccel.models.efficientvit.classifier import EfficientViTPooling
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "imagenet"
 PARAMETERS = dict(

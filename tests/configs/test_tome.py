@@ -12,8 +12,8 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import Runner
 
 from mmvitaccel.adapters.attach import is_attached, link
-from mmvitaccel.engine.flops import attach_hooks
-from mmvitaccel.models.target import find_target
+from mmvitaccel.models.wrappers.target import find_target
+from mmvitaccel.runner.attached_hooks import attach_hooks
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "tome"
 AUDIO = "vit-small-p8_8xb64-128x80-50e_kinetics400-audio-feature_tome-r8.py"

@@ -24,7 +24,7 @@ from mmvitaccel.datasets.motion_clips import (
     make_motion_set,
     write_clip,
 )
-from mmvitaccel.engine.session import build_model
+from mmvitaccel.runner.session import build_model
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from mmvitaccel.conversion.catalogue import LAYOUTS
 from mmvitaccel.conversion.convert import convert_file, find_layout
-from mmvitaccel.conversion.detectron2_rules import MEAN, STD
-from mmvitaccel.conversion.layouts import LAYOUTS
+from mmvitaccel.conversion.vitdet.detectron2_rules import MEAN, STD
 from mmvitaccel.version import __version__
 
 DIM, BLOCKS = 16, 2

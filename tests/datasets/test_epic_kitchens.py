@@ -12,7 +12,7 @@ import torch
 from mmengine.registry import init_default_scope
 
 from mmvitaccel.datasets.epic_kitchens import EpicKitchens
-from mmvitaccel.engine.errors import UserError, running
+from mmvitaccel.errors import UserError, running
 from mmvitaccel.registry import DATASETS, TRANSFORMS
 
 HEADER = (

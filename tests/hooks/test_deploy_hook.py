@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import Dataset
 
 from mmvitaccel.hooks.deploy_hook import fold_model
-from mmvitaccel.models.efficientvit import EfficientViT
+from mmvitaccel.models.efficientvit.backbone import EfficientViT
 
 ARCH = dict(embed_dims=(16, 16), depths=(1, 1), num_heads=(2, 2), kernels=(3, 3))
 

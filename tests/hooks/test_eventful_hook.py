@@ -9,11 +9,11 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmvitaccel.adapters.attach import is_attached
-from mmvitaccel.adapters.eventful import EventfulHandle
-from mmvitaccel.engine.evaluation import augment_test
+from mmvitaccel.adapters.eventful.apply import EventfulHandle
 from mmvitaccel.hooks import BudgetScheduleHook, EventfulHook
-from mmvitaccel.models.checkpoint import read_state_dict
-from mmvitaccel.models.vitdet import ViTDet
+from mmvitaccel.models.vitdet.backbone import ViTDet
+from mmvitaccel.models.weights.checkpoint import read_state_dict
+from mmvitaccel.runner.evaluation import augment_test
 
 DETECTOR = """
 default_scope = 'mmdet'

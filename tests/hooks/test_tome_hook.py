@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 
 from mmvitaccel.adapters.attach import is_attached, link
 from mmvitaccel.hooks import ToMeHook
-from mmvitaccel.models.checkpoint import read_state_dict
+from mmvitaccel.models.weights.checkpoint import read_state_dict
 
 
 class Watch(Hook):

@@ -12,9 +12,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from mmvitaccel.engine.checkpoint import check_checkpoint
-from mmvitaccel.engine.errors import UserError
+from mmvitaccel.errors import UserError
 from mmvitaccel.registry import MODELS
+from mmvitaccel.runner.checkpoint import check_checkpoint
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DETECTOR = dict(

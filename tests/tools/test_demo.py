@@ -12,12 +12,12 @@ import pytest
 import torch
 from rich.console import Console
 
+from mmvitaccel.analysis.timing import alternate
 from mmvitaccel.datasets.synthetic import CLASSES, ImageSetSettings
-from mmvitaccel.engine import demo
-from mmvitaccel.engine.demo import Demo, Figures, figures_table, verdict
-from mmvitaccel.engine.errors import UserError
-from mmvitaccel.engine.picture import draw_comparison
-from mmvitaccel.engine.timing import alternate
+from mmvitaccel.demo import image_detector as demo
+from mmvitaccel.demo.image_detector import Demo, Figures, figures_table, verdict
+from mmvitaccel.errors import UserError
+from mmvitaccel.pictures.detections import draw_comparison
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "tools"

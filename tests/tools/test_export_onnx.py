@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmvitaccel.engine import onnx_export
+from mmvitaccel.deploy import onnx_export
 
 
 @pytest.mark.parametrize("options", [[], ["--no-nms"], ["--part", "backbone"], ["--static"]])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mmvitaccel.engine.config import load_config
-from mmvitaccel.engine.flops import count_config
+from mmvitaccel.analysis.flops import count_config
+from mmvitaccel.runner.config import load_config
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,9 +8,9 @@ import cv2
 import pytest
 import torch
 
-from mmvitaccel.engine.config import load_config
-from mmvitaccel.engine.session import build_model
 from mmvitaccel.registry import MODELS
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.runner.session import build_model
 
 
 def save_weights(config: Path) -> Path:

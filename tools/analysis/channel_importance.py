@@ -13,17 +13,17 @@ from pathlib import Path
 from statistics import mean
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
-from mmvitaccel.engine.channel_importance import (
+from mmvitaccel.analysis.channel_importance import (
     STRUCTURES,
     accumulate_gradients,
     channel_importance,
     mean_importance,
 )
-from mmvitaccel.engine.checkpoint import check_checkpoint
-from mmvitaccel.engine.checks import check_data
-from mmvitaccel.engine.config import add_config_arguments, load_config
-from mmvitaccel.engine.errors import UserError, one_sentence_errors
-from mmvitaccel.engine.session import build_model, own_state
+from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.runner.checkpoint import check_checkpoint
+from mmvitaccel.runner.checks import check_data
+from mmvitaccel.runner.config import add_config_arguments, load_config
+from mmvitaccel.runner.session import build_model, own_state
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -11,12 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
-from mmvitaccel.engine.checkpoint import check_checkpoint
-from mmvitaccel.engine.checks import check_data
-from mmvitaccel.engine.config import ConfigOptions, load_config
-from mmvitaccel.engine.errors import UserError, one_sentence_errors
-from mmvitaccel.engine.session import build_model
-from mmvitaccel.engine.tradeoff import (
+from mmvitaccel.analysis.tradeoff import (
     METHODS,
     Point,
     draw_generated,
@@ -25,6 +20,11 @@ from mmvitaccel.engine.tradeoff import (
     table,
     train,
 )
+from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.runner.checkpoint import check_checkpoint
+from mmvitaccel.runner.checks import check_data
+from mmvitaccel.runner.config import ConfigOptions, load_config
+from mmvitaccel.runner.session import build_model
 
 TINY = Path(__file__).parents[2] / "configs/eventful/tiny/faster-rcnn_vitdet-tiny_vid-128_dense.py"
 

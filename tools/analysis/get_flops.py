@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
-from mmvitaccel.engine.config import add_config_arguments, load_config
-from mmvitaccel.engine.errors import UserError, one_sentence_errors
-from mmvitaccel.engine.flops import count_config
-from mmvitaccel.engine.session import own_state
+from mmvitaccel.analysis.flops import count_config
+from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.runner.config import add_config_arguments, load_config
+from mmvitaccel.runner.session import own_state
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
-from mmvitaccel.engine.backbones import image_files, load_backbone, read_images
-from mmvitaccel.engine.errors import UserError, one_sentence_errors, running
-from mmvitaccel.engine.head_similarity import similarity_by_block
-from mmvitaccel.engine.session import own_state
+from mmvitaccel.analysis.backbones import image_files, load_backbone, read_images
+from mmvitaccel.analysis.head_similarity import similarity_by_block
+from mmvitaccel.errors import UserError, one_sentence_errors, running
+from mmvitaccel.runner.session import own_state
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
-from mmvitaccel.engine.backbones import load_backbone
-from mmvitaccel.engine.errors import UserError, one_sentence_errors
-from mmvitaccel.engine.op_profile import MEMORY_BOUND, profile_shares
-from mmvitaccel.engine.session import own_state
+from mmvitaccel.analysis.backbones import load_backbone
+from mmvitaccel.analysis.op_profile import MEMORY_BOUND, profile_shares
+from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.runner.session import own_state
 
 CONFIG = Path(__file__).parents[2] / "configs" / "retinanet_efficientvit_m4_coco.py"
 

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
-from mmvitaccel.adapters.eventful import ATTENTION_MODES
+from mmvitaccel.adapters.eventful.apply import ATTENTION_MODES
+from mmvitaccel.analysis.motion_study import MotionPoint, MotionStudy, save, table
 from mmvitaccel.datasets.motion_clips import make_motion_set
-from mmvitaccel.engine.checks import check_data
-from mmvitaccel.engine.config import ConfigOptions, load_config
-from mmvitaccel.engine.errors import UserError, one_sentence_errors
-from mmvitaccel.engine.motion_study import MotionPoint, MotionStudy, save, table
+from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.runner.checks import check_data
+from mmvitaccel.runner.config import ConfigOptions, load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TINY = CONFIGS / "vivit/vivit-tiny_16x1x1_motion-clips.py"

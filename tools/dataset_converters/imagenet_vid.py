@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
 from mmvitaccel.datasets.ilsvrc import OUTPUT_FILES, convert
-from mmvitaccel.engine.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import UserError, one_sentence_errors
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

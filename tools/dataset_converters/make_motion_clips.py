@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
 from mmvitaccel.datasets.motion_clips import MotionSetSettings, make_motion_set
-from mmvitaccel.engine.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import UserError, one_sentence_errors
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

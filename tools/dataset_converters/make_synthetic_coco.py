@@ -15,7 +15,7 @@ from mmvitaccel.datasets.synthetic import (
     make_image_set,
     make_video_set,
 )
-from mmvitaccel.engine.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import UserError, one_sentence_errors
 
 KINDS = {
     "images": (ImageSetSettings, make_image_set),

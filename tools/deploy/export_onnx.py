@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
-from mmvitaccel.engine.config import add_config_arguments, load_config
-from mmvitaccel.engine.errors import UserError, one_sentence_errors
-from mmvitaccel.engine.onnx_export import (
+from mmvitaccel.deploy.onnx_export import (
     CHECKED_SIZES,
     OPSET,
     TOLERANCE,
@@ -24,7 +22,9 @@ from mmvitaccel.engine.onnx_export import (
     export_module,
     require,
 )
-from mmvitaccel.engine.session import own_state
+from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.runner.config import add_config_arguments, load_config
+from mmvitaccel.runner.session import own_state
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-// What gates ask in each frame (token_errors.py): how far tokens are from what was last let through,
+// What gates ask in each frame (errors.py): how far tokens are from what was last let through,
 // in one pass over both.
 
 #include "rows.h"

@@ -1,4 +1,4 @@
-// The inner loop of exact attention (exact_attention.py): exchange changed keys in running sums.
+// The inner loop of exact attention (exchange.py): exchange changed keys in running sums.
 //
 // For each row i of a list and each changed key j, once as it was and once as it is now:
 //   w = exp(q_i . k_j + q_i . R_h[y_i, y_j] + q_i . R_w[x_i, x_j] - m_i),

@@ -1,0 +1,1 @@
+"""Eventful computing on a model: attachment, streams and handles."""

@@ -1,0 +1,163 @@
+"""Eventful Transformers on a model of any supported family: ``apply_eventful`` and its handle."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import torch
+from torch import nn
+
+from mmvitaccel.adapters.attach import Swap
+from mmvitaccel.adapters.base import ViTAdapter, class_name, spec_of
+from mmvitaccel.adapters.eventful import run as eventful_run
+from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
+from mmvitaccel.adapters.eventful.run import EventfulState
+from mmvitaccel.adapters.eventful.stream_run import attach_run, train
+from mmvitaccel.adapters.hosts.find import find_adapter, locate
+from mmvitaccel.core.eventful.block import BlockMemory
+from mmvitaccel.core.eventful.gates.policy import Policy
+from mmvitaccel.core.eventful.modes.delta import DeltaAttention
+from mmvitaccel.core.eventful.modes.exact import ExactAttention
+from mmvitaccel.core.eventful.modes.mode import AttentionMode, TokenwiseAttention
+from mmvitaccel.core.eventful.options import EventfulOptions
+from mmvitaccel.core.eventful.stream import StreamStore
+
+METHOD = "Eventful"
+ATTENTION_MODES: dict[str, type] = {
+    "tokenwise": TokenwiseAttention,
+    "delta": DeltaAttention,
+    "exact": ExactAttention,
+}
+
+
+class EventfulHandle(StreamHandle):
+    """Steers Eventful on one model."""
+
+    method = METHOD
+    puts_on = "apply_eventful"
+    _state: EventfulState
+
+    def remembered(self, stream: Hashable) -> dict[int, BlockMemory]:
+        """What is remembered of a stream, block by block; it belongs to the blocks.
+
+        Raises:
+            KeyError: The stream is not remembered; :attr:`streams` are.
+        """
+        return self._state.store.state(stream).blocks
+
+    @property
+    def options(self) -> EventfulOptions:
+        """How the blocks run."""
+        return self._state.options
+
+
+def apply_eventful(
+    model: nn.Module,
+    policy: Policy,
+    attention: str | AttentionMode = "exact",
+    *,
+    gate_position: str = "after_norm",
+    reference: str = "last_passed",
+    kv_pool_size: int = 1,
+    buffer_dtype: str | torch.dtype | None = None,
+    max_streams: int = 4,
+    adapter: ViTAdapter | None = None,
+) -> EventfulHandle:
+    """Compute only what changed from frame to frame in a vision transformer for images.
+
+    Keys of the state dict, parameters and classes of the package stay as they are. In training the
+    model is the dense one; outputs in evaluation carry no gradients.
+
+    Args:
+        model: A supported vision transformer, or a module that holds exactly one; such a module
+            may be a detector of OpenMMLab, whose data samples then say which video an image is of.
+        policy: What the gates let through: :class:`~mmvitaccel.TopK`,
+            ``TopFraction``, ``Threshold``, ``Always``, or any object with their one method.
+        attention: ``exact``, ``tokenwise``, ``delta`` (the paper's), or a mode object.
+        gate_position: ``after_norm``, or ``before_norm``: gates look at tokens before the
+            LayerNorm, which then runs on those that pass.
+        reference: ``last_passed``, or ``last_frame`` for STGT, the paper's baseline.
+        kv_pool_size: Average keys and values of global blocks over squares of this many tokens.
+        buffer_dtype: ``bfloat16`` or ``float16`` keeps the blocks' results, a quarter of what a
+            stream takes, in half precision; they are rounded, at no more than half a unit in the
+            last place of each. None keeps them as they are.
+        max_streams: Streams remembered at a time; the one longest unused goes first.
+        adapter: A record for a model that no family here covers.
+
+    Returns:
+        The handle. Eventful on a model that has it already replaces what was there, with a warning.
+
+    Raises:
+        ValueError: No supported transformer is found, it takes whole clips, or an argument has no
+            meaning.
+        TypeError: The policy has no method ``select``.
+        RuntimeError: Another method is on the model.
+    """
+    options = EventfulOptions(
+        make_attention(attention), gate_position, reference, kv_pool_size, _dtype(buffer_dtype)
+    )
+    outer = model
+    if adapter is None:
+        model = locate(model)[1]
+        adapter = find_adapter(model)
+    if adapter.takes_clip:
+        raise ValueError(
+            f"Eventful: {class_name(model)} takes a whole clip at once, so there is no earlier "
+            "frame to compare with; use a model of single frames, or ToMe."
+        )
+    blocks = list(adapter.blocks(model))
+    specs = [spec_of(block, adapter) for block in blocks]
+    if any(spec.mlp is None for spec in specs):
+        raise ValueError(
+            f"Eventful: the blocks of {class_name(model)} are attention branches alone, and the "
+            "gates need whole blocks."
+        )
+    state = EventfulState(
+        checked_policy(policy),
+        StreamStore(max_streams),
+        bool(adapter.clips),
+        options=options,
+        num_blocks=len(blocks),
+    )
+    num_prefix_tokens = len(adapter.prefix(model))
+    entries = {name: eventful_run.entry for name in adapter.entries if hasattr(model, name)}
+    swaps = [Swap(model, {**entries, **adapter.clips, "train": train})]
+    for index, (block, spec) in enumerate(zip(blocks, specs)):
+        info = (model, index, spec, num_prefix_tokens)
+        swaps.append(Swap(block, {"forward": eventful_run.block_forward}, info))
+    attach_run(model, METHOD, swaps, state)
+    handle = EventfulHandle(model)
+    if outer is not model:
+        handle.follow_metainfo(outer)
+    return handle
+
+
+def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype is not None and not isinstance(found, torch.dtype):
+        raise ValueError(
+            f"Eventful: buffer_dtype={dtype!r} is no dtype of torch; set 'bfloat16', 'float16' or "
+            "None."
+        )
+    return found
+
+
+def make_attention(attention: str | AttentionMode) -> AttentionMode:
+    """An attention mode from its name; an object that is one comes back.
+
+    Raises:
+        ValueError: The name is not known.
+        TypeError: The object has no methods ``start`` and ``step``.
+    """
+    if isinstance(attention, str):
+        if attention not in ATTENTION_MODES:
+            raise ValueError(
+                f"Eventful: attention={attention!r} must be one of {', '.join(ATTENTION_MODES)}."
+            )
+        return ATTENTION_MODES[attention]()
+    if not all(hasattr(attention, name) for name in ("start", "step")):
+        raise TypeError(
+            f"Eventful: attention={attention!r} has no methods start and step; give one of "
+            f"{', '.join(ATTENTION_MODES)} or an object with both."
+        )
+    return attention

@@ -1,0 +1,130 @@
+"""The handle of a method that remembers streams."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from contextlib import AbstractContextManager
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from mmvitaccel.adapters.attach import detach, is_attached, link
+from mmvitaccel.adapters.eventful.stream_run import FrameInfo, StreamRun
+from mmvitaccel.core.eventful.frame import frames_of, streams
+from mmvitaccel.core.eventful.gates.policy import Policy
+
+
+class StreamHandle:
+    """Steers a method on one model.
+
+    Args:
+        model: A model that the method is on, or that holds one.
+
+    Attributes:
+        method: Name of the method.
+        puts_on: The function that puts it on a model.
+        model: The module that the method is on.
+
+    Raises:
+        ValueError: The method is on none of the model's modules.
+    """
+
+    method: ClassVar[str]
+    puts_on: ClassVar[str]
+
+    def __init__(self, model: nn.Module) -> None:
+        roots = (m for m in model.modules() if is_attached(m, self.method) and link(m).members)
+        found = next(roots, None)
+        if found is None:
+            raise ValueError(
+                f"{self.method} is not on this {type(model).__name__}; use "
+                f"{self.puts_on}(model, ...)."
+            )
+        self.model = found
+        self._state: StreamRun = link(found).state
+
+    @property
+    def attached(self) -> bool:
+        """Whether what this handle steers is still on its model."""
+        return is_attached(self.model, self.method) and link(self.model).state is self._state
+
+    @property
+    def policy(self) -> Policy:
+        """Says what the gates let through; a new one holds from the next frame on."""
+        return self._state.policy
+
+    @policy.setter
+    def policy(self, value: Policy) -> None:
+        self._state.policy = checked_policy(value)
+
+    @property
+    def streams(self) -> list[Hashable]:
+        """Streams that are remembered, the one longest unused first."""
+        return self._state.store.names
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that the memory of all streams takes."""
+        return self._state.store.memory_bytes()
+
+    @property
+    def frames(self) -> list[FrameInfo]:
+        """The frames of the last call, in the batch's order; waits for a CUDA device."""
+        return [frame.counted() for frame in self._state.frames]
+
+    def passed_tokens(self) -> list[Tensor]:
+        """Which tokens passed in the last call: (blocks, gates, B, N) bool for each frame.
+
+        B is 1 but for frames that went in lockstep; blocks is 0 for a frame of no stream.
+        """
+        return [frame.tokens() for frame in self._state.frames]
+
+    def stream(
+        self,
+        stream: Hashable | list[Hashable],
+        frame_id: int | Sequence[int] | None = None,
+        cut: bool | Sequence[bool] = False,
+    ) -> AbstractContextManager[None]:
+        """Say whose frames the calls in a ``with`` block are given.
+
+        Args:
+            stream: A list with an id for each image of the batch; or one id, and then a batch of
+                several goes in lockstep as one stream. None: belongs to no stream.
+            frame_id: Number of the frame, or a list; one that is not above the last one starts the
+                stream clean. None where frames come in order.
+            cut: Whether a new scene begins, or a list; it starts the stream clean.
+
+        Examples:
+            >>> with handle.stream("video7", frame_id=3):
+            ...     features = model(frame)
+        """
+        return streams(frames_of(stream, frame_id, cut))
+
+    def reset(self, stream: Hashable | None = None) -> None:
+        """Forget a stream, or all of them: the next frame is a first one."""
+        self._state.store.drop(stream)
+
+    def remove(self) -> None:
+        """Give the model back bit for bit; a second call changes nothing."""
+        if self.attached:
+            self._state.unfollow()
+            detach(self.model, self.method)
+        self._state.store.drop()
+
+    def follow_metainfo(self, model: nn.Module) -> None:
+        """Take streams from the data samples that ``model``, around this one, is called with."""
+        self._state.follow_metainfo(model)
+
+
+def checked_policy(policy: Policy) -> Policy:
+    """The policy, if it is one.
+
+    Raises:
+        TypeError: It has no method ``select``.
+    """
+    if not callable(getattr(policy, "select", None)):
+        raise TypeError(
+            f"Eventful: policy={policy!r} has no method select; give TopK(k), TopFraction(f), "
+            "Threshold(t), Always() or an object with that method."
+        )
+    return policy

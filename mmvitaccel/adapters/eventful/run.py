@@ -1,0 +1,136 @@
+"""An eventful model at work: a batch on its way through the blocks, each frame on its memory.
+
+The model's blocks run incrementally in evaluation; in training they are the host's own. A frame
+begins when its tokens reach the first block, by whatever method of the model they came.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmvitaccel.adapters.attach import link
+from mmvitaccel.adapters.base import BlockInput, BlockSpec, Normed
+from mmvitaccel.adapters.eventful.stream_run import StreamRun
+from mmvitaccel.core.eventful.block import (
+    BlockSteps,
+    Tokens,
+    start_block,
+    step_block,
+)
+from mmvitaccel.core.eventful.options import EventfulOptions
+from mmvitaccel.core.eventful.stream import StreamState
+
+
+@dataclass
+class EventfulState(StreamRun):
+    """What the model and its blocks share.
+
+    Attributes:
+        options: How blocks run.
+        num_blocks: Blocks of the model.
+        image: Shape of the input of the method by which the present batch came.
+    """
+
+    options: EventfulOptions = field(default_factory=EventfulOptions)
+    num_blocks: int = 0
+    image: tuple[int, ...] | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> EventfulState:
+        # reason: a copied model starts with no streams of its own.
+        return EventfulState(
+            self.policy,
+            copy.deepcopy(self.store),
+            self.clips,
+            options=self.options,
+            num_blocks=self.num_blocks,
+        )
+
+
+def entry(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
+    """The override of a method by which tokens enter the blocks: it notes the input's shape."""
+    state: EventfulState = link(model).state
+    if state.image is not None:  # an entry that another one calls
+        return host(*args, **kwargs)
+    given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    state.image = tuple(given[0].shape[1:]) if given else ()
+    try:
+        return host(*args, **kwargs)
+    finally:
+        state.image = state.running = None
+
+
+def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
+    """The override of a block's forward."""
+    found = link(block)
+    state: EventfulState = found.state
+    model, index, spec, num_prefix_tokens = found.info
+    if block.training:
+        return host(*args, **kwargs)
+    given = spec.enter(block, *args, **kwargs)
+    if index == 0:
+        state.begin(model, given.x, state.image, given.grid_size)
+    running = state.running
+    if running is None or running.next_block != index:  # somebody calls the block alone
+        return host(*args, **kwargs)
+    running.next_block += 1
+    with torch.no_grad():
+        x = _run(state, index, _steps(block, spec, num_prefix_tokens), given)
+        if running.next_block == state.num_blocks:
+            state.saw(x)
+            state.end(x.shape[1])
+    return spec.leave(block, x, given)
+
+
+def _run(state: EventfulState, index: int, steps: BlockSteps, given: BlockInput) -> Tensor:
+    """One block on the frames of a batch, each on its own memory."""
+    outs = []
+    ropes = state.running.parts(given.rope)
+    for (stream, x), (_, rope) in zip(state.running.parts(given.x), ropes):
+        tokens = Tokens(x, given.grid_size, rope)
+        if stream is None:
+            out, _ = start_block(steps, state.options, tokens)
+        else:
+            out = _run_stream(state, stream, index, steps, tokens)
+        outs.append(out)
+    return outs[0] if len(outs) == 1 else torch.cat(outs)
+
+
+def _run_stream(
+    state: EventfulState, stream: StreamState, index: int, steps: BlockSteps, tokens: Tokens
+) -> Tensor:
+    """One block on a frame of a stream."""
+    memory = stream.blocks.get(index)
+    # reason: a block that is broken off leaves its memory half changed; the stream then starts
+    # clean at its next frame.
+    stream.busy = True
+    if memory is None:
+        out, stream.blocks[index] = start_block(steps, state.options, tokens)
+    else:
+        out = step_block(steps, state.options, tokens, memory, state.policy)
+    stream.busy = False
+    return out
+
+
+def _steps(block: nn.Module, spec: BlockSpec, num_prefix_tokens: int) -> BlockSteps:
+    """The host's block, taken apart for the core."""
+
+    def project(out: Tensor, h: Normed) -> Tensor:
+        return spec.finish1(block, spec.project(block, out, h))
+
+    return BlockSteps(
+        norm1=spec.norm1(block),
+        qkv=functools.partial(spec.qkv, block),
+        project=project,
+        norm2=spec.norm2(block),
+        mlp=lambda h: spec.finish2(block, spec.mlp(block, h)),
+        scale=spec.scale(block),
+        window_size=spec.window_size(block),
+        rel_pos=functools.partial(spec.rel_pos, block),
+        num_prefix_tokens=num_prefix_tokens,
+    )

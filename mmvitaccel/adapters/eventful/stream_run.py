@@ -1,0 +1,209 @@
+"""What methods that remember streams have in common: a batch on its way, each frame on its memory.
+
+A method's state derives from :class:`StreamRun`. It says ``begin`` when a batch arrives, reads and
+writes ``blocks`` of the streams' states while it is computed, and ``end`` when it is.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmvitaccel.adapters.attach import Swap, attach, link
+from mmvitaccel.adapters.base import class_name
+from mmvitaccel.adapters.eventful.fingerprint import fingerprint
+from mmvitaccel.adapters.eventful.metainfo import FollowMetainfo
+from mmvitaccel.core.eventful.frame import Frame, current_frames
+from mmvitaccel.core.eventful.gates.policy import Policy
+from mmvitaccel.core.eventful.gates.selection import Selection
+from mmvitaccel.core.eventful.stream import StreamState, StreamStore
+
+#: The stream of frames that come without a name, one at a time.
+UNNAMED = "unnamed"
+
+
+@dataclass(frozen=True)
+class FrameInfo:
+    """One frame of the last call.
+
+    Attributes:
+        stream: Its stream; None where it belonged to none and was computed whole.
+        frame_id: Its number, if it was given.
+        first: Whether the stream started clean with it.
+        num_tokens: N.
+        passed: For each block, the tokens that passed its gates: of a transformer three (queries,
+            keys and values; output projection; MLP), of a neck its one.
+    """
+
+    stream: Hashable
+    frame_id: int | None
+    first: bool
+    num_tokens: int
+    passed: list[tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Passed:
+    """What passed the gates in one frame.
+
+    Attributes:
+        info: The frame; its ``passed`` is empty, for counting may wait for a device.
+        blocks: The gates' selections of each block that remembers the stream.
+    """
+
+    info: FrameInfo
+    blocks: list[tuple[Selection, ...]]
+
+    def counted(self) -> FrameInfo:
+        """The frame with its counts."""
+        counts = [tuple(sum(gate.counts) for gate in block) for block in self.blocks]
+        return replace(self.info, passed=counts)
+
+    def tokens(self) -> Tensor:
+        """Which tokens passed, (blocks, gates, B, N) bool."""
+        if not self.blocks:
+            return torch.zeros(0, 3, 1, self.info.num_tokens, dtype=torch.bool)
+        return torch.stack([torch.stack([gate.mask() for gate in b]) for b in self.blocks])
+
+
+@dataclass
+class Batch:
+    """A batch on its way.
+
+    Attributes:
+        frames: Whose images it holds.
+        states: What is remembered of them, None for a frame of no stream.
+        next_block: The block that it reaches next.
+    """
+
+    frames: tuple[Frame, ...]
+    states: list[StreamState | None]
+    next_block: int = 0
+
+    def parts(self, x: Tensor | None) -> list[tuple[StreamState | None, Tensor | None]]:
+        """The states, each with its share of ``x`` (B, ...)."""
+        if x is None or len(self.states) == 1 or len(x) == 1:
+            return [(state, x) for state in self.states]
+        return list(zip(self.states, x.split(1)))
+
+
+@dataclass
+class StreamRun:
+    """What the modules of one attachment share.
+
+    Attributes:
+        policy: Says what the gates let through.
+        store: The streams.
+        clips: Whether frames come in clips of the host's, whose streams nobody outside names.
+        running: The batch that is being computed.
+        frames: The frames of the batch before, and what passed the gates of each block.
+        followed: Hooks that were put on a model around this one.
+    """
+
+    policy: Policy
+    store: StreamStore
+    clips: bool = False
+    running: Batch | None = None
+    frames: list[Passed] = field(default_factory=list)
+    followed: list[FollowMetainfo] = field(default_factory=list)
+
+    def begin(self, model: nn.Module, x: Tensor, *alike: Hashable) -> None:
+        """A batch (B, ...) arrives.
+
+        Args:
+            model: Whose weights a stream's memory was made with.
+            x: The batch.
+            *alike: What else, beside the shape and kind of ``x``, must not change in a stream.
+
+        Raises:
+            ValueError: The streams named around the call do not fit the batch.
+        """
+        frames = _frames_of(len(x))
+        shape = (len(x) if frames[0].lockstep else 1, *x.shape[1:])
+        # reason: what was made in inference mode cannot be changed outside of it.
+        how = (x.dtype, x.device, torch.is_inference_mode_enabled())
+        signature = (*alike, shape, *how, fingerprint(model))
+        self.running = Batch(frames, self.store.begin(frames, signature))
+        self.saw(x)
+
+    def saw(self, x: Tensor) -> None:
+        """Note whether each frame's share of (B, ...) is finite."""
+        for state, part in self.running.parts(x):
+            if state is not None:
+                state.saw(part)
+
+    def end(self, num_tokens: int) -> None:
+        """The batch is computed; each of its frames has that many tokens."""
+        self.frames = []
+        for frame, state in zip(self.running.frames, self.running.states):
+            first = state is None or state.num_frames == 1
+            blocks = [] if state is None else list(state.blocks.values())
+            info = FrameInfo(frame.stream, frame.frame_id, first, num_tokens, [])
+            # reason: the selections alone, so that a stream that is dropped frees its memory.
+            self.frames.append(Passed(info, [block.passed for block in blocks]))
+        self.running = None
+
+    def follow_metainfo(self, model: nn.Module) -> None:
+        """Take streams from the data samples that ``model``, around this one, is called with.
+
+        Of clips, each is a stream of its own, whatever its data sample says.
+        """
+        if not self.clips:
+            self.followed.append(FollowMetainfo().register(model))
+
+    def unfollow(self) -> None:
+        """Take the hooks off the models around."""
+        for hooks in self.followed:
+            hooks.remove()
+
+
+def _frames_of(batch_size: int) -> tuple[Frame, ...]:
+    """The frames named around a call, for a batch of that size."""
+    frames = current_frames()
+    if frames is None:
+        if batch_size > 1:
+            raise ValueError(
+                f"Eventful: a batch of {batch_size} frames came without stream ids; name the "
+                "streams, `with handle.stream(['a', 'b', ...]):`, or in a config put 'video_id' "
+                "in the meta_keys."
+            )
+        return (Frame(UNNAMED),)
+    lockstep = len(frames) == 1 and frames[0].lockstep
+    if len(frames) != batch_size and not lockstep:
+        raise ValueError(
+            f"Eventful: {len(frames)} streams were named for a batch of {batch_size} frames; name "
+            "one for each."
+        )
+    return frames
+
+
+def train(model: nn.Module, host: Any, mode: bool = True) -> nn.Module:
+    """The override of ``train``: what was remembered in another mode is forgotten."""
+    if mode != model.training:
+        link(model).state.store.drop()
+    return host(mode)
+
+
+def attach_run(root: nn.Module, method: str, swaps: list[Swap], state: StreamRun) -> None:
+    """Put a method that remembers streams on a module, in place of itself if it is there already.
+
+    Args:
+        root: The module.
+        method: Name of the method.
+        swaps: What changes, the root's part first.
+        state: What its parts share.
+    """
+    before = link(root)
+    attach(root, method, swaps, state)
+    if before is not None:
+        warnings.warn(
+            f"{method} was on this {class_name(root)} with {before.state.policy!r} and is "
+            f"replaced by {state.policy!r}.",
+            stacklevel=3,
+        )
+        before.state.unfollow()

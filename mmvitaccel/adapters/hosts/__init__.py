@@ -1,0 +1,1 @@
+"""Families of vision transformers, described to the methods."""

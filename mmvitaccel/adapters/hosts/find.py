@@ -1,0 +1,77 @@
+"""Which adapter serves a model, and where in a larger model the transformer is."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mmvitaccel.adapters.base import ViTAdapter, class_name, host_class, named_base
+from mmvitaccel.adapters.hosts.mmaction import vit as mmaction_vit
+from mmvitaccel.adapters.hosts.mmcv import layers as mmcv_layers
+from mmvitaccel.adapters.hosts.mmpretrain import vit as mmpretrain_vit
+from mmvitaccel.adapters.hosts.own import vitdet as own_vit
+from mmvitaccel.adapters.hosts.own import vivit as own_vivit
+from mmvitaccel.adapters.hosts.timm import vit as timm_vit
+
+ADAPTERS: tuple[ViTAdapter, ...] = (
+    *own_vit.ADAPTERS,
+    *own_vivit.ADAPTERS,
+    *timm_vit.ADAPTERS,
+    *mmaction_vit.ADAPTERS,
+    *mmpretrain_vit.ADAPTERS,
+    *mmcv_layers.ADAPTERS,
+)
+
+
+def _match(module: nn.Module) -> ViTAdapter | None:
+    return next((a for a in ADAPTERS if named_base(module, a.classes) is not None), None)
+
+
+def supported() -> str:
+    """The families served, for messages."""
+    return ", ".join(sorted(adapter.name for adapter in ADAPTERS))
+
+
+def find_adapter(model: nn.Module) -> ViTAdapter:
+    """The adapter of exactly this module.
+
+    Raises:
+        ValueError: If no family matches its class, or the family refuses the model.
+    """
+    adapter = _match(model)
+    if adapter is None:
+        raise ValueError(
+            f"{class_name(model)} is not a supported vision transformer; supported are: "
+            f"{supported()}."
+        )
+    reason = adapter.refuse(model)
+    if reason is not None:
+        raise ValueError(f"{adapter.name} {class_name(model)} is not supported: {reason}.")
+    return adapter
+
+
+def transformers_in(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Paths and modules of the supported transformers in a model, those inside others left out."""
+    found: list[tuple[str, nn.Module]] = []
+    for path, module in model.named_modules():
+        inside = any(path.startswith(f"{outer}.") or not outer for outer, _ in found)
+        if not inside and _match(module) is not None:
+            found.append((path, module))
+    return found
+
+
+def locate(model: nn.Module) -> tuple[str, nn.Module]:
+    """The one supported transformer in ``model``, and its path (empty if it is the model).
+
+    Raises:
+        ValueError: If there is none, or more than one and none holds the others.
+    """
+    found = transformers_in(model)
+    if len(found) == 1:
+        return found[0]
+    name = class_name(model)
+    if not found:
+        raise ValueError(
+            f"{name} holds no supported vision transformer; supported are: {supported()}."
+        )
+    places = ", ".join(f"{path!r} ({host_class(module).__name__})" for path, module in found)
+    raise ValueError(f"{name} holds {len(found)} vision transformers, {places}: name one.")

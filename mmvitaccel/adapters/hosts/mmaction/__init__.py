@@ -1,0 +1,1 @@
+"""Transformers of mmaction2."""

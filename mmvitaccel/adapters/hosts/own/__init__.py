@@ -1,0 +1,1 @@
+"""This package's own transformers and necks."""

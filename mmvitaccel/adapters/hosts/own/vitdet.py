@@ -1,0 +1,60 @@
+"""This package's ViTDet: windows, a map of tokens between blocks, no prefix."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from mmvitaccel.adapters.base import BlockInput, BlockSpec, Grid, ViTAdapter
+
+
+def _enter(block: nn.Module, x: Tensor) -> BlockInput:
+    return BlockInput(x.flatten(1, 2), grid_size=tuple(x.shape[1:3]))
+
+
+def _leave(block: nn.Module, x: Tensor, given: BlockInput) -> Tensor:
+    return x.unflatten(1, given.grid_size)
+
+
+def _qkv(block: nn.Module, h: Tensor, rope: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    attn = block.attn
+    # (B, M, 3 * H * D) -> (3, B, H, M, D)
+    return attn.qkv(h).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def _rel_pos(block: nn.Module, grid_size: Grid) -> tuple[Tensor, Tensor] | None:
+    return block.attn.position_rows(grid_size)
+
+
+def _finish(block: nn.Module, y: Tensor) -> Tensor:
+    return block.drop_path(y)
+
+
+_BLOCK = BlockSpec(
+    classes=("mmvitaccel.models.vitdet.backbone.ViTDetBlock",),
+    num_heads=lambda block: block.attn.num_heads,
+    scale=lambda block: block.attn.scale,
+    attn_drop=lambda block: 0.0,
+    norm1=lambda block: block.norm1,
+    qkv=_qkv,
+    project=lambda block, out, h: block.attn.proj(out),
+    finish1=_finish,
+    norm2=lambda block: block.norm2,
+    mlp=lambda block, h: block.mlp(h),
+    finish2=_finish,
+    enter=_enter,
+    leave=_leave,
+    window_size=lambda block: block.window_size,
+    rel_pos=_rel_pos,
+    keeps_grid=True,
+)
+
+ADAPTERS = (
+    ViTAdapter(
+        name="mmvitaccel ViTDet",
+        classes=("mmvitaccel.models.vitdet.backbone.ViTDet",),
+        blocks=lambda model: list(model.blocks),
+        specs=(_BLOCK,),
+        prefix=lambda model: (),
+        entries={"forward": lambda model: [len(model.blocks) - 1]},
+    ),
+)

@@ -1,0 +1,1 @@
+"""ToMe on a model: attachment and block steps."""

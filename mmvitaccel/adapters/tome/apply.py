@@ -1,0 +1,279 @@
+"""ToMe on a model of any supported family: ``apply_tome`` and the handle that it returns."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmvitaccel.adapters.attach import Swap, attach, detach, is_attached, link
+from mmvitaccel.adapters.base import BlockSpec, ViTAdapter, host_class, spec_of
+from mmvitaccel.adapters.hosts.find import find_adapter, locate
+from mmvitaccel.adapters.tome.restore import restore_block
+from mmvitaccel.adapters.tome.step import MergeOptions, merge_block
+from mmvitaccel.core.tome.merge import source_of
+from mmvitaccel.core.tome.schedule import Entry, Schedule, make_schedule
+from mmvitaccel.core.tome.trace import Trace, Traces
+
+METHOD = "ToMe"
+_CHOICES = {
+    "metric": ("keys", "queries", "values", "tokens"),
+    "similarity": ("cosine", "dot"),
+    "reduction": ("merge", "prune"),
+}
+
+
+@dataclass
+class ToMeState:
+    """What the model and its blocks share.
+
+    Attributes:
+        r: As the user gave it.
+        schedule: One entry per block.
+        num_prefix_tokens: Protected tokens in front.
+        options: How tokens are compared and merged.
+        trace_source: Whether ``info`` tells the sources.
+        traces: The passes.
+    """
+
+    r: Schedule
+    schedule: tuple[Entry, ...]
+    num_prefix_tokens: int
+    options: MergeOptions
+    trace_source: bool
+    traces: Traces
+
+
+@dataclass(frozen=True)
+class ToMeInfo:
+    """What became of the tokens in the last forward pass, one entry per block.
+
+    Where the block restores its tokens (windows, frames), the entries are about the merged ones
+    inside of it, with B windows or frames.
+
+    Attributes:
+        tokens: Tokens that left the block, with prefix tokens.
+        sizes: Patches in each of them (B, N, 1), float32.
+        sources: Which input tokens each of them holds (B, N, N0), bool; None unless
+            ``trace_source`` was asked for.
+    """
+
+    tokens: list[int]
+    sizes: list[Tensor]
+    sources: list[Tensor] | None
+
+
+class ToMeHandle:
+    """Steers ToMe on one model.
+
+    Attributes:
+        model: The transformer that ToMe is on.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._state: ToMeState = link(model).state
+
+    @property
+    def attached(self) -> bool:
+        """Whether this handle's ToMe is still on its model."""
+        return is_attached(self.model, METHOD) and link(self.model).state is self._state
+
+    @property
+    def r(self) -> Schedule:
+        """Tokens merged per block, as given; a new value holds from the next forward pass."""
+        return self._state.r
+
+    @r.setter
+    def r(self, value: Schedule) -> None:
+        self._check_attached("r cannot be set")
+        state = self._state
+        if state.traces.active is not None:
+            raise RuntimeError(
+                f"ToMe: r cannot change from {state.r} to {value} during a forward pass; set it "
+                "before or after."
+            )
+        schedule = make_schedule(value, len(state.schedule))
+        if self.model.training and state.traces.last is not None and schedule != state.schedule:
+            warnings.warn(
+                f"ToMe: r changes from {state.r} to {value} while the model is in training mode; "
+                "the next forward pass follows, the steps so far were at the old r.",
+                stacklevel=2,
+            )
+        state.r, state.schedule = value, schedule
+
+    @property
+    def info(self) -> ToMeInfo:
+        """What became of the tokens in the last forward pass.
+
+        Raises:
+            RuntimeError: If there was none.
+        """
+        trace = self._state.traces.last
+        if trace is None or not trace.behind:
+            raise RuntimeError("ToMe: no forward pass has run yet, so there is no info.")
+        return _info(trace, self._state.trace_source)
+
+    def remove(self) -> None:
+        """Give the model back bit for bit; a second call changes nothing."""
+        if self.attached:
+            detach(self.model, METHOD)
+
+    def _check_attached(self, refused: str) -> None:
+        if not self.attached:
+            raise RuntimeError(
+                f"ToMe: {refused}, this handle's ToMe was removed from its "
+                f"{host_class(self.model).__name__} or replaced; use the newer handle or apply "
+                "it again."
+            )
+
+
+def apply_tome(
+    model: nn.Module,
+    r: Schedule = 8,
+    *,
+    proportional_attention: bool = True,
+    trace_source: bool = False,
+    metric: str = "keys",
+    similarity: str = "cosine",
+    reduction: str = "merge",
+    adapter: ViTAdapter | None = None,
+) -> ToMeHandle:
+    """Merge tokens in the vision transformer that ``model`` is or holds.
+
+    The outputs keep their shapes: wherever the host reads all tokens, they are unmerged, so dense
+    maps stay B x C x H x W and a mean over tokens is one over patches. Keys of the state dict,
+    parameters and classes of the package stay as they are.
+
+    Args:
+        model: A supported vision transformer, or a module that holds exactly one.
+        r: Tokens merged per block: an int, a fraction, a list with an entry per block, or
+            ``(r, inflection)``; more than possible means as many as possible.
+        proportional_attention: Add log(size) to the attention logits. On for supervised models,
+            off for MAE models that were not trained with it.
+        trace_source: Let ``handle.info`` tell which patches are in each token.
+        metric: Ablation: compare ``keys``, ``queries``, ``values`` or ``tokens``.
+        similarity: Ablation: ``cosine`` or ``dot``.
+        reduction: Ablation: ``merge``, or ``prune`` the tokens that the class token attends to
+            least.
+        adapter: A record for a model that no family here covers.
+
+    Returns:
+        The handle. ToMe on a model that has it already replaces what was there, with a warning.
+
+    Raises:
+        ValueError: If no supported transformer is found, or an argument has no meaning for it.
+        RuntimeError: If another method is on the model.
+    """
+    options = _options(proportional_attention, metric, similarity, reduction)
+    if adapter is None:
+        model = locate(model)[1]
+        adapter = find_adapter(model)
+    blocks = list(adapter.blocks(model))
+    specs = [spec_of(block, adapter) for block in blocks]
+    prefix = adapter.prefix(model)
+    if reduction == "prune" and prefix[:1] != ("class",):
+        raise ValueError(
+            f"ToMe: reduction='prune' reads the class token's attention and this {adapter.name} "
+            "has none; use reduction='merge'."
+        )
+    if reduction == "prune" and any(spec.keeps_grid for spec in specs):
+        raise ValueError(
+            f"ToMe: reduction='prune' drops tokens, and {adapter.name} needs all of them behind "
+            "each block; use reduction='merge'."
+        )
+    schedule = make_schedule(r, len(blocks))
+    state = ToMeState(r, schedule, len(prefix), options, trace_source, Traces(len(blocks)))
+    entries = {name: _entry_method(name) for name in adapter.entries if hasattr(model, name)}
+    swaps = [Swap(model, entries, adapter)]
+    swaps += [
+        Swap(block, {"forward": _block_forward}, (index, spec))
+        for index, (block, spec) in enumerate(zip(blocks, specs))
+    ]
+    before = link(model)
+    attach(model, METHOD, swaps, state)
+    if before is not None:
+        warnings.warn(
+            f"ToMe was on this {host_class(model).__name__} with r={before.state.r} and is "
+            f"replaced by r={r}.",
+            stacklevel=2,
+        )
+    return ToMeHandle(model)
+
+
+def _options(proportional: bool, metric: str, similarity: str, reduction: str) -> MergeOptions:
+    given = {"metric": metric, "similarity": similarity, "reduction": reduction}
+    for name, value in given.items():
+        if value not in _CHOICES[name]:
+            raise ValueError(f"ToMe: {name}={value!r} must be one of {', '.join(_CHOICES[name])}.")
+    return MergeOptions(proportional, metric, similarity, reduction)
+
+
+@functools.cache
+def _entry_method(name: str) -> Any:
+    """The override of one method by which tokens enter the blocks; it opens and ends a pass."""
+
+    def run(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
+        found = link(model)
+        state, full_at = found.state, frozenset(found.info.entries[name](model))
+        traces = state.traces
+        if traces.active is not None:  # an entry that another one calls
+            traces.active.full_at |= full_at
+            return host(*args, **kwargs)
+        traces.active = Trace(state.schedule, full_at)
+        try:
+            return host(*args, **kwargs)
+        finally:
+            traces.last, traces.active = traces.active, None
+
+    return run
+
+
+def _block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
+    """The override of a block's forward."""
+    found = link(block)
+    state: ToMeState = found.state
+    index: int
+    spec: BlockSpec
+    index, spec = found.info
+    handed = args[0] if args else next(iter(kwargs.values()))
+    trace = state.traces.at(index, handed)
+    if trace is None:  # somebody calls the block alone: it is the host's
+        return host(*args, **kwargs)
+    given, entry = spec.enter(block, *args, **kwargs), trace.schedule[index]
+    prefix, options = state.num_prefix_tokens, state.options
+    _check_tokens(state, index, given.x.shape[1])
+    if spec.keeps_grid:
+        x, standing = restore_block(block, spec, given, entry, prefix, options)
+    else:
+        standing = trace.enter(index, given.x)
+        given = given._replace(x=standing.present_tokens(given.x))
+        x, standing = merge_block(block, spec, given, standing, entry, prefix, options)
+        if index in trace.full_at:
+            x = standing.all_tokens(x)
+    trace.behind[index] = standing
+    out = spec.leave(block, x, given)
+    state.traces.remember(index, handed, out, trace)
+    return out
+
+
+def _check_tokens(state: ToMeState, index: int, num_tokens: int) -> None:
+    free = num_tokens - state.num_prefix_tokens
+    if index == 0 and free < 2 and any(state.schedule):
+        raise ValueError(
+            f"ToMe: r={state.r} but only {free} tokens beside {state.num_prefix_tokens} prefix "
+            "tokens reach the first block; two are needed to merge, give a larger input or r=0."
+        )
+
+
+def _info(trace: Trace, with_sources: bool) -> ToMeInfo:
+    behind = [trace.behind[index] for index in sorted(trace.behind)]
+    sizes = [standing.size for standing in behind]
+    tokens = [size.shape[1] for size in sizes]
+    if not with_sources:
+        return ToMeInfo(tokens, sizes, None)
+    sources = [source_of(standing.owners(), n) for standing, n in zip(behind, tokens)]
+    return ToMeInfo(tokens, sizes, sources)

@@ -1,0 +1,170 @@
+"""One transformer block that merges tokens and restores them all before it ends.
+
+For hosts that regroup tokens around the block: windows (ViTDet) or frames (TimeSformer). Tokens
+are merged before attention, by the same keys, so that attention, its projection and the MLP run
+on fewer; every token then receives what its merged token got, and the residual keeps what makes
+it different. Every window merges the same number.
+
+Shapes: W windows or frames in the batch (as many as images where attention is global), N tokens
+in each, H heads of D channels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmvitaccel.adapters.base import BlockInput, BlockSpec
+from mmvitaccel.adapters.tome.step import MergeOptions
+from mmvitaccel.core.attention.dense import dense_attention
+from mmvitaccel.core.attention.rel_pos import RelPos
+from mmvitaccel.core.attention.windows import from_windows, pad_map, to_windows
+from mmvitaccel.core.tome.attention import merged_attention
+from mmvitaccel.core.tome.merge import (
+    Matching,
+    bipartite_soft_matching,
+    log_size,
+    merge,
+    merge_weighted,
+    unmerge,
+)
+from mmvitaccel.core.tome.schedule import Entry, tokens_to_merge
+from mmvitaccel.core.tome.trace import Standing
+
+
+def restore_block(
+    block: nn.Module,
+    spec: BlockSpec,
+    given: BlockInput,
+    entry: Entry,
+    num_prefix_tokens: int,
+    options: MergeOptions,
+) -> tuple[Tensor, Standing]:
+    """The block on tokens (B, N, C); returns as many, and how its windows merged.
+
+    Without an MLP the attention branch alone is returned, for ``spec.leave`` to add.
+    """
+    windows = _Windows(spec.window_size(block), given)
+    h = spec.norm1(block)(given.x)
+    qkv = _cut_heads(block, spec, h, given, windows)
+    matching = _match(qkv, h, windows, entry, num_prefix_tokens, options)
+    standing = Standing(h.new_ones((len(qkv[0]), qkv[0].shape[2], 1), dtype=torch.float32))
+    if matching is not None:
+        standing = standing.merged(matching, merge(standing.size, matching))
+    size = standing.size if options.proportional_attention and matching is not None else None
+    out = _attend(block, spec, qkv, windows.grid_size, standing, matching, size)
+    out = spec.project(block, out, None)
+    x = spec.finish1(block, windows.join(standing.all_tokens(out)))
+    if spec.mlp is None:
+        return x, standing
+    x = given.x + x
+    return x + spec.finish2(block, _mlp(block, spec, x, windows, matching)), standing
+
+
+class _Windows:
+    """Cut tokens (B, N, C) into windows and back; without windows both do nothing."""
+
+    def __init__(self, window_size: int, given: BlockInput) -> None:
+        self.size = window_size
+        self.map_size = given.grid_size
+        self.grid_size = (window_size, window_size) if window_size else given.grid_size
+
+    def cut(self, x: Tensor, padding: Tensor | None) -> Tensor:
+        """(B, N, C) to (W, size * size, C); a token of padding holds (C,), or zeros."""
+        if not self.size:
+            return x
+        return to_windows(pad_map(x.unflatten(1, self.map_size), self.size, padding), self.size)
+
+    def join(self, x: Tensor) -> Tensor:
+        """(W, size * size, C) to (B, N, C), without the padding."""
+        if not self.size:
+            return x
+        return from_windows(x, self.size, self.map_size).flatten(1, 2)
+
+
+def _cut_heads(
+    block: nn.Module, spec: BlockSpec, h: Tensor, given: BlockInput, windows: _Windows
+) -> list[Tensor]:
+    """Queries, keys, values (W, H, N, D) of each window."""
+    parts = spec.qkv(block, h, given.rope)
+    if not windows.size:
+        return list(parts)
+    heads = parts[0].shape[1]
+    # reason: padding is zero after the norm, so its projection is that of a zero token
+    zero = spec.qkv(block, h.new_zeros(1, 1, h.shape[-1]), None)
+    cut = []
+    for part, padding in zip(parts, zero):
+        rows = part.transpose(1, 2).flatten(2)  # (B, H, N, D) -> (B, N, H * D)
+        rows = windows.cut(rows, padding.flatten())
+        cut.append(rows.unflatten(2, (heads, -1)).transpose(1, 2))
+    return cut
+
+
+def _match(
+    qkv: list[Tensor],
+    h: Tensor,
+    windows: _Windows,
+    entry: Entry,
+    num_prefix_tokens: int,
+    options: MergeOptions,
+) -> Matching | None:
+    """What merges in each window."""
+    q, k, v = qkv
+    r = tokens_to_merge(entry, q.shape[2], num_prefix_tokens)
+    if r == 0:
+        return None
+    if options.metric == "tokens":
+        metric = windows.cut(h, None)
+    else:
+        metric = {"keys": k, "queries": q, "values": v}[options.metric].mean(dim=1)
+    return bipartite_soft_matching(metric, r, num_prefix_tokens, options.similarity)
+
+
+def _attend(
+    block: nn.Module,
+    spec: BlockSpec,
+    qkv: list[Tensor],
+    grid_size: tuple[int, int] | None,
+    standing: Standing,
+    matching: Matching | None,
+    size: Tensor | None,
+) -> Tensor:
+    """Attention of the merged tokens, (W, N - r, H * D)."""
+    q, k, v = qkv
+    rows = None if grid_size is None else spec.rel_pos(block, grid_size)
+    rel_pos = None if rows is None else RelPos(*rows)
+    drop, scale = spec.attn_drop(block), spec.scale(block)
+    if matching is None and not drop:
+        return dense_attention(q, k, v, scale, rel_pos).transpose(1, 2).flatten(2)
+    terms = None if rel_pos is None else torch.cat(rel_pos.terms(q), dim=-1)
+    if matching is not None:
+        q, k, v = (_merge_heads(t, matching) for t in (q, k, v))
+        terms = None if terms is None else _merge_heads(terms, matching)
+    mask = None if size is None else log_size(size)  # (W, 1, 1, N - r)
+    if terms is None:
+        mask = None if mask is None else mask.to(q.dtype)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop, scale=scale)
+    else:
+        out = merged_attention(q, k, v, scale, terms, standing.owners(), grid_size, mask, drop)
+    return out.transpose(1, 2).flatten(2)
+
+
+def _merge_heads(x: Tensor, matching: Matching) -> Tensor:
+    """Mean of what merges, (W, H, N, D) to (W, H, N - r, D)."""
+    rows = x.transpose(1, 2).flatten(2)  # (W, N, H * D)
+    ones = rows.new_ones((*rows.shape[:2], 1), dtype=torch.float32)
+    merged, _ = merge_weighted(rows, ones, matching)
+    return merged.unflatten(2, (x.shape[1], -1)).transpose(1, 2)
+
+
+def _mlp(
+    block: nn.Module, spec: BlockSpec, x: Tensor, windows: _Windows, matching: Matching | None
+) -> Tensor:
+    """The MLP's branch (B, N, C), on merged tokens where those are fewer in spite of padding."""
+    if matching is None or matching.kept.numel() >= x.shape[0] * x.shape[1]:
+        return spec.mlp(block, spec.norm2(block)(x))
+    tokens = windows.cut(x, None)
+    ones = tokens.new_ones((*tokens.shape[:2], 1), dtype=torch.float32)
+    merged, _ = merge_weighted(tokens, ones, matching)
+    return windows.join(unmerge(spec.mlp(block, spec.norm2(block)(merged)), matching))

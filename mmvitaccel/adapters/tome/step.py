@@ -1,0 +1,106 @@
+"""One transformer block with token merging, from the host's own submodules."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmvitaccel.adapters.base import BlockInput, BlockSpec
+from mmvitaccel.core.tome.merge import (
+    Matching,
+    bipartite_soft_matching,
+    log_size,
+    merge_weighted,
+    prune_matching,
+    take,
+)
+from mmvitaccel.core.tome.schedule import Entry, tokens_to_merge
+from mmvitaccel.core.tome.trace import Standing
+
+
+class MergeOptions(NamedTuple):
+    """How tokens are compared and what becomes of them; the defaults are the paper's."""
+
+    proportional_attention: bool = True
+    metric: str = "keys"
+    similarity: str = "cosine"
+    reduction: str = "merge"
+
+
+def merge_block(
+    block: nn.Module,
+    spec: BlockSpec,
+    given: BlockInput,
+    standing: Standing,
+    entry: Entry,
+    num_prefix_tokens: int,
+    options: MergeOptions,
+) -> tuple[Tensor, Standing]:
+    """Attention, merge, MLP (section 3.1): tokens (B, N, C) to (B, N - r, C)."""
+    x = given.x
+    h = spec.norm1(block)(x)
+    q, k, v = spec.qkv(block, h, _rope_at(given.rope, standing.position))
+    # reason: no mask while every token is one patch; fused attention is faster without
+    size = (
+        standing.size if options.proportional_attention and standing.position is not None else None
+    )
+    x = x + _attend(block, spec, h, (q, k, v), size)
+    r = tokens_to_merge(entry, x.shape[1], num_prefix_tokens)
+    if r > 0:
+        matching = _match(spec.scale(block), x, (q, k, v), r, num_prefix_tokens, options)
+        if options.reduction == "prune":
+            x, size = take(x, matching.kept), take(standing.size, matching.kept)
+        else:
+            x, size = merge_weighted(x, standing.size, matching)
+        standing = standing.merged(matching, size)
+    return x + spec.finish2(block, spec.mlp(block, spec.norm2(block)(x))), standing
+
+
+def _attend(
+    block: nn.Module,
+    spec: BlockSpec,
+    h: Tensor,
+    qkv: tuple[Tensor, Tensor, Tensor],
+    size: Tensor | None,
+) -> Tensor:
+    """The attention branch (B, N, C); with sizes, each key weighs as much as its patches."""
+    q, k, v = qkv
+    mask = None if size is None else log_size(size).to(q.dtype)  # (B, 1, 1, N)
+    out = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=spec.attn_drop(block), scale=spec.scale(block)
+    )
+    out = out.transpose(1, 2).flatten(2)  # (B, H, N, D) -> (B, N, H * D)
+    return spec.finish1(block, spec.project(block, out, lambda: h))
+
+
+def _match(
+    scale: float,
+    x: Tensor,
+    qkv: tuple[Tensor, Tensor, Tensor],
+    r: int,
+    num_prefix_tokens: int,
+    options: MergeOptions,
+) -> Matching:
+    """Choose what goes: by similarity, or for the contrast by the class token's attention."""
+    q, k, v = qkv
+    if options.reduction == "prune":
+        logits = q[:, :, :1].detach().float() @ k.detach().float().transpose(2, 3) * scale
+        attention = logits.softmax(dim=-1).mean(dim=1)[:, 0]  # (B, H, 1, N) -> (B, N)
+        return prune_matching(attention, r, num_prefix_tokens)
+    if options.metric == "tokens":
+        metric = x
+    else:
+        metric = {"keys": k, "queries": q, "values": v}[options.metric].mean(dim=1)
+    return bipartite_soft_matching(metric, r, num_prefix_tokens, options.similarity)
+
+
+def _rope_at(rope: Tensor | None, position: Tensor | None) -> Tensor | None:
+    """Rotary rows of the tokens that are left: a merged token keeps its destination's place."""
+    if rope is None or position is None:
+        return rope
+    batch, left = position.shape
+    rope = rope.expand(batch, -1, -1, -1)
+    index = position[:, None, :, None].expand(batch, rope.shape[1], left, rope.shape[-1])
+    return rope.gather(2, index)

@@ -1,0 +1,1 @@
+"""Measurements of models: multiply-adds, time, accuracy against cost, heads and channels."""

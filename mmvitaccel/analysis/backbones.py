@@ -1,0 +1,86 @@
+"""Backbones to look into, and images to show them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import torch
+from torch import Tensor, nn
+
+from mmvitaccel.errors import UserError, building, closest
+from mmvitaccel.runner.checkpoint import check_checkpoint
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.runner.session import build_model
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def load_backbone(name: str, checkpoint: str | None = None) -> nn.Module:
+    """The backbone of a config's model, or a model of timm, in eval mode.
+
+    Args:
+        name: A config file, ``package::path`` of an installed one, or a name that timm knows
+            (``deit_tiny_patch16_224``).
+        checkpoint: Of the config's whole model, or of timm's; None leaves weights at random.
+
+    Raises:
+        UserError: There is no such model, or the checkpoint is not its own.
+    """
+    if name.endswith(".py") or "::" in name:
+        model = build_model(load_config(name, {}))
+        backbone = getattr(model, "backbone", None)
+        if not isinstance(backbone, nn.Module):
+            raise UserError(f"{name}: {type(model).__name__} has no backbone; give another config.")
+    else:
+        model = backbone = _timm_model(name)
+    if checkpoint is not None:
+        check_checkpoint(model, checkpoint)
+    return backbone.eval()
+
+
+def _timm_model(name: str) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        raise UserError(
+            f"{name} is neither a config file (.py) nor a model of timm; correct the name"
+            f"{closest(name, timm.list_models()) or '.'}"
+        )
+    with building(name), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return timm.create_model(name)
+
+
+def image_files(folder: str | Path, count: int) -> list[Path]:
+    """The first images of a folder by name.
+
+    Raises:
+        UserError: There are none.
+    """
+    kinds = {".jpg", ".jpeg", ".png"}
+    folder = Path(folder)
+    files = sorted(p for p in folder.glob("*") if p.suffix.lower() in kinds)[:count]
+    if not files:
+        raise UserError(f"{folder} holds no .jpg or .png images; give a folder that does.")
+    return files
+
+
+def read_images(files: Sequence[Path], side: int) -> Tensor:
+    """Images as (B, 3, side, side), normalised by ImageNet's mean and deviation.
+
+    Raises:
+        UserError: One cannot be read.
+    """
+    images = []
+    for file in files:
+        image = cv2.imread(str(file))
+        if image is None:
+            raise UserError(f"{file} cannot be read as an image; remove it or give another folder.")
+        image = cv2.cvtColor(cv2.resize(image, (side, side)), cv2.COLOR_BGR2RGB)
+        images.append(torch.from_numpy(image).permute(2, 0, 1))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (torch.stack(images) / 255 - mean) / std

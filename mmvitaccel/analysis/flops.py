@@ -1,0 +1,124 @@
+"""A config's model counted as it runs, with what its hooks put on it and without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from statistics import mean
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmvitaccel.adapters.attach import link
+from mmvitaccel.adapters.eventful.stream_run import StreamRun
+from mmvitaccel.core.eventful.frame import frames_of, streams
+from mmvitaccel.core.macs.counter import MacsReport, count_macs
+from mmvitaccel.errors import running
+from mmvitaccel.runner.attached_hooks import attach_hooks, take_off
+from mmvitaccel.runner.random_input import Example, make_example, moving_frames
+from mmvitaccel.runner.session import build_model
+
+
+def count_config(
+    cfg: Config, size: Sequence[int] | None = None, depth: int = 1, frames: int = 5
+) -> dict[str, Any]:
+    """Count one forward pass of a config's model.
+
+    Hooks of the config that have a method ``attach(model)`` are given the model first, as the
+    Runner would do. If they, or the config's own wrappers, put a method on it, the model is
+    counted a second time without. An eventful model is given frames of a video, a still picture
+    over which a square moves: what a policy lets through of other frames may be another amount.
+
+    Args:
+        cfg: A detector's, recognizer's or classifier's.
+        size: Input (H, W) in pixels; None for the test pipeline's.
+        depth: How deep the names of ``modules`` go; 1 gives backbone, neck and head.
+        frames: How many frames an eventful model is given.
+
+    Returns:
+        JSON-ready figures: ``params``, ``macs``, ``flops`` (twice ``macs``), ``input_shape``,
+        ``views``, ``modules`` (name to ``params`` and ``macs``), ``uncounted``; if there is one,
+        ``patch_embed`` (the multiply-adds of the patch embedding alone); with a method on,
+        ``dense`` (the same without it) and ``saving`` (``1 - macs / dense macs``); and of an
+        eventful model, whose figures are the mean over the frames, ``frames``: their ``length``,
+        and ``macs`` and ``modules`` of the ``first`` and of a ``steady`` one, the last.
+
+    Raises:
+        UserError: The model cannot be built, or not be run on such an input.
+    """
+    example = make_example(cfg, size)
+    model = build_model(cfg)
+    handles = attach_hooks(cfg, model)
+    # reason: streams start clean when the mode changes, as it would at each count.
+    model.eval()
+    if _takes_frames(model):
+        figures = _eventful_figures(model, example, depth, frames)
+    else:
+        figures = _figures(model, _count(model, example, example.inputs), example, depth)
+    if take_off(model, handles):
+        dense = _figures(model, _count(model, example, example.inputs), example, depth)
+        figures["dense"] = dense
+        figures["saving"] = 1 - figures["macs"] / dense["macs"] if dense["macs"] else 0.0
+    return figures
+
+
+def _count(model: nn.Module, example: Example, inputs: torch.Tensor) -> MacsReport:
+    shape = " x ".join(str(n) for n in example.shape)
+    with running(model, f"the model does not take an input of {shape}", every_error=True):
+        return count_macs(model, inputs, **example.kwargs)
+
+
+def _takes_frames(model: nn.Module) -> bool:
+    """Whether a model is eventful from call to call; one that takes clips is so within each."""
+    states = [found.state for found in map(link, model.modules()) if found is not None]
+    return any(isinstance(state, StreamRun) and not state.clips for state in states)
+
+
+def _eventful_figures(
+    model: nn.Module, example: Example, depth: int, length: int
+) -> dict[str, Any]:
+    """The mean over the frames of one stream, and its first and last frame."""
+    frames = []
+    for index, inputs in enumerate(moving_frames(example, length)):
+        for sample in example.kwargs.get("data_samples", ()):
+            sample.set_metainfo(dict(video_id=0, frame_id=index))
+        with streams(frames_of("counted", index)):
+            frames.append(_figures(model, _count(model, example, inputs), example, depth))
+    macs = _mean(frame["macs"] for frame in frames)
+    figures = frames[-1] | dict(macs=macs, flops=2 * macs)
+    figures["modules"] = {
+        name: row | dict(macs=_mean(frame["modules"][name]["macs"] for frame in frames))
+        for name, row in frames[-1]["modules"].items()
+    }
+    shown = {
+        name: {key: frame[key] for key in ("macs", "modules")}
+        for name, frame in (("first", frames[0]), ("steady", frames[-1]))
+    }
+    return figures | dict(frames=dict(length=length, **shown))
+
+
+def _mean(values: Iterable[int]) -> int:
+    return round(mean(values))
+
+
+def _figures(model: nn.Module, report: MacsReport, example: Example, depth: int) -> dict[str, Any]:
+    modules = {}
+    for name, module in model.named_modules():
+        params = sum(p.numel() for p in module.parameters())
+        macs = report.by_module.get(name, 0)
+        if name and name.count(".") < depth and (params or macs):
+            modules[name] = dict(params=params, macs=macs)
+    embedding = sum(
+        macs for name, macs in report.by_module.items() if name.rpartition(".")[2] == "patch_embed"
+    )
+    figures = dict(
+        params=report.params,
+        macs=report.total,
+        flops=2 * report.total,
+        input_shape=list(example.shape),
+        views=example.views,
+        modules=modules,
+        uncounted=report.uncounted,
+    )
+    return figures | dict(patch_embed=embedding) if embedding else figures

@@ -1,0 +1,219 @@
+"""Accuracy and multiply-adds of one small ViViT under several methods, on generated clips.
+
+The same weights are tested dense, eventful at several k before and after temporal fine-tuning, and
+with tokens merged: the paper's Figure 8 (arXiv 2308.13494) in minutes on a CPU.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS
+
+from mmvitaccel.analysis.tradeoff import test, train
+from mmvitaccel.core.macs.counter import count_macs
+from mmvitaccel.errors import UserError, building
+from mmvitaccel.runner.checkpoint import check_checkpoint
+from mmvitaccel.runner.session import build_model
+from mmvitaccel.video.spatial_cache import cache_spatial
+
+DENSE = "dense"
+TOME = "ToMe"
+TUNED = ", tuned"
+# reason: in the exact mode a count depends a little on the clip; one of each motion is enough
+COUNTED_CLIPS = 7
+
+
+@dataclass(frozen=True)
+class MotionPoint:
+    """One method at one budget.
+
+    Attributes:
+        method: ``dense``, an attention mode of Eventful, the same with ``, tuned`` behind it after
+            temporal fine-tuning, or ``ToMe``.
+        budget: k of Eventful, r of ToMe; None for dense.
+        top1: In percent.
+        gmacs: Mean per clip, in 1e9 multiply-adds, without the tubelet embedding.
+        embedding_gmacs: Of the tubelet embedding.
+    """
+
+    method: str
+    budget: int | None
+    top1: float
+    gmacs: float
+    embedding_gmacs: float
+
+
+class MotionStudy:
+    """Trains what has to be trained and measures; what is done already is not done again.
+
+    Args:
+        dense: Config of the dense model, to train and to test.
+        temporal: Config that trains its temporal encoder on spatial features.
+        work_dir: For checkpoints, features and results.
+        report: Told each point as it is there.
+    """
+
+    def __init__(
+        self,
+        dense: Config,
+        temporal: Config,
+        work_dir: Path,
+        report: Callable[[MotionPoint], None] = lambda point: None,
+    ) -> None:
+        self.dense = dense
+        self.temporal = temporal
+        self.work_dir = work_dir
+        self.report = report
+
+    def run(
+        self, modes: Sequence[str], budgets: Sequence[int], merged: Sequence[int]
+    ) -> list[MotionPoint]:
+        """Measure all.
+
+        Args:
+            modes: Attention modes of Eventful.
+            budgets: Values of k.
+            merged: Values of r of ToMe.
+
+        Returns:
+            The points, dense first.
+
+        Raises:
+            UserError: ``work_dir`` holds what other configs gave.
+        """
+        self._check_folder()
+        checkpoint = train(self.dense, self.work_dir / "train")
+        points = [self._point(DENSE, None, self.dense, checkpoint)]
+        for mode in modes:
+            for k in budgets:
+                cfg = _wrapped(
+                    self.dense, "Eventful", policy=dict(type="TopK", k=k), attention=mode
+                )
+                points.append(self._point(mode, k, cfg, checkpoint))
+                tuned = self._tune(cfg, checkpoint, f"{mode}_k{k}")
+                points.append(self._point(mode + TUNED, k, cfg, tuned))
+        for r in merged:
+            points.append(self._point(TOME, r, _wrapped(self.dense, TOME, r=r), checkpoint))
+        return points
+
+    def _check_folder(self) -> None:
+        """Refuse results of other configs, which would be taken for this one's."""
+        path = self.work_dir / "configs.txt"
+        content = f"{self.dense.pretty_text}\n{self.temporal.pretty_text}"
+        if path.is_file() and path.read_text() != content:
+            raise UserError(
+                f"'{self.work_dir}' holds the study of other configs (see its {path.name}); name "
+                "another folder or delete it."
+            )
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+
+    def _tune(self, cfg: Config, checkpoint: Path, name: str) -> Path:
+        """The two steps of temporal fine-tuning; returns the last checkpoint."""
+        features = self.work_dir / "features" / name
+        batch_size = cfg.test_dataloader.batch_size
+        cache_spatial(cfg, str(checkpoint), features, batch_size=batch_size, num_workers=1)
+        tuning = copy.deepcopy(self.temporal)
+        for split in ("train", "val", "test"):
+            tuning[f"{split}_dataloader"].dataset.data_root = str(features)
+        tuning.load_from = str(features / "weights.pth")
+        # reason: loggers live as long as the process and are told apart by this name
+        tuning.experiment_name = f"tune_{name}"
+        return train(tuning, self.work_dir / "tune" / name)
+
+    def _point(self, method: str, budget: int | None, cfg: Config, weights: Path) -> MotionPoint:
+        name = method.replace(", ", "_") + ("" if budget is None else f"_{budget}")
+        path = self.work_dir / "points" / f"{name}.json"
+        if path.is_file():
+            point = MotionPoint(**json.loads(path.read_text()))
+        else:
+            accuracy = test(cfg, weights, self.work_dir / "tests" / name)["acc/top1"]
+            gmacs, embedding = _count(cfg, weights)
+            point = MotionPoint(method, budget, 100 * float(accuracy), gmacs, embedding)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(asdict(point)))
+        self.report(point)
+        return point
+
+
+def _wrapped(cfg: Config, method: str, **options: Any) -> Config:
+    """The config with a method around its backbone."""
+    cfg = copy.deepcopy(cfg)
+    inner = cfg.model.backbone
+    cfg.model.backbone = ConfigDict(type=f"mmvitaccel.{method}", backbone=inner, **options)
+    return cfg
+
+
+def _count(cfg: Config, weights: Path) -> tuple[float, float]:
+    """1e9 multiply-adds per clip, without the tubelet embedding and of it, on real clips."""
+    model = build_model(cfg)
+    check_checkpoint(model, str(weights))
+    with building("the test data"):
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    totals, embeddings = [], []
+    for index in range(min(COUNTED_CLIPS, len(dataset))):
+        batch = model.data_preprocessor(pseudo_collate([dataset[index]]), False)
+        report = count_macs(model, batch["inputs"], mode="tensor", stage="head")
+        embedding = report.by_module["backbone.patch_embed"]
+        totals.append(report.total - embedding)
+        embeddings.append(embedding)
+    return sum(totals) / len(totals) / 1e9, sum(embeddings) / len(embeddings) / 1e9
+
+
+def table(points: Sequence[MotionPoint]) -> str:
+    """The points as Markdown; the tubelet embedding on a line of its own."""
+    dense = points[0].gmacs
+    lines = [
+        "| method | k or r | top-1 (%) | G multiply-adds a clip | dense / this |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for point in points:
+        budget = "" if point.budget is None else point.budget
+        lines.append(
+            f"| {point.method} | {budget} | {point.top1:.2f} | {point.gmacs:.4f} "
+            f"| {dense / point.gmacs:.2f}x |"
+        )
+    embedding = points[0].embedding_gmacs
+    lines.append(f"| tubelet embedding, in all of them besides | | | {embedding:.4f} | |")
+    return "\n".join(lines)
+
+
+def save(points: Sequence[MotionPoint], folder: Path) -> list[Path]:
+    """Write ``tradeoff.json``, ``tradeoff.md`` and the plot ``tradeoff.png``; returns the files."""
+    files = [folder / f"tradeoff.{suffix}" for suffix in ("json", "md", "png")]
+    folder.mkdir(parents=True, exist_ok=True)
+    files[0].write_text(json.dumps([asdict(point) for point in points], indent=2) + "\n")
+    files[1].write_text(table(points) + "\n")
+    _plot(points, files[2])
+    return files
+
+
+def _plot(points: Sequence[MotionPoint], path: Path) -> None:
+    """Accuracy over multiply-adds, a line for each method; tuned ones dashed, with squares."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 5), layout="constrained")
+    colours: dict[str, str] = {}
+    for method in dict.fromkeys(point.method for point in points):
+        mine = [point for point in points if point.method == method]
+        x, y = [point.gmacs for point in mine], [point.top1 for point in mine]
+        if method == DENSE:
+            axes.plot(x, y, "k*", markersize=14, label=method)
+            continue
+        colour = colours.setdefault(method.removesuffix(TUNED), f"C{len(colours)}")
+        axes.plot(x, y, "s--" if method.endswith(TUNED) else "o-", color=colour, label=method)
+    axes.set(xlabel="G multiply-adds a clip, without tubelet embedding", ylabel="top-1 (%)")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

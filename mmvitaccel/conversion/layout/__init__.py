@@ -1,0 +1,1 @@
+"""What a layout of weights is, and the names that several layouts share."""

@@ -1,0 +1,54 @@
+"""Names and shapes that transformers of several layouts have in common."""
+
+from __future__ import annotations
+
+import re
+
+from mmvitaccel.conversion.layout.layout import Shapes, Weights
+
+PUBLISHED_DEPTHS = {768: 12, 1024: 24, 1280: 32}
+"""ViT-B, L and H by their width: with fewer blocks than these a file was cut short."""
+
+
+def count(weights: Weights, prefix: str) -> int:
+    """Items of the numbered list at ``prefix``, up to the last."""
+    found = [re.match(rf"{re.escape(prefix)}\.(\d+)\.", name) for name in weights]
+    return max((int(match[1]) + 1 for match in found if match), default=0)
+
+
+def size(weights: Weights, name: str, axis: int = 0) -> int:
+    """Length of a tensor along an axis.
+
+    Raises:
+        ValueError: It is missing.
+    """
+    if name not in weights or weights[name].dim() <= axis:
+        raise ValueError(f"'{name}' is missing; the file was cut short or is of another model")
+    return weights[name].shape[axis]
+
+
+def block_shapes(prefix: str, dim: int, hidden: int, depth: int) -> Shapes:
+    """Of pre-norm blocks with one linear layer for queries, keys and values."""
+    parts = {
+        "norm1": (dim,),
+        "attn.qkv": (3 * dim, dim),
+        "attn.proj": (dim, dim),
+        "norm2": (dim,),
+        "mlp.fc1": (hidden, dim),
+        "mlp.fc2": (dim, hidden),
+    }
+    shapes: Shapes = {}
+    for block in range(depth):
+        for part, shape in parts.items():
+            shapes |= with_bias(f"{prefix}.{block}.{part}", *shape)
+    return shapes
+
+
+def with_bias(name: str, *weight: int) -> Shapes:
+    """Weight and bias of a layer; the bias has the weight's first length."""
+    return {f"{name}.weight": weight, f"{name}.bias": weight[:1]}
+
+
+def transposed(name: str, inward: int, outward: int, kernel: int = 2) -> Shapes:
+    """Weight and bias of a transposed convolution."""
+    return {f"{name}.weight": (inward, outward, kernel, kernel), f"{name}.bias": (outward,)}

@@ -1,0 +1,1 @@
+"""Layouts of ViTDet weights, and of the image transformers that detectors start from."""

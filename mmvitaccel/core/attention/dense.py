@@ -1,0 +1,120 @@
+"""Dense attention with relative positions, in bounded memory.
+
+On a CPU and without gradients a compiled kernel does it, where that can be had. Elsewhere the bias
+of all queries over all keys would take heads x N x N numbers (805 MB at N = 4096 with 12 heads in
+single precision): it exists for one block of query rows at a time, sized to stay in the cache on a
+CPU, and each block goes through fused attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from mmvitaccel.core.attention.rel_pos import PositionTerms, RelPos
+from mmvitaccel.core.kernels.attend import attend
+from mmvitaccel.core.kernels.compiler import can_attend
+
+# Logits of one block. On a CPU 256 rows of 4096 keys: 4 MB in single precision, by measurement.
+CPU_BLOCK_LOGITS = 2**20
+DEVICE_BLOCK_LOGITS = 2**26
+
+# The operator behind fused attention on a CPU, which gives the log-sum-exp beside the output; the
+# public function keeps it to itself. torch < 2.2 has another one, which takes no bias.
+_FUSED_WITH_LSE = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+
+
+def dense_attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, rel_pos: RelPos | None = None
+) -> Tensor:
+    """Softmax attention of all queries over all keys.
+
+    Args:
+        q: (B, heads, N, D).
+        k: (B, heads, K, D).
+        v: (B, heads, K, D).
+        scale: Multiplies the products of q and k; not the position terms.
+        rel_pos: Relative positions of the queries, or None.
+
+    Returns:
+        (B, heads, N, D). Backward holds no more than forward: each block is computed again.
+    """
+    if rel_pos is None:
+        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+    if not needs_grad(q, k, v, *rel_pos[:2]) and can_attend(q, k, v):
+        return attend(q, k, v, scale, rel_pos)[0]
+    return _in_blocks(_attend, (q, k, v, *rel_pos.terms(q)), scale)[0]
+
+
+def dense_attention_with_lse(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, rel_pos: RelPos | None = None
+) -> tuple[Tensor, Tensor]:
+    """Like :func:`dense_attention`, with the logarithm of each row's sum of exponentials.
+
+    Returns:
+        The output (B, heads, N, D) and the log-sum-exp (B, heads, N) in single precision. Neither
+        carries gradients.
+    """
+    with torch.no_grad():
+        if can_attend(q, k, v):
+            return attend(q, k, v, scale, rel_pos or (None, None, None))
+        inputs = (q, k, v) if rel_pos is None else (q, k, v, *rel_pos.terms(q))
+        return _in_blocks(_attend_with_lse, inputs, scale)
+
+
+def needs_grad(*tensors: Tensor) -> bool:
+    """Whether what is computed from them has to keep a way back."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+
+
+def _bias(terms: tuple[Tensor, ...]) -> Tensor | None:
+    return PositionTerms(*terms).spread() if terms else None
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, *terms: Tensor, scale: float) -> tuple[Tensor]:
+    return (F.scaled_dot_product_attention(q, k, v, attn_mask=_bias(terms), scale=scale),)
+
+
+def _attend_with_lse(
+    q: Tensor, k: Tensor, v: Tensor, *terms: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    bias = _bias(terms)
+    if _FUSED_WITH_LSE is not None and q.device.type == "cpu" and q.shape[2] > 0:
+        return _FUSED_WITH_LSE(q, k, v, attn_mask=bias, scale=scale)
+    logits = (q.float() * scale) @ k.float().transpose(-1, -2)
+    logits = logits if bias is None else logits.add_(bias)
+    lse = logits.logsumexp(-1)
+    return (logits.sub_(lse.unsqueeze(-1)).exp_() @ v.float()).to(q.dtype), lse
+
+
+def _in_blocks(
+    attend: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...], scale: float
+) -> tuple[Tensor, ...]:
+    """Split batch, then heads, then query rows, until one block's logits fit the budget."""
+    on_cpu = inputs[0].device.type == "cpu"
+    budget = CPU_BLOCK_LOGITS if on_cpu else DEVICE_BLOCK_LOGITS
+    batch, heads, rows, _ = inputs[0].shape
+    per_row = max(inputs[1].shape[2], 1)
+    for dim, (length, cost) in enumerate(
+        ((batch, heads * rows * per_row), (heads, rows * per_row), (rows, per_row))
+    ):
+        if length * cost <= budget:
+            break
+        if length > 1:
+            # Blocks of like size: a small last one would leave processors idle.
+            blocks = -(-length // max(budget // cost, 1))
+            step = -(-length // blocks)
+            parts = [t.split(step, dim) for t in inputs]
+            if dim == 2:  # keys and values belong to every row
+                parts[1:3] = [(t,) * len(parts[0]) for t in inputs[1:3]]
+            outs = [_in_blocks(attend, part, scale) for part in zip(*parts)]
+            return tuple(torch.cat(out, dim) for out in zip(*outs))
+    if needs_grad(*inputs):
+        return checkpoint(
+            attend, *inputs, scale=scale, use_reentrant=False, preserve_rng_state=False
+        )
+    return attend(*inputs, scale=scale)

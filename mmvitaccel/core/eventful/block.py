@@ -1,0 +1,222 @@
+"""A pre-norm transformer block that computes what changed (Eventful Transformers, section 4).
+
+Three gates with their buffers: around the projection to queries, keys and values, around the
+output projection, and around the MLP. The skips stay full-size. Between the first two lies
+attention, in one of the modes of :mod:`mmvitaccel.core.eventful.modes`. Windows are computed
+token-wise, and windows in which nothing changed are skipped.
+
+Shapes: B batch, N tokens, M tokens that a gate lets through, C channels, h heads, D channels of a
+head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmvitaccel.core.eventful.gates.gate import TokenBuffer, TokenGate
+from mmvitaccel.core.eventful.gates.policy import Policy, choose
+from mmvitaccel.core.eventful.gates.selection import Selection, everything
+from mmvitaccel.core.eventful.gates.token_errors import errors_of_sum
+from mmvitaccel.core.eventful.modes.global_attention import GlobalAttention
+from mmvitaccel.core.eventful.modes.mode import QKV, Logits
+from mmvitaccel.core.eventful.modes.windowed_attention import WindowedAttention
+from mmvitaccel.core.eventful.options import EventfulOptions
+
+
+@dataclass(frozen=True)
+class BlockSteps:
+    """The steps of one block; each takes any tokens and treats every one by itself.
+
+    Attributes:
+        norm1: (B, M, C) -> (B, M, C).
+        qkv: (B, M, C), and the rotary table of these tokens or None, to queries, keys and values,
+            each (B, h, M, D).
+        project: Attention's output (B, M, h * D), and what gives ``norm1``'s output for the same
+            tokens, to the attention branch (B, M, C), LayerScale included.
+        norm2: (B, M, C) -> (B, M, C).
+        mlp: (B, M, C) -> (B, M, C), LayerScale included.
+        scale: Factor of the attention logits.
+        window_size: Tokens a side of a window; 0 attends globally.
+        rel_pos: Of a grid (H, W), the rows of relative positions on both axes, or None.
+        num_prefix_tokens: Tokens in front that lie in no grid.
+    """
+
+    norm1: Callable[[Tensor], Tensor]
+    qkv: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor]]
+    project: Callable[[Tensor, Callable[[], Tensor]], Tensor]
+    norm2: Callable[[Tensor], Tensor]
+    mlp: Callable[[Tensor], Tensor]
+    scale: float
+    window_size: int = 0
+    rel_pos: Callable[[tuple[int, int]], tuple[Tensor, Tensor] | None] = lambda grid: None
+    num_prefix_tokens: int = 0
+
+
+class Tokens(NamedTuple):
+    """What enters a block.
+
+    Attributes:
+        x: (B, N, C).
+        grid_size: (H, W) of the tokens after the prefix; None where the host does not say.
+        rope: Rotary table (1 or B, 1 or h, N, 2D), or None.
+    """
+
+    x: Tensor
+    grid_size: tuple[int, int] | None = None
+    rope: Tensor | None = None
+
+
+@dataclass
+class BlockMemory:
+    """What a stream remembers of one block.
+
+    Attributes:
+        qkv_gate: Before queries, keys and values.
+        attention: Queries, keys, values and what attention remembers.
+        proj_gate: Before the output projection.
+        proj: Results of the attention branch.
+        mlp_gate: Before the MLP.
+        mlp: Results of the MLP's branch.
+        passed: Tokens that each gate let through in the last frame: the three gates' selections.
+    """
+
+    qkv_gate: TokenGate
+    attention: GlobalAttention | WindowedAttention
+    proj_gate: TokenGate
+    proj: TokenBuffer
+    mlp_gate: TokenGate
+    mlp: TokenBuffer
+    passed: tuple[Selection, Selection, Selection]
+
+
+def start_block(
+    steps: BlockSteps, options: EventfulOptions, tokens: Tokens
+) -> tuple[Tensor, BlockMemory]:
+    """The first frame: dense, and everything is remembered.
+
+    Returns:
+        (B, N, C), and the memory for :func:`step_block`.
+    """
+    x, late = tokens.x, options.gate_position == "after_norm"
+    if x.device.type == "cpu":
+        # reason: glibc takes memory from the system anew, page by page, for whatever is at least
+        # as large as the largest thing that was freed, up to 32 MB. Tokens are all of one size.
+        torch.empty(30 * 2**20, dtype=torch.uint8)
+    normed = steps.norm1(x)
+    qkv = QKV(*steps.qkv(normed, tokens.rope))
+    padding = None
+    if steps.window_size:  # tokens of padding are zero after the norm
+        padding = QKV(*steps.qkv(normed.new_zeros(1, 1, normed.shape[2]), None))
+    with _as_it_comes(x):
+        attention, out = _start_attention(steps, options, tokens.grid_size, qkv, padding)
+    branch = steps.project(out, lambda: normed)
+    middle = x + branch
+    normed2 = steps.norm2(middle)
+    branch2 = steps.mlp(normed2)
+    passed = everything(x)
+    # reason: a gate changes what it keeps, and x is the host's.
+    memory = BlockMemory(
+        qkv_gate=TokenGate(normed if late else x.clone(), options.reference),
+        attention=attention,
+        proj_gate=TokenGate(out, options.reference),
+        proj=TokenBuffer(branch.to(options.buffer_dtype or branch.dtype)),
+        mlp_gate=TokenGate(normed2 if late else middle, options.reference),
+        mlp=TokenBuffer(branch2.to(options.buffer_dtype or branch2.dtype)),
+        passed=(passed, passed, passed),
+    )
+    return middle + branch2, memory
+
+
+def step_block(
+    steps: BlockSteps,
+    options: EventfulOptions,
+    tokens: Tokens,
+    memory: BlockMemory,
+    policy: Policy,
+) -> Tensor:
+    """A later frame: what the gates let through, and nothing else.
+
+    Args:
+        steps: The block's.
+        options: As at the start.
+        tokens: Of the same shape as at the start.
+        memory: What :func:`start_block` gave; changed in place.
+        policy: Says what each of the three gates lets through.
+
+    Returns:
+        (B, N, C).
+    """
+    x, late = tokens.x, options.gate_position == "after_norm"
+    norm1, norm2 = (steps.norm1, steps.norm2) if late else (None, None)
+    look1, look2 = norm1 or _as_is, norm2 or _as_is
+
+    errors, _ = errors_of_sum(memory.qkv_gate.reference, x, None, norm1)
+    first = choose(policy, errors)
+    passed = _own(look1(first.gather(x)), x)
+    memory.qkv_gate.let_through(first, passed, lambda block: look1(x[:, block]))
+    qkv = QKV(*steps.qkv(passed if late else steps.norm1(passed), _rope_of(tokens, first)))
+
+    with _as_it_comes(x):
+        attended = memory.attention.take(qkv, first, memory.proj_gate)
+        second = choose(policy, attended.errors)
+        passed = attended.tokens(second)
+        memory.proj_gate.let_through(second, passed, attended.block)
+    branch = steps.project(passed, lambda: steps.norm1(second.gather(x)))
+    branch = memory.proj.update(second, branch)
+
+    errors, middle = errors_of_sum(memory.mlp_gate.reference, x, branch, norm2)
+    third = choose(policy, errors)
+    passed = _own(look2(third.gather(middle)), middle)
+    memory.mlp_gate.let_through(third, passed, lambda block: look2(middle[:, block]))
+    branch2 = steps.mlp(passed if late else steps.norm2(passed))
+    memory.passed = (first, second, third)
+    return middle.add_(memory.mlp.update(third, branch2))
+
+
+def _as_is(x: Tensor) -> Tensor:
+    return x
+
+
+def _own(passed: Tensor, x: Tensor) -> Tensor:
+    """``passed``, copied where it is ``x`` itself, which a gate must not keep."""
+    return passed.clone() if passed.data_ptr() == x.data_ptr() else passed
+
+
+def _start_attention(
+    steps: BlockSteps,
+    options: EventfulOptions,
+    grid_size: tuple[int, int] | None,
+    qkv: QKV,
+    padding: QKV | None,
+) -> tuple[GlobalAttention | WindowedAttention, Tensor]:
+    """Attention of a first frame, and its memory."""
+    size = steps.window_size
+    if padding is not None:
+        rows = steps.rel_pos((size, size)) or (None, None)
+        return WindowedAttention.start(qkv, padding, Logits(steps.scale, *rows), grid_size, size)
+    rows = (None, None) if grid_size is None else steps.rel_pos(grid_size) or (None, None)
+    return GlobalAttention.start(
+        qkv,
+        options.attention,
+        Logits(steps.scale, *rows),
+        grid_size,
+        options.kv_pool_size,
+        steps.num_prefix_tokens,
+    )
+
+
+def _rope_of(tokens: Tokens, selection: Selection) -> Tensor | None:
+    """Rotary rows of the selected tokens."""
+    if tokens.rope is None:
+        return None
+    return selection.gather(tokens.rope.expand(tokens.x.shape[0], -1, -1, -1))
+
+
+def _as_it_comes(x: Tensor) -> torch.autocast:
+    """Autocast off: the linear layers have chosen the precision, and sums are kept in single."""
+    return torch.autocast(x.device.type, enabled=False)

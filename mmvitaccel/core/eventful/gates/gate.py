@@ -1,0 +1,102 @@
+"""Gates and buffers (Eventful Transformers, arXiv 2308.13494, section 4.1).
+
+A gate remembers each token as it was when it last passed (the reference u). The error e = u - c
+of the current token c says whether it is worth passing again. What lies behind a gate computes the
+tokens that pass and nothing else; its buffer holds the results of all tokens. All of it is plain
+state of one stream: nothing here is a module or a registered buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from mmvitaccel.core.eventful.gates.selection import Selection
+from mmvitaccel.core.eventful.gates.token_errors import token_blocks
+
+REFERENCES = ("last_passed", "last_frame")
+
+
+class TokenGate:
+    """Remembers the tokens as a policy last let them through.
+
+    Args:
+        x: Tokens of the first frame (B, N, C), all of which pass. The gate keeps and changes
+            this tensor: it must belong to nobody else.
+        reference: ``last_passed`` compares with the token as it last passed; ``last_frame`` with
+            the token of the frame before, passed or not, as STGT does (a baseline of the paper:
+            slow changes are never noticed).
+    """
+
+    def __init__(self, x: Tensor, reference: str = "last_passed") -> None:
+        self.reference = x
+        self.follows = reference == "last_frame"
+
+    def let_through(
+        self, selection: Selection, passed: Tensor, tokens: Callable[[slice], Tensor]
+    ) -> None:
+        """Note that the selected tokens pass.
+
+        Args:
+            selection: What a policy chose.
+            passed: These tokens, (B, k, C); where all pass, they belong to the gate afterwards.
+            tokens: Gives any tokens, (B, n, C); asked by a gate that follows every frame.
+        """
+        if self.follows:
+            for block in token_blocks(self.reference):
+                self.reference[:, block] = tokens(block)
+        elif selection.everything and passed.dtype == self.reference.dtype:
+            self.reference = passed
+        else:
+            selection.put(self.reference, passed)
+
+
+class TokenBuffer:
+    """Results of all tokens, of which some are replaced in each frame.
+
+    Args:
+        values: Results of the first frame, (B, N, C) or (B, heads, N, D). The buffer keeps and
+            changes this tensor: it must belong to nobody else.
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self.memory = values
+
+    def update(self, selection: Selection, values: Tensor) -> Tensor:
+        """Put in the results (B, k, C) of the tokens that passed; returns those of all.
+
+        Where all tokens passed, ``values`` belong to the buffer afterwards.
+        """
+        if selection.everything and values.dtype == self.memory.dtype:
+            self.memory = values
+        else:
+            selection.put(self.memory, values)
+        return self.memory
+
+
+class DeltaGate:
+    """A gate that also gives the difference to what passed before (section 4.2).
+
+    Args:
+        x: (B, ..., N, C) of the first frame; belongs to the gate afterwards.
+        dim: Along which tokens lie: -2 for rows, -1 for the columns of an attention matrix.
+    """
+
+    def __init__(self, x: Tensor, dim: int = -2) -> None:
+        self.reference = x
+        self.dim = dim
+
+    def let_through(self, index: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+        """Let the tokens at ``index`` through.
+
+        Args:
+            index: (B, ..., k, C) or (B, ..., N, k), expanded as ``gather`` wants it.
+            current: The current values at ``index``, of the same shape.
+
+        Returns:
+            What was there before, and the difference to it.
+        """
+        before = self.reference.gather(self.dim, index)
+        self.reference.scatter_(self.dim, index, current)
+        return before, current - before

@@ -1,0 +1,47 @@
+"""Attention's output, as gates read it: a part of the tokens at a time.
+
+Shapes: B batch, h heads, N tokens, D channels of a head; M tokens selected.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmvitaccel.core.eventful.gates.selection import Selection
+
+
+@dataclass(frozen=True)
+class Output:
+    """Attention's output in one frame; its tensors belong to the mode, which will change them.
+
+    Attributes:
+        numerator: (B, h, N, D).
+        denominator: (B, h, N) by which it is yet to be divided, or None.
+        dtype: Of what is read.
+    """
+
+    numerator: Tensor
+    denominator: Tensor | None
+    dtype: torch.dtype
+
+    def block(self, rows: slice) -> Tensor:
+        """Consecutive tokens, (B, n, h * D)."""
+        numerator = self.numerator[:, :, rows]
+        denominator = None if self.denominator is None else self.denominator[:, :, rows]
+        return self._divided(numerator, denominator)
+
+    def of(self, selection: Selection) -> Tensor:
+        """The selected tokens, (B, M, h * D), which belong to the caller."""
+        denominator = self.denominator
+        if denominator is not None:
+            denominator = selection.gather(denominator.unsqueeze(-1)).squeeze(-1)
+        out = self._divided(selection.gather(self.numerator), denominator)
+        return out.clone() if out.data_ptr() == self.numerator.data_ptr() else out
+
+    def _divided(self, out: Tensor, denominator: Tensor | None) -> Tensor:
+        if denominator is not None:
+            out = out / denominator.unsqueeze(-1)
+        return out.to(self.dtype).transpose(1, 2).flatten(2)  # (B, h, n, D) -> (B, n, h * D)

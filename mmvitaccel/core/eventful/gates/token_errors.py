@@ -1,0 +1,101 @@
+"""Norms of the errors e = u - c by which gates choose (arXiv 2308.13494, section 4.1).
+
+Shapes: B batch, N tokens, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from mmvitaccel.core.eventful.gates.output import Output
+from mmvitaccel.core.kernels.compiler import can_run
+from mmvitaccel.core.kernels.errors import normed_errors, output_errors
+
+# Numbers of one block of tokens: on a CPU a block stays in the cache from step to step.
+CPU_BLOCK_NUMBERS = 2**18
+
+
+def token_errors(reference: Tensor, tokens: Callable[[slice], Tensor]) -> Tensor:
+    """Norms of u - c, summed in single precision.
+
+    Args:
+        reference: u, (B, N, C).
+        tokens: Gives c of some tokens, (B, n, C); asked for one block after the other, so that
+            nothing of full size is made.
+
+    Returns:
+        (B, N).
+    """
+    errors = []
+    for block in token_blocks(reference):
+        errors.append(
+            torch.linalg.vector_norm(
+                reference[:, block] - tokens(block), dim=-1, dtype=torch.float32
+            )
+        )
+    return torch.cat(errors, 1)
+
+
+def token_blocks(x: Tensor) -> list[slice]:
+    """Blocks of the tokens of (B, N, C): a few on a CPU, one elsewhere."""
+    batch, num_tokens, channels = x.shape
+    step = num_tokens
+    if x.device.type == "cpu":
+        step = max(CPU_BLOCK_NUMBERS // (batch * channels), 1)
+    return [slice(first, first + step) for first in range(0, num_tokens, max(step, 1))]
+
+
+def errors_of_sum(
+    reference: Tensor, x: Tensor, branch: Tensor | None, norm: Callable[[Tensor], Tensor] | None
+) -> tuple[Tensor, Tensor]:
+    """Norms of u - norm(x + branch), in as few passes as can be had.
+
+    Args:
+        reference: u, (B, N, C).
+        x: (B, N, C).
+        branch: (B, N, C), or None.
+        norm: Of any tokens (B, n, C), each by itself, or None.
+
+    Returns:
+        (B, N), and x + branch, which is ``x`` itself where there is no branch.
+    """
+    plain, affine = _is_plain(norm, x), (None, None, None)
+    if plain:
+        affine = norm.eps, norm.weight, norm.bias
+    given = [t for t in (reference, x, branch, *affine[1:]) if t is not None]
+    if (norm is None or plain) and can_run(*given):
+        errors, total = normed_errors(reference, x, branch, *affine)
+        return errors, x if branch is None else total
+    look = norm or (lambda tokens: tokens)
+    if branch is None:
+        return token_errors(reference, lambda block: look(x[:, block])), x
+    total = torch.empty(x.shape, dtype=torch.result_type(x, branch), device=x.device)
+
+    def tokens(block: slice) -> Tensor:
+        return look(torch.add(x[:, block], branch[:, block], out=total[:, block]))
+
+    return token_errors(reference, tokens), total
+
+
+def errors_of_output(reference: Tensor, out: Output) -> Tensor:
+    """Norms of u - attention's output, (B, N), with u (B, N, C)."""
+    given = [t for t in (reference, out.numerator, out.denominator) if t is not None]
+    if not can_run(*given) or out.dtype != reference.dtype or not reference.is_contiguous():
+        return token_errors(reference, out.block)
+    errors = torch.empty(reference.shape[:2])
+    for b in range(len(errors)):
+        denominator = None if out.denominator is None else out.denominator[b]
+        output_errors(errors[b], reference[b], out.numerator[b], denominator)
+    return errors
+
+
+def _is_plain(norm: Callable[[Tensor], Tensor] | None, x: Tensor) -> bool:
+    """Whether a norm is torch's own over the last axis, with nothing hooked on."""
+    return (
+        type(norm) is nn.LayerNorm
+        and norm.normalized_shape == x.shape[2:]
+        and not (norm._forward_hooks or norm._forward_pre_hooks)
+    )

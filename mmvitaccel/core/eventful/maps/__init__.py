@@ -1,0 +1,1 @@
+"""Feature maps that are recomputed only where the map below them changed."""

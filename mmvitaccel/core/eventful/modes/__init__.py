@@ -1,0 +1,1 @@
+"""Incremental attention in the modes delta, exact and token-wise (section 4.2)."""

@@ -1,0 +1,168 @@
+"""Queries, keys and values of a global block as they were last let through, and their attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmvitaccel.core.attention.pooling import cells_of, pool_grid
+from mmvitaccel.core.attention.rel_pos import pool_rows
+from mmvitaccel.core.eventful.gates.gate import TokenGate
+from mmvitaccel.core.eventful.gates.host_reads import reading_is_free
+from mmvitaccel.core.eventful.gates.output import Output
+from mmvitaccel.core.eventful.gates.selection import Selection, from_mask
+from mmvitaccel.core.eventful.gates.token_errors import errors_of_output
+from mmvitaccel.core.eventful.modes.mode import QKV, AttentionMode, Change, Logits
+
+
+@dataclass
+class Attended:
+    """Attention's output in one frame.
+
+    Attributes:
+        errors: (B, N) norms of its difference to what the next gate last let through.
+        out: The output.
+    """
+
+    errors: Tensor
+    out: Output
+
+    def tokens(self, selection: Selection) -> Tensor:
+        """The selected tokens, (B, M, C)."""
+        return self.out.of(selection)
+
+    def block(self, rows: slice) -> Tensor:
+        """Consecutive tokens, (B, n, C)."""
+        return self.out.block(rows)
+
+
+@dataclass
+class KeyPool:
+    """Keys and values averaged over squares of tokens (section 4.4).
+
+    Attributes:
+        grid_size: (H, W) of the tokens after the prefix.
+        pool_size: Tokens a side of a square.
+        num_prefix_tokens: Tokens in front, which stay as they are.
+        cell_of: (N,) the pooled key to which each token belongs.
+        k: Pooled keys (B, h, K, D).
+        v: Pooled values (B, h, K, D).
+    """
+
+    grid_size: tuple[int, int]
+    pool_size: int
+    num_prefix_tokens: int
+    cell_of: Tensor
+    k: Tensor
+    v: Tensor
+
+    @classmethod
+    def start(
+        cls, qkv: QKV, grid_size: tuple[int, int] | None, pool_size: int, num_prefix_tokens: int
+    ) -> KeyPool:
+        """Pool the keys and values of a first frame.
+
+        Raises:
+            ValueError: The grid is not known.
+        """
+        if grid_size is None:
+            raise ValueError(
+                f"Eventful: kv_pool_size={pool_size} needs the grid of the tokens and this model "
+                "does not tell it to its blocks; set kv_pool_size=1."
+            )
+        grid_cells = cells_of(grid_size, pool_size).to(qkv.q.device) + num_prefix_tokens
+        prefix = torch.arange(num_prefix_tokens, device=qkv.q.device)
+        pool = cls(
+            grid_size, pool_size, num_prefix_tokens, torch.cat((prefix, grid_cells)), qkv.k, qkv.v
+        )
+        pool.k, pool.v = pool.pooled(qkv.k), pool.pooled(qkv.v)
+        return pool
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """(B, h, N, D) -> (B, h, K, D)."""
+        prefix, x = x[:, :, : self.num_prefix_tokens], x[:, :, self.num_prefix_tokens :]
+        return torch.cat((prefix, pool_grid(x, self.grid_size, self.pool_size)), 2)
+
+    def update(self, qkv: QKV, selection: Selection) -> Change:
+        """Pool keys and values (all of them) anew, of which the selected tokens changed."""
+        cells = self.cell_of[selection.index]
+        mask = torch.zeros(cells.shape[0], self.k.shape[2], dtype=torch.bool, device=cells.device)
+        mask.scatter_(1, cells, True)
+        # reason: how many cells these are only the device knows.
+        known = reading_is_free(cells.device)
+        keys = from_mask(mask, None if known else min(cells.shape[1], mask.shape[1]))
+        change = Change(selection, keys, keys.gather(self.k), keys.gather(self.v))
+        self.k, self.v = self.pooled(qkv.k), self.pooled(qkv.v)
+        return change
+
+
+@dataclass
+class GlobalAttention:
+    """What a stream remembers of the attention of a global block.
+
+    Attributes:
+        qkv: As last let through, each (B, h, N, D).
+        mode: How it is attended.
+        logits: How queries and keys become logits.
+        pool: Pooled keys and values, or None.
+        memory: What the mode remembers.
+    """
+
+    qkv: QKV
+    mode: AttentionMode
+    logits: Logits
+    pool: KeyPool | None
+    memory: Any = None
+
+    @classmethod
+    def start(
+        cls,
+        qkv: QKV,
+        mode: AttentionMode,
+        logits: Logits,
+        grid_size: tuple[int, int] | None,
+        pool_size: int = 1,
+        num_prefix_tokens: int = 0,
+    ) -> tuple[GlobalAttention, Tensor]:
+        """Attend over a first frame; the output is (B, N, C)."""
+        qkv = QKV(*(_head_by_head(t) for t in qkv))
+        pool = None
+        if pool_size > 1:
+            pool = KeyPool.start(qkv, grid_size, pool_size, num_prefix_tokens)
+            if logits.rows_h is not None:
+                rows = (pool_rows(r, pool_size) for r in (logits.rows_h, logits.rows_w))
+                logits = Logits(logits.scale, *rows)
+        attention = cls(qkv, mode, logits, pool)
+        out, attention.memory = mode.start(attention._attended(), logits)
+        return attention, out.transpose(1, 2).flatten(2)  # (B, h, N, D) -> (B, N, C)
+
+    def take(self, new: QKV, selection: Selection, next_gate: TokenGate) -> Attended:
+        """Attend over a later frame.
+
+        Args:
+            new: Queries, keys and values of the selected tokens, each (B, h, M, D).
+            selection: Which tokens they are.
+            next_gate: Before the output projection.
+        """
+        old_k, old_v = selection.gather(self.qkv.k), selection.gather(self.qkv.v)
+        change = Change(selection, selection, old_k, old_v)
+        if selection.everything:  # what was gathered are the old buffers themselves
+            self.qkv = QKV(*(_head_by_head(t) for t in new))
+        else:
+            for buffer, values in zip(self.qkv, new):
+                selection.put(buffer, values)
+        if self.pool is not None:
+            change = self.pool.update(self.qkv, selection)
+        out = self.mode.step(self.memory, self._attended(), change, self.logits)
+        return Attended(errors_of_output(next_gate.reference, out), out)
+
+    def _attended(self) -> QKV:
+        return self.qkv if self.pool is None else QKV(self.qkv.q, self.pool.k, self.pool.v)
+
+
+def _head_by_head(x: Tensor) -> Tensor:
+    """A copy of (B, h, N, D) in this very order, so that a head's tokens lie side by side."""
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device).copy_(x)

@@ -1,0 +1,112 @@
+"""Attention over gated queries, keys and values, behind one interface.
+
+A block keeps q, k and v of all tokens as they were last let through. In each frame some of them
+change; a mode says what is then computed:
+
+- ``tokenwise``: everything, so gates save work in the linear layers only;
+- ``delta``: the paper's accumulator (:mod:`.delta`), an approximation;
+- ``exact``: running sums (:mod:`.exact`), equal to ``tokenwise``.
+
+Shapes: B batch, h heads, N queries, K keys (fewer than N where they are pooled), D channels of a
+head; M queries and L keys changed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+from mmvitaccel.core.attention.dense import dense_attention
+from mmvitaccel.core.attention.rel_pos import PositionTerms, RelPos
+from mmvitaccel.core.eventful.gates.output import Output
+from mmvitaccel.core.eventful.gates.selection import Selection
+
+
+class QKV(NamedTuple):
+    """Queries (B, h, N, D), keys (B, h, K, D) and values (B, h, K, D) of one frame."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+
+
+class Change(NamedTuple):
+    """What is new in a frame.
+
+    Attributes:
+        queries: The queries that changed, of N.
+        keys: The keys and values that changed, of K.
+        old_k: (B, h, L, D), those keys as they were.
+        old_v: (B, h, L, D), those values as they were.
+    """
+
+    queries: Selection
+    keys: Selection
+    old_k: Tensor
+    old_v: Tensor
+
+
+@dataclass(frozen=True)
+class Logits:
+    """How queries and keys become logits.
+
+    Attributes:
+        scale: Factor of their products.
+        rows_h: Relative positions on the vertical axis (H, key rows, D), times the unscaled
+            query, or None where there are none.
+        rows_w: On the horizontal axis (W, key columns, D), or None.
+    """
+
+    scale: float
+    rows_h: Tensor | None = None
+    rows_w: Tensor | None = None
+
+    def rel_pos(self, place: Tensor | None = None) -> RelPos | None:
+        """Relative positions of the queries at ``place`` (B, R) in the grid; None: of all."""
+        return None if self.rows_h is None else RelPos(self.rows_h, self.rows_w, place)
+
+    def terms(self, q: Tensor) -> PositionTerms | None:
+        """Position terms of all queries (B, h, N, D)."""
+        return None if self.rows_h is None else self.rel_pos().terms(q)
+
+
+class AttentionMode(Protocol):
+    """One way to attend incrementally. It holds options; what it remembers is the stream's."""
+
+    def start(self, qkv: QKV, logits: Logits) -> tuple[Tensor, Any]:
+        """Attend over a first frame.
+
+        Returns:
+            The output (B, h, N, D), which belongs to the caller, and what :meth:`step` is to be
+            given: any plain object.
+        """
+
+    def step(self, memory: Any, qkv: QKV, change: Change, logits: Logits) -> Output:
+        """Attend over a later frame.
+
+        Args:
+            memory: What :meth:`start` gave; updated in place.
+            qkv: All queries, keys and values, the changed ones included.
+            change: Which of them changed.
+            logits: As it was at the start.
+
+        Returns:
+            The output.
+        """
+
+
+class TokenwiseAttention:
+    """Dense attention in every frame; the gates save work in the linear layers alone."""
+
+    def start(self, qkv: QKV, logits: Logits) -> tuple[Tensor, None]:
+        """See :class:`AttentionMode`; there is nothing to remember."""
+        return dense_attention(*qkv, logits.scale, logits.rel_pos()), None
+
+    def step(self, memory: None, qkv: QKV, change: Change, logits: Logits) -> Output:
+        """See :class:`AttentionMode`."""
+        return Output(self.start(qkv, logits)[0], None, qkv.q.dtype)
+
+    def __repr__(self) -> str:
+        return "TokenwiseAttention()"

@@ -1,0 +1,107 @@
+"""Softmax attention as running sums, and when they are not to be trusted any more.
+
+Per query row i: a shift m_i, the denominator ``sum_j exp(s_ij - m_i)`` and the numerator
+``sum_j exp(s_ij - m_i) v_j``. Terms can be taken off and put on.
+
+Taking off what was once put on cancels: a row that lost most of its sum since it was last attended
+has rounding errors of the size of what it lost. Such rows are attended over all keys anew, and all
+rows in turn over some hundred frames, so that nothing can build up.
+
+Shapes: B batch, h heads, N query rows, D channels of a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmvitaccel.core.eventful.gates.host_reads import reading_is_free
+from mmvitaccel.core.eventful.modes.mode import Change
+
+# A denominator beyond this is near overflow: its row is attended anew, with a shift that fits.
+LARGEST_SUM = 1e20
+
+
+@dataclass
+class RunningSums:
+    """What the exact mode remembers, in single precision.
+
+    Attributes:
+        shift: m, (B, h, N).
+        denominator: (B, h, N).
+        peak: The largest denominator since the row was last attended, (B, h, N).
+        numerator: (B, h, N, D).
+        turn: First of the rows that are next to be attended anew, in turn.
+        overdue: Whether more rows than the quota were in need in the last frame; a tensor (bool),
+            so that reading it can wait until the next frame. None where nothing is left over.
+    """
+
+    shift: Tensor
+    denominator: Tensor
+    peak: Tensor
+    numerator: Tensor
+    turn: int = 0
+    overdue: Tensor | None = None
+
+    def attended(self, out: Tensor, lse: Tensor, rows: Tensor | None = None) -> None:
+        """Take rows that were attended over all keys: shift lse, denominator 1, numerator out.
+
+        Args:
+            out: (B, h, R, D).
+            lse: (B, h, R).
+            rows: (B, R) int64, no row twice; None for all rows, in order.
+        """
+        for kept, values in (
+            (self.shift, lse), (self.denominator, 1.0), (self.peak, 1.0), (self.numerator, out)
+        ):  # fmt: skip
+            _put(kept, rows, values)
+
+
+def _put(kept: Tensor, rows: Tensor | None, values: Tensor | float) -> None:
+    """Write ``values`` into some rows of (B, h, N, ...)."""
+    for b in range(len(kept)):
+        where = (b,) if rows is None else (b, slice(None), rows[b])
+        kept[where] = values[b] if isinstance(values, Tensor) else values
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Which rows are attended anew though their query did not change.
+
+    Attributes:
+        smallest_share: A row is in need when its denominator is below this share of its peak.
+        quota: Rows that are attended anew in a frame where the host cannot be asked how many are
+            in need (that is, not on a CPU), worst first. Should more be in need, the next frame
+            attends all rows.
+        turn_frames: Frames over which every row is attended anew once, a few rows each frame.
+    """
+
+    smallest_share: float = 1 / 8
+    quota: int = 32
+    turn_frames: int = 256
+
+    def rows(self, sums: RunningSums, change: Change) -> Tensor:
+        """Rows to be attended anew, (B, R) int64, changed queries first, no row twice."""
+        num_rows = sums.denominator.shape[2]
+        changed = change.queries.index
+        torch.maximum(sums.peak, sums.denominator, out=sums.peak)
+        share = sums.denominator / sums.peak
+        # reason: asked this way round, a row that is not a number is in need.
+        sound = (share >= self.smallest_share) & (sums.denominator <= LARGEST_SUM)
+        need = torch.where(sound, 1 - share, 2.0).amax(1)  # (B, N); 2: in need, 3: in turn
+        turn = -(-num_rows // self.turn_frames)
+        in_turn = torch.arange(sums.turn, sums.turn + turn, device=need.device) % num_rows
+        need[:, in_turn] = 3.0
+        need.scatter_(1, changed, -1.0)
+        sums.turn = (sums.turn + turn) % num_rows
+        in_need = (need >= 2).sum(1).amax()
+        spare = num_rows - changed.shape[1]
+        if reading_is_free(need.device):
+            extra = min(int(in_need), spare)
+        else:
+            extra = min(self.quota + turn, spare)
+            sums.overdue = in_need > extra
+        worst = need.topk(extra, dim=1, sorted=False).indices
+        return torch.cat((changed, worst), 1)

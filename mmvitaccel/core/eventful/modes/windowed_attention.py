@@ -1,0 +1,200 @@
+"""Attention within windows, of those windows alone in which something changed.
+
+Queries, keys and values are remembered token by token, with one further row for padding; a table
+of slots says which row lies where in the windows. A window is then one gather away, padding
+included, and windows that nobody needs are never cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mmvitaccel.core.attention.dense import dense_attention
+from mmvitaccel.core.attention.windows import window_slots
+from mmvitaccel.core.eventful.gates.gate import TokenGate
+from mmvitaccel.core.eventful.gates.host_reads import reading_is_free
+from mmvitaccel.core.eventful.gates.selection import Selection
+from mmvitaccel.core.eventful.gates.token_errors import token_errors
+from mmvitaccel.core.eventful.modes.mode import QKV, Logits
+from mmvitaccel.core.kernels.attend import attend_windows
+from mmvitaccel.core.kernels.compiler import can_attend, can_run
+from mmvitaccel.core.kernels.errors import output_errors
+
+# Numbers of queries, keys and values that are cut out at a time, on a CPU: they stay in the cache.
+CPU_WINDOWS_NUMBERS = 2**21
+
+
+@dataclass
+class WindowedAttention:
+    """What a stream remembers of the attention of a windowed block.
+
+    Shapes: B batch, N tokens, W windows of T slots, h heads, D channels of a head, C = h * D.
+
+    Attributes:
+        qkv: As last let through, (B, N + 1, 3, h, D); the last row is padding.
+        errors: (B, N) norms of the output's difference to what the next gate last let through.
+        slots: (B * W, T) rows of ``qkv`` with its first two axes as one.
+        window_of: (B, N) the window, of B * W, in which a token lies.
+        logits: How queries and keys become logits.
+    """
+
+    qkv: Tensor
+    errors: Tensor
+    slots: Tensor
+    window_of: Tensor
+    logits: Logits
+
+    @classmethod
+    def start(
+        cls, qkv: QKV, padding: QKV, logits: Logits, grid_size: tuple[int, int], window_size: int
+    ) -> tuple[WindowedAttention, Tensor]:
+        """Attend over a first frame.
+
+        Args:
+            qkv: Each (B, h, N, D).
+            padding: Of one token of padding, each (1, h, 1, D).
+            logits: How queries and keys become logits.
+            grid_size: (H, W) in tokens.
+            window_size: Tokens a side of a window.
+
+        Returns:
+            The memory, and the output (B, N, C).
+        """
+        batch, heads, num_tokens, dim = qkv.q.shape
+        memory = torch.empty(
+            batch, num_tokens + 1, 3, heads, dim, dtype=qkv.q.dtype, device=qkv.q.device
+        )
+        memory[:, :-1], memory[:, -1:] = _by_token(qkv), _by_token(padding)
+        slots = window_slots(grid_size, window_size).to(memory.device)
+        windows = torch.arange(slots.shape[0], device=slots.device)
+        window_of = torch.empty(num_tokens + 1, dtype=torch.int64, device=slots.device)
+        window_of[slots.flatten()] = windows.repeat_interleave(slots.shape[1])
+        entry = torch.arange(batch, device=slots.device)[:, None]
+        attention = cls(
+            qkv=memory,
+            errors=torch.zeros(batch, num_tokens, device=memory.device),
+            slots=(slots + entry[..., None] * (num_tokens + 1)).flatten(0, 1),
+            window_of=window_of[:-1] + entry * slots.shape[0],
+            logits=logits,
+        )
+        out = memory.new_empty(batch, num_tokens + 1, heads * dim)
+        attention.attend(out, None)
+        return attention, out[:, :-1]
+
+    def take(self, new: QKV, selection: Selection, next_gate: TokenGate) -> WindowsAttended:
+        """Attend over the windows of a later frame in which a token changed.
+
+        Args:
+            new: Queries, keys and values of the selected tokens, each (B, h, M, D).
+            selection: Which tokens they are.
+            next_gate: Before the output projection.
+        """
+        if selection.everything:
+            for part, values in zip(self.qkv[:, :-1].unbind(2), new):
+                part.copy_(values.transpose(1, 2))
+        else:
+            selection.put(self.qkv[:, :-1].flatten(2), _by_token(new).flatten(2))
+        out = self.qkv.new_empty(*self.qkv.shape[:2], self.qkv.shape[3] * self.qkv.shape[4])
+        touched = self._touched(selection, next_gate)
+        if touched is not None:
+            self.attend(out, touched.nonzero()[:, 0], next_gate.reference)
+        else:
+            self.attend(out, None)
+            self.errors = token_errors(next_gate.reference, lambda block: out[:, :-1][:, block])
+        return WindowsAttended(self, out, touched)
+
+    def _touched(self, selection: Selection, next_gate: TokenGate) -> Tensor | None:
+        """The windows in which a token changed, (B * W,) bool; None where all are attended."""
+        # reason: which windows these are only the device knows, and waiting for it costs more
+        # than the windows; a gate that follows every frame wants all of them.
+        if next_gate.follows or not reading_is_free(selection.index.device):
+            return None
+        touched = torch.zeros(len(self.slots), dtype=torch.bool)
+        touched[self.window_of.gather(1, selection.index)] = True
+        return None if touched.all() else touched
+
+    def attend(self, out: Tensor, windows: Tensor | None, reference: Tensor | None = None) -> None:
+        """Attend within windows.
+
+        Args:
+            out: (B, N + 1, C), changed in place.
+            windows: Indices of B * W; None for all.
+            reference: (B, N, C); with it, the errors of these windows' tokens are noted.
+        """
+        slots = self.slots if windows is None else self.slots.index_select(0, windows)
+        logits, step, compiled = self.logits, len(slots), can_attend(self.qkv)
+        if compiled:
+            attend_windows(self.qkv, slots, out, logits.scale, (logits.rows_h, logits.rows_w))
+        if out.device.type == "cpu":
+            step = CPU_WINDOWS_NUMBERS // (slots.shape[1] * self.qkv[0, 0].numel())
+        for part in slots.split(max(step, 1)):
+            rows = part.flatten()
+            if not compiled:
+                # (windows * T, 3, h, D) -> 3 x (windows, h, T, D)
+                cut = self.qkv.flatten(0, 1).index_select(0, rows).unflatten(0, part.shape)
+                q, k, v = cut.permute(2, 0, 3, 1, 4)
+                attended = dense_attention(q, k, v, logits.scale, logits.rel_pos())
+                attended = attended.transpose(1, 2).reshape(-1, out.shape[-1])
+                out.flatten(0, 1).index_copy_(0, rows, attended)
+            if reference is not None:
+                self._note_errors(rows, out, reference)
+
+    def _note_errors(self, rows: Tensor, out: Tensor, reference: Tensor) -> None:
+        """Norms of ``out``'s difference to ``reference`` (B, N, C), of rows that are no padding."""
+        per_image = self.qkv.shape[1]
+        rows = rows[rows % per_image < per_image - 1]
+        tokens = rows - rows.div(per_image, rounding_mode="floor")  # images have no padding row
+        if can_run(out, reference):
+            flat = self.errors.view(-1), reference.flatten(0, 1), out.flatten(0, 1)[None]
+            output_errors(*flat, None, (tokens, rows))
+            return
+        difference = reference.flatten(0, 1).index_select(0, tokens)
+        difference -= out.flatten(0, 1).index_select(0, rows)
+        norms = torch.linalg.vector_norm(difference, dim=-1, dtype=torch.float32)
+        self.errors.view(-1).index_copy_(0, tokens, norms)
+
+
+@dataclass
+class WindowsAttended:
+    """Attention's output in one frame, as far as it was computed.
+
+    Attributes:
+        attention: The block's.
+        out: (B, N + 1, C), right in the windows that were attended.
+        touched: (B * W,) bool, those windows; None for all.
+    """
+
+    attention: WindowedAttention
+    out: Tensor
+    touched: Tensor | None
+
+    @property
+    def errors(self) -> Tensor:
+        """(B, N) norms of the difference to what the next gate last let through."""
+        return self.attention.errors
+
+    def tokens(self, selection: Selection) -> Tensor:
+        """The selected tokens, which the next gate lets through, (B, M, C).
+
+        A token whose window did not change may pass late; its window is attended now.
+        """
+        if self.touched is not None:
+            wanted = torch.zeros_like(self.touched)
+            wanted[self.attention.window_of.gather(1, selection.index)] = True
+            self.attention.attend(self.out, (wanted & ~self.touched).nonzero()[:, 0])
+        # reason: a window that does not change keeps its errors, but for what now passes.
+        errors = self.attention.errors.unsqueeze(-1)
+        selection.put(errors, errors.new_zeros(*selection.index.shape, 1))
+        return selection.gather(self.out[:, :-1])
+
+    def block(self, rows: slice) -> Tensor:
+        """Consecutive tokens, (B, n, C), where all windows were attended."""
+        return self.out[:, :-1][:, rows]
+
+
+def _by_token(qkv: QKV) -> Tensor:
+    """Three times (B, h, M, D) -> (B, M, 3, h, D)."""
+    return torch.stack([t.transpose(1, 2) for t in qkv], 2)

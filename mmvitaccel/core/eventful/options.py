@@ -1,0 +1,51 @@
+"""How eventful blocks run (Eventful Transformers, arXiv 2308.13494, section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from mmvitaccel.core.eventful.gates.gate import REFERENCES
+from mmvitaccel.core.eventful.modes.mode import AttentionMode, TokenwiseAttention
+
+GATE_POSITIONS = ("after_norm", "before_norm")
+
+
+@dataclass(frozen=True)
+class EventfulOptions:
+    """How blocks run incrementally.
+
+    Attributes:
+        attention: Mode of the global blocks.
+        gate_position: ``after_norm`` or ``before_norm``: where the first and the last gate look.
+        reference: ``last_passed`` (the paper's gate) or ``last_frame`` (STGT, a baseline).
+        kv_pool_size: Keys and values of global blocks are averaged over squares of this many
+            tokens a side (section 4.4); 1 for no pooling.
+        buffer_dtype: In which the results of the output projection and of the MLP are kept; None
+            for their own. What is kept is rounded once, and nothing is summed up in it.
+
+    Raises:
+        ValueError: A name that is not known, a pool size below 1, or no floating-point dtype.
+    """
+
+    attention: AttentionMode = field(default_factory=TokenwiseAttention)
+    gate_position: str = "after_norm"
+    reference: str = "last_passed"
+    kv_pool_size: int = 1
+    buffer_dtype: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        known = {"gate_position": GATE_POSITIONS, "reference": REFERENCES}
+        for name, choices in known.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"Eventful: {name}={getattr(self, name)!r} must be one of {', '.join(choices)}."
+                )
+        if self.kv_pool_size < 1:
+            raise ValueError(f"Eventful: kv_pool_size={self.kv_pool_size} must be at least 1.")
+        if self.buffer_dtype is not None and not self.buffer_dtype.is_floating_point:
+            raise ValueError(
+                f"Eventful: buffer_dtype={self.buffer_dtype} holds no fractions; set "
+                "torch.bfloat16, torch.float16 or None."
+            )

@@ -1,0 +1,183 @@
+"""What is remembered of each stream.
+
+A stream's memory is a plain object that belongs to the stream: not to a module, where another
+stream's frame would find it, and not in registered buffers, which are saved, cast and averaged over
+ranks.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmvitaccel.core.eventful.frame import Frame
+
+
+@dataclass
+class StreamState:
+    """What is remembered of one stream.
+
+    Attributes:
+        blocks: Memory of each block that ran, by its number.
+        frame_id: Number of the last frame.
+        num_frames: Frames since the last clean start, the present one included.
+        signature: What must not change: shape, dtype, device, weights.
+        sound: Whether the last frame held nothing but finite numbers, a tensor (bool) that is not
+            read before the next frame, so that nothing waits for it.
+        busy: Whether a block is at work, or was broken off at it.
+    """
+
+    blocks: dict[int, Any] = field(default_factory=dict)
+    frame_id: int | None = None
+    num_frames: int = 0
+    signature: Any = None
+    sound: Tensor | None = None
+    busy: bool = False
+
+    def begin(self, frame: Frame, signature: Any) -> None:
+        """Start a frame: on what is remembered if that can be, clean otherwise."""
+        goes_on = (
+            not frame.cut
+            and not self.busy
+            and self.signature == signature
+            and (None in (frame.frame_id, self.frame_id) or frame.frame_id > self.frame_id)
+            and (self.sound is None or bool(self.sound))
+        )
+        if not goes_on:
+            self.blocks.clear()
+            self.num_frames = 0
+            self.busy = False
+        self.frame_id, self.signature = frame.frame_id, signature
+        self.num_frames += 1
+        self.sound = None
+
+    def saw(self, x: Tensor) -> None:
+        """Note whether ``x`` is finite; a stream that is not starts clean at its next frame."""
+        # reason: in single precision, the sum of half-precision numbers cannot overflow.
+        finite = torch.isfinite(x.sum(dtype=torch.float32))
+        self.sound = finite if self.sound is None else self.sound & finite
+
+    def memory_bytes(self) -> int:
+        """Bytes that the state's tensors take."""
+        return memory_bytes(self.blocks)
+
+
+class StreamStore:
+    """The streams that are remembered, the one longest unused out first.
+
+    Args:
+        max_streams: Streams kept.
+
+    Raises:
+        ValueError: ``max_streams`` is below 1.
+    """
+
+    def __init__(self, max_streams: int = 4) -> None:
+        if max_streams < 1:
+            raise ValueError(f"Eventful: max_streams={max_streams} must be at least 1.")
+        self.max_streams = max_streams
+        self._states: OrderedDict[Hashable, StreamState] = OrderedDict()
+        self._dropped: OrderedDict[Hashable, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __contains__(self, stream: Hashable) -> bool:
+        return stream in self._states
+
+    @property
+    def names(self) -> list[Hashable]:
+        """Streams kept, the one longest unused first."""
+        return list(self._states)
+
+    def state(self, stream: Hashable) -> StreamState:
+        """What is remembered of a stream.
+
+        Raises:
+            KeyError: Nothing is.
+        """
+        return self._states[stream]
+
+    def begin(self, frames: Sequence[Frame], signature: Any) -> list[StreamState | None]:
+        """States of a batch's frames, started; None for a frame that belongs to no stream.
+
+        Raises:
+            ValueError: The batch alone has more streams than are kept.
+        """
+        named = [frame.stream for frame in frames if frame.stream is not None]
+        if len(named) > self.max_streams:
+            raise ValueError(
+                f"Eventful: a batch of {len(named)} streams but max_streams={self.max_streams} are "
+                f"kept; set max_streams to at least {len(named)}."
+            )
+        for name in named:  # the batch's own streams are the last to go
+            if name in self._states:
+                self._states.move_to_end(name)
+        for name in named:
+            if name not in self._states:
+                self._make_room(name)
+                self._states[name] = StreamState()
+        states = [None if f.stream is None else self._states[f.stream] for f in frames]
+        for frame, state in zip(frames, states):
+            if state is not None:
+                state.begin(frame, signature)
+        return states
+
+    def drop(self, stream: Hashable | None = None) -> None:
+        """Forget a stream, or all of them; one that is not known is no error."""
+        if stream is None:
+            self._states.clear()
+            self._dropped.clear()
+        else:
+            self._states.pop(stream, None)
+            self._dropped.pop(stream, None)
+
+    def memory_bytes(self) -> int:
+        """Bytes that all streams' tensors take."""
+        return memory_bytes([state.blocks for state in self._states.values()])
+
+    def _make_room(self, newcomer: Hashable) -> None:
+        if newcomer in self._dropped:
+            del self._dropped[newcomer]
+            warnings.warn(
+                f"Eventful: stream {newcomer!r} was dropped for others (max_streams="
+                f"{self.max_streams}) and starts clean; a larger max_streams keeps more.",
+                stacklevel=2,
+            )
+        while len(self._states) >= self.max_streams:
+            oldest, _ = self._states.popitem(last=False)
+            self._dropped[oldest] = None
+        while len(self._dropped) > 64:
+            self._dropped.popitem(last=False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StreamStore:
+        # reason: a copied model (EMA) is another model; the streams' memory is not its own.
+        return StreamStore(self.max_streams)
+
+
+def memory_bytes(remembered: Any) -> int:
+    """Bytes of the tensors in nested containers and plain objects, each storage once."""
+    storages: dict[tuple, int] = {}
+    pending, seen = [remembered], set()
+    while pending:
+        item = pending.pop()
+        if isinstance(item, Tensor):
+            storage = item.untyped_storage()
+            storages[item.device, storage.data_ptr()] = storage.nbytes()
+        elif id(item) in seen or isinstance(item, (str, bytes, int, float, type(None))):
+            continue
+        else:
+            seen.add(id(item))
+            if isinstance(item, dict):
+                pending.extend(item.values())
+            elif isinstance(item, (list, tuple)):
+                pending.extend(item)
+            else:
+                pending.extend(getattr(item, "__dict__", {}).values())
+    return sum(storages.values())

@@ -1,0 +1,1 @@
+"""Compiled kernels: each C++ source and the operators made of it."""

@@ -1,0 +1,137 @@
+"""The inner loops of attention, compiled where the machine has a C++ compiler.
+
+The sources beside this file are compiled when they are first wanted, for the
+processor that they are to run on, and kept in the user's cache; they include no header but the
+language's own, so that a compiler is all they need (``CXX`` names it, else ``c++``). Without one
+the same is computed by torch's operators, more slowly.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SOURCES = Path(__file__).parent
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp")
+
+
+def whole(*names: str) -> list[tuple[str, Any]]:
+    """Fields of a structure that are whole numbers."""
+    return [(name, ctypes.c_int64) for name in names]
+
+
+def pointers(*names: str) -> list[tuple[str, Any]]:
+    """Fields of a structure that point to a tensor's numbers."""
+    return [(name, ctypes.c_void_p) for name in names]
+
+
+class Positions(ctypes.Structure):
+    """``Positions`` of ``rows.h``."""
+
+    _fields_ = pointers("height", "width") + whole("grid_width", "key_rows", "key_columns")
+
+
+@functools.cache
+def kernels() -> ctypes.CDLL | None:
+    """The compiled kernels, or None where they cannot be compiled or loaded."""
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        return None
+    try:
+        return ctypes.CDLL(str(_library(compiler)))
+    except (OSError, RuntimeError, subprocess.SubprocessError):  # RuntimeError: there is no home
+        return None
+
+
+def _library(compiler: str) -> Path:
+    """The compiled file, made if it is not in the cache."""
+    sources = sorted(SOURCES.glob("*.cpp"))
+    # reason: these macros tell compiler, version and processor: a cache may be on a shared disk.
+    macros = _run(compiler, *FLAGS, "-E", "-dM", "-x", "c++", os.devnull)
+    texts = [path.read_bytes() for path in (*sources, *sorted(SOURCES.glob("*.h")))]
+    parts = (*texts, macros, " ".join(FLAGS).encode(), platform.machine().encode())
+    key = hashlib.sha256(b"\n".join(parts)).hexdigest()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmvitaccel"
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    library = cache / f"kernels-{key[:16]}.so"
+    if not library.exists():
+        # Made beside and moved: processes that start together each find a whole file or none.
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            objects = [Path(folder) / f"{path.stem}.o" for path in sources]
+            with ThreadPoolExecutor() as pool:
+                commands = [
+                    (compiler, *FLAGS, "-c", path, "-o", made)
+                    for path, made in zip(sources, objects)
+                ]
+                list(pool.map(lambda command: _run(*command), commands))
+            # reason: without -fopenmp, so that OpenMP's calls find the runtime that torch loaded.
+            _run(compiler, "-shared", *objects, "-o", Path(folder) / library.name)
+            os.replace(Path(folder) / library.name, library)
+    return library
+
+
+def _run(*command: str | Path) -> bytes:
+    return subprocess.run(command, check=True, capture_output=True, timeout=300).stdout
+
+
+def can_run(*tensors: Tensor) -> bool:
+    """Whether the kernels serve numbers like these, here and now."""
+    if torch.jit.is_tracing() or _is_compiling():  # to run elsewhere
+        return False
+    if any(t.device.type != "cpu" or t.dtype != torch.float32 for t in tensors):
+        return False
+    return kernels() is not None
+
+
+def can_attend(*tensors: Tensor) -> bool:
+    """Whether they serve queries, keys and values (..., D) like these."""
+    dim = tensors[0].shape[-1]
+    if dim % 16 or not 0 < dim <= 128 or any(t.shape[-1] != dim for t in tensors):
+        return False
+    return can_run(*tensors)
+
+
+def _is_compiling() -> bool:
+    if hasattr(torch.compiler, "is_compiling"):  # torch >= 2.3
+        return torch.compiler.is_compiling()
+    return torch._dynamo.is_compiling()
+
+
+def positions_of(rows_h: Tensor | None, rows_w: Tensor | None) -> tuple[Positions, list[Tensor]]:
+    """Rows of relative positions, or None, as the kernels take them.
+
+    Args:
+        rows_h: (H, key rows, D).
+        rows_w: (W, key columns, D).
+
+    Returns:
+        The structure, and what has to live as long as it is used.
+    """
+    if rows_h is None:
+        return Positions(None, None, 1, 0, 0), []
+    packed = [_packed(rows_h), _packed(rows_w)]
+    return (
+        Positions(
+            packed[0].data_ptr(), packed[1].data_ptr(), rows_w.shape[0],
+            packed[0].shape[2], packed[1].shape[2],
+        ),
+        packed,
+    )  # fmt: skip
+
+
+def _packed(rows: Tensor) -> Tensor:
+    """(positions, keys, D) to (positions, D, keys), keys filled up to a multiple of 16."""
+    rows = torch.nn.functional.pad(rows.float(), (0, 0, 0, -rows.shape[1] % 16))
+    return rows.transpose(1, 2).contiguous()

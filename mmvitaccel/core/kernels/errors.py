@@ -1,0 +1,150 @@
+"""How far tokens are from what a gate remembers, as operators of torch's (``errors.cpp``)."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmvitaccel.core.kernels.compiler import kernels, pointers, whole
+from mmvitaccel.core.macs.formulas import register_macs_formula
+
+
+class _NormedErrors(ctypes.Structure):
+    """``NormedErrors`` of ``kernels/errors.cpp``."""
+
+    _fields_ = [
+        *whole("num_rows", "channels"),
+        *pointers("reference", "x", "branch", "total"),
+        *whole("normed"),
+        *pointers("weight", "bias"),
+        ("eps", ctypes.c_double),
+        *pointers("errors"),
+    ]
+
+
+class _OutputErrors(ctypes.Structure):
+    """``OutputErrors`` of ``kernels/errors.cpp``."""
+
+    _fields_ = [
+        *whole("num_listed", "heads", "dim"),
+        *pointers("reference", "out"),
+        *whole("head_of_out", "row_of_out"),
+        *pointers("denominator"),
+        *whole("head_of_denominator"),
+        *pointers("reference_rows", "out_rows", "errors"),
+    ]
+
+
+_LIBRARY = torch.library.Library("mmvitaccel", "FRAGMENT")
+_LIBRARY.define(
+    "normed_errors(Tensor reference, Tensor x, Tensor? branch, float? eps, Tensor? weight, "
+    "Tensor? bias) -> (Tensor, Tensor)"
+)
+_LIBRARY.define(
+    "output_errors(Tensor(a!) errors, Tensor reference, Tensor out, Tensor? denominator, "
+    "Tensor? reference_rows, Tensor? out_rows) -> ()"
+)
+
+
+def normed_errors(
+    reference: Tensor,
+    x: Tensor,
+    branch: Tensor | None,
+    eps: float | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Norms of u - norm(x + branch).
+
+    Args:
+        reference: u, (B, N, C), single precision on a CPU, as are all numbers here.
+        x: (B, N, C).
+        branch: (B, N, C), or None.
+        eps: Of layer normalisation; None for no norm.
+        weight: Of the norm (C,), or None.
+        bias: Of the norm (C,), or None.
+
+    Returns:
+        (B, N), and x + branch (B, N, C), empty where there is no branch.
+    """
+    return torch.ops.mmvitaccel.normed_errors(reference, x, branch, eps, weight, bias)
+
+
+def output_errors(
+    errors: Tensor,
+    reference: Tensor,
+    out: Tensor,
+    denominator: Tensor | None = None,
+    rows: tuple[Tensor | None, Tensor | None] = (None, None),
+) -> None:
+    """Norms of u - out / denominator.
+
+    Args:
+        errors: (N,), contiguous; changed in place.
+        reference: u, (N, heads * D), contiguous.
+        out: (heads, rows, D).
+        denominator: (heads, rows), or None.
+        rows: Of the reference and of the output, int64 of the same length; None for all in order.
+    """
+    torch.ops.mmvitaccel.output_errors(errors, reference, out, denominator, *rows)
+
+
+def _pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def _normed_errors_on_cpu(
+    reference: Tensor,
+    x: Tensor,
+    branch: Tensor | None,
+    eps: float | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    reference, x = reference.contiguous(), x.contiguous()
+    branch = None if branch is None else branch.contiguous()
+    errors = torch.empty(x.shape[:2])
+    total = torch.empty(0 if branch is None else x.shape)
+    work = _NormedErrors(
+        errors.numel(), x.shape[2], reference.data_ptr(), x.data_ptr(), _pointer(branch),
+        total.data_ptr(), eps is not None, _pointer(weight), _pointer(bias), eps or 0.0,
+        errors.data_ptr(),
+    )  # fmt: skip
+    kernels().normed_errors(ctypes.byref(work), torch.get_num_threads())
+    return errors, total
+
+
+def _output_errors_on_cpu(
+    errors: Tensor,
+    reference: Tensor,
+    out: Tensor,
+    denominator: Tensor | None,
+    reference_rows: Tensor | None,
+    out_rows: Tensor | None,
+) -> None:
+    if not (errors.is_contiguous() and reference.is_contiguous()):
+        raise ValueError("output_errors: errors and reference must be contiguous; copy them first.")
+    out = out if out.stride(2) == 1 else out.contiguous()
+    heads, num_rows, dim = out.shape
+    if denominator is not None and denominator.stride(1) != 1:
+        denominator = denominator.contiguous()
+    work = _OutputErrors(
+        num_rows if out_rows is None else len(out_rows), heads, dim,
+        reference.data_ptr(), out.data_ptr(), *out.stride()[:2],
+        _pointer(denominator), 0 if denominator is None else denominator.stride(0),
+        _pointer(reference_rows), _pointer(out_rows), errors.data_ptr(),
+    )  # fmt: skip
+    kernels().output_errors(ctypes.byref(work), torch.get_num_threads())
+
+
+_LIBRARY.impl("normed_errors", _normed_errors_on_cpu, "CPU")
+_LIBRARY.impl("output_errors", _output_errors_on_cpu, "CPU")
+
+
+@register_macs_formula(torch.ops.mmvitaccel.normed_errors, torch.ops.mmvitaccel.output_errors)
+def _macs(*_: Any, **__: Any) -> int:
+    """None: norms are no multiply-adds here."""
+    return 0

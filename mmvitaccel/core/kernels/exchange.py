@@ -1,0 +1,109 @@
+"""The exchange of changed keys in running sums, as one of torch's operators (``exchange.cpp``)."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmvitaccel.core.kernels.compiler import Positions, kernels, pointers, positions_of, whole
+from mmvitaccel.core.macs.formulas import register_macs_formula
+
+
+class _Exchange(ctypes.Structure):
+    """``Exchange`` of ``kernels/exchange.cpp``."""
+
+    _fields_ = [
+        *whole("heads", "num_rows", "dim", "num_keys", "num_listed"),
+        *pointers("listed", "q", "shift", "numerator", "denominator"),
+        *pointers("old_k", "new_k", "old_v", "new_v"),
+        ("scale", ctypes.c_double),
+        ("positions", Positions),
+        *pointers("key_y", "key_x"),
+    ]
+
+
+# reason: as one of torch's operators it is seen by whoever watches those, the counter first of all.
+_LIBRARY = torch.library.Library("mmvitaccel", "FRAGMENT")
+_LIBRARY.define(
+    "exchange_keys(Tensor q, Tensor shift, Tensor(a!) denominator, Tensor(b!) numerator, "
+    "Tensor rows, Tensor old_k, Tensor new_k, Tensor old_v, Tensor new_v, float scale, "
+    "Tensor? rows_h, Tensor? rows_w, Tensor? place) -> ()"
+)
+
+
+def exchange(
+    q: Tensor,
+    shift: Tensor,
+    denominator: Tensor,
+    numerator: Tensor,
+    rows: Tensor,
+    old: tuple[Tensor, Tensor],
+    new: tuple[Tensor, Tensor],
+    scale: float,
+    positions: tuple[Tensor, Tensor, Tensor] | None,
+) -> None:
+    """Take the old terms of changed keys off some rows and put the new ones on.
+
+    Args:
+        q: (heads, N, D), single precision on a CPU, as are all numbers here.
+        shift: (heads, N), contiguous, as are the next two.
+        denominator: (heads, N), changed in place.
+        numerator: (heads, N, D), changed in place.
+        rows: (R,) int64, those that are changed.
+        old: Keys and values as they were, (heads, L, D) each.
+        new: Keys and values as they are.
+        scale: Factor of the products of queries and keys.
+        positions: Rows of relative positions (H, key rows, D) and (W, key columns, D), and the
+            place of each changed key in row-major order (L,); None where there are none.
+    """
+    torch.ops.mmvitaccel.exchange_keys(
+        q, shift, denominator, numerator, rows, old[0], new[0], old[1], new[1], scale,
+        *(positions or (None, None, None)),
+    )  # fmt: skip
+
+
+def _exchange_on_cpu(
+    q: Tensor,
+    shift: Tensor,
+    denominator: Tensor,
+    numerator: Tensor,
+    rows: Tensor,
+    old_k: Tensor,
+    new_k: Tensor,
+    old_v: Tensor,
+    new_v: Tensor,
+    scale: float,
+    rows_h: Tensor | None,
+    rows_w: Tensor | None,
+    place: Tensor | None,
+) -> None:
+    if not (denominator.is_contiguous() and numerator.is_contiguous()):
+        raise ValueError("exchange: denominator and numerator must be contiguous; copy them first.")
+    heads, num_rows, dim = q.shape
+    given = [t.contiguous() for t in (rows, q, shift, numerator, denominator)]
+    given += [t.contiguous() for t in (old_k, new_k, old_v, new_v)]
+    positions, kept = positions_of(rows_h, rows_w)
+    places: tuple[int | None, int | None] = (None, None)
+    if place is not None:
+        columns = rows_w.shape[1]
+        kept += [place.div(columns, rounding_mode="floor").int(), place.remainder(columns).int()]
+        places = (kept[-2].data_ptr(), kept[-1].data_ptr())
+    work = _Exchange(
+        heads, num_rows, dim, old_k.shape[1], len(rows),
+        *(t.data_ptr() for t in given), scale, positions, *places,
+    )  # fmt: skip
+    kernels().exchange_keys(ctypes.byref(work), torch.get_num_threads())
+
+
+_LIBRARY.impl("exchange_keys", _exchange_on_cpu, "CPU")
+
+
+@register_macs_formula(torch.ops.mmvitaccel.exchange_keys)
+def _macs(q: Any, _m: Any, _d: Any, _n: Any, rows: Any, old_k: Any, *rest: Any, **_: Any) -> int:
+    """Logits and weighted sums with the old and the new keys, and the rows' position terms."""
+    rows_h, rows_w = rest[4:6]
+    positions = 0 if rows_h is None else rows_h[1] + rows_w[1]
+    return q[0] * rows[0] * q[2] * (4 * old_k[1] + positions)

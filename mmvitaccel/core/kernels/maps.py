@@ -1,0 +1,94 @@
+"""Steps over maps that run in one call, as an operator of torch's (``maps.cpp``)."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmvitaccel.core.kernels.compiler import kernels, pointers, whole
+from mmvitaccel.core.macs.formulas import register_macs_formula
+
+PRODUCT, PLANES, DEPTHWISE, MEANS, ATTENTION = range(5)
+NONE, RELU, SIGMOID = range(3)
+
+
+class Windows(ctypes.Structure):
+    """``Windows`` of ``kernels/maps.cpp``."""
+
+    _fields_ = whole("height", "width", "down", "across")
+
+    @property
+    def tokens(self) -> int:
+        """Pixels of a window."""
+        return self.height * self.width
+
+
+class Step(ctypes.Structure):
+    """``Step`` of ``kernels/maps.cpp``."""
+
+    _fields_ = [
+        *whole("kind", "images", "height", "width", "in_channels", "out_channels"),
+        *pointers("in_"),
+        *whole("in_step"),
+        *pointers("out"),
+        *whole("out_step", "kernel", "stride", "act", "joined"),
+        *pointers("weight", "bias", "residual", "scale"),
+        ("windows", Windows),
+        *pointers("previous"),
+        *whole("key_channels"),
+        *pointers("rectified"),
+        *whole("rectified_step"),
+        *pointers("attention_bias"),
+    ]
+
+
+_LIBRARY = torch.library.Library("mmvitaccel", "FRAGMENT")
+_LIBRARY.define("run_steps(Tensor(a!)[] maps, int steps, int count, int macs) -> ()")
+
+
+def run_steps(maps: list[Tensor], steps: ctypes.Array, macs: int) -> None:
+    """Run steps one after the other.
+
+    Args:
+        maps: All that they read and write, on a CPU; the steps hold their addresses.
+        steps: Of :class:`Step`.
+        macs: Multiply-adds that they do.
+    """
+    torch.ops.mmvitaccel.run_steps(maps, ctypes.addressof(steps), len(steps), macs)
+
+
+def _run_on_cpu(maps: list[Tensor], steps: int, count: int, macs: int) -> None:
+    kernels().run_steps(
+        ctypes.c_void_p(steps), ctypes.c_int64(count), ctypes.c_int(torch.get_num_threads())
+    )
+
+
+_LIBRARY.impl("run_steps", _run_on_cpu, "CPU")
+
+
+@register_macs_formula(torch.ops.mmvitaccel.run_steps)
+def _macs(_maps: Any, _steps: Any, _count: Any, macs: int, **_: Any) -> int:
+    """As whoever made the steps said."""
+    return macs
+
+
+def lanes() -> int:
+    """Numbers in a vector of this machine: what channels are to be multiples of."""
+    return kernels().map_lanes()
+
+
+def deepest() -> int:
+    """Inputs of an output that a product takes at most."""
+    return kernels().map_depth()
+
+
+def pack(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights (out, in) and bias (out,) as a product takes them: panels of outputs, in by in."""
+    panel = kernels().map_panel()
+    fill = -weight.shape[0] % panel
+    panels = F.pad(weight.float(), (0, 0, 0, fill)).unflatten(0, (-1, panel))
+    return panels.transpose(1, 2).contiguous(), F.pad(bias.float(), (0, fill)).contiguous()

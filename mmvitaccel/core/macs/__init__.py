@@ -1,0 +1,1 @@
+"""Counting multiply-adds while a model runs."""

@@ -1,0 +1,212 @@
+"""Multiply-adds that ran: counted while the model computes, so that skipped work is not in them.
+
+The unit is the multiply-add, counted as one (papers and the OpenMMLab tools do the same; torch's
+own counter says two). Counted are matrix products, convolutions and fused attention, in whatever
+module or function they happen. Element-wise arithmetic, normalisation, activations, softmax and
+interpolation are no multiply-adds here. An operator that multiplies and adds but has no formula
+is not passed over in silence: :attr:`MacsReport.uncounted` names it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmvitaccel.core.macs.formulas import all_formulas, may_multiply, register_macs_formula
+
+__all__ = ["MacsCounter", "MacsReport", "count_macs", "register_macs_formula"]
+
+
+@dataclass(frozen=True)
+class MacsReport:
+    """What a :class:`MacsCounter` counted.
+
+    Attributes:
+        total: Multiply-adds of everything that ran.
+        by_module: Multiply-adds by dotted module name, submodules included, in the model's order;
+            only modules in which something was counted. What ran outside every named module is
+            in ``total`` alone.
+        by_operator: Multiply-adds by operator name.
+        detail: Multiply-adds by the module that ran the operator itself (empty for none) and the
+            operator's name: what linear layers and attention products take is summed from it.
+        params: Parameters (elements) of the model, 0 without one.
+        uncounted: How often each operator ran that multiplies and adds (or whose work is unknown,
+            coming from another library) and has no formula.
+    """
+
+    total: int
+    by_module: dict[str, int]
+    by_operator: dict[str, int]
+    detail: dict[tuple[str, str], int]
+    params: int
+    uncounted: dict[str, int]
+
+    def parts(self, depth: int = 1) -> dict[str, int]:
+        """Multiply-adds of the modules ``depth`` names deep; 1 gives backbone, neck, head."""
+        return {name: n for name, n in self.by_module.items() if name.count(".") == depth - 1}
+
+
+class _Counting(TorchDispatchMode):
+    """Sees every operator that runs, and books its multiply-adds on the module that runs it.
+
+    ``FlopCounterMode`` is not entered itself: on torch 2.14 it takes operators apart that are views
+    of parameters, which autograd refuses under ``no_grad``, and on 2.1 it sees nothing under
+    ``inference_mode``. Its formulas are used.
+    """
+
+    def __init__(self, stack: list[str]) -> None:
+        super().__init__()
+        self.stack = stack
+        self.formulas = all_formulas()
+        self.macs: Counter[tuple[str, str]] = Counter()
+        self.uncounted: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not isinstance(func, torch._ops.OpOverload):
+            self.uncounted[str(func)] += 1
+            return func(*args, **kwargs)
+        packet = func._overloadpacket
+        formula = self.formulas.get(packet)
+        if formula is None and not _returns_view(func):
+            # reason: inference tensors bring composite operators whole (aten::linear).
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        out = func(*args, **kwargs)
+        if formula is not None:
+            self.macs[self.stack[-1], str(packet)] += formula(args, kwargs, out)
+        elif may_multiply(func):
+            self.uncounted[str(packet)] += 1
+        return out
+
+
+def _returns_view(func: Any) -> bool:
+    """Whether what an operator returns shares memory with what it is given."""
+    return any(value.alias_info is not None for value in func._schema.returns)
+
+
+class MacsCounter:
+    """Count the multiply-adds of whatever runs inside a ``with`` block.
+
+    Each block starts at zero; the report is read after it. The model is not touched: modules are
+    followed through torch's global forward hooks, which are gone when the block ends, also
+    when it ends in an error. Counting works with and without gradients and under
+    ``inference_mode``; a backward pass inside the block is counted as well, outside any module.
+
+    Modules are followed by their calls. What a module computes itself when somebody calls its
+    ``forward`` directly is booked on the module that did so, its submodules' work on itself.
+
+    Args:
+        model: Whose submodule names and parameters the report is to give.
+
+    Examples:
+        >>> counter = MacsCounter(model)
+        >>> for frame in video:
+        ...     with counter:
+        ...         model(frame)
+        ...     print(counter.report().total)
+    """
+
+    def __init__(self, model: nn.Module | None = None) -> None:
+        self.model = model
+        self._names: dict[nn.Module, str] = {}
+        self._counting: _Counting | None = None
+        self._opened: ExitStack | None = None
+
+    def __enter__(self) -> MacsCounter:
+        if self._opened is not None:
+            raise RuntimeError("MacsCounter: this counter is counting; use a second one inside.")
+        stack = [""]
+        if self.model is not None:
+            self._names = {module: name for name, module in self.model.named_modules()}
+
+        def enter_module(module: nn.Module, _args: Any) -> None:
+            stack.append(self._names.get(module, stack[-1]))
+
+        def leave_module(_module: nn.Module, _args: Any, _out: Any) -> None:
+            stack.pop()
+
+        with ExitStack() as opened:
+            hooks = (
+                register_module_forward_hook(leave_module, always_call=True),
+                register_module_forward_pre_hook(enter_module),
+            )
+            for hook in hooks:
+                opened.callback(hook.remove)
+            self._counting = opened.enter_context(_Counting(stack))
+            self._opened = opened.pop_all()
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        opened, self._opened = self._opened, None
+        opened.close()
+
+    def report(self) -> MacsReport:
+        """What ran in the last block.
+
+        Raises:
+            RuntimeError: Nothing was counted yet.
+        """
+        if self._counting is None:
+            raise RuntimeError(
+                "MacsCounter: nothing was counted yet; run the model inside `with counter:` first."
+            )
+        by_module: Counter[str] = Counter()
+        by_operator: Counter[str] = Counter()
+        for (name, operator), macs in self._counting.macs.items():
+            by_operator[operator] += macs
+            parts = name.split(".")
+            for end in range(1, len(parts) + 1):
+                by_module[".".join(parts[:end])] += macs
+        return MacsReport(
+            total=sum(by_operator.values()),
+            by_module={n: by_module[n] for n in self._names.values() if n and by_module[n]},
+            by_operator={name: macs for name, macs in by_operator.items() if macs},
+            detail={key: macs for key, macs in self._counting.macs.items() if macs},
+            params=0 if self.model is None else sum(p.numel() for p in self.model.parameters()),
+            uncounted=dict(self._counting.uncounted),
+        )
+
+
+def count_macs(model: nn.Module, *inputs: Any, **kwargs: Any) -> MacsReport:
+    """Count the multiply-adds of one ``model(*inputs, **kwargs)``, in eval mode, without gradients.
+
+    The training mode of the model and of each submodule is afterwards as it was.
+
+    Args:
+        model: Any module; its device, dtype and parameters stay as they are.
+        *inputs: Passed to it.
+        **kwargs: Passed to it.
+
+    Returns:
+        The report; ``macs`` are of the whole batch that was given.
+    """
+    counter = MacsCounter(model)
+    with _eval_mode(model), torch.no_grad(), counter:
+        model(*inputs, **kwargs)
+    return counter.report()
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside, each module's own mode restored after."""
+    modes = {module: module.training for module in model.modules()}
+    if any(modes.values()):
+        model.eval()
+    try:
+        yield
+    finally:
+        # Parents come first: train() reaches every submodule, which then gets its own mode back.
+        for module, training in modes.items():
+            if module.training is not training:
+                module.train(training)

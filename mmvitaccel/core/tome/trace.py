@@ -1,0 +1,122 @@
+"""What one forward pass of a model with ToMe knows about its tokens, block by block.
+
+A pass may be recomputed block by block in its backward (activation checkpointing), after other
+passes have run, so what a block has to know is kept per pass and per block and never consumed.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmvitaccel.core.tome.merge import Matching, owner, take
+from mmvitaccel.core.tome.schedule import Entry
+
+# reason: torch.compiler got it in torch 2.3
+_is_compiling = getattr(torch.compiler, "is_compiling", None) or torch._dynamo.is_compiling
+
+# reason: passes that wait for their backward at once: siamese networks, accumulated losses
+_PASSES_KEPT = 16
+
+
+class Standing(NamedTuple):
+    """How the tokens stand between two blocks.
+
+    Attributes:
+        size: Patches that each token stands for (B, N, 1), float32.
+        position: Where each token was at first (B, N), or None while nothing has merged.
+        owner: Which token each first token is in now (B, N0), or None likewise.
+    """
+
+    size: Tensor
+    position: Tensor | None = None
+    owner: Tensor | None = None
+
+    def merged(self, matching: Matching, size: Tensor) -> Standing:
+        """How they stand after a merge."""
+        now = owner(matching)
+        if self.position is None:
+            return Standing(size, matching.kept, now)
+        position = self.position.gather(1, matching.kept)
+        return Standing(size, position, now.gather(1, self.owner))
+
+    def owners(self) -> Tensor:
+        """``owner``, also while nothing has merged."""
+        if self.owner is not None:
+            return self.owner
+        batch, num_tokens, _ = self.size.shape
+        return torch.arange(num_tokens, device=self.size.device).expand(batch, num_tokens)
+
+    def all_tokens(self, x: Tensor) -> Tensor:
+        """Unmerge: (B, N, C) to (B, N0, C)."""
+        return x if self.owner is None else take(x, self.owner)
+
+    def present_tokens(self, x: Tensor) -> Tensor:
+        """Undo :meth:`all_tokens`; tokens that are not unmerged pass through."""
+        if self.position is None or x.shape[1] == self.position.shape[1]:
+            return x
+        return take(x, self.position)
+
+
+class Trace:
+    """One pass: the schedule that it runs with and how its tokens stand behind each block."""
+
+    def __init__(self, schedule: tuple[Entry, ...], full_at: Iterable[int]) -> None:
+        self.schedule = schedule
+        self.full_at = frozenset(full_at)
+        self.behind: dict[int, Standing] = {}
+
+    def enter(self, index: int, x: Tensor) -> Standing:
+        """How the tokens x (B, N, C) stand before block ``index``."""
+        if index - 1 in self.behind:
+            return self.behind[index - 1]
+        return Standing(x.new_ones((*x.shape[:2], 1), dtype=torch.float32))
+
+
+class Traces:
+    """The running pass, the last one, and those whose backward may still come."""
+
+    def __init__(self, num_blocks: int) -> None:
+        self.num_blocks = num_blocks
+        self.active: Trace | None = None
+        self.last: Trace | None = None
+        self._waiting: OrderedDict[tuple[int, int], Trace] = OrderedDict()
+        self._resumed: tuple[int, int, Trace] | None = None
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Traces:
+        return Traces(self.num_blocks)
+
+    def at(self, index: int, x: Tensor) -> Trace | None:
+        """The pass that this call of block ``index`` on ``x`` belongs to.
+
+        Outside of the model's forward, a block runs within a backward to be recomputed, and its
+        input is then the very memory that the pass had saved; or somebody calls it alone, and it
+        belongs to none.
+        """
+        if self.active is not None:
+            return self.active
+        # reason: memory is used again, so that outside of a backward an address means nothing
+        if _is_compiling() or torch._C._current_graph_task_id() == -1:
+            return None
+        key = (index, x.data_ptr())
+        if self._resumed is not None and self._resumed[:2] == key:
+            return self._resumed[2]
+        return self._waiting.get(key)
+
+    def remember(self, index: int, x: Tensor, out: Tensor, trace: Trace) -> None:
+        """Make block ``index`` of this pass findable for its recomputation."""
+        if _is_compiling():
+            return
+        if self.active is None:
+            # reason: a checkpoint over several blocks saved the input of the first one only
+            self._resumed = (index + 1, out.data_ptr(), trace)
+        elif torch.is_grad_enabled() or x.requires_grad:
+            key = (index, x.data_ptr())
+            self._waiting.pop(key, None)
+            self._waiting[key] = trace
+            if len(self._waiting) > _PASSES_KEPT * self.num_blocks:
+                self._waiting.popitem(last=False)

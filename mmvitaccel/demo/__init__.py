@@ -1,0 +1,1 @@
+"""The demonstration jobs of the Makefile."""

@@ -1,0 +1,215 @@
+"""Export a config's detector or backbone to ONNX, and compare the file with torch."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from mmvitaccel.deploy.detection_graph import DetectionGraph
+from mmvitaccel.errors import UserError, running
+from mmvitaccel.hooks.deploy_hook import fold_model
+from mmvitaccel.runner.checkpoint import check_checkpoint
+from mmvitaccel.runner.session import build_model
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+Size = tuple[int, int, int]
+CHECKED_SIZES: tuple[Size, ...] = ((1, 96, 64), (2, 160, 256), (1, 200, 170), (3, 224, 224))
+"""Batch, height and width: maps that fit into a window of 7, windows padded and whole."""
+OPSET = 17
+TOLERANCE = 1e-3
+"""Largest error accepted, as a part of the largest value of an output; boxes: of the image."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """The file's output against torch's for one input.
+
+    Attributes:
+        size: Batch, height and width.
+        error: The largest difference, as a part of the largest value of the output; of matched
+            detections for a detector, as a part of the image.
+        detections: How many torch found, None of a backbone.
+        unmatched: How many of these the file lacks.
+    """
+
+    size: Size
+    error: float
+    detections: int | None = None
+    unmatched: int = 0
+
+    @property
+    def passed(self) -> bool:
+        """Whether the file computes the same; one in a hundred boxes may turn on a rounding."""
+        return self.error <= TOLERANCE and self.unmatched <= 0.01 * (self.detections or 0)
+
+
+def build_part(cfg: Config, checkpoint: str | None, part: str, suppress: bool) -> nn.Module:
+    """The module to export, in eval mode, with every BatchNorm folded that can be.
+
+    Args:
+        cfg: A detector's; of any model with a backbone for ``part='backbone'``.
+        checkpoint: A trained one's; None leaves the weights at random.
+        part: ``model`` for pixels to boxes, or ``backbone``.
+        suppress: Whether overlapping boxes are removed in the graph.
+
+    Raises:
+        UserError: The model cannot be built, or has no such part.
+    """
+    model = build_model(cfg)
+    if checkpoint is not None:
+        check_checkpoint(model, checkpoint)
+    model.eval().requires_grad_(False)
+    if any(hasattr(module, "switch_to_deploy") for module in model.modules()):
+        fold_model(model)
+    if part == "model":
+        # reason: the exporter puts the mode of the outermost module back on all of them
+        return DetectionGraph(model, suppress).eval()
+    if not isinstance(getattr(model, "backbone", None), nn.Module):
+        raise UserError(f"model: {type(model).__name__} has no backbone; give --part model.")
+    return model.backbone
+
+
+def output_names(module: nn.Module, example: Tensor) -> list[str]:
+    """``dets`` and ``labels``, or the backbone's levels from ``level0``."""
+    if isinstance(module, DetectionGraph):
+        return ["dets", "labels"]
+    with torch.no_grad(), running(module, f"an input of {tuple(example.shape)}", every_error=True):
+        return [f"level{i}" for i in range(len(module(example)))]
+
+
+def export_module(
+    module: nn.Module, size: Size, path: str | Path, dynamic: bool = True, opset: int = OPSET
+) -> None:
+    """Write a module as an ONNX file, with input ``images``.
+
+    Args:
+        module: Of :func:`build_part`, or a backbone with its BatchNorm folded.
+        size: Batch, height and width of the input that it is traced with.
+        path: The file; its folder must be there.
+        dynamic: Whether batch, height and width are free.
+        opset: Version of ONNX's operators.
+
+    Raises:
+        UserError: The package ``onnx`` is missing, or an operator cannot be expressed.
+    """
+    require("onnx")
+    example = example_images(size)
+    names = output_names(module, example)
+    axes: Mapping[str, dict[int, str]] = {}
+    if dynamic:
+        axes = {name: {0: "batch"} for name in names}
+        axes["images"] = {0: "batch", 2: "height", 3: "width"}
+        if not isinstance(module, DetectionGraph):
+            for name in names:
+                axes[name] |= {2: f"{name}_height", 3: f"{name}_width"}
+    # reason: the exporter of torch.export takes the window's branches for conditions on the size
+    # and refuses one graph for all; torch 2.1 has this one only and no such argument
+    has_two = "dynamo" in inspect.signature(torch.onnx.export).parameters
+    with warnings.catch_warnings(), torch.no_grad(), running(module, "export", every_error=True):
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            (example,),
+            str(path),
+            input_names=["images"],
+            output_names=names,
+            dynamic_axes=axes,
+            opset_version=opset,
+            **(dict(dynamo=False) if has_two else {}),
+        )
+
+
+def check_file(
+    module: nn.Module, path: str | Path, sizes: Sequence[Size] = CHECKED_SIZES
+) -> list[Check]:
+    """Run a file and the module that it was exported from on inputs of several sizes.
+
+    Raises:
+        UserError: The package ``onnxruntime`` is missing, or the file does not take an input.
+    """
+    session = open_session(path)
+    checks = []
+    for size in sizes:
+        images = example_images(size)
+        with torch.no_grad(), running(module, f"an input of {size}", every_error=True):
+            expected = module(images)
+            given = run_session(session, images)
+        if isinstance(module, DetectionGraph):
+            checks.append(compare_detections(size, expected, given))
+        else:
+            error = max(relative_error(a, b) for a, b in zip(given, expected))
+            checks.append(Check(size, error))
+    return checks
+
+
+def compare_detections(size: Size, expected: Sequence[Tensor], given: Sequence[Tensor]) -> Check:
+    """Match each of torch's detections with the closest of the file's in its image and class.
+
+    Args:
+        size: Of the input: batch, height and width.
+        expected: ``dets`` and ``labels`` as :class:`DetectionGraph` gives them, torch's.
+        given: The file's. Their order may differ, where scores do by a rounding.
+    """
+    scale = expected[0].new_tensor([1 / max(size[1:])] * 4 + [1.0])
+    errors: list[float] = []
+    for dets, labels, own, own_labels in zip(*expected, *given):
+        # the class as one coordinate more, far apart: found, 6 and K, 6
+        one = torch.cat([dets * scale, 10.0 * labels[:, None]], 1)[labels >= 0]
+        other = torch.cat([own * scale, 10.0 * own_labels[:, None]], 1)
+        errors += torch.cdist(one, other, p=torch.inf).amin(1).tolist()
+    matched = [error for error in errors if error <= TOLERANCE]
+    return Check(size, max(matched, default=0.0), len(errors), len(errors) - len(matched))
+
+
+def relative_error(given: Tensor, expected: Tensor) -> float:
+    """The largest difference over the largest value."""
+    most = expected.abs().max().clamp(min=1e-12)
+    return float((given - expected).abs().max() / most)
+
+
+def open_session(path: str | Path, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """Load a file with ONNX Runtime, on the CPU.
+
+    Args:
+        path: The file.
+        threads: As many as torch uses by default.
+    """
+    require("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+
+
+def run_session(session: onnxruntime.InferenceSession, images: Tensor) -> list[Tensor]:
+    """Run a session of :func:`open_session` on images (B, 3, H, W)."""
+    return [torch.from_numpy(out) for out in session.run(None, {"images": images.numpy()})]
+
+
+def require(package: str) -> None:
+    """Raise UserError unless a package is there."""
+    if find_spec(package) is None:
+        raise UserError(
+            f"the package {package} is not installed; pip install 'mmvitaccel[deploy]', or -r "
+            "requirements/deploy.txt in a checkout."
+        )
+
+
+def example_images(size: Size) -> Tensor:
+    """Random pixels (B, 3, H, W), the same for a size each time."""
+    batch, height, width = size
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, 3, height, width, generator=generator)

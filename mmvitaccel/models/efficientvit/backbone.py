@@ -1,0 +1,316 @@
+"""Microsoft's EfficientViT as a backbone (Liu et al., CVPR 2023, arXiv:2305.07027).
+
+Not to be confused with MIT's EfficientViT (Cai et al., ICCV 2023), which is another network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from mmvitaccel.models.efficientvit.layers import (
+    ConvNorm,
+    EfficientViTBlock,
+    patch_embedding,
+    subsampling,
+)
+from mmvitaccel.models.efficientvit.weights import ARCHS, backbone_weights, check_fit, name_arch
+from mmvitaccel.models.weights.checkpoint import read_state_dict
+from mmvitaccel.models.weights.pretrained import PretrainedBackbone
+from mmvitaccel.registry import MODELS
+
+
+@MODELS.register_module()
+class EfficientViT(PretrainedBackbone):
+    """Cascaded group attention in windows, at strides 16, 32 and 64 (section 3, table 1).
+
+    Args:
+        arch: ``'m0'`` to ``'m5'``, or a dict of the same fields: ``embed_dims``, ``depths`` and
+            ``num_heads`` with an entry for each stage, and ``kernels`` of the depthwise
+            convolutions on the query with an entry for each head. Defaults to ``'m4'``.
+        out_indices: Stages whose outputs are returned, from 0; later stages are not built.
+        window_size: Side of the attention window in each stage, in tokens. (7, 7, 7) is that of
+            the detectors, (7, 7, 4) that of the ImageNet models. One number stands for all.
+        frozen_stages: The patch embedding and stages 0 to ``frozen_stages - 1`` do not learn;
+            0 is the patch embedding alone, -1 nothing.
+        norm_eval: Keep BatchNorm in eval mode while training.
+        drop_path_rate: Stochastic depth of the last block; it rises linearly from 0.
+        with_cp: Compute blocks again in the backward pass instead of keeping their activations.
+        deploy: Build with every BatchNorm folded into its convolution. Weights of either kind
+            load.
+        init_cfg: mmengine's. ``dict(type='Pretrained', checkpoint=...)`` takes released weights,
+            timm's and our own, and resizes the attention biases to the windows; what does not
+            fit is an error.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        arch: str | Mapping[str, Sequence[int]] = "m4",
+        out_indices: Sequence[int] = (0, 1, 2),
+        window_size: int | Sequence[int] = (7, 7, 7),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        deploy: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.arch = read_arch(arch)
+        num_stages = len(self.arch["embed_dims"])
+        self.out_indices = read_out_indices(out_indices, num_stages)
+        self.window_size = read_window_size(window_size, num_stages)
+        if not -1 <= frozen_stages <= num_stages:
+            raise ValueError(
+                f"EfficientViT: frozen_stages={frozen_stages} is not in -1 (nothing) to "
+                f"{num_stages} (all stages)."
+            )
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f"EfficientViT: drop_path_rate={drop_path_rate} is not in [0, 1).")
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        self.deploy = False
+
+        self.patch_embed = patch_embedding(self.arch["embed_dims"][0])
+        self.num_stages = max(self.out_indices) + 1
+        for stage, blocks in enumerate(self._make_stages(drop_path_rate)):
+            setattr(self, f"blocks{stage + 1}", nn.Sequential(*blocks))
+        if deploy:
+            self.switch_to_deploy()
+        self._freeze_stages()
+
+    def _make_stages(self, drop_path_rate: float) -> Iterator[list[nn.Module]]:
+        """Yield the modules of each stage that is built."""
+        arch = self.arch
+        rates = torch.linspace(0, drop_path_rate, sum(arch["depths"])).tolist()
+        widths, block = arch["embed_dims"], 0
+        for stage in range(self.num_stages):
+            modules = []
+            if stage > 0:
+                modules += subsampling(widths[stage - 1], widths[stage], rates[block])
+            for _ in range(arch["depths"][stage]):
+                modules.append(
+                    EfficientViTBlock(
+                        widths[stage],
+                        arch["num_heads"][stage],
+                        self.window_size[stage],
+                        arch["kernels"],
+                        drop_path=rates[block],
+                    )
+                )
+                block += 1
+            yield modules
+
+    @property
+    def stages(self) -> list[nn.Sequential]:
+        """The stages that are built; the later ones begin with their subsampling."""
+        return [getattr(self, f"blocks{stage + 1}") for stage in range(self.num_stages)]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute feature maps of images of any size.
+
+        A trace made by ``torch.jit.trace`` holds for the image size that it was made with; a graph
+        exported to ONNX for all.
+
+        Args:
+            x: (B, 3, H, W).
+
+        Returns:
+            For each of ``out_indices``, (B, ``embed_dims[i]``, ceil(H / s), ceil(W / s)) with s
+            16, 32, 64.
+
+        Raises:
+            ValueError: The input is not a batch of images of three channels.
+        """
+        # reason: comparing traced sizes would only warn; the convolution still checks them
+        if not torch.jit.is_tracing() and (x.dim() != 4 or x.size(1) != 3):
+            raise ValueError(
+                f"EfficientViT: the input is {tuple(x.shape)}; it must be images (B, 3, H, W)."
+            )
+        x = self.patch_embed(x)
+        outs = []
+        for stage, blocks in enumerate(self.stages):
+            for block in blocks:
+                x = self._run(block, x)
+            if stage in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+
+    def _run(self, block: nn.Module, x: Tensor) -> Tensor:
+        """Run one module of a stage, checkpointed where that is asked for and of use."""
+        if self.with_cp and self.training and torch.is_grad_enabled():
+            return checkpoint(
+                block,
+                x,
+                use_reentrant=False,
+                context_fn=lambda: (nullcontext(), norm_statistics_kept(block)),
+            )
+        return block(x)
+
+    def train(self, mode: bool = True) -> EfficientViT:
+        """Set the mode, except where ``frozen_stages`` and ``norm_eval`` say otherwise."""
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _freeze_stages(self) -> None:
+        """Stop learning, statistics included, in the patch embedding and the frozen stages."""
+        if self.frozen_stages < 0:
+            return
+        for module in [self.patch_embed, *self.stages[: self.frozen_stages]]:
+            module.eval()
+            module.requires_grad_(False)
+
+    def switch_to_deploy(self) -> None:
+        """Fold every BatchNorm into its convolution, for inference; again changes nothing."""
+        for module in self.modules():
+            if isinstance(module, ConvNorm):
+                module.switch_to_deploy()
+        self.deploy = True
+
+    def load_pretrained(self, source: str, prefix: str = "") -> None:
+        """Load backbone weights from a file or address in any of the known layouts.
+
+        Args:
+            source: Path or http(s) address of a checkpoint: a released one, timm's, a detector's
+                or our own.
+            prefix: What precedes the backbone's names in it; ``backbone.`` is found by itself.
+
+        Raises:
+            FileNotFoundError: There is no such checkpoint.
+            ValueError: It cannot be read, or is of another model; says in one sentence why.
+        """
+        weights = backbone_weights(read_state_dict(source), prefix)
+        if self.deploy:
+            for name, module in self.named_modules():
+                if isinstance(module, ConvNorm):
+                    module.fold_state_dict(weights, f"{name}.")
+        own = self.state_dict()
+        shapes = {key: value.shape for key, value in own.items()}
+        check_fit(source, weights, shapes, self.name)
+        self.load_state_dict(
+            {key: weights.get(key, value) for key, value in own.items()}, strict=True
+        )
+        print_log(f"{self.name}: loaded {len(own)} tensors from '{source}'.", logger="current")
+
+    @property
+    def name(self) -> str:
+        """``EfficientViT-M4`` and so on, or the fields of an own architecture."""
+        known = name_arch(self.arch) if len(self.arch["embed_dims"]) == 3 else None
+        fields = ", ".join(f"{key}={value}" for key, value in self.arch.items())
+        return f"EfficientViT-{known.upper()}" if known else f"EfficientViT({fields})"
+
+
+def read_arch(arch: str | Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    """Return the fields of an architecture.
+
+    Raises:
+        ValueError: The name is unknown, or the fields do not make a model.
+    """
+    fields = tuple(ARCHS["m0"])
+    if isinstance(arch, str):
+        if arch not in ARCHS:
+            raise ValueError(
+                f"EfficientViT: arch='{arch}' is unknown; take one of {', '.join(ARCHS)} or a "
+                f"dict of {', '.join(fields)}."
+            )
+        return dict(ARCHS[arch])
+    if set(arch) != set(fields):
+        raise ValueError(
+            f"EfficientViT: arch has the fields {', '.join(sorted(arch))}; it needs "
+            f"{', '.join(fields)}."
+        )
+    arch = {field: tuple(arch[field]) for field in fields}
+    check_arch(arch)
+    return arch
+
+
+def check_arch(arch: Mapping[str, tuple[int, ...]]) -> None:
+    """Check that the fields of an architecture fit together.
+
+    Raises:
+        ValueError: They do not make a model.
+    """
+    num_stages = len(arch["embed_dims"])
+    for field in ("depths", "num_heads"):
+        if len(arch[field]) != num_stages:
+            raise ValueError(
+                f"EfficientViT: arch has {num_stages} embed_dims but {field}={arch[field]}; give "
+                "one for each stage."
+            )
+    for field in arch:
+        if not arch[field] or min(arch[field]) < 1:
+            raise ValueError(
+                f"EfficientViT: arch has {field}={arch[field]}; give numbers of at least 1."
+            )
+    for width, heads in zip(arch["embed_dims"], arch["num_heads"]):
+        if width % heads or width % 8:
+            raise ValueError(
+                f"EfficientViT: arch has a stage of {width} channels and {heads} heads; the "
+                "channels must be a multiple of the heads and of 8."
+            )
+    kernels, heads = arch["kernels"], max(arch["num_heads"])
+    if len(kernels) < heads or any(kernel % 2 == 0 for kernel in kernels):
+        raise ValueError(
+            f"EfficientViT: arch has kernels={kernels}; give an odd one for each of the {heads} "
+            "heads."
+        )
+
+
+def read_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
+    """Return the stages to put out, in rising order.
+
+    Raises:
+        ValueError: One is not a stage, or there is none.
+    """
+    indices = tuple(out_indices)
+    if not indices or any(not 0 <= index < num_stages for index in indices):
+        raise ValueError(
+            f"EfficientViT: out_indices={indices} must name stages from 0 to {num_stages - 1}."
+        )
+    if list(indices) != sorted(set(indices)):
+        raise ValueError(f"EfficientViT: out_indices={indices} must rise.")
+    return indices
+
+
+def read_window_size(window_size: int | Sequence[int], num_stages: int) -> tuple[int, ...]:
+    """Return the window of each stage.
+
+    Raises:
+        ValueError: There is not one for each stage, or one has no tokens.
+    """
+    sizes = (window_size,) * num_stages if isinstance(window_size, int) else tuple(window_size)
+    if len(sizes) != num_stages or min(sizes) < 1:
+        raise ValueError(
+            f"EfficientViT: window_size={window_size} must be {num_stages} numbers of at least 1, "
+            "one for each stage."
+        )
+    return sizes
+
+
+@contextmanager
+def norm_statistics_kept(block: nn.Module) -> Iterator[None]:
+    """Compute a block again as before, without counting the batch twice in BatchNorm."""
+    norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept):
+            norm.momentum, norm.num_batches_tracked = momentum, count

@@ -1,0 +1,113 @@
+"""A form of EfficientViT's attention for deployment: fewer and larger operations, fewer copies.
+
+Tokens lie as (windows, tokens, channels), which is how a map in ``torch.channels_last`` lies in
+memory, so that every 1x1 convolution is a matrix product without a copy. The scale of the logits is
+in the weights of the query convolution, and the biases are looked up once.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmvitaccel.core.attention.windows import from_windows, pad_map, to_windows
+from mmvitaccel.models.efficientvit.layers import KEY_DIMS, ConvNorm, WindowAttention
+
+
+class TokenAttention(nn.Module):
+    """What a :class:`WindowAttention` computes, for inference.
+
+    Args:
+        layer: With its BatchNorm folded; its weights are copied.
+    """
+
+    def __init__(self, layer: WindowAttention) -> None:
+        super().__init__()
+        attn, side = layer.attn, layer.window_size
+        self.window_size = side
+        self.head_dims = attn.head_dims
+        self.qkvs = nn.ModuleList(as_linear(qkv) for qkv in attn.qkvs)
+        self.dws = nn.ModuleList(scaled(dw, KEY_DIMS**-0.5) for dw in attn.dws)
+        self.proj = as_linear(attn.proj[1])
+        # heads, R * R, R * R
+        self.register_buffer("biases", attn.attention_bias(side, side).detach(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape, best in ``torch.channels_last``."""
+        height, width = x.shape[2:]
+        side, x = self.window_size, x.permute(0, 2, 3, 1)
+        if height <= side and width <= side:
+            out = self._attend(x.flatten(1, 2), height, width)
+            return out.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+        windows = self._attend(to_windows(pad_map(x, side), side), side, side)
+        return from_windows(windows, side, (height, width)).permute(0, 3, 1, 2)
+
+    def _attend(self, x: Tensor, height: int, width: int) -> Tensor:
+        """Attend over all of the tokens (B, height * width, C) of a window."""
+        side, biases = self.window_size, self.biases
+        if height != side or width != side:
+            biases = biases.unflatten(2, (side, side)).unflatten(1, (side, side))
+            biases = biases[:, :height, :width, :height, :width].flatten(3).flatten(1, 2)
+        split = (KEY_DIMS, KEY_DIMS, self.head_dims)
+        groups = x.split(self.head_dims, dim=2)
+        head, heads = groups[0], []
+        for i, (qkv, dw) in enumerate(zip(self.qkvs, self.dws)):
+            if i > 0:
+                head = head + groups[i]
+            q, k, v = qkv(head).split(split, dim=2)
+            q = dw(q.unflatten(1, (height, width)).permute(0, 3, 1, 2))
+            q = q.permute(0, 2, 3, 1).flatten(1, 2)  # B, 16, H, W -> B, N, 16
+            attn = torch.baddbmm(biases[i], q, k.transpose(1, 2)).softmax(dim=-1)
+            head = torch.bmm(attn, v)
+            heads.append(head)
+        return self.proj(F.relu(torch.cat(heads, dim=2)))
+
+
+@torch.no_grad()
+def as_linear(layer: ConvNorm) -> nn.Linear:
+    """A folded 1x1 convolution as the linear layer of channels that come last."""
+    linear = nn.Linear(layer.c.in_channels, layer.c.out_channels, device=layer.c.weight.device)
+    linear = linear.to(layer.c.weight.dtype).requires_grad_(False)
+    linear.weight.copy_(layer.c.weight.flatten(1))
+    linear.bias.copy_(layer.c.bias)
+    return linear
+
+
+@torch.no_grad()
+def scaled(layer: ConvNorm, factor: float) -> nn.Conv2d:
+    """A folded convolution with its output times a factor."""
+    c = layer.c
+    conv = nn.Conv2d(
+        c.in_channels, c.out_channels, c.kernel_size, padding=c.padding, groups=c.groups
+    )
+    conv = conv.to(c.weight.device, c.weight.dtype).requires_grad_(False)
+    conv.weight.copy_(c.weight * factor)
+    conv.bias.copy_(c.bias * factor)
+    return conv
+
+
+def switch_to_tokens(model: nn.Module) -> nn.Module:
+    """Give every window attention in a folded model its form for deployment.
+
+    The weights must be loaded before: names in the state dict change.
+
+    Args:
+        model: Changed in place.
+
+    Returns:
+        The model, in ``torch.channels_last``.
+
+    Raises:
+        ValueError: There is no window attention in it, or its BatchNorm is not folded.
+    """
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, WindowAttention)}
+    if not layers or not all(layer.attn.qkvs[0].is_deployed for layer in layers.values()):
+        raise ValueError(
+            f"switch_to_tokens: {type(model).__name__} has no EfficientViT attention with its "
+            "BatchNorm folded; call switch_to_deploy() first."
+        )
+    for name, layer in layers.items():
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, TokenAttention(layer))
+    return model.to(memory_format=torch.channels_last)

@@ -1,0 +1,1 @@
+"""ViTDet (ECCV 2022): backbone, simple feature pyramid, cascade head."""

@@ -1,0 +1,362 @@
+"""ViTDet: a plain vision transformer for detection (Li et al., arXiv 2203.16527).
+
+Most blocks attend within windows, a few globally, all with decomposed relative positions. Names of
+parameters are those of detectron2's release below ``backbone.net``, so that its weights and those
+of the ImageNet VID fine-tunings load once renamed (:mod:`mmvitaccel.conversion`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmcv.cnn.bricks import DropPath
+from mmengine.model.weight_init import trunc_normal_
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from mmvitaccel.core.attention.dense import dense_attention
+from mmvitaccel.core.attention.rel_pos import REL_POS_RESIZES, RelPos, offset_rows, resize_table
+from mmvitaccel.core.attention.windows import from_windows, pad_map, to_windows
+from mmvitaccel.models.weights.pretrained import PretrainedBackbone
+from mmvitaccel.registry import MODELS
+
+
+class PatchEmbed(nn.Module):
+    """Image to a map of patch tokens; an image that ends within a patch is padded with zeros."""
+
+    def __init__(self, patch_size: int, in_channels: int, embed_dim: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(in_channels, embed_dim, patch_size, stride=patch_size)
+
+    def forward(self, img: Tensor) -> Tensor:
+        """(B, channels, height, width) in pixels -> (B, H, W, C) in tokens."""
+        height, width = img.shape[-2:]
+        missing = (0, -width % self.patch_size, 0, -height % self.patch_size)
+        if any(missing):
+            img = F.pad(img, missing)
+        # reason: sums of tokens keep this layout, and every norm behind would copy another one.
+        return self.proj(img).permute(0, 2, 3, 1).contiguous()
+
+
+class Attention(nn.Module):
+    """Multi-head attention over a grid of tokens.
+
+    Args:
+        dim: Channels C.
+        num_heads: Heads; each has C / num_heads channels.
+        qkv_bias: Whether queries, keys and values have a bias.
+        rel_pos_size: Grid (H, W) that the tables of relative positions are made for (another grid
+            interpolates them); None for no relative positions.
+        rel_pos_resize: How another grid does so; see
+            :func:`mmvitaccel.core.attention.rel_pos.offset_rows`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        qkv_bias: bool = True,
+        rel_pos_size: tuple[int, int] | None = None,
+        rel_pos_resize: str = "table",
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.rel_pos_resize = rel_pos_resize
+        self.head_dim = dim // num_heads
+        self.scale = self.head_dim**-0.5
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.use_rel_pos = rel_pos_size is not None
+        if rel_pos_size is not None:
+            height, width = rel_pos_size
+            self.rel_pos_h = nn.Parameter(torch.zeros(2 * height - 1, self.head_dim))
+            self.rel_pos_w = nn.Parameter(torch.zeros(2 * width - 1, self.head_dim))
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        """Interpolate tables that were made for another grid, as the forward pass would."""
+        for name in ("rel_pos_h", "rel_pos_w") if self.use_rel_pos else ():
+            table, own = state_dict.get(prefix + name), getattr(self, name)
+            if table is not None and table.shape[0] != own.shape[0]:
+                state_dict[prefix + name] = resize_table(table, (own.shape[0] + 1) // 2)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def position_rows(self, grid_size: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
+        """Rows of the tables for every query and key position of a grid, for both axes."""
+        if not self.use_rel_pos:
+            return None
+        return (
+            offset_rows(self.rel_pos_h, grid_size[0], self.rel_pos_resize),
+            offset_rows(self.rel_pos_w, grid_size[1], self.rel_pos_resize),
+        )
+
+    def attend(self, qkv: Tensor, grid_size: tuple[int, int]) -> Tensor:
+        """Attention without its linear layers.
+
+        Args:
+            qkv: (B, H * W, 3C): queries, keys, values, each head by head.
+            grid_size: (H, W).
+
+        Returns:
+            (B, H * W, C), before the output projection.
+        """
+        # (B, N, 3C) -> 3 x (B, heads, N, D)
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+        rows = self.position_rows(grid_size)
+        rel_pos = None if rows is None else RelPos(*rows)
+        return dense_attention(q, k, v, self.scale, rel_pos).transpose(1, 2).flatten(2)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., C)."""
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class ViTDetBlock(nn.Module):
+    """Pre-norm transformer block over a map of tokens, windowed or global.
+
+    Args:
+        dim: Channels C.
+        num_heads: Attention heads.
+        mlp_ratio: Hidden width of the MLP over C.
+        qkv_bias: See :class:`Attention`.
+        drop_path: Probability that a sample skips a branch in training.
+        window_size: Tokens a side of a window; 0 attends globally.
+        rel_pos_size: See :class:`Attention`.
+        rel_pos_resize: See :class:`Attention`.
+        norm_eps: Epsilon of both LayerNorms.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_path: float = 0.0,
+        window_size: int = 0,
+        rel_pos_size: tuple[int, int] | None = None,
+        rel_pos_resize: str = "table",
+        norm_eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.window_size = window_size
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = Attention(dim, num_heads, qkv_bias, rel_pos_size, rel_pos_resize)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        x = x + self.drop_path(self._attention(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def _attention(self, x: Tensor) -> Tensor:
+        grid_size = x.shape[1:3]
+        qkv = self.attn.qkv(x)
+        if not self.window_size:
+            out = self.attn.attend(qkv.flatten(1, 2), grid_size).unflatten(1, grid_size)
+        else:
+            # reason: a padded token is zero after the norm, so the bias is all it has.
+            qkv = pad_map(qkv, self.window_size, self.attn.qkv.bias)
+            windows = to_windows(qkv, self.window_size)
+            windows = self.attn.attend(windows, (self.window_size, self.window_size))
+            out = from_windows(windows, self.window_size, grid_size)
+        return self.attn.proj(out)
+
+
+@MODELS.register_module()
+class ViTDet(PretrainedBackbone):
+    """The plain backbone of ViTDet.
+
+    Any input size works, rectangular ones too: absolute positions are interpolated (bicubic), and
+    tables of relative positions (linear) in blocks whose grid is not the one they were made for.
+
+    Args:
+        img_size: Side, in pixels, of the images that the global blocks' tables of relative
+            positions are made for. Defaults to 1024.
+        patch_size: Pixels a side of a patch. Defaults to 16.
+        in_channels: Defaults to 3.
+        embed_dim: Channels C. Defaults to 768.
+        depth: Blocks. Defaults to 12.
+        num_heads: Attention heads. Defaults to 12.
+        mlp_ratio: Hidden width of the MLPs over C. Defaults to 4.
+        qkv_bias: Whether queries, keys and values have a bias. Defaults to True.
+        window_size: Tokens a side of a window. Defaults to 14.
+        window_block_indexes: Blocks that attend within windows; the others attend globally.
+        use_abs_pos: Whether absolute positions are added to the patches. Defaults to True.
+        use_rel_pos: Whether attention has decomposed relative positions. Defaults to True.
+        rel_pos_resize: How a grid that their tables are not made for resizes them, ``'table'`` as
+            detectron2 and mmdet do, or ``'pairs'`` as the Eventful Transformers paper does.
+            Defaults to ``'table'``.
+        pretrain_img_size: Side, in pixels, of the images that the absolute positions are of.
+            Defaults to 224.
+        drop_path_rate: Stochastic depth of the last block; it rises linearly from 0.
+        norm_eps: Epsilon of the LayerNorms. Defaults to 1e-6; mmdet's own ViTDet has 1e-5.
+        with_cp: Whether a block's activations are computed again in the backward pass.
+        init_cfg: mmengine's; ``dict(type='Pretrained', checkpoint='mae_vit_base.pth')`` takes
+            MAE's weights, a detector's, and converted ones; what does not fit is an error.
+
+    Raises:
+        ValueError: Heads do not divide the channels, a window block index is out of range, or
+            ``rel_pos_resize`` is not known.
+    """
+
+    # Pre-training has no relative positions; they begin at zero.
+    MAY_LACK = ("rel_pos",)
+
+    def __init__(
+        self,
+        img_size: int = 1024,
+        patch_size: int = 16,
+        in_channels: int = 3,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4,
+        qkv_bias: bool = True,
+        window_size: int = 14,
+        window_block_indexes: Sequence[int] = (0, 1, 3, 4, 6, 7, 9, 10),
+        use_abs_pos: bool = True,
+        use_rel_pos: bool = True,
+        rel_pos_resize: str = "table",
+        pretrain_img_size: int = 224,
+        drop_path_rate: float = 0.0,
+        norm_eps: float = 1e-6,
+        with_cp: bool = False,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if embed_dim % num_heads:
+            raise ValueError(
+                f"ViTDet: embed_dim={embed_dim} is not divisible by num_heads={num_heads}; "
+                "set heads that divide the channels."
+            )
+        if not all(0 <= index < depth for index in window_block_indexes):
+            raise ValueError(
+                f"ViTDet: window_block_indexes={tuple(window_block_indexes)} names a block that "
+                f"depth={depth} does not have; set indexes from 0 to {depth - 1}."
+            )
+        if rel_pos_resize not in REL_POS_RESIZES:
+            raise ValueError(
+                f"ViTDet: rel_pos_resize={rel_pos_resize!r} is not known; set one of "
+                f"{', '.join(REL_POS_RESIZES)}."
+            )
+        self.embed_dim = embed_dim
+        self.patch_size = patch_size
+        self.with_cp = with_cp
+        self.patch_embed = PatchEmbed(patch_size, in_channels, embed_dim)
+        self.pos_embed = None
+        if use_abs_pos:
+            # reason: the first entry is of the class token that pre-training had. Nothing reads
+            # it; it stays so that released weights load with every key and shape.
+            positions = 1 + (pretrain_img_size // patch_size) ** 2
+            self.pos_embed = nn.Parameter(torch.zeros(1, positions, embed_dim))
+        rates = [drop_path_rate * index / max(depth - 1, 1) for index in range(depth)]
+        grid = (-(-img_size // patch_size),) * 2
+        self.blocks = nn.ModuleList()
+        for index, rate in enumerate(rates):
+            window = window_size if index in window_block_indexes else 0
+            table = ((window, window) if window else grid) if use_rel_pos else None
+            self.blocks.append(
+                ViTDetBlock(
+                    embed_dim,
+                    num_heads,
+                    mlp_ratio,
+                    qkv_bias,
+                    rate,
+                    window,
+                    table,
+                    rel_pos_resize,
+                    norm_eps,
+                )
+            )
+        self._reset_parameters()
+
+    def _reset_parameters(self) -> None:
+        """The initialisation of the release; :meth:`init_weights` then follows ``init_cfg``."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        if self.pos_embed is not None:
+            trunc_normal_(self.pos_embed, std=0.02)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        """Take absolute positions of another grid, with or without a class token."""
+        positions = state_dict.get(prefix + "pos_embed")
+        if (
+            self.pos_embed is not None
+            and positions is not None
+            and positions.shape[1] != self.pos_embed.shape[1]
+        ):
+            state_dict[prefix + "pos_embed"] = _fit_positions(positions, self.pos_embed.shape[1])
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def positions(self, grid_size: tuple[int, int]) -> Tensor:
+        """Absolute positions of a grid (H, W), (1, H, W, C)."""
+        return _resize_positions(self.pos_embed[:, 1:], grid_size)
+
+    def forward(self, img: Tensor) -> tuple[Tensor]:
+        """Image to features.
+
+        Args:
+            img: (B, channels, height, width), sides in pixels.
+
+        Returns:
+            One map, (B, C, height / patch_size, width / patch_size), sides rounded up.
+        """
+        x = self.patch_embed(img)
+        if self.pos_embed is not None:
+            x = x + self.positions(tuple(x.shape[1:3])).to(x.dtype)
+        for block in self.blocks:
+            if self.with_cp and torch.is_grad_enabled() and x.requires_grad:
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        return (x.permute(0, 3, 1, 2).contiguous(),)
+
+
+def _resize_positions(positions: Tensor, grid_size: tuple[int, int]) -> Tensor:
+    """Absolute positions of a square grid, (1, side * side, C) -> (1, H, W, C)."""
+    side = math.isqrt(positions.shape[1])
+    positions = positions.unflatten(1, (side, side))
+    if tuple(grid_size) == (side, side):
+        return positions
+    # reason: with every channel at hand side by side, one axis after the other is a matrix product,
+    # ten times faster than torch's interpolation, which takes channels one at a time
+    with torch.autocast(positions.device.type, enabled=False):
+        by_row, by_column = (_bicubic(side, size, positions.device) for size in grid_size)
+        resized = torch.einsum("yi,bijc->byjc", by_row, positions.float())
+        return torch.einsum("xj,byjc->byxc", by_column, resized).to(positions.dtype)
+
+
+def _bicubic(old: int, new: int, device: torch.device) -> Tensor:
+    """Weights of bicubic interpolation on one axis, (new, old)."""
+    eye = torch.eye(old, device=device)[None, None]
+    return F.interpolate(eye, (new, old), mode="bicubic", align_corners=False)[0, 0]
+
+
+def _fit_positions(positions: Tensor, length: int) -> Tensor:
+    """Absolute positions of a checkpoint for a model with ``length`` entries, class token first."""
+    if math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:
+        class_token, patches = torch.zeros_like(positions[:, :1]), positions
+    else:
+        class_token, patches = positions[:, :1], positions[:, 1:]
+    side = math.isqrt(length - 1)
+    return torch.cat((class_token, _resize_positions(patches, (side, side)).flatten(1, 2)), 1)

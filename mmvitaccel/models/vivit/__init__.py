@@ -1,0 +1,1 @@
+"""ViViT (ICCV 2021): backbone, encoders, head with two classifiers."""

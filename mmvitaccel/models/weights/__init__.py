@@ -1,0 +1,1 @@
+"""Loading weights that have to fit."""

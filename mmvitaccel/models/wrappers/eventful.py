@@ -1,0 +1,140 @@
+"""Eventful Transformers (Dutson et al., ICCV 2023) around a transformer of an OpenMMLab config."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import nn
+
+from mmvitaccel.adapters.eventful.apply import EventfulHandle, apply_eventful, make_attention
+from mmvitaccel.core.eventful.gates.policy import Always, Policy, Threshold, TopFraction, TopK
+from mmvitaccel.core.eventful.modes.exact import ExactAttention
+from mmvitaccel.core.eventful.modes.mode import AttentionMode
+from mmvitaccel.core.eventful.modes.running_sums import Guard
+from mmvitaccel.models.wrappers.enclosing_model import await_model_around
+from mmvitaccel.models.wrappers.target import find_target, unwrapped
+from mmvitaccel.registry import MODELS, POLICIES
+
+for _policy in (TopK, TopFraction, Threshold, Always):
+    POLICIES.register_module(module=_policy)
+
+
+@MODELS.register_module()
+def Eventful(
+    policy: dict | Policy,
+    attention: str | dict | AttentionMode = "exact",
+    backbone: dict | None = None,
+    neck: dict | None = None,
+    target: str | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Build a backbone (or neck) that computes what changed since the frame before.
+
+    What is returned is the inner module itself: names of its parameters, and so checkpoints, layer
+    decay and ``custom_keys``, are as without Eventful. The model that it becomes a part of tells
+    it, from the metainfo of its data samples, which video each image is of.
+
+    Args:
+        policy: What the gates let through: config of one of ``TopK``, ``TopFraction``,
+            ``Threshold``, ``Always`` or of a class of your own, or the object.
+        attention: ``exact``, ``tokenwise``, ``delta``, or ``dict(type='exact', ...)`` with the
+            arguments of the mode.
+        backbone: Config of the transformer, or of a module that holds one.
+        neck: The same for a transformer neck; give one of the two.
+        target: Path of the transformer in the inner module, if that holds several.
+        **options: Further arguments of :func:`mmvitaccel.apply_eventful`.
+
+    Raises:
+        ValueError: If not exactly one of ``backbone`` and ``neck`` is given, no supported
+            transformer is found, or an argument has no meaning.
+
+    Example:
+        >>> cfg = dict(
+        ...     type='mmvitaccel.Eventful',
+        ...     policy=dict(type='TopK', k=512),
+        ...     attention='exact',
+        ...     backbone=dict(type='mmvitaccel.ViTDet'),
+        ... )
+    """
+    given = {name: cfg for name, cfg in dict(backbone=backbone, neck=neck).items() if cfg}
+    if len(given) != 1:
+        raise ValueError(
+            f"Eventful wraps one module, but got {' and '.join(given) or 'neither'} of backbone="
+            "dict(type=...) and neck=dict(type=...): give one."
+        )
+    module = MODELS.build(*given.values())
+    _, transformer = find_target(module, target)
+    apply_eventful(transformer, build_policy(policy), build_attention(attention), **options)
+    await_model_around(module)
+    return module
+
+
+def attach_eventful(
+    model: nn.Module,
+    policy: dict | Policy,
+    attention: str | dict | AttentionMode = "exact",
+    target: str | None = None,
+    **options: Any,
+) -> tuple[str, EventfulHandle]:
+    """Make the transformer of a built model eventful; returns its path and the handle.
+
+    Args:
+        model: A detector or other model, also within a wrapper: a distributed one, or that of
+            test-time augmentation.
+        policy: See :func:`Eventful`.
+        attention: See :func:`Eventful`.
+        target: Path of the module that is the transformer or holds it; by default it is looked for
+            in the backbone, then in the neck.
+        **options: Further arguments of :func:`mmvitaccel.apply_eventful`.
+    """
+    # reason: data samples come to the detector itself; a wrapper calls it once for each view
+    model = unwrapped(model)
+    path, transformer = find_target(model, target)
+    handle = apply_eventful(
+        transformer, build_policy(policy), build_attention(attention), **options
+    )
+    if model is not transformer:
+        handle.follow_metainfo(model)
+    return path, handle
+
+
+def build_policy(policy: dict | Policy) -> Policy:
+    """A policy from its config; an object comes back.
+
+    Raises:
+        ValueError: The config has no type, or its type is not registered.
+    """
+    if not isinstance(policy, dict):
+        return policy
+    cfg = dict(policy)
+    name = cfg.pop("type", None)
+    # reason: looked up by hand, since building would search the scope of the config first.
+    cls = POLICIES.get(name) if isinstance(name, str) else name
+    if cls is None:
+        raise ValueError(
+            f"Eventful: policy={dict(policy)!r} has no type that is registered; known are "
+            f"{', '.join(sorted(POLICIES.module_dict))}."
+        )
+    return cls(**cfg)
+
+
+def build_attention(attention: str | dict | AttentionMode) -> AttentionMode:
+    """An attention mode from its name or config; an object comes back.
+
+    Raises:
+        ValueError: The name is not known, or ``exact`` alone takes the given arguments.
+    """
+    if not isinstance(attention, dict):
+        return make_attention(attention)
+    cfg = copy.deepcopy(dict(attention))
+    name = cfg.pop("type", None)
+    if name != "exact":
+        if name is None or cfg:
+            raise ValueError(
+                f"Eventful: attention={dict(attention)!r} must have a type, and arguments only if "
+                "that is 'exact'."
+            )
+        return make_attention(name)
+    guard = cfg.pop("guard", None)
+    return ExactAttention(None if guard is None else Guard(**guard), **cfg)

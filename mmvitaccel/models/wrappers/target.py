@@ -1,0 +1,63 @@
+"""Where in an OpenMMLab model the transformer is that a method goes on."""
+
+from __future__ import annotations
+
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from torch import nn
+
+from mmvitaccel.adapters.base import class_name
+from mmvitaccel.adapters.hosts.find import locate, supported, transformers_in
+
+_PLACES = ("backbone", "neck")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside wrappers: distributed ones and that of test-time augmentation."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def find_target(model: nn.Module, target: str | None = None) -> tuple[str, nn.Module]:
+    """Find the transformer of a detector, recognizer or classifier.
+
+    Args:
+        model: The model, also within wrappers, see :func:`unwrapped`.
+        target: Path of the module that is the transformer or holds it, e.g. ``backbone`` or
+            ``neck.encoder``; by default it is looked for in the backbone, then in the neck, and
+            in a model that has neither, in all of it.
+
+    Returns:
+        The transformer's path in the unwrapped model and the transformer.
+
+    Raises:
+        ValueError: If ``target`` names no module, or no supported transformer is found, or several
+            that are not parts of one another.
+    """
+    model = unwrapped(model)
+    if target is not None:
+        return _inside(model, target)
+    places = [name for name in _PLACES if isinstance(getattr(model, name, None), nn.Module)]
+    if not places:
+        return locate(model)
+    for place in places:
+        if transformers_in(model.get_submodule(place)):
+            return _inside(model, place)
+    seen = " and ".join(f"{place} ({class_name(getattr(model, place))})" for place in places)
+    raise ValueError(
+        f"{class_name(model)} has no supported vision transformer in its {seen}; name the module "
+        f"with target, if it is elsewhere; supported are: {supported()}."
+    )
+
+
+def _inside(model: nn.Module, target: str) -> tuple[str, nn.Module]:
+    try:
+        module = model.get_submodule(target)
+    except AttributeError as error:
+        names = ", ".join(name for name, _ in model.named_children())
+        raise ValueError(
+            f"{class_name(model)} has no module at target={target!r} ({error}); at its top are: "
+            f"{names}."
+        ) from error
+    path, transformer = locate(module)
+    return ".".join(part for part in (target, path) if part), transformer

@@ -1,0 +1,62 @@
+"""Token merging (Bolya et al., ICLR 2023) around a transformer of an OpenMMLab config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from mmvitaccel.adapters.tome.apply import ToMeHandle, apply_tome
+from mmvitaccel.core.tome.schedule import Schedule
+from mmvitaccel.models.wrappers.target import find_target
+from mmvitaccel.registry import MODELS
+
+
+@MODELS.register_module()
+def ToMe(
+    backbone: dict | None = None,
+    neck: dict | None = None,
+    r: Schedule = 8,
+    target: str | None = None,
+    **options: Any,
+) -> nn.Module:
+    """Build a backbone (or neck) and merge tokens in it.
+
+    What is returned is the inner module itself: names of its parameters, and so checkpoints, layer
+    decay and ``custom_keys``, are as without ToMe.
+
+    Args:
+        backbone: Config of the transformer, or of a module that holds one.
+        neck: The same for a transformer neck; give one of the two.
+        r: Tokens merged per block, see :func:`mmvitaccel.apply_tome`.
+        target: Path of the transformer in the inner module, if that holds several.
+        **options: Further arguments of :func:`mmvitaccel.apply_tome`.
+
+    Raises:
+        ValueError: If not exactly one of ``backbone`` and ``neck`` is given, or no supported
+            transformer is found.
+
+    Example:
+        >>> cfg = dict(
+        ...     type='mmvitaccel.ToMe',
+        ...     r=8,
+        ...     backbone=dict(type='mmaction.VisionTransformer', depth=12),
+        ... )
+    """
+    given = {name: cfg for name, cfg in dict(backbone=backbone, neck=neck).items() if cfg}
+    if len(given) != 1:
+        raise ValueError(
+            f"ToMe wraps one module, but got {' and '.join(given) or 'neither'} of backbone=dict("
+            "type=...) and neck=dict(type=...): give one."
+        )
+    module = MODELS.build(*given.values())
+    attach_tome(module, r, target, **options)
+    return module
+
+
+def attach_tome(
+    model: nn.Module, r: Schedule = 8, target: str | None = None, **options: Any
+) -> tuple[str, ToMeHandle]:
+    """Merge tokens in the transformer of a built model; returns its path and the handle."""
+    path, transformer = find_target(model, target)
+    return path, apply_tome(transformer, r, **options)

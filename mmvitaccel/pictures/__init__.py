@@ -1,0 +1,1 @@
+"""Pictures of what the methods do, and the runs that make them."""

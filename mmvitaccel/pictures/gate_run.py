@@ -1,0 +1,110 @@
+"""Follow an eventful model along a video: its error against dense, and where its gates fire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+
+from mmvitaccel.adapters.eventful.apply import EventfulHandle
+from mmvitaccel.errors import UserError, building, running
+
+
+@dataclass(frozen=True)
+class GateFrame:
+    """One frame of a video.
+
+    Attributes:
+        image: (height, width, 3) uint8 BGR, as the model's pipeline resized it.
+        error: Norm of the difference to the dense model's features over the norm of those.
+        first: Whether the stream started clean with it.
+        passed: For each of the three gates, tokens let through in the mean over blocks.
+        patch: Pixels a side of a token.
+        share: (H, W) of the token grid: the share of all gates that each token passed.
+    """
+
+    image: np.ndarray
+    error: float
+    first: bool
+    passed: tuple[float, float, float]
+    patch: int
+    share: np.ndarray
+
+
+class GateRun:
+    """Runs the transformer of a detector on the frames of a video, eventful and dense.
+
+    Args:
+        cfg: The detector's; its test pipeline prepares the frames.
+        model: Built from it, with Eventful on it.
+
+    Raises:
+        UserError: No Eventful is on the model, or the pipeline cannot be built.
+    """
+
+    def __init__(self, cfg: Config, model: nn.Module) -> None:
+        try:
+            self.handle = EventfulHandle(model)
+        except ValueError as error:
+            raise UserError(f"{error} Give an eventful config, or --k.") from error
+        self.model = model.eval()
+        pipeline = cfg.test_dataloader.dataset.pipeline
+        steps = [s for s in pipeline if not str(s["type"]).rpartition(".")[2].startswith("Load")]
+        scope = cfg.get("default_scope") or "mmdet"
+        with building("the test pipeline"), DefaultScope.overwrite_default_scope(scope):
+            self.pipeline = Compose(steps)
+
+    def follow(self, frames: Iterator[np.ndarray]) -> Iterator[GateFrame]:
+        """Take frames (height, width, 3) uint8 BGR one by one, as one stream."""
+        self.handle.reset()
+        for frame_id, frame in enumerate(frames):
+            packed = self._prepare(frame, frame_id)
+            image = packed["inputs"].permute(1, 2, 0).numpy()
+            data = dict(inputs=[packed["inputs"]], data_samples=[packed["data_samples"]])
+            with running(self.model, "the video"), torch.no_grad():
+                inputs = self.model.data_preprocessor(data, False)["inputs"]
+                with self.handle.stream([None]):
+                    dense = _features(self.handle.model(inputs))
+                with self.handle.stream("video", frame_id):
+                    features = _features(self.handle.model(inputs))
+            error = float((features - dense).norm() / dense.norm())
+            yield self._frame(image, error, inputs.shape[2:])
+
+    def _prepare(self, frame: np.ndarray, frame_id: int) -> dict[str, Any]:
+        shape = frame.shape[:2]
+        return self.pipeline(
+            dict(
+                img=frame,
+                img_id=frame_id,
+                img_path=None,
+                img_shape=shape,
+                ori_shape=shape,
+                video_id=0,
+                frame_id=frame_id,
+            )
+        )
+
+    def _frame(self, image: np.ndarray, error: float, padded: torch.Size) -> GateFrame:
+        (info,), (tokens,) = self.handle.frames, self.handle.passed_tokens()
+        passed = tokens.sum((2, 3)).float().mean(0).tolist()
+        height = round((info.num_tokens * padded[0] / padded[1]) ** 0.5)
+        share = tokens.float().mean((0, 1, 2)).reshape(height, -1)
+        # The grid covers the padded input: tokens beyond the image are not shown.
+        patch = padded[0] // height
+        rows, columns = (-(-side // patch) for side in image.shape[:2])
+        seen = share[:rows, :columns].cpu().numpy()
+        return GateFrame(image, error, info.first, tuple(passed), patch, seen)
+
+
+def _features(out: Any) -> Tensor:
+    """All that a transformer gives out, as one vector."""
+    if isinstance(out, Tensor):
+        return out.flatten()
+    return torch.cat([_features(part) for part in out])

@@ -1,0 +1,94 @@
+"""Pictures of where gates fire: frames with the tokens that passed in red, a strip, a plot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+
+from mmvitaccel.pictures.gate_run import GateFrame
+
+_RED = np.array([40, 40, 230], np.float32)
+_STRIP, _WIDTH = 8, 480
+
+
+def draw_gates(frame: GateFrame) -> np.ndarray:
+    """A frame, uint8 BGR, redder where more gates let the token through.
+
+    Small frames are enlarged by a whole number, to be at least 480 pixels wide.
+    """
+    height, width = frame.image.shape[:2]
+    factor = -(-_WIDTH // width)
+    side = frame.patch * factor
+    image = np.kron(frame.image, np.ones((factor, factor, 1), np.uint8))
+    share = np.kron(frame.share, np.ones((side, side)))[: height * factor, : width * factor]
+    alpha = 0.7 * share[..., None]
+    # reason: OpenCV writes into rows of pixels only, and images come as (channels, height, width).
+    drawn = np.ascontiguousarray(image * (1 - alpha) + _RED * alpha, dtype=np.uint8)
+    text = f"error {100 * frame.error:.2f} %   tokens {', '.join(f'{n:.0f}' for n in frame.passed)}"
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.putText(drawn, text, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, thickness)
+    return drawn
+
+
+class GatePictures:
+    """Collects the frames of a run and writes what was asked for into a folder.
+
+    Args:
+        folder: Made if it is not there. ``gates.mp4`` is written frame by frame.
+        fps: Of the video.
+        count: Frames to come, of which eight are shown on the strip.
+    """
+
+    def __init__(self, folder: Path, fps: float, count: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.fps = folder, fps
+        self.shown = set(np.linspace(0, count - 1, min(_STRIP, count)).round().astype(int).tolist())
+        self.strip: list[np.ndarray] = []
+        self.rows: list[dict] = []
+        self._writer: cv2.VideoWriter | None = None
+
+    def add(self, frame: GateFrame) -> None:
+        """Take the next frame."""
+        drawn = draw_gates(frame)
+        if self._writer is None:
+            size = (drawn.shape[1], drawn.shape[0])
+            path = str(self.folder / "gates.mp4")
+            self._writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"mp4v"), self.fps, size)
+        self._writer.write(drawn)
+        if len(self.rows) in self.shown:
+            height = round(_WIDTH * drawn.shape[0] / drawn.shape[1])
+            self.strip.append(cv2.resize(drawn, (_WIDTH, height), interpolation=cv2.INTER_AREA))
+        row = {k: v for k, v in asdict(frame).items() if k not in ("image", "patch", "share")}
+        self.rows.append({"frame": len(self.rows), **row})
+
+    def close(self) -> list[Path]:
+        """Write the strip, the plot and the figures; returns the files."""
+        self._writer.release()
+        half = -(-len(self.strip) // 2)
+        self.strip += [np.full_like(self.strip[0], 255)] * (2 * half - len(self.strip))
+        strip = np.concatenate(
+            [np.concatenate(self.strip[i * half : (i + 1) * half], 1) for i in (0, 1)]
+        )
+        cv2.imwrite(str(self.folder / "strip.png"), strip)
+        (self.folder / "frames.json").write_text(json.dumps(self.rows, indent=1))
+        _plot(self.rows, self.folder / "error.png")
+        return [self.folder / n for n in ("gates.mp4", "strip.png", "error.png", "frames.json")]
+
+
+def _plot(rows: Sequence[dict], path: Path) -> None:
+    """Error over frames."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    axes.plot([row["frame"] for row in rows], [100 * row["error"] for row in rows])
+    axes.set(xlabel="frame", ylabel="error of the features against dense (%)", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

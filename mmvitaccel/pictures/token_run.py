@@ -1,0 +1,144 @@
+"""Run a config's model with ToMe on one image or clip, to see what merges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from mmvitaccel.adapters.attach import is_attached, link
+from mmvitaccel.adapters.tome.apply import ToMeHandle, apply_tome
+from mmvitaccel.errors import UserError, building, running
+from mmvitaccel.models.wrappers.target import find_target
+from mmvitaccel.pictures.tokens import patch_grid, picture, token_maps
+from mmvitaccel.runner.attached_hooks import attach_hooks, take_off
+from mmvitaccel.runner.random_input import make_example
+from mmvitaccel.video_reader import FrameSource
+
+_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+
+def timm_config(name: str, pretrained: bool) -> Config:
+    """A config of a timm model alone, at the size that it was made for."""
+    with building(f"--timm {name}"):
+        import timm
+
+        size = timm.get_pretrained_cfg(name).input_size[1:] if timm.is_model(name) else (224, 224)
+    pipeline = [dict(type="Resize", scale=tuple(reversed(size)))]
+    model = dict(type="mmvitaccel.TIMMBackbone", model_name=name, pretrained=pretrained)
+    return Config(dict(model=model, test_dataloader=dict(dataset=dict(pipeline=pipeline))))
+
+
+def draw_merging(
+    cfg: Config,
+    model: nn.Module,
+    source: str,
+    r: Any = None,
+    blocks: Iterable[int] | None = None,
+    target: str | None = None,
+) -> np.ndarray:
+    """Draw which patches of an image or a clip become one token.
+
+    Args:
+        cfg: The model's, for the size of its input; a clip's length too.
+        model: Built from it, with its weights; ToMe is taken off it afterwards.
+        source: An image or video file.
+        r: Schedule; by default that of the ToMe that the config puts on, else 8.
+        blocks: Blocks to draw; by default six, spread evenly, with the last.
+        target: Path of the transformer in the model.
+
+    Returns:
+        The picture, (height, width, 3) uint8 RGB.
+
+    Raises:
+        UserError: The file or the model does not serve for this.
+    """
+    example = make_example(cfg, None)
+    frames = read_frames(source, example.shape)
+    with building("ToMe"):
+        handle = _attach(cfg, model, r, target)
+    pixels = torch.from_numpy(_for_model(frames, model, len(example.shape) == 4))
+    inputs = pixels.reshape(example.inputs.shape)
+    kwargs = example.kwargs if hasattr(model, "data_preprocessor") else {}
+    with running(model, source), torch.no_grad():
+        model.eval()
+        model(inputs, **kwargs)
+    maps = token_maps(handle, patch_grid(handle.model, example.shape))
+    chosen = _spread(len(maps)) if blocks is None else list(blocks)
+    wrong = [block for block in chosen if not 0 <= block < len(maps)]
+    if wrong:
+        raise UserError(f"--blocks {wrong[0]}: the model has blocks 0 to {len(maps) - 1}.")
+    tokens = handle.info.tokens
+    handle.remove()
+    return picture(frames, {block: maps[block] for block in chosen}, tokens)
+
+
+def read_frames(source: str, shape: tuple[int, ...]) -> np.ndarray:
+    """An image, or frames spread over a video, as (F, height, width, 3) uint8 RGB.
+
+    Args:
+        source: A file.
+        shape: (C, H, W), or (C, T, H, W) of a clip; an image for a clip stands still.
+    """
+    count = shape[1] if len(shape) == 4 else 1
+    if Path(source).suffix.lower() in _IMAGES:
+        image = cv2.imread(source)
+        if image is None:
+            raise UserError(f"the image {source} does not exist or cannot be read; give another.")
+        frames = [cv2.cvtColor(image, cv2.COLOR_BGR2RGB)] * count
+    else:
+        video = FrameSource(source)
+        step = max(video.announced // count, 1)
+        frames = list(islice(video, 0, step * count, step))
+        if not frames:
+            raise UserError(f"{source} has no frame that can be decoded; give another.")
+        frames += [frames[-1]] * (count - len(frames))
+    size = (shape[-1], shape[-2])
+    return np.stack([cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in frames])
+
+
+def _attach(cfg: Config, model: nn.Module, r: Any, target: str | None) -> ToMeHandle:
+    """ToMe with its sources traced, with what the config or the command line says of r."""
+    handles = attach_hooks(cfg, model)
+    transformer = find_target(model, target)[1]
+    found = link(transformer).state if is_attached(transformer, "ToMe") else None
+    options = {} if found is None else found.options._asdict()
+    schedule = r if r is not None else 8 if found is None else found.r
+    take_off(model, handles)
+    return apply_tome(transformer, schedule, trace_source=True, **options)
+
+
+def _for_model(frames: np.ndarray, model: nn.Module, clip: bool) -> np.ndarray:
+    """Normalise as the model's data preprocessor does: (C, H, W), or (C, T, H, W) of a clip."""
+    preprocessor = getattr(model, "data_preprocessor", None)
+    mean, std = (_statistics(preprocessor, name) for name in ("mean", "std"))
+    # reason: detectors read images as BGR and turn them; video is decoded to RGB
+    if (
+        preprocessor is not None
+        and not clip
+        and not getattr(preprocessor, "_channel_conversion", False)
+    ):
+        frames = frames[..., ::-1]
+    pixels = (frames.astype(np.float32) - mean) / std
+    return np.ascontiguousarray(
+        pixels.transpose(3, 0, 1, 2) if clip else pixels[0].transpose(2, 0, 1)
+    )
+
+
+def _statistics(preprocessor: nn.Module | None, name: str) -> np.ndarray:
+    """Mean or deviation of the channels; 127.5 without a preprocessor, as timm's ViTs have."""
+    value = getattr(preprocessor, name, None)
+    if not isinstance(value, Tensor):
+        return np.full(3, 127.5 if preprocessor is None else float(name == "std"), np.float32)
+    return value.flatten().numpy()
+
+
+def _spread(count: int) -> list[int]:
+    return sorted({round((i + 1) * count / 6) - 1 for i in range(6)} - {-1})

@@ -1,0 +1,88 @@
+"""Mixed precision on a device for which mmengine's own wrapper refuses to run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.logging import print_log
+from mmengine.optim import OptimWrapper
+from torch import nn
+from torch.utils._pytree import tree_map
+
+from mmvitaccel.errors import UserError
+from mmvitaccel.registry import OPTIM_WRAPPERS
+from mmvitaccel.runner.config import type_name
+
+
+@OPTIM_WRAPPERS.register_module()
+class BFloat16OptimWrapper(OptimWrapper):
+    """An ``OptimWrapper`` whose forward pass runs under bfloat16 autocast.
+
+    bfloat16 has float32's range, so that no loss scaling is needed; ``AmpOptimWrapper`` would
+    also serve on accelerators but does not start on a CPU.
+    """
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Autocast on the model's device, and gradient synchronisation as without it."""
+        device = next(model.parameters()).device.type
+        autocast = torch.autocast(device, dtype=torch.bfloat16)
+        with super().optim_context(model), autocast, _float32_scores(model):
+            yield
+
+
+@contextmanager
+def _float32_scores(model: nn.Module) -> Iterator[None]:
+    """Scores of a classification head in float32 inside.
+
+    mmaction2's heads compute an accuracy of theirs in numpy, which has no bfloat16.
+    """
+    head = getattr(getattr(model, "module", model), "cls_head", None)
+    if not isinstance(head, nn.Module):
+        yield
+        return
+    hook = head.register_forward_hook(lambda _module, _args, out: tree_map(_as_float32, out))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _as_float32(value: Any) -> Any:
+    lower = isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16
+    return value.float() if lower else value
+
+
+def enable_amp(cfg: Config) -> None:
+    """Set the mixed-precision optimizer wrapper that works on this machine's device.
+
+    Raises:
+        UserError: The config's own wrapper is of another kind.
+    """
+    wrapper = cfg.get("optim_wrapper")
+    kind = (type_name(wrapper) or "OptimWrapper") if isinstance(wrapper, dict) else None
+    if kind not in ("OptimWrapper", "AmpOptimWrapper"):
+        raise UserError(
+            f"--amp replaces OptimWrapper, but the config's optim_wrapper is {kind}; leave --amp "
+            "out or set optim_wrapper.type."
+        )
+    wrapper.type = "AmpOptimWrapper"
+    wrapper.setdefault("loss_scale", "dynamic")
+
+
+def serve_amp_on_cpu(cfg: Config) -> None:
+    """Where there is a CPU only, let a config with ``AmpOptimWrapper`` train in bfloat16."""
+    wrapper = cfg.get("optim_wrapper")
+    if get_device() != "cpu" or not isinstance(wrapper, dict):
+        return
+    if type_name(wrapper) != "AmpOptimWrapper":
+        return
+    wrapper.type = "mmvitaccel.BFloat16OptimWrapper"
+    for key in ("loss_scale", "dtype", "use_fsdp"):
+        wrapper.pop(key, None)
+    print_log("No accelerator: mixed precision runs on the CPU, in bfloat16.", logger="current")

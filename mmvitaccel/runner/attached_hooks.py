@@ -1,0 +1,41 @@
+"""What a config's hooks put on a model, outside a Runner too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import HOOKS
+from torch import nn
+
+from mmvitaccel.adapters.attach import detach, link
+from mmvitaccel.errors import building
+
+
+def attach_hooks(cfg: Config, model: nn.Module) -> list[Any]:
+    """Build the config's hooks that attach to a model and let them; returns their handles.
+
+    Such a hook has a method ``attach(model)`` that returns a handle with ``remove()``.
+    """
+    hooks = [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or [])]
+    handles = []
+    for hook in hooks:
+        if isinstance(hook, dict):
+            with building("hooks"), HOOKS.switch_scope_and_registry(None) as registry:
+                kind = hook["type"]
+                kind = registry.get(kind) if isinstance(kind, str) else kind
+                # One that is not known is built too: that says so.
+                if kind is None or hasattr(kind, "attach"):
+                    handles.append(registry.build(hook).attach(model))
+    return handles
+
+
+def take_off(model: nn.Module, handles: Sequence[Any]) -> bool:
+    """Undo what hooks and wrappers put on a model; whether there was anything."""
+    for handle in reversed(handles):
+        handle.remove()
+    wrapped = [module for module in model.modules() if link(module) and link(module).members]
+    for module in wrapped:
+        detach(module, link(module).method)
+    return bool(handles or wrapped)

@@ -1,0 +1,99 @@
+"""Files that a config names, looked for before anything is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.model import PretrainedInit
+
+from mmvitaccel.errors import UserError
+
+
+def check_data(cfg: Config, *splits: str) -> None:
+    """Check that annotation files and folders of the datasets in use are there.
+
+    Args:
+        cfg: A config.
+        *splits: ``train``, ``val``, ``test``: whose dataloader to check, if the config has it.
+
+    Raises:
+        UserError: A local file or folder is missing.
+    """
+    for split in splits:
+        loader = cfg.get(f"{split}_dataloader")
+        if loader is not None and cfg.get(f"{split}_cfg") is not None:
+            for where, dataset in _datasets(loader.get("dataset"), f"{split}_dataloader.dataset"):
+                _check_dataset(where, dataset)
+
+
+def check_pretrained(model: Any, where: str = "model") -> None:
+    """Check that local checkpoints of ``init_cfg`` are there, in a model's config at any depth.
+
+    Raises:
+        UserError: One is missing.
+    """
+    if isinstance(model, dict):
+        path = model.get("checkpoint")
+        if model.get("type") in ("Pretrained", PretrainedInit) and _missing(path):
+            raise UserError(
+                f"{where}.checkpoint {path} does not exist; correct the path or remove the "
+                "init_cfg."
+            )
+        for key, value in model.items():
+            check_pretrained(value, f"{where}.{key}")
+    elif isinstance(model, (list, tuple)):
+        for index, value in enumerate(model):
+            check_pretrained(value, f"{where}.{index}")
+
+
+def _datasets(dataset: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A dataset's config, or those that it wraps, however deep."""
+    if isinstance(dataset, (list, tuple)):
+        for index, item in enumerate(dataset):
+            yield from _datasets(item, f"{where}.{index}")
+    elif isinstance(dataset, dict):
+        wrapped = [key for key in ("dataset", "datasets") if key in dataset]
+        if not wrapped:
+            yield where, dataset
+        for key in wrapped:
+            yield from _datasets(dataset[key], f"{where}.{key}")
+
+
+def _check_dataset(where: str, dataset: dict[str, Any]) -> None:
+    root = dataset.get("data_root") or ""
+    if _missing(root):
+        raise UserError(
+            f"{where}: the folder {root} does not exist; link the data set there or set "
+            f"{where}.data_root."
+        )
+    annotations = _joined(root, dataset.get("ann_file"))
+    if _missing(annotations):
+        raise UserError(
+            f"{where}: the annotation file {annotations} does not exist; put it there or set "
+            f"{where}.ann_file."
+        )
+    prefix = dataset.get("data_prefix")
+    for name, folder in prefix.items() if isinstance(prefix, dict) else ():
+        folder = _joined(root, folder)
+        if _missing(folder):
+            raise UserError(
+                f"{where}: the folder {folder} does not exist; put the data there or set "
+                f"{where}.data_prefix.{name}."
+            )
+
+
+def _joined(root: str, path: Any) -> Any:
+    """A path as the datasets see it: under ``data_root`` unless it is absolute or a URL."""
+    if not isinstance(path, str) or not path or "://" in path or os.path.isabs(path):
+        return path
+    return os.path.join(root, path)
+
+
+def _missing(path: Any) -> bool:
+    """Whether a local path is not there; empty ones and remote storage are not looked at."""
+    if not isinstance(path, str) or not path or "://" in path or path.startswith("s3:"):
+        return False
+    return not os.path.exists(path)

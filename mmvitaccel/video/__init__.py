@@ -1,0 +1,1 @@
+"""Models on video: streams recognised step by step, and features of clips kept on disk."""

@@ -1,0 +1,170 @@
+"""A stream recognised from its source to lines of text."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from mmvitaccel.errors import UserError
+from mmvitaccel.video.stream_recognition import StepResult, StreamRun
+from mmvitaccel.video_reader import ClipSettings, FrameSource, StepMaker
+
+
+def recognise(
+    model: nn.Module,
+    source: FrameSource,
+    settings: ClipSettings,
+    names: Sequence[Sequence[str]] = (),
+    max_steps: int | None = None,
+    count: bool = True,
+    against_dense: bool = True,
+) -> StreamReport:
+    """Follow a stream to its end and print what each step gave.
+
+    Args:
+        model: A recognizer with a ViViT, in evaluation mode, on its device.
+        source: The frames.
+        settings: How they become clips.
+        names: Of the classes of each classifier.
+        max_steps: Stop after this many steps; None for the end of the stream.
+        count: Count multiply-adds, in a second pass over each step.
+        against_dense: Time the model without any method beside it, if it has one.
+
+    Returns:
+        The report, with every step's result.
+
+    Raises:
+        UserError: The model has no ViViT, the names do not fit its classes, or there are fewer
+            frames than one step takes.
+    """
+    frames = getattr(getattr(model, "backbone", None), "tubelet_size", (1,))[0]
+    window = settings.clip_len // frames
+    run = StreamRun(model, window, count, against_dense)
+    maker = StepMaker(settings, frames, source.fps)
+    report = StreamReport(names, frames * maker.stride / source.fps if source.fps else 0.0, window)
+    report.head()
+    for frame in source:
+        step = maker.add(frame)
+        if step is not None:
+            report.add(run.step(step))
+            if len(report.results) == max_steps:
+                break
+    complaint = source.complaint() if len(report.results) != max_steps else None
+    if not report.results:
+        raise UserError(
+            complaint
+            or f"{source.name} has {source.given} frames, fewer than the {frames} of one step."
+        )
+    report.summary(run.timed.scores())
+    if complaint:
+        print(f"warning: {complaint}")
+    return report
+
+
+class StreamReport:
+    """Prints a line for each step and a summary.
+
+    Args:
+        names: Names of the classes of each classifier, in the head's order; empty for numbers.
+        seconds_per_step: Of the video; 0 if its frame rate is not known.
+        window: Steps of a clip.
+    """
+
+    def __init__(
+        self, names: Sequence[Sequence[str]], seconds_per_step: float, window: int
+    ) -> None:
+        self.names = names
+        self.seconds_per_step = seconds_per_step
+        self.window = window
+        self.results: list[StepResult] = []
+        self._label: str | None = None
+
+    def head(self) -> None:
+        """Print the names of the columns."""
+        print(f"{'step':>5} {'seconds':>8} {'ms':>9} {'dense ms':>9} {'multiply-adds':>15}  label")
+
+    def add(self, result: StepResult) -> None:
+        """Print a step; ``*`` marks a label that differs from the step before."""
+        label, shown = None, f"({len(self.results) + 1} of {self.window} steps)"
+        if result.scores is not None:
+            label, confidence = self.label(result.scores)
+            shown = f"{'*' if label != self._label else ' '} {label} {confidence:.2f}"
+        seconds = (result.number + 1) * self.seconds_per_step
+        print(
+            f"{result.number:>5} {seconds:>8.2f} {result.ms:>9.1f} {_or_dash(result.dense_ms):>9} "
+            f"{_macs(result.macs):>15}  {shown}",
+            flush=True,
+        )
+        self._label = label
+        self.results.append(result)
+
+    def label(self, scores: dict[str, Tensor]) -> tuple[str, float]:
+        """The best class of each classifier, by name, and the product of their probabilities.
+
+        Raises:
+            UserError: There are other names than classes.
+        """
+        words, confidence = [], 1.0
+        for position, value in enumerate(scores.values()):
+            best = int(value.argmax())
+            confidence *= float(value[best])
+            words.append(self._name(position, best, len(value)))
+        return " ".join(words), confidence
+
+    def summary(self, final: dict[str, Tensor]) -> None:
+        """Print what the first step and the later ones took.
+
+        Args:
+            final: Scores of the last window, for a stream that was too short to fill one.
+        """
+        first, later = self.results[0], self.results[1:]
+        if len(self.results) < self.window:
+            label, confidence = self.label(final)
+            print(
+                f"label {label} {confidence:.2f}, of {len(self.results)} steps; the last was "
+                f"repeated to fill the window of {self.window}"
+            )
+        print(f"first step {first.ms:.1f} ms, {_macs(first.macs)} multiply-adds")
+        if not later:
+            return
+        ms = statistics.median(result.ms for result in later)
+        macs = None if first.macs is None else statistics.mean(r.macs for r in later)
+        print(f"later steps {ms:.1f} ms (median), {_macs(macs)} multiply-adds (mean)")
+        if first.dense_ms is not None:
+            dense = statistics.median(result.dense_ms for result in later)
+            print(
+                f"dense model {dense:.1f} ms (median) in the same run: {dense / ms:.2f} x the time"
+            )
+
+    def _name(self, position: int, best: int, count: int) -> str:
+        if not self.names:
+            return str(best)
+        if position >= len(self.names) or len(self.names[position]) != count:
+            found = ", ".join(str(len(names)) for names in self.names)
+            raise UserError(
+                f"--labels: the files have {found} names, but classifier {position + 1} has "
+                f"{count} classes; give a file with as many lines for each classifier."
+            )
+        return self.names[position][best]
+
+
+def read_names(path: Path) -> list[str]:
+    """Names of classes, one a line.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if not path.is_file():
+        raise UserError(f"--labels: {path} does not exist; give a text file, a class a line.")
+    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+
+
+def _macs(value: float | None) -> str:
+    return "-" if value is None else f"{value / 1e9:.3f} G"
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from mmvitaccel.errors import UserError
+from mmvitaccel.runner.checkpoint import check_checkpoint
+
+
+class Net(nn.Module):
+    def __init__(self, width=4, depth=2):
+        super().__init__()
+        self.backbone = nn.Sequential(*[nn.Linear(width, width) for _ in range(depth)])
+        self.norm = nn.BatchNorm1d(width)
+
+
+@pytest.fixture
+def save(tmp_path):
+    def save(weights):
+        path = str(tmp_path / "checkpoint.pth")
+        torch.save(weights, path)
+        return path
+
+    return save
+
+
+def test_a_checkpoint_that_fits_is_loaded(save):
+    trained, model = Net(), Net()
+    check_checkpoint(model, save(dict(state_dict=trained.state_dict(), meta=dict(epoch=3))))
+    assert all(map(torch.equal, model.state_dict().values(), trained.state_dict().values()))
+    check_checkpoint(model, save({f"module.{k}": v for k, v in trained.state_dict().items()}))
+    without = {k: v for k, v in trained.state_dict().items() if "num_batches" not in k}
+    check_checkpoint(model, save(without | {"auxiliary.weight": torch.zeros(1)}))
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        (Net(width=5), r"backbone\.0\.weight is \(5, 5\) in it and \(4, 4\) in the config's model"),
+        (Net(depth=1), r"lacks 2 of Net's entries, first 'backbone\.1\.weight'; .*another model"),
+        (Net(depth=3), r"has 2 entries that Net lacks, first 'backbone\.2\.weight'; .*another"),
+        (nn.Linear(2, 2), r"holds none of Net's parameters \(its first is 'weight'\)"),
+    ],
+)
+def test_a_checkpoint_of_another_model(save, other, sentence):
+    with pytest.raises(UserError, match=sentence):
+        check_checkpoint(Net(), save(dict(state_dict=other.state_dict())))
+
+
+def test_weights_to_start_from_may_be_a_part(save):
+    path = save(dict(state_dict=Net(depth=1).state_dict()))
+    check_checkpoint(Net(), path, whole=False)
+    with pytest.raises(UserError, match="holds none of"):
+        check_checkpoint(Net(), save(nn.Linear(2, 2).state_dict()), whole=False)
+
+
+def test_files_that_are_no_checkpoint(save, tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.pth does not exist"):
+        check_checkpoint(Net(), "nowhere.pth")
+    with pytest.raises(UserError, match="holds no state_dict"):
+        check_checkpoint(Net(), save(dict(epoch=3)))
+    path = save(dict(state_dict=Net().state_dict()))
+    whole = (tmp_path / "checkpoint.pth").read_bytes()
+    (tmp_path / "checkpoint.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"checkpoint\.pth: .*cut short"):
+        check_checkpoint(Net(), path)
+
+
+def test_hooks_that_adapt_weights_are_run(save):
+    class Resized(Net):
+        def _load_from_state_dict(self, state_dict, prefix, *args):
+            key = f"{prefix}backbone.0.weight"
+            state_dict[key] = state_dict[key][:4, :4]
+            super()._load_from_state_dict(state_dict, prefix, *args)
+
+    weights = Net().state_dict()
+    weights["backbone.0.weight"] = torch.ones(6, 6)
+    model = Resized()
+    check_checkpoint(model, save(weights))
+    assert torch.equal(model.backbone[0].weight, torch.ones(4, 4))

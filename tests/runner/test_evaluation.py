@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+from mmengine.config import Config
+
+from mmvitaccel.errors import UserError
+from mmvitaccel.runner.evaluation import augment_test, deploy, draw_predictions, dump_predictions
+
+
+def config(scope, **more):
+    steps = [dict(type="LoadImageFromFile"), dict(type="Resize"), dict(type="PackDetInputs")]
+    dataset = dict(type="RepeatDataset", dataset=dict(type="D", pipeline=steps))
+    return Config(
+        dict(
+            default_scope=scope,
+            model=dict(type="M"),
+            test_dataloader=dict(dataset=dataset),
+            test_evaluator=dict(type="E"),
+            **more,
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("scope", "kind"), [("mmdet", "mmdet.DumpDetResults"), ("mmaction", "DumpResults")]
+)
+def test_dump(scope, kind):
+    cfg = config(scope)
+    dump_predictions(cfg, "x.pkl")
+    dump_predictions(cfg, "y.pickle")
+    assert cfg.test_evaluator == [
+        dict(type="E"),
+        dict(type=kind, out_file_path="x.pkl"),
+        dict(type=kind, out_file_path="y.pickle"),
+    ]
+    with pytest.raises(UserError, match=r"--out x\.json: .*\.pkl"):
+        dump_predictions(cfg, "x.json")
+
+
+def test_draw():
+    hook = dict(type="DetVisualizationHook", score_thr=0.5)
+    cfg = config("mmdet", default_hooks=dict(visualization=hook))
+    draw_predictions(cfg, False, "vis", 3.0)
+    assert cfg.default_hooks.visualization == dict(
+        hook, draw=True, show=False, wait_time=3.0, test_out_dir="vis"
+    )
+    cfg = config("mmaction")
+    draw_predictions(cfg, True, None, 3.0)
+    assert cfg.default_hooks.visualization == dict(
+        type="mmvitaccel.ClipVisualizationHook", show=True, wait_time=3.0, out_dir=None
+    )
+
+
+def test_augment_a_detector_by_flips():
+    cfg = config("mmdet")
+    augment_test(cfg)
+    assert (cfg.model.type, cfg.model.module.type) == ("DetTTAModel", "M")
+    steps = cfg.test_dataloader.dataset.dataset.pipeline
+    assert [step.type for step in steps] == ["LoadImageFromFile", "Resize", "TestTimeAug"]
+    assert "pipeline" not in cfg.test_dataloader.dataset
+
+
+def test_augment_as_the_config_says():
+    cfg = config("mmaction", tta_model=dict(type="T", n=2), tta_pipeline=[dict(type="P")])
+    augment_test(cfg)
+    assert cfg.model == dict(type="T", n=2, module=dict(type="M"))
+    assert cfg.test_dataloader.dataset.dataset.pipeline == [dict(type="P")]
+    with pytest.raises(UserError, match="the config has no tta_model and no tta_pipeline"):
+        augment_test(config("mmaction"))
+
+
+def test_deploy_keeps_other_hooks():
+    cfg = config("mmdet", custom_hooks=[dict(type="EMAHook")])
+    deploy(cfg)
+    assert [hook.type for hook in cfg.custom_hooks] == ["EMAHook", "mmvitaccel.DeployHook"]
+    cfg = config("mmdet")
+    deploy(cfg)
+    assert len(cfg.custom_hooks) == 1
