@@ -1,17 +1,24 @@
 # The README's commands. Each makes its own environment if there is none; a second run reuses it.
-.PHONY: demo test test-classic lint clean
+.PHONY: demo test test-extras test-classic lint clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # One worker a core, one thread a worker; a file stays whole, since its fixtures are costly.
 PYTEST := -m pytest -n auto --dist loadfile
 VENV := .venv
 CLASSIC := .venv-classic
+WITH_EXTRAS := .venv-extras
+# Extras that some test needs; one that no test needs yet is not installed.
+EXTRAS := deploy
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python tools/demo.py
 
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(VENV)/bin/python $(PYTEST)
+
+# The tests marked `extras`, with the optional packages that they need.
+test-extras: $(WITH_EXTRAS)/.installed
+	OMP_NUM_THREADS=1 MMVITACCEL_EXTRAS="$(EXTRAS)" $(WITH_EXTRAS)/bin/python $(PYTEST) -m extras
 
 # torch 2.1.2 with mmcv built from source: needs a C++ compiler and about a quarter of an hour.
 test-classic: $(CLASSIC)/.installed
@@ -22,14 +29,22 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check .
 
 clean:
-	rm -rf $(VENV) $(CLASSIC) build *.egg-info
+	rm -rf $(VENV) $(WITH_EXTRAS) $(CLASSIC) build *.egg-info
 
-$(VENV)/.installed: requirements/default.txt requirements/mmpretrain.txt requirements/deploy.txt requirements/test.txt setup.py pyproject.toml
+$(VENV)/.installed: requirements/default.txt requirements/mmpretrain.txt requirements/test.txt setup.py pyproject.toml
 	@echo "Installing the pinned stack into $(VENV) (a few minutes the first time)"
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install -r requirements/default.txt \
-		-r requirements/mmpretrain.txt -r requirements/deploy.txt -r requirements/test.txt
+		-r requirements/mmpretrain.txt -r requirements/test.txt
 	$(VENV)/bin/python -m pip install --no-deps --no-build-isolation -e .
+	touch $@
+
+$(WITH_EXTRAS)/.installed: Makefile requirements/default.txt requirements/test.txt $(EXTRAS:%=requirements/%.txt) setup.py pyproject.toml
+	@echo "Installing the pinned stack and the extras $(EXTRAS) into $(WITH_EXTRAS)"
+	$(PYTHON) -m venv $(WITH_EXTRAS)
+	$(WITH_EXTRAS)/bin/python -m pip install -r requirements/default.txt \
+		-r requirements/test.txt $(EXTRAS:%=-r requirements/%.txt)
+	$(WITH_EXTRAS)/bin/python -m pip install --no-deps --no-build-isolation -e .
 	touch $@
 
 # reason: --no-cache-dir, because pip caches a wheel built from mmcv's sdist under the sdist's

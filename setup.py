@@ -9,6 +9,18 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
+# Each is pinned in requirements/<name>.txt. None is part of the default stack.
+EXTRAS = (
+    "app",
+    "benchmarks",
+    "deploy",
+    "docs",
+    "hosts",
+    "mmpretrain",
+    "serve",
+    "test",
+    "video",
+)
 
 
 def read_version() -> str:
@@ -48,6 +60,19 @@ setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+    keywords="vision-transformer object-detection video OpenMMLab token-merging",
     python_requires=">=3.9",
     packages=find_packages(include=["mmvitaccel", "mmvitaccel.*"]),
     package_data={"mmvitaccel": ["py.typed", "core/kernels/*.cpp", "core/kernels/*.h"]},
@@ -58,8 +83,6 @@ setup(
     install_requires=["torch>=2.1", "torchvision>=0.16", "timm>=1.0", "numpy"],
     extras_require={
         "openmmlab": read_pins("default"),
-        "mmpretrain": read_pins("mmpretrain"),
-        "deploy": read_pins("deploy"),
-        "test": read_pins("test"),
+        **{name: read_pins(name) for name in EXTRAS},
     },
 )

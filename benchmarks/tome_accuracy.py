@@ -25,6 +25,8 @@ from torch import Tensor, nn
 
 from mmvitaccel import apply_tome
 from mmvitaccel.core.macs.counter import count_macs
+from mmvitaccel.errors import one_sentence_errors
+from mmvitaccel.extras import require
 
 DIGIT, CANVAS, PATCH = 24, 32, 4
 BATCH = 32
@@ -52,6 +54,7 @@ class Split(NamedTuple):
 
 def load_splits() -> tuple[Split, Split]:
     """For training and for testing, without a digit or a piece of photograph in common."""
+    require("benchmarks", "sklearn")
     from sklearn.datasets import load_digits, load_sample_images
     from sklearn.model_selection import train_test_split
 
@@ -190,6 +193,7 @@ def write(rows: list[dict[str, Any]], out: Path) -> None:
     pyplot.close(figure)
 
 
+@one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Train (or load what an earlier run trained), sweep, write."""
     parser = argparse.ArgumentParser(

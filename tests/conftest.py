@@ -13,6 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
+from mmvitaccel.errors import UserError
+from mmvitaccel.extras import require
+
 DETECTOR = """
 default_scope = 'mmdet'
 model = dict(
@@ -135,6 +138,20 @@ def write_boxes(root: Path, count: int = 5) -> None:
     categories = [dict(id=1, name="bright"), dict(id=2, name="dark")]
     content = dict(images=images, annotations=annotations, categories=categories)
     (root / "boxes.json").write_text(json.dumps(content))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose optional packages are missing; fail it where they were to be installed.
+
+    ``@pytest.mark.extras("deploy", "onnx")`` names an extra and its packages. ``make test-extras``
+    says in ``MMVITACCEL_EXTRAS`` which extras it installed, so that a broken one is no skip.
+    """
+    for marker in item.iter_markers("extras"):
+        try:
+            require(*marker.args)
+        except UserError as error:
+            installed = os.environ.get("MMVITACCEL_EXTRAS", "").split()
+            (pytest.fail if marker.args[0] in installed else pytest.skip)(str(error))
 
 
 @pytest.fixture(autouse=True)

@@ -96,7 +96,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"adapters", "compat", "conversion", "errors", "models/weights", "registry"},
         {"mmengine"},
     ),
-    "deploy": ({"errors", "hooks", "runner"}, {"mmengine", "mmdet"}),
+    "deploy": ({"errors", "extras", "hooks", "runner"}, {"mmengine", "mmdet"}),
     "video": ({"core/eventful", "core/macs", "errors", "runner", "video_reader"}, {"mmengine"}),
     "analysis": (
         {"adapters", "adapters/hosts", "adapters/eventful", "core/attention", "core/eventful"}

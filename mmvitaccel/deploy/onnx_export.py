@@ -6,7 +6,6 @@ import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from mmvitaccel.deploy.detection_graph import DetectionGraph
 from mmvitaccel.errors import UserError, running
+from mmvitaccel.extras import require
 from mmvitaccel.hooks.deploy_hook import fold_model
 from mmvitaccel.runner.checkpoint import check_checkpoint
 from mmvitaccel.runner.session import build_model
@@ -103,7 +103,7 @@ def export_module(
     Raises:
         UserError: The package ``onnx`` is missing, or an operator cannot be expressed.
     """
-    require("onnx")
+    require("deploy", "onnx")
     example = example_images(size)
     names = output_names(module, example)
     axes: Mapping[str, dict[int, str]] = {}
@@ -185,7 +185,7 @@ def open_session(path: str | Path, threads: int | None = None) -> onnxruntime.In
         path: The file.
         threads: As many as torch uses by default.
     """
-    require("onnxruntime")
+    require("deploy", "onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -197,15 +197,6 @@ def open_session(path: str | Path, threads: int | None = None) -> onnxruntime.In
 def run_session(session: onnxruntime.InferenceSession, images: Tensor) -> list[Tensor]:
     """Run a session of :func:`open_session` on images (B, 3, H, W)."""
     return [torch.from_numpy(out) for out in session.run(None, {"images": images.numpy()})]
-
-
-def require(package: str) -> None:
-    """Raise UserError unless a package is there."""
-    if find_spec(package) is None:
-        raise UserError(
-            f"the package {package} is not installed; pip install 'mmvitaccel[deploy]', or -r "
-            "requirements/deploy.txt in a checkout."
-        )
 
 
 def example_images(size: Size) -> Tensor:

@@ -11,6 +11,8 @@ import cv2
 import pytest
 import torch
 
+from mmvitaccel import extras
+
 pytest.importorskip("timm")
 SCRIPT = Path(__file__).parents[2] / "benchmarks/tome_accuracy.py"
 
@@ -71,3 +73,14 @@ def test_train_sweep_and_write(benchmark, split, tmp_path):
     assert json.loads((tmp_path / "accuracy.json").read_text()) == rows
     assert (tmp_path / "accuracy.md").read_text().count("\n") == 2 + 3
     assert cv2.imread(str(tmp_path / "accuracy.png")).shape == (400, 600, 3)
+
+
+def test_without_scikit_learn(benchmark, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as stopped:
+        benchmark.main(["--out", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: sklearn is not installed: pip install 'mmvitaccel[benchmarks]' "
+        "(in a checkout: pip install -r requirements/benchmarks.txt)\n"
+    )

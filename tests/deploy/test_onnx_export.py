@@ -23,6 +23,8 @@ from mmvitaccel.errors import UserError
 from mmvitaccel.models.efficientvit.layers import WindowAttention
 from mmvitaccel.runner.config import load_config
 
+needs_onnx = pytest.mark.extras("deploy", "onnx", "onnxruntime")
+
 
 @pytest.fixture(autouse=True)
 def _seeded():
@@ -54,8 +56,6 @@ def lively(module: nn.Module) -> nn.Module:
 @pytest.fixture
 def exported(cfg, tmp_path):
     """Return a function that exports a part with lively weights: the module and its file."""
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
 
     def export(part, suppress=True, dynamic=True, size=(2, 128, 160)):
         module = lively(build_part(cfg, None, part, suppress))
@@ -65,6 +65,7 @@ def exported(cfg, tmp_path):
     return export
 
 
+@needs_onnx
 @pytest.mark.parametrize("part", ["backbone", "model"])
 def test_one_file_for_every_size(exported, part):
     """Maps smaller than a window, padded windows, odd sizes, another batch than the traced."""
@@ -73,6 +74,7 @@ def test_one_file_for_every_size(exported, part):
         assert check.detections != 0
 
 
+@needs_onnx
 def test_candidates_without_suppression(exported):
     module, path = exported("model", suppress=False)
     assert all(check.passed for check in check_file(module, path))
@@ -80,6 +82,7 @@ def test_candidates_without_suppression(exported):
     assert dets.shape[1] == labels.shape[1] == 5 * 100
 
 
+@needs_onnx
 def test_a_static_file_takes_its_own_size_alone(exported):
     module, path = exported("backbone", dynamic=False, size=(1, 160, 160))
     assert check_file(module, path, [(1, 160, 160)])[0].passed
@@ -87,6 +90,7 @@ def test_a_static_file_takes_its_own_size_alone(exported):
         check_file(module, path, [(2, 96, 96)])
 
 
+@needs_onnx
 def test_a_file_of_other_weights_does_not_pass(exported):
     module, path = exported("model")
     lively(module)
@@ -113,9 +117,8 @@ def test_the_graph_predicts_what_mmdet_predicts(cfg):
         assert not own[label < 0].any()
 
 
+@needs_onnx
 def test_window_attention_is_the_same_in_any_size_when_exported(tmp_path):
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
     layer = lively(WindowAttention(24, 3, 4, (5, 3, 3))).eval()
     path = tmp_path / "layer.onnx"
     with warnings.catch_warnings():

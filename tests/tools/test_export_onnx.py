@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import pytest
 
+from mmvitaccel import extras
 from mmvitaccel.deploy import onnx_export
 
+needs_onnx = pytest.mark.extras("deploy", "onnx", "onnxruntime")
 
+
+@needs_onnx
 @pytest.mark.parametrize("options", [[], ["--no-nms"], ["--part", "backbone"], ["--static"]])
 def test_file_and_report(run_tool, efficientvit_config, tmp_path, capsys, options):
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
+    import onnx
+
     run_tool(
         "deploy/export_onnx", efficientvit_config, "--out", "m.onnx", "--shape", 64, 96, *options
     )
@@ -22,10 +26,9 @@ def test_file_and_report(run_tool, efficientvit_config, tmp_path, capsys, option
     )
 
 
+@needs_onnx
 def test_batch_norm_of_other_backbones(run_tool, detector_config, capsys):
     """A ResNet, which has no folding of its own."""
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
     run_tool("deploy/export_onnx", detector_config, "--out", "m.onnx", "--shape", 64, 96)
     assert " 0 of 5 boxes missing" in capsys.readouterr().out
 
@@ -43,9 +46,8 @@ def test_mistakes(run_tool, efficientvit_config, capsys, options, sentence):
     assert sentence in capsys.readouterr().err
 
 
+@needs_onnx
 def test_a_file_that_differs_is_refused(run_tool, efficientvit_config, capsys, monkeypatch):
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
     run = onnx_export.run_session
     monkeypatch.setattr(onnx_export, "run_session", lambda s, x: [out + 1 for out in run(s, x)])
     with pytest.raises(SystemExit):
@@ -54,7 +56,9 @@ def test_a_file_that_differs_is_refused(run_tool, efficientvit_config, capsys, m
 
 
 def test_missing_package(run_tool, efficientvit_config, capsys, monkeypatch):
-    monkeypatch.setattr(onnx_export, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         run_tool("deploy/export_onnx", efficientvit_config)
-    assert "the package onnx is not installed" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith(
+        "error: onnx and onnxruntime are not installed: pip install 'mmvitaccel[deploy]'"
+    )

@@ -20,9 +20,9 @@ from mmvitaccel.deploy.onnx_export import (
     build_part,
     check_file,
     export_module,
-    require,
 )
 from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.extras import require
 from mmvitaccel.runner.config import add_config_arguments, load_config
 from mmvitaccel.runner.session import own_state
 
@@ -56,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--out {path}: the folder does not exist; make it first.")
     if min(args.shape) < 1:
         raise UserError(f"--shape {args.shape[0]} {args.shape[1]}: give at least one pixel.")
-    for package in ("onnx", "onnxruntime"):
-        require(package)
+    require("deploy", "onnx", "onnxruntime")
     size = (1, *args.shape)
     with own_state():
         module = build_part(
