@@ -46,7 +46,7 @@ def dense_attention(
     if rel_pos is None:
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
     if not needs_grad(q, k, v, *rel_pos[:2]) and can_attend(q, k, v):
-        return attend(q, k, v, scale, rel_pos)[0]
+        return attend(q, k, v, scale, *rel_pos)[0]
     return _in_blocks(_attend, (q, k, v, *rel_pos.terms(q)), scale)[0]
 
 
@@ -61,7 +61,7 @@ def dense_attention_with_lse(
     """
     with torch.no_grad():
         if can_attend(q, k, v):
-            return attend(q, k, v, scale, rel_pos or (None, None, None))
+            return attend(q, k, v, scale, *(rel_pos or (None, None, None)))
         inputs = (q, k, v) if rel_pos is None else (q, k, v, *rel_pos.terms(q))
         return _in_blocks(_attend_with_lse, inputs, scale)
 

@@ -1,4 +1,4 @@
-"""Softmax attention with relative positions, as operators of torch's (``attend.cpp``)."""
+"""Softmax attention with relative positions, as torch operators (``attend.cpp``)."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmvitaccel.core.kernels.compiler import Positions, kernels, pointers, positions_of, whole
+from mmvitaccel.core.kernels.compiler import (
+    Positions,
+    cpu_operator,
+    kernels,
+    pointers,
+    positions_of,
+    whole,
+)
 from mmvitaccel.core.macs.formulas import register_macs_formula
 
 
 class _Layout(ctypes.Structure):
-    """``Layout`` of ``kernels/attend.cpp``."""
+    """``Layout`` of ``attend.cpp``."""
 
     _fields_ = whole("group", "head", "row")
 
 
 class _Merged(ctypes.Structure):
-    """``Merged`` of ``kernels/attend.cpp``."""
+    """``Merged`` of ``attend.cpp``."""
 
     _fields_ = [
         *pointers("terms"),
@@ -32,7 +39,7 @@ class _Merged(ctypes.Structure):
 
 
 class _Attend(ctypes.Structure):
-    """``Attend`` of ``kernels/attend.cpp``."""
+    """``Attend`` of ``attend.cpp``."""
 
     _fields_ = [
         *whole("groups", "heads", "num_rows", "num_keys", "dim"),
@@ -50,27 +57,18 @@ class _Attend(ctypes.Structure):
     ]
 
 
-_LIBRARY = torch.library.Library("mmvitaccel", "FRAGMENT")
-_LIBRARY.define(
+@cpu_operator(
     "attend(Tensor q, Tensor k, Tensor v, float scale, Tensor? rows_h, Tensor? rows_w, "
     "Tensor? place) -> (Tensor, Tensor)"
 )
-_LIBRARY.define(
-    "attend_merged(Tensor q, Tensor k, Tensor v, float scale, Tensor terms, Tensor places, "
-    "Tensor starts, Tensor? bias) -> Tensor"
-)
-_LIBRARY.define(
-    "attend_windows(Tensor qkv, Tensor slots, Tensor(a!) out, float scale, Tensor? rows_h, "
-    "Tensor? rows_w) -> ()"
-)
-
-
 def attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     scale: float,
-    positions: tuple[Tensor | None, Tensor | None, Tensor | None],
+    rows_h: Tensor | None,
+    rows_w: Tensor | None,
+    place: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Attention of all rows over all keys.
 
@@ -79,15 +77,25 @@ def attend(
         k: (B, heads, K, D).
         v: (B, heads, K, D).
         scale: Factor of the products of queries and keys.
-        positions: Rows of relative positions (H, key rows, D) and (W, key columns, D), or None;
-            and the place of each row in row-major order (B, R), None for all in order.
+        rows_h: Relative positions (H, key rows, D), or None.
+        rows_w: Relative positions (W, key columns, D), or None.
+        place: Grid position of each row in row-major order (B, R); None for all in order.
 
     Returns:
         The output (B, heads, R, D) and the log-sum-exp of each row (B, heads, R).
     """
-    return torch.ops.mmvitaccel.attend(q, k, v, scale, *positions)
+    lse = torch.empty(q.shape[:3])
+    place = None if place is None else place.contiguous()
+    positions, _kept = positions_of(rows_h, rows_w)
+    keys_per_row = 1 if rows_w is None else rows_w.shape[1]
+    out = _run((q, k, v), scale, place, lse, positions, keys_per_row, _Merged())
+    return out, lse
 
 
+@cpu_operator(
+    "attend_merged(Tensor q, Tensor k, Tensor v, float scale, Tensor terms, Tensor places, "
+    "Tensor starts, Tensor? bias) -> Tensor"
+)
 def attend_merged(
     q: Tensor,
     k: Tensor,
@@ -113,52 +121,6 @@ def attend_merged(
     Returns:
         (B, heads, R, D).
     """
-    return torch.ops.mmvitaccel.attend_merged(q, k, v, scale, terms, places, starts, bias)
-
-
-def attend_windows(
-    qkv: Tensor, slots: Tensor, out: Tensor, scale: float, rows: tuple[Tensor | None, Tensor | None]
-) -> None:
-    """Attention within windows.
-
-    Args:
-        qkv: (B, N + 1, 3, heads, D), contiguous; the last row of an image is padding: a key like
-            any other, but nobody's query.
-        slots: (W, T), rows of ``qkv`` with its first two axes as one.
-        out: (B, N + 1, heads * D), contiguous; changed in place, but for padding.
-        scale: Factor of the products of queries and keys.
-        rows: Rows of relative positions in a window, or None.
-    """
-    torch.ops.mmvitaccel.attend_windows(qkv, slots, out, scale, *rows)
-
-
-def _attend_on_cpu(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scale: float,
-    rows_h: Tensor | None,
-    rows_w: Tensor | None,
-    place: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    lse = torch.empty(q.shape[:3])
-    place = None if place is None else place.contiguous()
-    positions, _kept = positions_of(rows_h, rows_w)
-    keys_per_row = 1 if rows_w is None else rows_w.shape[1]
-    out = _run((q, k, v), scale, place, lse, positions, keys_per_row, _Merged())
-    return out, lse
-
-
-def _attend_merged_on_cpu(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    scale: float,
-    terms: Tensor,
-    places: Tensor,
-    starts: Tensor,
-    bias: Tensor | None,
-) -> Tensor:
     terms = terms if terms.stride(-1) == 1 else terms.contiguous()
     places, starts = places.contiguous(), starts.contiguous()
     bias = None if bias is None else bias.contiguous()
@@ -194,7 +156,11 @@ def _run(
     return out
 
 
-def _attend_windows_on_cpu(
+@cpu_operator(
+    "attend_windows(Tensor qkv, Tensor slots, Tensor(a!) out, float scale, Tensor? rows_h, "
+    "Tensor? rows_w) -> ()"
+)
+def attend_windows(
     qkv: Tensor,
     slots: Tensor,
     out: Tensor,
@@ -202,6 +168,17 @@ def _attend_windows_on_cpu(
     rows_h: Tensor | None,
     rows_w: Tensor | None,
 ) -> None:
+    """Attention within windows.
+
+    Args:
+        qkv: (B, N + 1, 3, heads, D), contiguous; the last row of an image is padding: a key like
+            any other, but nobody's query.
+        slots: (W, T), rows of ``qkv`` with its first two axes as one.
+        out: (B, N + 1, heads * D), contiguous; changed in place, but for padding.
+        scale: Factor of the products of queries and keys.
+        rows_h: Relative positions in a window (H, H, D), or None.
+        rows_w: Relative positions in a window (W, W, D), or None.
+    """
     if not (qkv.is_contiguous() and out.is_contiguous()):
         raise ValueError("attend_windows: qkv and out must be contiguous; copy them first.")
     _, num_rows, _, heads, dim = qkv.shape
@@ -219,12 +196,7 @@ def _attend_windows_on_cpu(
     kernels().attend(ctypes.byref(work), torch.get_num_threads())
 
 
-_LIBRARY.impl("attend", _attend_on_cpu, "CPU")
-_LIBRARY.impl("attend_merged", _attend_merged_on_cpu, "CPU")
-_LIBRARY.impl("attend_windows", _attend_windows_on_cpu, "CPU")
-
-
-@register_macs_formula(torch.ops.mmvitaccel.attend)
+@register_macs_formula(attend)
 def _macs(
     q: Any, k: Any, _v: Any, _scale: Any, rows_h: Any, rows_w: Any, *_: Any, **__: Any
 ) -> int:
@@ -233,13 +205,13 @@ def _macs(
     return q[0] * q[1] * q[2] * q[3] * (2 * k[2] + positions)
 
 
-@register_macs_formula(torch.ops.mmvitaccel.attend_merged)
+@register_macs_formula(attend_merged)
 def _merged_macs(q: Any, k: Any, _v: Any, _scale: Any, terms: Any, *_: Any, **__: Any) -> int:
     """As where the terms are multiplied by the keys' mean one-hot places."""
     return q[0] * q[1] * q[2] * k[2] * (2 * q[3] + terms[3])
 
 
-@register_macs_formula(torch.ops.mmvitaccel.attend_windows)
+@register_macs_formula(attend_windows)
 def _window_macs(
     qkv: Any, slots: Any, _out: Any, _scale: Any, rows_h: Any, rows_w: Any, **_: Any
 ) -> int:

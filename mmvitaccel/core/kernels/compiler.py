@@ -16,6 +16,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 SOURCES = Path(__file__).parent
+_LIBRARY = torch.library.Library("mmvitaccel", "FRAGMENT")
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp")
 
 
@@ -84,6 +86,26 @@ def _library(compiler: str) -> Path:
 
 def _run(*command: str | Path) -> bytes:
     return subprocess.run(command, check=True, capture_output=True, timeout=300).stdout
+
+
+def cpu_operator(schema: str) -> Callable[[Callable], Callable]:
+    """Make a function one of torch's operators on a CPU, ``torch.ops.mmvitaccel.NAME``.
+
+    As an operator it is seen by whoever watches those, the counter of multiply-adds first of all.
+
+    Args:
+        schema: Name, arguments and returns in torch's notation.
+
+    Returns:
+        A decorator that gives the operator in place of the function.
+    """
+
+    def register(function: Callable) -> Callable:
+        name = _LIBRARY.define(schema)
+        _LIBRARY.impl(name, function, "CPU")
+        return getattr(torch.ops.mmvitaccel, name)
+
+    return register
 
 
 def can_run(*tensors: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""How far tokens are from what a gate remembers, as operators of torch's (``errors.cpp``)."""
+"""How far tokens are from what a gate remembers, as torch operators (``errors.cpp``)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmvitaccel.core.kernels.compiler import kernels, pointers, whole
+from mmvitaccel.core.kernels.compiler import cpu_operator, kernels, pointers, whole
 from mmvitaccel.core.macs.formulas import register_macs_formula
 
 
 class _NormedErrors(ctypes.Structure):
-    """``NormedErrors`` of ``kernels/errors.cpp``."""
+    """``NormedErrors`` of ``errors.cpp``."""
 
     _fields_ = [
         *whole("num_rows", "channels"),
@@ -26,7 +26,7 @@ class _NormedErrors(ctypes.Structure):
 
 
 class _OutputErrors(ctypes.Structure):
-    """``OutputErrors`` of ``kernels/errors.cpp``."""
+    """``OutputErrors`` of ``errors.cpp``."""
 
     _fields_ = [
         *whole("num_listed", "heads", "dim"),
@@ -38,17 +38,14 @@ class _OutputErrors(ctypes.Structure):
     ]
 
 
-_LIBRARY = torch.library.Library("mmvitaccel", "FRAGMENT")
-_LIBRARY.define(
+def _pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+@cpu_operator(
     "normed_errors(Tensor reference, Tensor x, Tensor? branch, float? eps, Tensor? weight, "
     "Tensor? bias) -> (Tensor, Tensor)"
 )
-_LIBRARY.define(
-    "output_errors(Tensor(a!) errors, Tensor reference, Tensor out, Tensor? denominator, "
-    "Tensor? reference_rows, Tensor? out_rows) -> ()"
-)
-
-
 def normed_errors(
     reference: Tensor,
     x: Tensor,
@@ -70,40 +67,6 @@ def normed_errors(
     Returns:
         (B, N), and x + branch (B, N, C), empty where there is no branch.
     """
-    return torch.ops.mmvitaccel.normed_errors(reference, x, branch, eps, weight, bias)
-
-
-def output_errors(
-    errors: Tensor,
-    reference: Tensor,
-    out: Tensor,
-    denominator: Tensor | None = None,
-    rows: tuple[Tensor | None, Tensor | None] = (None, None),
-) -> None:
-    """Norms of u - out / denominator.
-
-    Args:
-        errors: (N,), contiguous; changed in place.
-        reference: u, (N, heads * D), contiguous.
-        out: (heads, rows, D).
-        denominator: (heads, rows), or None.
-        rows: Of the reference and of the output, int64 of the same length; None for all in order.
-    """
-    torch.ops.mmvitaccel.output_errors(errors, reference, out, denominator, *rows)
-
-
-def _pointer(x: Tensor | None) -> int | None:
-    return None if x is None else x.data_ptr()
-
-
-def _normed_errors_on_cpu(
-    reference: Tensor,
-    x: Tensor,
-    branch: Tensor | None,
-    eps: float | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-) -> tuple[Tensor, Tensor]:
     reference, x = reference.contiguous(), x.contiguous()
     branch = None if branch is None else branch.contiguous()
     errors = torch.empty(x.shape[:2])
@@ -117,7 +80,11 @@ def _normed_errors_on_cpu(
     return errors, total
 
 
-def _output_errors_on_cpu(
+@cpu_operator(
+    "output_errors(Tensor(a!) errors, Tensor reference, Tensor out, Tensor? denominator, "
+    "Tensor? reference_rows, Tensor? out_rows) -> ()"
+)
+def output_errors(
     errors: Tensor,
     reference: Tensor,
     out: Tensor,
@@ -125,6 +92,16 @@ def _output_errors_on_cpu(
     reference_rows: Tensor | None,
     out_rows: Tensor | None,
 ) -> None:
+    """Norms of u - out / denominator.
+
+    Args:
+        errors: (N,), contiguous; changed in place.
+        reference: u, (N, heads * D), contiguous.
+        out: (heads, rows, D).
+        denominator: (heads, rows), or None.
+        reference_rows: Rows of the reference, int64; None for all in order.
+        out_rows: Rows of the output, int64, as many; None for all in order.
+    """
     if not (errors.is_contiguous() and reference.is_contiguous()):
         raise ValueError("output_errors: errors and reference must be contiguous; copy them first.")
     out = out if out.stride(2) == 1 else out.contiguous()
@@ -140,11 +117,7 @@ def _output_errors_on_cpu(
     kernels().output_errors(ctypes.byref(work), torch.get_num_threads())
 
 
-_LIBRARY.impl("normed_errors", _normed_errors_on_cpu, "CPU")
-_LIBRARY.impl("output_errors", _output_errors_on_cpu, "CPU")
-
-
-@register_macs_formula(torch.ops.mmvitaccel.normed_errors, torch.ops.mmvitaccel.output_errors)
+@register_macs_formula(normed_errors, output_errors)
 def _macs(*_: Any, **__: Any) -> int:
     """None: norms are no multiply-adds here."""
     return 0

@@ -1,4 +1,4 @@
-"""The exchange of changed keys in running sums, as one of torch's operators (``exchange.cpp``)."""
+"""The exchange of changed keys in running sums, as a torch operator (``exchange.cpp``)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmvitaccel.core.kernels.compiler import Positions, kernels, pointers, positions_of, whole
+from mmvitaccel.core.kernels.compiler import (
+    Positions,
+    cpu_operator,
+    kernels,
+    pointers,
+    positions_of,
+    whole,
+)
 from mmvitaccel.core.macs.formulas import register_macs_formula
 
 
 class _Exchange(ctypes.Structure):
-    """``Exchange`` of ``kernels/exchange.cpp``."""
+    """``Exchange`` of ``exchange.cpp``."""
 
     _fields_ = [
         *whole("heads", "num_rows", "dim", "num_keys", "num_listed"),
@@ -25,47 +32,12 @@ class _Exchange(ctypes.Structure):
     ]
 
 
-# reason: as one of torch's operators it is seen by whoever watches those, the counter first of all.
-_LIBRARY = torch.library.Library("mmvitaccel", "FRAGMENT")
-_LIBRARY.define(
+@cpu_operator(
     "exchange_keys(Tensor q, Tensor shift, Tensor(a!) denominator, Tensor(b!) numerator, "
     "Tensor rows, Tensor old_k, Tensor new_k, Tensor old_v, Tensor new_v, float scale, "
     "Tensor? rows_h, Tensor? rows_w, Tensor? place) -> ()"
 )
-
-
-def exchange(
-    q: Tensor,
-    shift: Tensor,
-    denominator: Tensor,
-    numerator: Tensor,
-    rows: Tensor,
-    old: tuple[Tensor, Tensor],
-    new: tuple[Tensor, Tensor],
-    scale: float,
-    positions: tuple[Tensor, Tensor, Tensor] | None,
-) -> None:
-    """Take the old terms of changed keys off some rows and put the new ones on.
-
-    Args:
-        q: (heads, N, D), single precision on a CPU, as are all numbers here.
-        shift: (heads, N), contiguous, as are the next two.
-        denominator: (heads, N), changed in place.
-        numerator: (heads, N, D), changed in place.
-        rows: (R,) int64, those that are changed.
-        old: Keys and values as they were, (heads, L, D) each.
-        new: Keys and values as they are.
-        scale: Factor of the products of queries and keys.
-        positions: Rows of relative positions (H, key rows, D) and (W, key columns, D), and the
-            place of each changed key in row-major order (L,); None where there are none.
-    """
-    torch.ops.mmvitaccel.exchange_keys(
-        q, shift, denominator, numerator, rows, old[0], new[0], old[1], new[1], scale,
-        *(positions or (None, None, None)),
-    )  # fmt: skip
-
-
-def _exchange_on_cpu(
+def exchange_keys(
     q: Tensor,
     shift: Tensor,
     denominator: Tensor,
@@ -80,6 +52,24 @@ def _exchange_on_cpu(
     rows_w: Tensor | None,
     place: Tensor | None,
 ) -> None:
+    """Take the old terms of changed keys off some rows and put the new ones on.
+
+    Args:
+        q: (heads, N, D), single precision on a CPU, as are all numbers here.
+        shift: (heads, N), contiguous, as are the next two.
+        denominator: (heads, N), changed in place.
+        numerator: (heads, N, D), changed in place.
+        rows: (R,) int64, those that are changed.
+        old_k: Keys as they were, (heads, L, D).
+        new_k: Keys as they are.
+        old_v: Values as they were, (heads, L, D).
+        new_v: Values as they are.
+        scale: Factor of the products of queries and keys.
+        rows_h: Relative positions (H, key rows, D), or None.
+        rows_w: Relative positions (W, key columns, D), or None.
+        place: Grid position of each changed key in row-major order (L,); None where there are no
+            relative positions.
+    """
     if not (denominator.is_contiguous() and numerator.is_contiguous()):
         raise ValueError("exchange: denominator and numerator must be contiguous; copy them first.")
     heads, num_rows, dim = q.shape
@@ -98,10 +88,7 @@ def _exchange_on_cpu(
     kernels().exchange_keys(ctypes.byref(work), torch.get_num_threads())
 
 
-_LIBRARY.impl("exchange_keys", _exchange_on_cpu, "CPU")
-
-
-@register_macs_formula(torch.ops.mmvitaccel.exchange_keys)
+@register_macs_formula(exchange_keys)
 def _macs(q: Any, _m: Any, _d: Any, _n: Any, rows: Any, old_k: Any, *rest: Any, **_: Any) -> int:
     """Logits and weighted sums with the old and the new keys, and the rows' position terms."""
     rows_h, rows_w = rest[4:6]

@@ -1,4 +1,4 @@
-"""Steps over maps that run in one call, as an operator of torch's (``maps.cpp``)."""
+"""Steps over maps that run in one call, as a torch operator (``maps.cpp``)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmvitaccel.core.kernels.compiler import kernels, pointers, whole
+from mmvitaccel.core.kernels.compiler import cpu_operator, kernels, pointers, whole
 from mmvitaccel.core.macs.formulas import register_macs_formula
 
 PRODUCT, PLANES, DEPTHWISE, MEANS, ATTENTION = range(5)
@@ -17,7 +17,7 @@ NONE, RELU, SIGMOID = range(3)
 
 
 class Windows(ctypes.Structure):
-    """``Windows`` of ``kernels/maps.cpp``."""
+    """``Windows`` of ``maps.cpp``."""
 
     _fields_ = whole("height", "width", "down", "across")
 
@@ -28,7 +28,7 @@ class Windows(ctypes.Structure):
 
 
 class Step(ctypes.Structure):
-    """``Step`` of ``kernels/maps.cpp``."""
+    """``Step`` of ``maps.cpp``."""
 
     _fields_ = [
         *whole("kind", "images", "height", "width", "in_channels", "out_channels"),
@@ -46,31 +46,22 @@ class Step(ctypes.Structure):
     ]
 
 
-_LIBRARY = torch.library.Library("mmvitaccel", "FRAGMENT")
-_LIBRARY.define("run_steps(Tensor(a!)[] maps, int steps, int count, int macs) -> ()")
-
-
-def run_steps(maps: list[Tensor], steps: ctypes.Array, macs: int) -> None:
+@cpu_operator("run_steps(Tensor(a!)[] maps, int steps, int count, int macs) -> ()")
+def run_steps(maps: list[Tensor], steps: int, count: int, macs: int) -> None:
     """Run steps one after the other.
 
     Args:
         maps: All that they read and write, on a CPU; the steps hold their addresses.
-        steps: Of :class:`Step`.
+        steps: Address of an array of :class:`Step`.
+        count: Its length.
         macs: Multiply-adds that they do.
     """
-    torch.ops.mmvitaccel.run_steps(maps, ctypes.addressof(steps), len(steps), macs)
-
-
-def _run_on_cpu(maps: list[Tensor], steps: int, count: int, macs: int) -> None:
     kernels().run_steps(
         ctypes.c_void_p(steps), ctypes.c_int64(count), ctypes.c_int(torch.get_num_threads())
     )
 
 
-_LIBRARY.impl("run_steps", _run_on_cpu, "CPU")
-
-
-@register_macs_formula(torch.ops.mmvitaccel.run_steps)
+@register_macs_formula(run_steps)
 def _macs(_maps: Any, _steps: Any, _count: Any, macs: int, **_: Any) -> int:
     """As whoever made the steps said."""
     return macs

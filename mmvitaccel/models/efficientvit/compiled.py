@@ -111,7 +111,9 @@ class CompiledEfficientViT(nn.Module):
         with self._lock:
             plan = self._plan(x)
             plan.array[0].in_ = x.data_ptr()
-            maps.run_steps([x, *plan.maps], plan.array, plan.macs)
+            maps.run_steps(
+                [x, *plan.maps], ctypes.addressof(plan.array), len(plan.array), plan.macs
+            )
             # reason: a copy, since the next call writes to the same maps
             return tuple(
                 out.data.view(len(x), out.height, out.width, -1).permute(0, 3, 1, 2).clone()

@@ -434,7 +434,7 @@ def test_mmdets_own_vitdet(fill, convert, build_from, picture):
 
 
 def test_configs_prepare_images_as_detectron2():
-    root = Path(__file__).parents[2] / "configs"
+    root = Path(__file__).parents[3] / "configs"
     for path in (
         "vitdet/mask-rcnn_vitdet-b_lsj-100e_coco.py",
         "vitdet/cascade-mask-rcnn_vitdet-b_lsj-100e_coco.py",

@@ -14,6 +14,7 @@ from mmvitaccel.core.kernels.attend import attend, attend_windows
 from mmvitaccel.core.macs.counter import MacsCounter
 
 SCALE = 0.3
+NO_POSITIONS = (None, None, None)
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
@@ -65,7 +66,7 @@ def defined(q, k, v, rel_pos):
 def test_against_its_definition(batch, heads, grid, key_grid, dim, num_rows, with_positions):
     q, k, v, rel_pos = made(batch, heads, grid, key_grid, dim, num_rows)
     rel_pos = rel_pos if with_positions else None
-    out, lse = attend(q, k, v, SCALE, rel_pos or (None, None, None))
+    out, lse = attend(q, k, v, SCALE, *(rel_pos or NO_POSITIONS))
     expected, expected_lse = defined(q, k, v, rel_pos)
     torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=5e-6)
     torch.testing.assert_close(lse.double(), expected_lse, rtol=1e-6, atol=5e-6)
@@ -113,7 +114,7 @@ def test_any_number_of_threads_gives_the_same_bits():
     before, results = torch.get_num_threads(), []
     for threads in (1, 2, 5):
         torch.set_num_threads(threads)
-        results.append(attend(q, k, v, SCALE, rel_pos)[0])
+        results.append(attend(q, k, v, SCALE, *rel_pos)[0])
     torch.set_num_threads(before)
     assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
@@ -122,7 +123,7 @@ def test_large_logits_and_what_is_not_a_number():
     q, k, v, _ = made(1, 1, (4, 4), (20, 20), 16)
     q[0, 0, 3] *= 1e4
     q[0, 0, 7, 0] = float("nan")
-    out, lse = attend(q, k, v, SCALE, (None, None, None))
+    out, lse = attend(q, k, v, SCALE, *NO_POSITIONS)
     expected, expected_lse = defined(q, k, v, None)
     for given, wanted in ((out, expected), (lse.unsqueeze(-1), expected_lse.unsqueeze(-1))):
         assert given[0, 0, 7].isnan().all()
@@ -137,8 +138,8 @@ def test_multiply_adds_are_counted():
     qkv, slots = torch.randn(2, 13, 3, 2, 16), torch.arange(24).view(6, 4)
     counter = MacsCounter()
     with counter:
-        attend(q, k, v, SCALE, rel_pos)
-        attend_windows(qkv, slots, torch.empty(2, 13, 32), SCALE, (None, None))
+        attend(q, k, v, SCALE, *rel_pos)
+        attend_windows(qkv, slots, torch.empty(2, 13, 32), SCALE, None, None)
     report = counter.report()
     assert report.total == 2 * 3 * 5 * 16 * (2 * 6 + 2 + 3) + 6 * 4 * 2 * 16 * 2 * 4
     assert not report.uncounted
@@ -147,4 +148,4 @@ def test_multiply_adds_are_counted():
 def test_windows_must_be_contiguous():
     qkv = torch.randn(1, 5, 2, 3, 16).transpose(2, 3)
     with pytest.raises(ValueError, match="qkv and out must be contiguous"):
-        attend_windows(qkv, torch.arange(4)[None], torch.empty(1, 5, 32), SCALE, (None, None))
+        attend_windows(qkv, torch.arange(4)[None], torch.empty(1, 5, 32), SCALE, None, None)

@@ -88,7 +88,7 @@ def errors_of_output(reference: Tensor, out: Output) -> Tensor:
     errors = torch.empty(reference.shape[:2])
     for b in range(len(errors)):
         denominator = None if out.denominator is None else out.denominator[b]
-        output_errors(errors[b], reference[b], out.numerator[b], denominator)
+        output_errors(errors[b], reference[b], out.numerator[b], denominator, None, None)
     return errors
 
 

@@ -20,8 +20,8 @@ from mmvitaccel.core.eventful.gates.output import Output
 from mmvitaccel.core.eventful.gates.selection import Selection, complement
 from mmvitaccel.core.eventful.modes.mode import QKV, Change, Logits
 from mmvitaccel.core.eventful.modes.running_sums import Guard, RunningSums
+from mmvitaccel.core.kernels import exchange
 from mmvitaccel.core.kernels.compiler import can_attend
-from mmvitaccel.core.kernels.exchange import exchange
 
 # Logits of one block: on a CPU 256 rows of 512 old and 512 new keys stay in the cache.
 CPU_BLOCK_LOGITS = 2**18
@@ -108,12 +108,11 @@ def exchange_keys(sums: RunningSums, qkv: QKV, change: Change, logits: Logits) -
         _exchange_by_operators(sums, qkv.q, rows, change, (new_k, new_v), logits)
         return
     for b in range(rows.shape[0]):
-        positions = None
-        if logits.rows_h is not None:
-            positions = (logits.rows_h, logits.rows_w, change.keys.index[b])
-        exchange(
+        place = None if logits.rows_h is None else change.keys.index[b]
+        exchange.exchange_keys(
             qkv.q[b], sums.shift[b], sums.denominator[b], sums.numerator[b], rows[b],
-            (change.old_k[b], change.old_v[b]), (new_k[b], new_v[b]), logits.scale, positions,
+            change.old_k[b], new_k[b], change.old_v[b], new_v[b],
+            logits.scale, logits.rows_h, logits.rows_w, place,
         )  # fmt: skip
 
 

@@ -127,7 +127,7 @@ class WindowedAttention:
         slots = self.slots if windows is None else self.slots.index_select(0, windows)
         logits, step, compiled = self.logits, len(slots), can_attend(self.qkv)
         if compiled:
-            attend_windows(self.qkv, slots, out, logits.scale, (logits.rows_h, logits.rows_w))
+            attend_windows(self.qkv, slots, out, logits.scale, logits.rows_h, logits.rows_w)
         if out.device.type == "cpu":
             step = CPU_WINDOWS_NUMBERS // (slots.shape[1] * self.qkv[0, 0].numel())
         for part in slots.split(max(step, 1)):
@@ -149,7 +149,7 @@ class WindowedAttention:
         tokens = rows - rows.div(per_image, rounding_mode="floor")  # images have no padding row
         if can_run(out, reference):
             flat = self.errors.view(-1), reference.flatten(0, 1), out.flatten(0, 1)[None]
-            output_errors(*flat, None, (tokens, rows))
+            output_errors(*flat, None, tokens, rows)
             return
         difference = reference.flatten(0, 1).index_select(0, tokens)
         difference -= out.flatten(0, 1).index_select(0, rows)

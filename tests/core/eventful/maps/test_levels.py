@@ -82,16 +82,16 @@ def test_a_level_is_that_of_the_gated_map(cells, pixels, k):
 @pytest.mark.parametrize(("cells", "pixels"), LEVELS)
 def test_without_reading_counts_from_the_device(monkeypatch, cells, pixels, policy):
     steps, _ = make_steps(cells, pixels)
-    maps, levels = list(changing(2, (8, 9), 6, 0.05)), {}
+    maps, found = list(changing(2, (8, 9), 6, 0.05)), {}
     for free in (True, False):
         for module in (rows, levels):
             monkeypatch.setattr(module, "reading_is_free", lambda device, free=free: free)
         memory = MapMemory.start(maps[0])
-        levels[free] = [memory.level(0, steps, maps[0]).clone()]
+        found[free] = [memory.level(0, steps, maps[0]).clone()]
         for x in maps[1:]:
             memory.take(x, policy)
-            levels[free].append(memory.level(0, steps, x).clone())
-    for ours, expected in zip(levels[False], levels[True]):
+            found[free].append(memory.level(0, steps, x).clone())
+    for ours, expected in zip(found[False], found[True]):
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
 
 
