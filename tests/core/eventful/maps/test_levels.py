@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmvitaccel.core.eventful.gates.policy import Always, Threshold, TopK
-from mmvitaccel.core.eventful.maps import rows
+from mmvitaccel.core.eventful.maps import levels, rows
 from mmvitaccel.core.eventful.maps.levels import LevelSteps, MapMemory, start_level
 from mmvitaccel.core.eventful.maps.rows import reached, rows_where, squares_with_any
 
