@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+from mmvitaccel.errors import UserError
+from mmvitaccel.extras import require
+
 # What a property draws. The same few dozen examples every time; `--hypothesis-profile=thorough`
 # draws thousands of new ones.
 _ANY_TIME = dict(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("few", derandomize=True, max_examples=25, database=None, **_ANY_TIME)
 settings.register_profile("thorough", max_examples=2000, print_blob=True, **_ANY_TIME)
 settings.load_profile("few")
-
-from mmvitaccel.errors import UserError
-from mmvitaccel.extras import require
 
 DETECTOR = """
 default_scope = 'mmdet'
