@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "core/kernels": ({"core/macs"}, set()),
     "core/attention": ({"core/kernels"}, set()),
     "core/tome": ({"core/attention", "core/kernels"}, set()),
-    "core/eventful": ({GATES, MODES}, set()),
+    "core/eventful": ({GATES, MODES, "core/attention"}, set()),
     GATES: ({"core/kernels"}, set()),
     MODES: ({GATES, "core/attention", "core/kernels"}, set()),
     MAPS: ({GATES}, set()),

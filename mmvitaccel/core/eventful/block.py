@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmvitaccel.core.attention.rel_pos import RelPos
 from mmvitaccel.core.eventful.gates.gate import TokenBuffer, TokenGate
 from mmvitaccel.core.eventful.gates.policy import Policy, choose
 from mmvitaccel.core.eventful.gates.selection import Selection, everything
@@ -197,17 +198,22 @@ def _start_attention(
     """Attention of a first frame, and its memory."""
     size = steps.window_size
     if padding is not None:
-        rows = steps.rel_pos((size, size)) or (None, None)
-        return WindowedAttention.start(qkv, padding, Logits(steps.scale, *rows), grid_size, size)
-    rows = (None, None) if grid_size is None else steps.rel_pos(grid_size) or (None, None)
+        logits = _logits(steps, (size, size))
+        return WindowedAttention.start(qkv, padding, logits, grid_size, size)
     return GlobalAttention.start(
         qkv,
         options.attention,
-        Logits(steps.scale, *rows),
+        _logits(steps, grid_size),
         grid_size,
         options.kv_pool_size,
         steps.num_prefix_tokens,
     )
+
+
+def _logits(steps: BlockSteps, grid_size: tuple[int, int] | None) -> Logits:
+    """How queries and keys of a window or grid become logits."""
+    rows = None if grid_size is None else steps.rel_pos(grid_size)
+    return Logits(steps.scale, None if rows is None else RelPos(*rows))
 
 
 def _rope_of(tokens: Tokens, selection: Selection) -> Tensor | None:

@@ -98,10 +98,10 @@ def test_gradients_go_past_it():
 def test_windows_are_the_same_with_and_without_it(monkeypatch, grid, with_positions):
     torch.manual_seed(0)
     size, batch, heads, dim = 4, 2, 3, 16
-    rows = [torch.randn(size, size, dim) * 0.3 for _ in range(2)] if with_positions else []
+    rows = [torch.randn(size, size, dim) * 0.3 for _ in range(2)]
     qkv = QKV(*torch.randn(3, batch, heads, grid[0] * grid[1], dim))
     padding = QKV(*torch.randn(3, 1, heads, 1, dim))
-    given = (qkv, padding, Logits(SCALE, *rows), grid, size)
+    given = (qkv, padding, Logits(SCALE, RelPos(*rows) if with_positions else None), grid, size)
     _, with_it = WindowedAttention.start(*given)
     monkeypatch.setattr(compiler, "kernels", lambda: None)
     _, without = WindowedAttention.start(*given)

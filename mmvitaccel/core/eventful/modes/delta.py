@@ -67,7 +67,7 @@ class DeltaAttention:
         rows = change.queries.gather(q) @ k.transpose(-1, -2)  # (B, h, M, K)
         columns = q @ change.keys.gather(k).transpose(-1, -2)  # (B, h, N, L)
         if terms is not None:
-            y, x = row_and_column(change.keys.index, logits.rows_w.shape[1])
+            y, x = row_and_column(change.keys.index, logits.rel_pos.rows_w.shape[1])
             rows += (
                 change.queries.gather(terms.height)
                 .unsqueeze(-1)

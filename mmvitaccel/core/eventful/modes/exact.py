@@ -43,7 +43,7 @@ class ExactAttention:
 
     def start(self, qkv: QKV, logits: Logits) -> tuple[Tensor, RunningSums]:
         """See :class:`mmvitaccel.core.eventful.modes.mode.AttentionMode`."""
-        out, lse = _attend(qkv, logits.scale, logits.rel_pos())
+        out, lse = _attend(qkv, logits.scale, logits.rel_pos)
         lse = lse.contiguous()
         ones = torch.ones_like(lse)
         # reason: the sums are changed in place, the output is the caller's.
@@ -64,7 +64,7 @@ class ExactAttention:
             self._attend_all(memory, qkv, logits)
         elif rows.index.shape[1] > 0:
             q = rows.gather(qkv.q)
-            some = _attend(QKV(q, qkv.k, qkv.v), logits.scale, logits.rel_pos(rows.index))
+            some = _attend(QKV(q, qkv.k, qkv.v), logits.scale, logits.rel_pos_at(rows.index))
             memory.attended(*some, rows.index)
         return out
 
@@ -76,7 +76,7 @@ class ExactAttention:
         return cost >= self.dense_share * 2 * rows * keys
 
     def _attend_all(self, memory: RunningSums, qkv: QKV, logits: Logits) -> None:
-        memory.attended(*_attend(qkv, logits.scale, logits.rel_pos()))
+        memory.attended(*_attend(qkv, logits.scale, logits.rel_pos))
         memory.overdue = None
 
     def __repr__(self) -> str:
@@ -107,12 +107,13 @@ def exchange_keys(sums: RunningSums, qkv: QKV, change: Change, logits: Logits) -
     if not can_attend(qkv.q):
         _exchange_by_operators(sums, qkv.q, rows, change, (new_k, new_v), logits)
         return
+    rows_h, rows_w, _ = logits.rel_pos or (None, None, None)
     for b in range(rows.shape[0]):
-        place = None if logits.rows_h is None else change.keys.index[b]
+        place = None if rows_h is None else change.keys.index[b]
         exchange.exchange_keys(
             qkv.q[b], sums.shift[b], sums.denominator[b], sums.numerator[b], rows[b],
             change.old_k[b], new_k[b], change.old_v[b], new_v[b],
-            logits.scale, logits.rows_h, logits.rows_w, place,
+            logits.scale, rows_h, rows_w, place,
         )  # fmt: skip
 
 
@@ -136,7 +137,7 @@ def _exchange_by_operators(
     for b in range(rows.shape[0]):
         place = None
         if terms is not None:
-            place = row_and_column(change.keys.index[b], logits.rows_w.shape[1])
+            place = row_and_column(change.keys.index[b], logits.rel_pos.rows_w.shape[1])
         for first in range(0, heads, head_step):
             h = slice(first, first + head_step)
             of_heads = _Heads(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmvitaccel.core.attention.pooling import cells_of, pool_grid
-from mmvitaccel.core.attention.rel_pos import pool_rows
+from mmvitaccel.core.attention.rel_pos import RelPos, pool_rows
 from mmvitaccel.core.eventful.gates.gate import TokenGate
 from mmvitaccel.core.eventful.gates.host_reads import reading_is_free
 from mmvitaccel.core.eventful.gates.output import Output
@@ -132,9 +132,10 @@ class GlobalAttention:
         pool = None
         if pool_size > 1:
             pool = KeyPool.start(qkv, grid_size, pool_size, num_prefix_tokens)
-            if logits.rows_h is not None:
-                rows = (pool_rows(r, pool_size) for r in (logits.rows_h, logits.rows_w))
-                logits = Logits(logits.scale, *rows)
+            if logits.rel_pos is not None:
+                rows_h, rows_w, _ = logits.rel_pos
+                pooled = RelPos(pool_rows(rows_h, pool_size), pool_rows(rows_w, pool_size))
+                logits = Logits(logits.scale, pooled)
         attention = cls(qkv, mode, logits, pool)
         out, attention.memory = mode.start(attention._attended(), logits)
         return attention, out.transpose(1, 2).flatten(2)  # (B, h, N, D) -> (B, N, C)

@@ -54,22 +54,19 @@ class Logits:
 
     Attributes:
         scale: Factor of their products.
-        rows_h: Relative positions on the vertical axis (H, key rows, D), times the unscaled
-            query, or None where there are none.
-        rows_w: On the horizontal axis (W, key columns, D), or None.
+        rel_pos: Relative positions of all queries, or None where there are none.
     """
 
     scale: float
-    rows_h: Tensor | None = None
-    rows_w: Tensor | None = None
+    rel_pos: RelPos | None = None
 
-    def rel_pos(self, place: Tensor | None = None) -> RelPos | None:
-        """Relative positions of the queries at ``place`` (B, R) in the grid; None: of all."""
-        return None if self.rows_h is None else RelPos(self.rows_h, self.rows_w, place)
+    def rel_pos_at(self, place: Tensor) -> RelPos | None:
+        """Relative positions of the queries at ``place`` (B, R) in the grid."""
+        return None if self.rel_pos is None else self.rel_pos._replace(place=place)
 
     def terms(self, q: Tensor) -> PositionTerms | None:
         """Position terms of all queries (B, h, N, D)."""
-        return None if self.rows_h is None else self.rel_pos().terms(q)
+        return None if self.rel_pos is None else self.rel_pos.terms(q)
 
 
 class AttentionMode(Protocol):
@@ -102,7 +99,7 @@ class TokenwiseAttention:
 
     def start(self, qkv: QKV, logits: Logits) -> tuple[Tensor, None]:
         """See :class:`AttentionMode`; there is nothing to remember."""
-        return dense_attention(*qkv, logits.scale, logits.rel_pos()), None
+        return dense_attention(*qkv, logits.scale, logits.rel_pos), None
 
     def step(self, memory: None, qkv: QKV, change: Change, logits: Logits) -> Output:
         """See :class:`AttentionMode`."""

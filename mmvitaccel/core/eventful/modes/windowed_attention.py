@@ -127,7 +127,8 @@ class WindowedAttention:
         slots = self.slots if windows is None else self.slots.index_select(0, windows)
         logits, step, compiled = self.logits, len(slots), can_attend(self.qkv)
         if compiled:
-            attend_windows(self.qkv, slots, out, logits.scale, logits.rows_h, logits.rows_w)
+            rows_h, rows_w, _ = logits.rel_pos or (None, None, None)
+            attend_windows(self.qkv, slots, out, logits.scale, rows_h, rows_w)
         if out.device.type == "cpu":
             step = CPU_WINDOWS_NUMBERS // (slots.shape[1] * self.qkv[0, 0].numel())
         for part in slots.split(max(step, 1)):
@@ -136,7 +137,7 @@ class WindowedAttention:
                 # (windows * T, 3, h, D) -> 3 x (windows, h, T, D)
                 cut = self.qkv.flatten(0, 1).index_select(0, rows).unflatten(0, part.shape)
                 q, k, v = cut.permute(2, 0, 3, 1, 4)
-                attended = dense_attention(q, k, v, logits.scale, logits.rel_pos())
+                attended = dense_attention(q, k, v, logits.scale, logits.rel_pos)
                 attended = attended.transpose(1, 2).reshape(-1, out.shape[-1])
                 out.flatten(0, 1).index_copy_(0, rows, attended)
             if reference is not None:

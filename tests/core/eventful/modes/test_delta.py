@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmvitaccel.core.attention.rel_pos import offset_rows
+from mmvitaccel.core.attention.rel_pos import RelPos, offset_rows
 from mmvitaccel.core.eventful.gates.selection import Selection
 from mmvitaccel.core.eventful.modes.delta import DeltaAttention
 from mmvitaccel.core.eventful.modes.mode import QKV, Change, Logits, TokenwiseAttention
@@ -17,7 +17,8 @@ def logits_of(q, k, logits):
     for i in range(TOKENS):
         for j in range(TOKENS):
             row = (
-                logits.rows_h[i // GRID[1], j // GRID[1]] + logits.rows_w[i % GRID[1], j % GRID[1]]
+                logits.rel_pos.rows_h[i // GRID[1], j // GRID[1]]
+                + logits.rel_pos.rows_w[i % GRID[1], j % GRID[1]]
             )
             scores[i, j] += q[i] @ row
     return scores
@@ -54,7 +55,7 @@ class SlowDelta:
 def test_follows_the_papers_recurrences(ragged):
     torch.manual_seed(0)
     tables = (torch.randn(2 * side - 1, DIM) for side in GRID)
-    logits = Logits(0.4, *(offset_rows(t, side) for t, side in zip(tables, GRID)))
+    logits = Logits(0.4, RelPos(*(offset_rows(t, side) for t, side in zip(tables, GRID))))
     qkv = QKV(*(torch.randn(2, HEADS, TOKENS, DIM) for _ in range(3)))
     slow = [[SlowDelta(*(t[b, h] for t in qkv), logits) for h in range(HEADS)] for b in range(2)]
     mode = DeltaAttention()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmvitaccel.core.attention.rel_pos import offset_rows
+from mmvitaccel.core.attention.rel_pos import RelPos, offset_rows
 from mmvitaccel.core.eventful.gates import host_reads
 from mmvitaccel.core.eventful.gates.selection import Selection
 from mmvitaccel.core.eventful.modes import exact, running_sums
@@ -32,16 +32,16 @@ def make_logits(rel_pos=True, seed=0):
     if not rel_pos:
         return Logits(SCALE)
     tables = (torch.randn(2 * side - 1, DIM) * 0.3 for side in GRID)
-    return Logits(SCALE, *(offset_rows(t, side) for t, side in zip(tables, GRID)))
+    return Logits(SCALE, RelPos(*(offset_rows(t, side) for t, side in zip(tables, GRID))))
 
 
 def dense(qkv, logits):
     """Attention from its definition, in double precision."""
     q, k, v = (t.double() for t in qkv)
     scores = q @ k.transpose(-1, -2) * logits.scale
-    if logits.rows_h is not None:
+    if logits.rel_pos is not None:
         y, x = torch.arange(TOKENS) // GRID[1], torch.arange(TOKENS) % GRID[1]
-        table = logits.rows_h[y][:, y] + logits.rows_w[x][:, x]
+        table = logits.rel_pos.rows_h[y][:, y] + logits.rel_pos.rows_w[x][:, x]
         scores = scores + torch.einsum("bhqd,qkd->bhqk", q, table.double())
     return scores.softmax(-1) @ v
 
