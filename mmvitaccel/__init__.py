@@ -1,8 +1,8 @@
 """Fast vision transformers for OpenMMLab: EfficientViT, ToMe and Eventful Transformers.
 
-Importing the package closes the gaps of the installed stack (:mod:`mmvitaccel.compat`) and loads
-nothing else: what is registered under the scope ``mmvitaccel`` is imported when a config names
-it, and the names below when they are asked for.
+Importing the package applies compatibility patches to the installed stack
+(:mod:`mmvitaccel.compat`) and loads nothing else: what is registered under the scope ``mmvitaccel``
+is imported when a config names it, and the names below when they are first used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Put a method on somebody else's model, and take it off again without a trace.
+"""Attach a method to a model of another package, and detach it without a trace.
 
 The *instance* gets a subclass made from its own class; the class itself is never edited. Names
 of parameters, parameter objects and ``isinstance`` stay as they were, deep copies (EMA) carry

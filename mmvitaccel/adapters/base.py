@@ -1,6 +1,6 @@
 """What a method has to know about its host: records of functions, one table row per family.
 
-A host is a vision transformer of somebody else. Its adapter says where its blocks are and how one
+A host is another package's vision transformer. Its adapter says where its blocks are and how one
 block is taken apart; every function receives the host's own module and calls its submodules, so
 that nothing of the host is copied here and a record may be shared by all models of a family.
 
@@ -28,7 +28,7 @@ class BlockInput(NamedTuple):
         rope: Rotary table (1 or B, 1 or H, N, 2 * D), sines beside cosines, that holds the
             identity (0 and 1) for prefix tokens, or None.
         grid_size: (H, W) of the tokens after the prefix, or None where the host does not say.
-        extra: Whatever :attr:`BlockSpec.leave` needs to give back the host's own layout.
+        extra: What :attr:`BlockSpec.leave` needs to restore the host's own layout.
     """
 
     x: Tensor
@@ -127,7 +127,7 @@ class ViTAdapter:
             ``(model, host, *args)`` that gives them to an entry one after the other, for a method
             that remembers frames.
         takes_clip: A whole clip goes through at once, so there are no frames to keep state over.
-        refuse: A reason why this very model cannot be served, or None.
+        refuse: The reason why this model is not supported, or None.
     """
 
     name: str

@@ -49,7 +49,7 @@ class ClipVisualizationHook(Hook):
         self._drawn = 0
 
     def before_test(self, runner: Runner) -> None:
-        """Count samples anew, each process its own."""
+        """Restart the count of samples; each process has its own."""
         self._drawn = 0
 
     def after_test_iter(

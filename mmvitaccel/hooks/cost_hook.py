@@ -76,7 +76,7 @@ class _MeasuredModel:
         timed: Whether there is a stopwatch.
 
     Raises:
-        ValueError: There is no such module.
+        ValueError: The module does not exist.
     """
 
     def __init__(self, model: nn.Module, backbone: str, timed: bool) -> None:

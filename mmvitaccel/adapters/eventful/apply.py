@@ -81,7 +81,7 @@ def apply_eventful(
         buffer_dtype: ``bfloat16`` or ``float16`` keeps the blocks' results, a quarter of what a
             stream takes, in half precision; they are rounded, at no more than half a unit in the
             last place of each. None keeps them as they are.
-        max_streams: Streams remembered at a time; the one longest unused goes first.
+        max_streams: Most streams remembered at a time; the least recently used is evicted.
         adapter: A record for a model that no family here covers.
 
     Returns:

@@ -59,7 +59,7 @@ class StreamHandle:
 
     @property
     def streams(self) -> list[Hashable]:
-        """Streams that are remembered, the one longest unused first."""
+        """Streams that are remembered, least recently used first."""
         return self._state.store.names
 
     @property

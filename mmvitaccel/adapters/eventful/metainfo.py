@@ -15,7 +15,7 @@ from torch import nn
 
 from mmvitaccel.core.eventful.frame import Frame, current_frames, streams
 
-# What makes a view of a video a stream of its own: test-time flips, and sizes.
+# Each test-time flip and size of a video is a separate stream.
 _VIEW_KEYS = ("flip", "flip_direction", "img_shape")
 
 

@@ -35,7 +35,7 @@ class NeckState(StreamRun):
     num_paths: int = 0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NeckState:
-        # reason: a copied model starts with no streams of its own.
+        # reason: a copied model starts without streams.
         return NeckState(self.policy, copy.deepcopy(self.store), num_paths=self.num_paths)
 
 
@@ -56,7 +56,7 @@ def apply_eventful_neck(
     """Compute of a feature pyramid only what changed from frame to frame.
 
     A gate before the neck remembers each cell of its input as it was when last let through.
-    Pixels of the levels that depend on a cell which passes are computed anew, and the levels are
+    Pixels of the levels that depend on a cell which passes are recomputed, and the levels are
     those of the plain neck on the map as the gate let it through: with the default policy, on the
     map itself. A stream takes the memory of two further copies of the levels.
 
@@ -70,7 +70,7 @@ def apply_eventful_neck(
             ``TopFraction``, ``Threshold``, ``Always``, or any object with their one method. By
             default every cell that differs at all. ``Threshold`` waits for a CUDA device, to know
             how many cells there are; the others do not.
-        max_streams: Streams remembered at a time; the one longest unused goes first.
+        max_streams: Most streams remembered at a time; the least recently used is evicted.
 
     Returns:
         The handle. EventfulNeck on a neck that has it already replaces what was there, with a
@@ -105,7 +105,7 @@ def _path_forward(path: nn.Module, host: Any, x: Tensor) -> Tensor:
         if index == 0:
             _begin(state, neck, x)
         running = state.running
-        if running is None or running.next_block != index:  # somebody calls the path alone
+        if running is None or running.next_block != index:  # called outside of the model's forward
             return host(x)
         running.next_block += 1
         steps, levels = adapter.steps(path), []
@@ -128,7 +128,7 @@ def _begin(state: NeckState, neck: nn.Module, x: Tensor) -> None:
     for stream, part in state.running.parts(x):
         if stream is None:
             continue
-        # reason: a frame that is broken off leaves its memory half changed; the stream then
+        # reason: an interrupted frame leaves its memory half changed; the stream then
         # starts clean at its next frame.
         stream.busy = True
         if stream.blocks:

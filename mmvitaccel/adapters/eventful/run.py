@@ -1,4 +1,4 @@
-"""An eventful model at work: a batch on its way through the blocks, each frame on its memory.
+"""A forward pass of an eventful model: a batch of frames, each with its stream's memory.
 
 The model's blocks run incrementally in evaluation; in training they are the host's own. A frame
 begins when its tokens reach the first block, by whatever method of the model they came.
@@ -42,7 +42,7 @@ class EventfulState(StreamRun):
     image: tuple[int, ...] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EventfulState:
-        # reason: a copied model starts with no streams of its own.
+        # reason: a copied model starts without streams.
         return EventfulState(
             self.policy,
             copy.deepcopy(self.store),
@@ -76,7 +76,7 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
     if index == 0:
         state.begin(model, given.x, state.image, given.grid_size)
     running = state.running
-    if running is None or running.next_block != index:  # somebody calls the block alone
+    if running is None or running.next_block != index:  # called outside of the model's forward
         return host(*args, **kwargs)
     running.next_block += 1
     with torch.no_grad():
@@ -106,7 +106,7 @@ def _run_stream(
 ) -> Tensor:
     """One block on a frame of a stream."""
     memory = stream.blocks.get(index)
-    # reason: a block that is broken off leaves its memory half changed; the stream then starts
+    # reason: an interrupted block leaves its memory half changed; the stream then starts
     # clean at its next frame.
     stream.busy = True
     if memory is None:

@@ -99,7 +99,7 @@ class StreamRun:
     Attributes:
         policy: Says what the gates let through.
         store: The streams.
-        clips: Whether frames come in clips of the host's, whose streams nobody outside names.
+        clips: Whether the host itself cuts its input into clips, so that callers name no streams.
         running: The batch that is being computed.
         frames: The frames of the batch before, and what passed the gates of each block.
         followed: Hooks that were put on a model around this one.
@@ -151,7 +151,7 @@ class StreamRun:
     def follow_metainfo(self, model: nn.Module) -> None:
         """Take streams from the data samples that ``model``, around this one, is called with.
 
-        Of clips, each is a stream of its own, whatever its data sample says.
+        Each clip is a separate stream, whatever its data sample says.
         """
         if not self.clips:
             self.followed.append(FollowMetainfo().register(model))

@@ -27,7 +27,7 @@ def _match(module: nn.Module) -> ViTAdapter | None:
 
 
 def supported() -> str:
-    """The families served, for messages."""
+    """The supported families, for messages."""
     return ", ".join(sorted(adapter.name for adapter in ADAPTERS))
 
 

@@ -241,7 +241,7 @@ def _block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> An
     index, spec = found.info
     handed = args[0] if args else next(iter(kwargs.values()))
     trace = state.traces.at(index, handed)
-    if trace is None:  # somebody calls the block alone: it is the host's
+    if trace is None:  # called outside of the model's forward: it is the host's
         return host(*args, **kwargs)
     given, entry = spec.enter(block, *args, **kwargs), trace.schedule[index]
     prefix, options = state.num_prefix_tokens, state.options

@@ -1,6 +1,6 @@
 """Dense attention with relative positions, in bounded memory.
 
-On a CPU and without gradients a compiled kernel does it, where that can be had. Elsewhere the bias
+On a CPU and without gradients a compiled kernel does it, where one is available. Elsewhere the bias
 of all queries over all keys would take heads x N x N numbers (805 MB at N = 4096 with 12 heads in
 single precision): it exists for one block of query rows at a time, sized to stay in the cache on a
 CPU, and each block goes through fused attention.
@@ -41,7 +41,7 @@ def dense_attention(
         rel_pos: Relative positions of the queries, or None.
 
     Returns:
-        (B, heads, N, D). Backward holds no more than forward: each block is computed again.
+        (B, heads, N, D). Backward needs no more memory than forward: each block is recomputed.
     """
     if rel_pos is None:
         return F.scaled_dot_product_attention(q, k, v, scale=scale)
@@ -67,7 +67,7 @@ def dense_attention_with_lse(
 
 
 def needs_grad(*tensors: Tensor) -> bool:
-    """Whether what is computed from them has to keep a way back."""
+    """Whether autograd has to record what is computed from them."""
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 

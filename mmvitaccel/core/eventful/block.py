@@ -31,7 +31,7 @@ from mmvitaccel.core.eventful.options import EventfulOptions
 
 @dataclass(frozen=True)
 class BlockSteps:
-    """The steps of one block; each takes any tokens and treats every one by itself.
+    """The steps of one block; each takes any tokens and computes every token independently.
 
     Attributes:
         norm1: (B, M, C) -> (B, M, C).
@@ -44,7 +44,7 @@ class BlockSteps:
         scale: Factor of the attention logits.
         window_size: Tokens a side of a window; 0 attends globally.
         rel_pos: Of a grid (H, W), the rows of relative positions on both axes, or None.
-        num_prefix_tokens: Tokens in front that lie in no grid.
+        num_prefix_tokens: Tokens in front that are not on the grid.
     """
 
     norm1: Callable[[Tensor], Tensor]
@@ -98,15 +98,15 @@ class BlockMemory:
 def start_block(
     steps: BlockSteps, options: EventfulOptions, tokens: Tokens
 ) -> tuple[Tensor, BlockMemory]:
-    """The first frame: dense, and everything is remembered.
+    """The first frame: computed densely, and remembered.
 
     Returns:
         (B, N, C), and the memory for :func:`step_block`.
     """
     x, late = tokens.x, options.gate_position == "after_norm"
     if x.device.type == "cpu":
-        # reason: glibc takes memory from the system anew, page by page, for whatever is at least
-        # as large as the largest thing that was freed, up to 32 MB. Tokens are all of one size.
+        # reason: glibc requests fresh pages for every allocation that is at least as large as the
+        # largest block freed so far, up to 32 MB. All token tensors have one size.
         torch.empty(30 * 2**20, dtype=torch.uint8)
     normed = steps.norm1(x)
     qkv = QKV(*steps.qkv(normed, tokens.rope))
@@ -140,7 +140,7 @@ def step_block(
     memory: BlockMemory,
     policy: Policy,
 ) -> Tensor:
-    """A later frame: what the gates let through, and nothing else.
+    """A later frame: only what the gates let through is computed.
 
     Args:
         steps: The block's.

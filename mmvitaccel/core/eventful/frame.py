@@ -1,8 +1,8 @@
-"""Whose frame is being computed.
+"""Which stream each frame belongs to.
 
 A stream is one video's frames in order (test-time flips and scales of it are streams of their own).
-Which streams a batch belongs to is said around the call, :func:`streams`, since a detector calls
-its backbone with nothing but pixels.
+The context manager :func:`streams` sets the streams of a batch, because a detector passes nothing
+but pixels to its backbone.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _FRAMES: ContextVar[tuple[Frame, ...] | None] = ContextVar("mmvitaccel_frames", 
 
 
 def current_frames() -> tuple[Frame, ...] | None:
-    """What :func:`streams` says around this call; None where nobody said anything."""
+    """The frames that :func:`streams` set around this call; None outside of such a block."""
     return _FRAMES.get()
 
 

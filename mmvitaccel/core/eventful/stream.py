@@ -1,4 +1,4 @@
-"""What is remembered of each stream.
+"""The memory of each stream.
 
 A stream's memory is a plain object that belongs to the stream: not to a module, where another
 stream's frame would find it, and not in registered buffers, which are saved, cast and averaged over
@@ -30,7 +30,7 @@ class StreamState:
         signature: What must not change: shape, dtype, device, weights.
         sound: Whether the last frame held nothing but finite numbers, a tensor (bool) that is not
             read before the next frame, so that nothing waits for it.
-        busy: Whether a block is at work, or was broken off at it.
+        busy: Whether a block is running, or was interrupted by an error.
     """
 
     blocks: dict[int, Any] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class StreamState:
 
 
 class StreamStore:
-    """The streams that are remembered, the one longest unused out first.
+    """The streams that are remembered; the least recently used is evicted first.
 
     Args:
         max_streams: Streams kept.
@@ -93,7 +93,7 @@ class StreamStore:
 
     @property
     def names(self) -> list[Hashable]:
-        """Streams kept, the one longest unused first."""
+        """Streams kept, least recently used first."""
         return list(self._states)
 
     def state(self, stream: Hashable) -> StreamState:
@@ -130,7 +130,7 @@ class StreamStore:
         return states
 
     def drop(self, stream: Hashable | None = None) -> None:
-        """Forget a stream, or all of them; one that is not known is no error."""
+        """Forget a stream, or all of them; an unknown name is ignored."""
         if stream is None:
             self._states.clear()
             self._dropped.clear()

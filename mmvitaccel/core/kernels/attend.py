@@ -106,7 +106,7 @@ def attend_merged(
     starts: Tensor,
     bias: Tensor | None,
 ) -> Tensor:
-    """Attention of merged tokens, whose keys stand for several places of a grid.
+    """Attention of merged tokens, whose keys cover several positions of a grid.
 
     Args:
         q: (B, heads, R, D), single precision on a CPU, as are all numbers that are not whole.
@@ -141,7 +141,7 @@ def _run(
     keys_per_row: int,
     merged: _Merged,
 ) -> Tensor:
-    """All rows over all keys; what the structures point to must live on meanwhile."""
+    """All rows over all keys; the caller keeps alive what the structures point to."""
     q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in qkv)
     batch, heads, num_rows, dim = q.shape
     out = torch.empty(batch, num_rows, heads, dim).transpose(1, 2)  # as the next layer reads it
@@ -172,7 +172,7 @@ def attend_windows(
 
     Args:
         qkv: (B, N + 1, 3, heads, D), contiguous; the last row of an image is padding: a key like
-            any other, but nobody's query.
+            any other, but not a query.
         slots: (W, T), rows of ``qkv`` with its first two axes as one.
         out: (B, N + 1, heads * D), contiguous; changed in place, but for padding.
         scale: Factor of the products of queries and keys.

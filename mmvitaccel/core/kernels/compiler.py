@@ -91,7 +91,7 @@ def _run(*command: str | Path) -> bytes:
 def cpu_operator(schema: str) -> Callable[[Callable], Callable]:
     """Make a function one of torch's operators on a CPU, ``torch.ops.mmvitaccel.NAME``.
 
-    As an operator it is seen by whoever watches those, the counter of multiply-adds first of all.
+    Operators are visible to dispatch modes, such as the counter of multiply-adds.
 
     Args:
         schema: Name, arguments and returns in torch's notation.

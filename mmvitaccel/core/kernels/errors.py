@@ -65,7 +65,7 @@ def normed_errors(
         bias: Of the norm (C,), or None.
 
     Returns:
-        (B, N), and x + branch (B, N, C), empty where there is no branch.
+        (B, N), and x + branch (B, N, C), empty without a branch.
     """
     reference, x = reference.contiguous(), x.contiguous()
     branch = None if branch is None else branch.contiguous()
@@ -119,5 +119,5 @@ def output_errors(
 
 @register_macs_formula(normed_errors, output_errors)
 def _macs(*_: Any, **__: Any) -> int:
-    """None: norms are no multiply-adds here."""
+    """Zero: norms are not counted as multiply-adds."""
     return 0

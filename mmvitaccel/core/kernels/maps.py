@@ -63,7 +63,7 @@ def run_steps(maps: list[Tensor], steps: int, count: int, macs: int) -> None:
 
 @register_macs_formula(run_steps)
 def _macs(_maps: Any, _steps: Any, _count: Any, macs: int, **_: Any) -> int:
-    """As whoever made the steps said."""
+    """As given by the caller."""
     return macs
 
 

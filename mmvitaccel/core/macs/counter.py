@@ -1,10 +1,10 @@
 """Multiply-adds that ran: counted while the model computes, so that skipped work is not in them.
 
 The unit is the multiply-add, counted as one (papers and the OpenMMLab tools do the same; torch's
-own counter says two). Counted are matrix products, convolutions and fused attention, in whatever
-module or function they happen. Element-wise arithmetic, normalisation, activations, softmax and
-interpolation are no multiply-adds here. An operator that multiplies and adds but has no formula
-is not passed over in silence: :attr:`MacsReport.uncounted` names it.
+own counter says two). Matrix products, convolutions and fused attention are counted, in any
+module or function. Element-wise arithmetic, normalisation, activations, softmax and interpolation
+are not counted. An operator that multiplies and adds but has no formula is reported in
+:attr:`MacsReport.uncounted`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class MacsReport:
 
 
 class _Counting(TorchDispatchMode):
-    """Sees every operator that runs, and books its multiply-adds on the module that runs it.
+    """Sees every operator that runs and attributes its multiply-adds to the module that runs it.
 
     ``FlopCounterMode`` is not entered itself: on torch 2.14 it takes operators apart that are views
     of parameters, which autograd refuses under ``no_grad``, and on 2.1 it sees nothing under
@@ -96,15 +96,15 @@ def _returns_view(func: Any) -> bool:
 
 
 class MacsCounter:
-    """Count the multiply-adds of whatever runs inside a ``with`` block.
+    """Count the multiply-adds of everything that runs inside a ``with`` block.
 
     Each block starts at zero; the report is read after it. The model is not touched: modules are
     followed through torch's global forward hooks, which are gone when the block ends, also
     when it ends in an error. Counting works with and without gradients and under
     ``inference_mode``; a backward pass inside the block is counted as well, outside any module.
 
-    Modules are followed by their calls. What a module computes itself when somebody calls its
-    ``forward`` directly is booked on the module that did so, its submodules' work on itself.
+    Modules are followed by their calls. When ``forward`` of a module is called
+    directly, its own work is attributed to the calling module, its submodules' work to them.
 
     Args:
         model: Whose submodule names and parameters the report is to give.

@@ -1,6 +1,6 @@
 """Attention of merged tokens with relative positions, in bounded memory.
 
-The relative position of two merged tokens is the mean over the pairs of tokens that they stand for.
+The relative position of two merged tokens is the mean over the pairs of tokens that they contain.
 Query terms merge like queries; a key has the mean of the terms at its tokens' rows and columns,
 which is a product with the mean of their one-hot rows and columns. Where no compiled kernel takes
 them together, that product exists for some heads and query rows at a time.

@@ -1,6 +1,6 @@
 """Token merging, "Token Merging: Your ViT But Faster" (ICLR 2023), sections 3 and C.
 
-A block of a vision transformer hands on fewer tokens than it received: similar tokens are merged
+A block of a vision transformer returns fewer tokens than it received: similar tokens are merged
 between attention and MLP. Shapes: B batch, N tokens, r merged away, C channels, N0 patches of
 the input (with prefix tokens).
 """
@@ -112,7 +112,7 @@ def merge_weighted(x: Tensor, size: Tensor, matching: Matching) -> tuple[Tensor,
 
     Args:
         x: Tokens (B, N, C).
-        size: Patches that each stands for (B, N, 1), float32.
+        size: Patches in each token (B, N, 1), float32.
         matching: Which tokens merge.
 
     Returns:

@@ -44,7 +44,7 @@ def make_schedule(r: Schedule, num_blocks: int) -> tuple[Entry, ...]:
 
 
 def tokens_to_merge(entry: Entry, num_tokens: int, num_prefix_tokens: int) -> int:
-    """What an entry asks for among so many tokens, capped at what can be merged."""
+    """Tokens to merge for an entry, capped at what can be merged."""
     free = num_tokens - num_prefix_tokens
     wanted = int(entry * free) if isinstance(entry, float) else entry
     return min(wanted, max_r(num_tokens, num_prefix_tokens))

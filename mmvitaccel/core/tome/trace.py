@@ -24,12 +24,12 @@ _PASSES_KEPT = 16
 
 
 class Standing(NamedTuple):
-    """How the tokens stand between two blocks.
+    """The state of the tokens between two blocks.
 
     Attributes:
-        size: Patches that each token stands for (B, N, 1), float32.
+        size: Patches in each token (B, N, 1), float32.
         position: Where each token was at first (B, N), or None while nothing has merged.
-        owner: Which token each first token is in now (B, N0), or None likewise.
+        owner: Which token each first token is in now (B, N0), or None while nothing has merged.
     """
 
     size: Tensor
@@ -37,7 +37,7 @@ class Standing(NamedTuple):
     owner: Tensor | None = None
 
     def merged(self, matching: Matching, size: Tensor) -> Standing:
-        """How they stand after a merge."""
+        """The state after a merge."""
         now = owner(matching)
         if self.position is None:
             return Standing(size, matching.kept, now)

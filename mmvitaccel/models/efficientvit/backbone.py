@@ -36,7 +36,7 @@ class EfficientViT(PretrainedBackbone):
             convolutions on the query with an entry for each head. Defaults to ``'m4'``.
         out_indices: Stages whose outputs are returned, from 0; later stages are not built.
         window_size: Side of the attention window in each stage, in tokens. (7, 7, 7) is that of
-            the detectors, (7, 7, 4) that of the ImageNet models. One number stands for all.
+            the detectors, (7, 7, 4) that of the ImageNet models. One number applies to all.
         frozen_stages: The patch embedding and stages 0 to ``frozen_stages - 1`` do not learn;
             0 is the patch embedding alone, -1 nothing.
         norm_eval: Keep BatchNorm in eval mode while training.
@@ -188,10 +188,10 @@ class EfficientViT(PretrainedBackbone):
         Args:
             source: Path or http(s) address of a checkpoint: a released one, timm's, a detector's
                 or our own.
-            prefix: What precedes the backbone's names in it; ``backbone.`` is found by itself.
+            prefix: What precedes the backbone's names in it; ``backbone.`` is recognised.
 
         Raises:
-            FileNotFoundError: There is no such checkpoint.
+            FileNotFoundError: The checkpoint does not exist.
             ValueError: It cannot be read, or is of another model; says in one sentence why.
         """
         weights = backbone_weights(read_state_dict(source), prefix)

@@ -67,7 +67,7 @@ class CompiledEfficientViT(nn.Module):
         model: It stays as it is.
 
     Raises:
-        TypeError: The model is no :class:`EfficientViT`.
+        TypeError: The model is not an :class:`EfficientViT`.
         ValueError: It is not in single precision on a CPU, or its channels do not fill vectors.
         RuntimeError: There is no C++ compiler.
 
@@ -205,7 +205,7 @@ class _Builder:
         return self.feed_forward(ffn.m, self.depthwise(mix.m, x, residual=True))
 
     def new(self, height: int, width: int, channels: int) -> _Map:
-        """A map of its own."""
+        """A separate map."""
         data = torch.empty(self.images * height * width, channels)
         self.plan.maps.append(data)
         return _Map(data, height, width)
@@ -251,7 +251,7 @@ class _Builder:
     def depthwise(
         self, layer: ConvNorm, x: _Map, act: int = maps.NONE, residual: bool = False
     ) -> _Map:
-        """A convolution of every channel by itself; the residual is one more at its centre."""
+        """A depthwise convolution; the residual is one more weight at its centre."""
         conv, stride = layer.c, layer.c.stride[0]
         if id(conv) not in self.packed:
             weight = conv.weight.detach().flatten(1).t().contiguous()  # (9, C)

@@ -112,7 +112,7 @@ def fold_norm(
 
     Args:
         conv_weight: (C_out, C_in / groups, K, K), without a bias.
-        weight: (C_out,), the BatchNorm's; ``bias``, ``mean`` and ``var`` likewise.
+        weight: (C_out,), the BatchNorm's; ``bias``, ``mean`` and ``var`` have the same shape.
         bias: (C_out,).
         mean: (C_out,), running mean.
         var: (C_out,), running variance.

@@ -55,7 +55,7 @@ class SimpleFPN(BaseModule):
         out_channels: Channels of every level. Defaults to 256.
         scale_factors: A level's size over the map's, each one of 4, 2, 1 and 0.5.
         patch_size: Stride of the map, in pixels; paths are named ``simfp_i`` for stride 2^i.
-        num_outs: Levels given out; those beyond the paths are taken from the last one by
+        num_outs: Number of output levels; those beyond the paths are taken from the last one by
             subsampling. Defaults to 5.
         norm_eps: Epsilon of the LayerNorms. Defaults to 1e-6; mmdet's own ViTDet has 1e-5.
         init_cfg: mmengine's.

@@ -135,7 +135,7 @@ class ViViT(PretrainedBackbone):
         return self.forward_temporal(self.forward_spatial(x))
 
     def forward_spatial(self, x: Tensor) -> Tensor:
-        """Encode each time step by itself: clips (B, in_channels, T, H, W) to (B, S, C)."""
+        """Encode each time step independently: clips (B, in_channels, T, H, W) to (B, S, C)."""
         tokens, grid_size = self.embed(x)
         return self.encode_steps(tokens, grid_size)
 
@@ -162,8 +162,8 @@ class ViViT(PretrainedBackbone):
     def forward_step(self, x: Tensor) -> Tensor:
         """Encode the next time step of a stream: (B, in_channels, tubelet frames, H, W) to (B, C).
 
-        With a method on the model that remembers streams, it goes on from the step before of the
-        stream that is named around the call.
+        With a method on the model that remembers streams, the step continues the stream that is
+        named around the call.
         """
         tokens, grid_size = self.embed(x)
         return self.encode_step(tokens[:, 0], grid_size)

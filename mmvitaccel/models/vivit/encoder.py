@@ -145,7 +145,7 @@ class ClassTokenEncoder(nn.Module):
                 x = checkpoint(block, x, use_reentrant=False)
             else:
                 x = block(x)
-        # The norm is of each token by itself, so the others need none.
+        # The norm acts on each token independently, so the others need none.
         return self.norm(x[:, 0])
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:

@@ -1,4 +1,4 @@
-"""Two linear classifiers side by side: what EPIC-Kitchens asks for."""
+"""Two linear classifiers side by side: the head for EPIC-Kitchens."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class VerbNounHead(BaseModule):
         """Cross-entropy of both, and the accuracy on this batch.
 
         Raises:
-            ValueError: A sample's label is no pair.
+            ValueError: A sample's label is not a pair.
         """
         for sample in data_samples:
             if sample.gt_label.shape != (2,):

@@ -27,7 +27,7 @@ class PretrainedBackbone(BaseModule):
         """Initialise as ``init_cfg`` says; pretrained weights must fit.
 
         Raises:
-            FileNotFoundError: There is no such checkpoint.
+            FileNotFoundError: The checkpoint does not exist.
             ValueError: It cannot be read, or is of another model.
         """
         init_cfg = self.init_cfg
@@ -49,10 +49,10 @@ class PretrainedBackbone(BaseModule):
 
         Args:
             source: Path or http(s) address of a checkpoint.
-            prefix: What precedes the backbone's names in it; ``backbone.`` is found by itself.
+            prefix: What precedes the backbone's names in it; ``backbone.`` is recognised.
 
         Raises:
-            FileNotFoundError: There is no such checkpoint.
+            FileNotFoundError: The checkpoint does not exist.
             ValueError: It cannot be read, or is of another model; says in one sentence why.
         """
         load_fitting(self, source, prefix, self.MAY_LACK)
@@ -72,7 +72,7 @@ def load_fitting(
             values.
 
     Raises:
-        FileNotFoundError: There is no such checkpoint.
+        FileNotFoundError: The checkpoint does not exist.
         ValueError: It cannot be read, or is of another model.
     """
     held = read_state_dict(source)

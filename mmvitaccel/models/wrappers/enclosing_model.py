@@ -1,7 +1,7 @@
-"""The model around a module that remembers streams: it knows whose images the module is given.
+"""The model that encloses a module with streams: it knows which video each image belongs to.
 
-A config builds a backbone or neck before the detector that it becomes a part of. Torch says when
-that happens, which is where the detector is met that is to tell its streams.
+A config builds a backbone or neck before the detector that it becomes a part of. torch reports
+when a module is registered on a parent, which is where the detector is found.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from mmvitaccel.adapters.attach import link
 from mmvitaccel.adapters.eventful.stream_run import StreamRun
 
-#: Modules (and what holds them) that are not yet a part of a model; gone ones drop out.
+#: Modules (and their holders) that are not yet a part of a model; deleted ones drop out.
 _BUILT_ALONE: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
 def await_model_around(module: nn.Module) -> None:
-    """Let ``module``'s streams be told by the model that it becomes a part of."""
+    """Let the model that ``module`` becomes a part of name its streams."""
     _BUILT_ALONE.add(module)
 
 
@@ -32,7 +32,7 @@ def _tell_the_model_around(parent: nn.Module, name: str, child: nn.Module | None
     links = [found for found in map(link, child.modules()) if found is not None and found.members]
     runs = [found.state for found in links if isinstance(found.state, StreamRun)]
     if not runs:
-        return  # taken off meanwhile
+        return  # detached in the meantime
     if isinstance(parent, BaseModel):
         for run in runs:
             run.follow_metainfo(parent)

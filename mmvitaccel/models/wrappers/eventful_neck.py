@@ -15,7 +15,7 @@ from mmvitaccel.registry import MODELS
 def EventfulNeck(
     neck: dict, policy: dict | Policy | None = None, max_streams: int = 4
 ) -> nn.Module:
-    """Build a neck whose pixels are computed anew only where its input changed.
+    """Build a neck whose pixels are recomputed only where its input changed.
 
     What is returned is the inner neck itself, so that names of parameters and checkpoints are as
     without EventfulNeck. The model that it becomes a part of tells it, from the metainfo of its

@@ -1,4 +1,4 @@
-"""Where in an OpenMMLab model the transformer is that a method goes on."""
+"""Find the transformer in an OpenMMLab model that a method is attached to."""
 
 from __future__ import annotations
 

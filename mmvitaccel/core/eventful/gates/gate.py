@@ -1,9 +1,9 @@
 """Gates and buffers (Eventful Transformers, arXiv 2308.13494, section 4.1).
 
 A gate remembers each token as it was when it last passed (the reference u). The error e = u - c
-of the current token c says whether it is worth passing again. What lies behind a gate computes the
-tokens that pass and nothing else; its buffer holds the results of all tokens. All of it is plain
-state of one stream: nothing here is a module or a registered buffer.
+of the current token c says whether it is worth recomputing. The layers after a gate compute only
+the tokens that pass; their buffer holds the results of all tokens. All of it is plain state of one
+stream: nothing here is a module or a registered buffer.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class TokenGate:
     """Remembers the tokens as a policy last let them through.
 
     Args:
-        x: Tokens of the first frame (B, N, C), all of which pass. The gate keeps and changes
-            this tensor: it must belong to nobody else.
+        x: Tokens of the first frame (B, N, C), all of which pass. The gate keeps this
+            tensor and changes it in place.
         reference: ``last_passed`` compares with the token as it last passed; ``last_frame`` with
             the token of the frame before, passed or not, as STGT does (a baseline of the paper:
             slow changes are never noticed).
@@ -56,8 +56,8 @@ class TokenBuffer:
     """Results of all tokens, of which some are replaced in each frame.
 
     Args:
-        values: Results of the first frame, (B, N, C) or (B, heads, N, D). The buffer keeps and
-            changes this tensor: it must belong to nobody else.
+        values: Results of the first frame, (B, N, C) or (B, heads, N, D). The buffer keeps
+            this tensor and changes it in place.
     """
 
     def __init__(self, values: Tensor) -> None:

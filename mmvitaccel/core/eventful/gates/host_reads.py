@@ -1,4 +1,4 @@
-"""Whether the host may read a number from a tensor without waiting for a device."""
+"""Whether the host can read a number from a tensor without waiting for a device."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import torch
 
 
 def reading_is_free(device: torch.device) -> bool:
-    """True on a CPU, where the number is there; elsewhere reading it waits for all work before."""
+    """True on a CPU; elsewhere a read waits until all queued work is done."""
     return device.type == "cpu"

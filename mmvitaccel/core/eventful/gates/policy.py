@@ -1,7 +1,7 @@
 """Which tokens are worth computing (Eventful Transformers, arXiv 2308.13494, section 4.1).
 
 A policy is a class with one method, ``select``: norms of the tokens' errors in, the tokens to let
-through out, as an index or as a mask. Whatever has that method serves; nothing has to be inherited.
+through out, as an index or as a mask. Any object with that method works; no base class is needed.
 """
 
 from __future__ import annotations

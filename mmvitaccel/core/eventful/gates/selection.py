@@ -1,4 +1,4 @@
-"""Which tokens a gate lets through, and moving just those.
+"""Which tokens a gate lets through, and gathering or scattering only those.
 
 Batches may be ragged: when the entries of a batch let different numbers through, the shorter ones
 are filled up with further tokens, marked as not chosen. Those are computed along, but what is

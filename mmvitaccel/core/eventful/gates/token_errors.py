@@ -51,13 +51,13 @@ def token_blocks(x: Tensor) -> list[slice]:
 def errors_of_sum(
     reference: Tensor, x: Tensor, branch: Tensor | None, norm: Callable[[Tensor], Tensor] | None
 ) -> tuple[Tensor, Tensor]:
-    """Norms of u - norm(x + branch), in as few passes as can be had.
+    """Norms of u - norm(x + branch), in as few passes as possible.
 
     Args:
         reference: u, (B, N, C).
         x: (B, N, C).
         branch: (B, N, C), or None.
-        norm: Of any tokens (B, n, C), each by itself, or None.
+        norm: Applied to tokens (B, n, C), each independently, or None.
 
     Returns:
         (B, N), and x + branch, which is ``x`` itself where there is no branch.

@@ -1,10 +1,10 @@
-"""Levels of a feature pyramid, brought up to date where the map below them changed.
+"""Levels of a feature pyramid, recomputed only where the map below them changed.
 
-A level is made in two steps. Cells of the map are spread into pixels, each (or each small square
-of them) by itself; then a 3 x 3 convolution mixes neighbouring pixels. The results of both are
-remembered. In a later frame, the cells that a gate lets through are spread anew, and the pixels
-next to them are mixed anew: exactly those, while a tile with its halo would take many more that
-did not change. The outcome is the level of the map as the gate let it through.
+A level is made in two steps. First each cell of the map, or each small square of cells, is
+expanded into pixels independently; then a 3 x 3 convolution mixes neighbouring pixels. The results
+of both steps are remembered. In a later frame, the cells that a gate lets through are expanded
+again, and exactly the pixels next to them are mixed again; a tile with its halo would contain many
+pixels that did not change. The result is the level of the map as the gate let it through.
 
 Shapes: B batch; H, W cells of the map, C channels; h, w pixels of a level, D channels before the
 convolution and O behind it. What is remembered has its channels last, so that a pixel is a row.
@@ -44,10 +44,10 @@ class LevelSteps:
     """The steps of one level.
 
     Attributes:
-        spread: (B, C, H, W) -> (B, D, h, w), every square of cells by itself.
+        spread: (B, C, H, W) -> (B, D, h, w), each square of cells independently.
         weight: Of the convolution, (O, D, 3, 3).
         bias: Of the convolution, (O,) or None.
-        finish: (B, O, h, w) -> (B, O, h, w), every pixel by itself.
+        finish: (B, O, h, w) -> (B, O, h, w), each pixel independently.
         cells: Cells a side of a square; those at the right and bottom that fill none are unused.
         pixels: Pixels a side of what becomes of a square.
     """

@@ -1,7 +1,7 @@
 """The paper's incremental attention (arXiv 2308.13494, section 4.2): N x N state, approximate.
 
-The logits of all pairs are stored; rows of changed queries and columns of changed keys are computed
-anew. Of the product of attention A and values v, only the changed columns are accumulated,
+The logits of all pairs are stored; rows of changed queries and columns of changed keys are
+recomputed. Of the product of attention A and values v, only the changed columns are accumulated,
 ``A_new dv + dA v_old``. Softmax changes the other columns of A as well: that is left out, which is
 the approximation.
 """

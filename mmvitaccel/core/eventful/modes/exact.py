@@ -32,7 +32,7 @@ class ExactAttention:
     """Running sums per query row.
 
     Args:
-        guard: When rows are attended anew.
+        guard: When rows are recomputed.
         dense_share: Attend densely when the running sums would cost more than this share of the
             multiply-adds of dense attention. Below 1, since they take some longer each.
     """
@@ -84,7 +84,7 @@ class ExactAttention:
 
 
 def _attend(qkv: QKV, scale: float, rel_pos: RelPos | None) -> tuple[Tensor, Tensor]:
-    """Dense attention in single precision: what half precision rounds off cannot be taken off."""
+    """Dense attention in single precision: rounded terms could not be subtracted again."""
     q, k, v = (t.float() for t in qkv)
     return dense_attention_with_lse(q, k, v, scale, rel_pos)
 

@@ -87,7 +87,7 @@ class KeyPool:
         return torch.cat((prefix, pool_grid(x, self.grid_size, self.pool_size)), 2)
 
     def update(self, qkv: QKV, selection: Selection) -> Change:
-        """Pool keys and values (all of them) anew, of which the selected tokens changed."""
+        """Pool all keys and values again after the selected tokens changed."""
         cells = self.cell_of[selection.index]
         mask = torch.zeros(cells.shape[0], self.k.shape[2], dtype=torch.bool, device=cells.device)
         mask.scatter_(1, cells, True)

@@ -1,11 +1,11 @@
-"""Softmax attention as running sums, and when they are not to be trusted any more.
+"""Softmax attention as running sums, and when they have to be recomputed.
 
 Per query row i: a shift m_i, the denominator ``sum_j exp(s_ij - m_i)`` and the numerator
-``sum_j exp(s_ij - m_i) v_j``. Terms can be taken off and put on.
+``sum_j exp(s_ij - m_i) v_j``. Terms can be subtracted and added.
 
-Taking off what was once put on cancels: a row that lost most of its sum since it was last attended
-has rounding errors of the size of what it lost. Such rows are attended over all keys anew, and all
-rows in turn over some hundred frames, so that nothing can build up.
+Subtraction cancels: a row that lost most of its sum since it was last recomputed has rounding
+errors of the size of what it lost. Such rows are recomputed over all keys. All rows are recomputed
+in turn over some hundred frames, so that errors cannot build up.
 
 Shapes: B batch, h heads, N query rows, D channels of a head.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from mmvitaccel.core.eventful.gates.host_reads import reading_is_free
 from mmvitaccel.core.eventful.modes.mode import Change
 
-# A denominator beyond this is near overflow: its row is attended anew, with a shift that fits.
+# A denominator beyond this is near overflow: its row is recomputed, with a shift that fits.
 LARGEST_SUM = 1e20
 
 
@@ -31,9 +31,9 @@ class RunningSums:
     Attributes:
         shift: m, (B, h, N).
         denominator: (B, h, N).
-        peak: The largest denominator since the row was last attended, (B, h, N).
+        peak: The largest denominator since the row was last recomputed, (B, h, N).
         numerator: (B, h, N, D).
-        turn: First of the rows that are next to be attended anew, in turn.
+        turn: First of the rows that are recomputed next, in turn.
         overdue: Whether more rows than the quota were in need in the last frame; a tensor (bool),
             so that reading it can wait until the next frame. None where nothing is left over.
     """
@@ -68,14 +68,14 @@ def _put(kept: Tensor, rows: Tensor | None, values: Tensor | float) -> None:
 
 @dataclass(frozen=True)
 class Guard:
-    """Which rows are attended anew though their query did not change.
+    """Which rows are recomputed although their query did not change.
 
     Attributes:
         smallest_share: A row is in need when its denominator is below this share of its peak.
-        quota: Rows that are attended anew in a frame where the host cannot be asked how many are
+        quota: Rows that are recomputed in a frame where the host cannot be asked how many are
             in need (that is, not on a CPU), worst first. Should more be in need, the next frame
             attends all rows.
-        turn_frames: Frames over which every row is attended anew once, a few rows each frame.
+        turn_frames: Frames over which every row is recomputed once, a few rows in each frame.
     """
 
     smallest_share: float = 1 / 8
@@ -83,7 +83,7 @@ class Guard:
     turn_frames: int = 256
 
     def rows(self, sums: RunningSums, change: Change) -> Tensor:
-        """Rows to be attended anew, (B, R) int64, changed queries first, no row twice."""
+        """Rows to be recomputed, (B, R) int64, changed queries first, no row twice."""
         num_rows = sums.denominator.shape[2]
         changed = change.queries.index
         torch.maximum(sums.peak, sums.denominator, out=sums.peak)

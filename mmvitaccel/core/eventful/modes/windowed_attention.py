@@ -2,7 +2,7 @@
 
 Queries, keys and values are remembered token by token, with one further row for padding; a table
 of slots says which row lies where in the windows. A window is then one gather away, padding
-included, and windows that nobody needs are never cut.
+included, and windows that are not needed are never cut.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class WindowedAttention:
                 self._note_errors(rows, out, reference)
 
     def _note_errors(self, rows: Tensor, out: Tensor, reference: Tensor) -> None:
-        """Norms of ``out``'s difference to ``reference`` (B, N, C), of rows that are no padding."""
+        """Norms of ``out - reference`` (B, N, C), in rows that are not padding."""
         per_image = self.qkv.shape[1]
         rows = rows[rows % per_image < per_image - 1]
         tokens = rows - rows.div(per_image, rounding_mode="floor")  # images have no padding row
