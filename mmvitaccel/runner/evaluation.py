@@ -21,6 +21,7 @@ _PACK_META = (
     # where a data set gives them: which video's frame it is, for methods that remember
     "video_id",
     "frame_id",
+    "video_length",
 )
 
 

@@ -127,6 +127,7 @@ def test_from_the_command_line_in_training_and_validation(config, tmp_path):
     runner, watch = run(config(**COMMAND_LINE), "train")
     assert watch.trained == [True] * 3
     assert watch.frames == EXPECTED
+    assert [len(streams) for streams in watch.streams] == [1, 1, 0] * 2
     assert type(runner.model.backbone) is ViTDet
     assert not runner.model._forward_pre_hooks and not runner.model._forward_hooks
     saved = read_state_dict(str(tmp_path / "work" / "epoch_1.pth"))
@@ -170,7 +171,8 @@ def test_views_of_augmented_testing_are_streams_of_their_own(config):
         assert watch.frames == [(v, i, i == 0, budgets[i]) for v in (1, 2) for i in range(3)]
         flips = [{(video, flip) for video, flip, *_ in streams} for streams in watch.streams]
         assert flips[0] == {(1, True), (1, False)}
-        assert flips[-1] == {(1, True), (1, False), (2, True), (2, False)}
+        assert flips[2] == set(), "a video that has ended is not kept"
+        assert flips[3] == {(2, True), (2, False)} and flips[-1] == set()
         scores.append(torch.cat(watch.scores))
     assert torch.equal(*scores)
 

@@ -24,7 +24,8 @@ def frames_from_metainfo(metainfos: Sequence[Mapping[str, Any]]) -> tuple[Frame,
 
     Args:
         metainfos: ``video_id`` names the video, ``frame_id`` numbers the frame in it and
-            ``scene_cut`` flags a new scene. Different flips and sizes are different streams.
+            ``scene_cut`` flags a new scene; of a video whose ``video_length`` is there nothing is
+            kept once it has ended. Different flips and sizes are different streams.
 
     Returns:
         A frame for each image; None when none of them has a video id.
@@ -45,7 +46,14 @@ def frames_from_metainfo(metainfos: Sequence[Mapping[str, Any]]) -> tuple[Frame,
     for info in metainfos:
         view = tuple(_hashable(info.get(key)) for key in _VIEW_KEYS)
         stream = (info["video_id"], *view)
-        frames.append(Frame(stream, info.get("frame_id"), bool(info.get("scene_cut", False))))
+        frames.append(
+            Frame(
+                stream,
+                info.get("frame_id"),
+                bool(info.get("scene_cut", False)),
+                num_frames=info.get("video_length"),
+            )
+        )
     if len({frame.stream for frame in frames}) < len(frames):
         videos = [info["video_id"] for info in metainfos]
         raise ValueError(

@@ -146,6 +146,7 @@ class StreamRun:
             info = FrameInfo(frame.stream, frame.frame_id, first, num_tokens, [])
             # reason: the selections alone, so that a stream that is dropped frees its memory.
             self.frames.append(Passed(info, [block.passed for block in blocks]))
+        self.store.forget_finished(self.running.frames)
         self.running = None
 
     def follow_metainfo(self, model: nn.Module) -> None:

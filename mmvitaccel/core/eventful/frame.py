@@ -23,12 +23,15 @@ class Frame:
         frame_id: Its number; None where frames are known to come in order.
         cut: Whether a new scene begins with it.
         lockstep: Whether the whole batch is this one stream's frame.
+        num_frames: Frames that the stream has in all, after which it is forgotten; None where
+            nobody knows.
     """
 
     stream: Hashable
     frame_id: int | None = None
     cut: bool = False
     lockstep: bool = False
+    num_frames: int | None = None
 
 
 _FRAMES: ContextVar[tuple[Frame, ...] | None] = ContextVar("mmvitaccel_frames", default=None)

@@ -7,6 +7,7 @@ ranks.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
@@ -27,6 +28,7 @@ class StreamState:
         blocks: Memory of each block that ran, by its number.
         frame_id: Number of the last frame.
         num_frames: Frames since the last clean start, the present one included.
+        seen: Frames in all.
         signature: What must not change: shape, dtype, device, weights.
         sound: Whether the last frame held nothing but finite numbers, a tensor (bool) that is not
             read before the next frame, so that nothing waits for it.
@@ -36,6 +38,7 @@ class StreamState:
     blocks: dict[int, Any] = field(default_factory=dict)
     frame_id: int | None = None
     num_frames: int = 0
+    seen: int = 0
     signature: Any = None
     sound: Tensor | None = None
     busy: bool = False
@@ -55,6 +58,7 @@ class StreamState:
             self.busy = False
         self.frame_id, self.signature = frame.frame_id, signature
         self.num_frames += 1
+        self.seen += 1
         self.sound = None
 
     def saw(self, x: Tensor) -> None:
@@ -84,6 +88,7 @@ class StreamStore:
         self.max_streams = max_streams
         self._states: OrderedDict[Hashable, StreamState] = OrderedDict()
         self._dropped: OrderedDict[Hashable, None] = OrderedDict()
+        self._warned = False
 
     def __len__(self) -> int:
         return len(self._states)
@@ -129,6 +134,14 @@ class StreamStore:
                 state.begin(frame, signature)
         return states
 
+    def forget_finished(self, frames: Sequence[Frame]) -> None:
+        """Forget those streams of a batch whose last frame it held."""
+        for frame in frames:
+            state = self._states.get(frame.stream)
+            # reason: counted, since frames may be numbered from 0 or 1, and with gaps.
+            if state is not None and state.seen >= (frame.num_frames or math.inf):
+                self.drop(frame.stream)
+
     def drop(self, stream: Hashable | None = None) -> None:
         """Forget a stream, or all of them; an unknown name is ignored."""
         if stream is None:
@@ -145,11 +158,14 @@ class StreamStore:
     def _make_room(self, newcomer: Hashable) -> None:
         if newcomer in self._dropped:
             del self._dropped[newcomer]
-            warnings.warn(
-                f"Eventful: stream {newcomer!r} was dropped for others (max_streams="
-                f"{self.max_streams}) and starts clean; a larger max_streams keeps more.",
-                stacklevel=2,
-            )
+            if not self._warned:
+                self._warned = True
+                warnings.warn(
+                    f"Eventful: stream {newcomer!r} was dropped for others (max_streams="
+                    f"{self.max_streams}) and starts clean, and so will all that are dropped; a "
+                    "larger max_streams keeps more.",
+                    stacklevel=2,
+                )
         while len(self._states) >= self.max_streams:
             oldest, _ = self._states.popitem(last=False)
             self._dropped[oldest] = None

@@ -73,6 +73,32 @@ def test_the_stream_longest_unused_goes_first_and_its_return_is_said():
         store.begin([Frame("a")], None)
 
 
+def test_that_streams_are_dropped_is_said_once():
+    store = StreamStore(max_streams=1)
+    with pytest.warns(UserWarning, match="stream 'a' was dropped.*and so will all") as said:
+        for name in "abcabcabc":
+            store.begin([Frame(name)], None)
+    assert len(said) == 1
+
+
+def test_a_stream_whose_frames_have_all_been_seen_is_forgotten():
+    store = StreamStore(max_streams=3)
+    numbers = [1, 2, 7]  # from 1, and with a gap
+    kept = []
+    for number in numbers:
+        frames = [Frame("a", number, num_frames=3), Frame("b", number), Frame(None)]
+        store.begin(frames, None)
+        store.forget_finished(frames)
+        kept.append(store.names)
+    assert kept == [["a", "b"], ["a", "b"], ["b"]]
+    cut = [Frame("c", 0, num_frames=2), Frame("c", 1, cut=True, num_frames=2)]
+    for frame in cut:
+        store.begin([frame], None)
+        assert "c" in store
+        store.forget_finished([frame])
+    assert store.names == ["b"], "a clean start on the way counts as well"
+
+
 def test_a_batch_keeps_its_own_streams():
     store = StreamStore(max_streams=2)
     store.begin([Frame("a"), Frame("b")], None)
