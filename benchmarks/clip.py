@@ -34,7 +34,8 @@ from mmvitaccel.core.macs.counter import count_macs
 from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.models import ViViT
 from mmvitaccel.runner.config import load_config
-from mmvitaccel.video_reader import ClipSettings, FrameSource, StepMaker
+from mmvitaccel.video.clip_steps import ClipSettings, StepMaker
+from mmvitaccel.video_reader import open_video
 
 CONFIG = Path(__file__).parents[1] / "configs/vivit/vivit-base_32x2x1_kinetics400-rgb.py"
 FRAMES = 32
@@ -99,7 +100,7 @@ def read_clips(video: str, count: int) -> Tensor:
     Raises:
         UserError: It cannot be opened, or is too short.
     """
-    source, tubelet, length = FrameSource(video), 2, FRAMES // 2
+    source, tubelet, length = open_video(video), 2, FRAMES // 2
     maker = StepMaker(ClipSettings.of(load_config(str(CONFIG), {})), tubelet, source.fps)
     steps: list[Tensor] = []
     for frame in source:

@@ -35,7 +35,7 @@ from mmvitaccel.analysis.timing import alternate
 from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.errors import one_sentence_errors
 from mmvitaccel.models.vitdet.backbone import ViTDet
-from mmvitaccel.video_reader import first_frames
+from mmvitaccel.video.first_frames import first_frames
 
 # Tokens let through, by size of the image: the paper's tables, and all of them.
 BUDGETS = {1024: (256, 512, 1024, 2048, 4096), 672: (128, 256, 512, 1764)}

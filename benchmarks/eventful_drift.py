@@ -21,12 +21,12 @@ from mmvitaccel import TopK, ViTDet, apply_eventful
 from mmvitaccel.core.eventful.modes.global_attention import GlobalAttention
 from mmvitaccel.core.eventful.modes.mode import TokenwiseAttention
 from mmvitaccel.errors import one_sentence_errors
-from mmvitaccel.video_reader import FrameSource
+from mmvitaccel.video_reader import open_video
 
 
 def to_and_fro(videos: list[str], size: int) -> Iterator[Tensor]:
     """Frames (1, 3, size, size) of the videos one after the other, then backwards, and again."""
-    frames = [prepare(frame, size) for video in videos for frame in FrameSource(video)]
+    frames = [prepare(frame.image, size) for video in videos for frame in open_video(video)]
     while True:
         yield from frames
         yield from reversed(frames)

@@ -29,7 +29,7 @@ from mmvitaccel import SimpleFPN, TopK, ViTDet, apply_eventful, apply_eventful_n
 from mmvitaccel.analysis.timing import alternate
 from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.errors import one_sentence_errors
-from mmvitaccel.video_reader import first_frames
+from mmvitaccel.video.first_frames import first_frames
 
 
 @dataclass(frozen=True)

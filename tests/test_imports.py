@@ -70,7 +70,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         | {"core/tome", GATES, MODES},
         MODEL_PACKAGES,
     ),
-    "datasets": ({"datasets/synthetic", "registry"}, MODEL_PACKAGES),
+    "datasets": ({"datasets/synthetic", "errors", "registry", "video_reader"}, MODEL_PACKAGES),
     "datasets/ilsvrc": ({"datasets"}, set()),
     "datasets/synthetic": (set(), set()),
     # a metric reads the annotations in the format that the datasets define
@@ -78,7 +78,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # a hook puts on a built model what the registered functions put on one that they build
     "hooks": (
         {"adapters", "adapters/tome", "adapters/eventful", "models/wrappers", "registry"}
-        | {"core/macs", "core/tome", GATES, MODES},
+        | {"core/macs", "core/tome", "pictures", GATES, MODES},
         {"mmengine"},
     ),
     # a layout ends in the names of a model; one of them is of a data set
@@ -97,6 +97,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"mmengine"},
     ),
     "deploy": ({"errors", "extras", "hooks", "runner"}, {"mmengine", "mmdet"}),
+    # pictures, upright and with their times, of whatever a user calls a video
+    "video_reader": ({"errors"}, set()),
     "video": ({"core/eventful", "core/macs", "errors", "runner", "video_reader"}, {"mmengine"}),
     "analysis": (
         {"adapters", "adapters/hosts", "adapters/eventful", "core/attention", "core/eventful"}

@@ -14,14 +14,17 @@ from mmvitaccel.runner.attached_hooks import attach_hooks
 from mmvitaccel.runner.checkpoint import check_checkpoint
 from mmvitaccel.runner.config import add_config_arguments, load_config
 from mmvitaccel.runner.session import build_model
+from mmvitaccel.video.clip_steps import ClipSettings
 from mmvitaccel.video.stream_report import read_names, recognise
-from mmvitaccel.video_reader import ClipSettings, FrameSource
+from mmvitaccel.video_reader import open_video
+from mmvitaccel.video_reader.live import POLICIES
+from mmvitaccel.video_reader.source import HELP
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("video", help="a file, or 'camera' ('camera:1' for the second one)")
+    parser.add_argument("video", help=HELP.replace("%", "%%"))
     add_config_arguments(parser)
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument(
@@ -38,6 +41,20 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--no-macs", action="store_true", help="do not count multiply-adds, in a pass of their own"
+    )
+    parser.add_argument("--fps", type=float, help="frame rate of pictures, or in place of a file's")
+    parser.add_argument(
+        "--policy",
+        choices=POLICIES,
+        help="of a live source that is faster than the model: leave out all but the newest frame "
+        "(default), or keep all and fall behind",
+    )
+    parser.add_argument(
+        "--reconnect",
+        type=int,
+        default=0,
+        metavar="TIMES",
+        help="connect again to a live source that broke off (default: 0)",
     )
     return parser.parse_args(argv)
 
@@ -56,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with running(model, args.video):
         recognise(
             model,
-            FrameSource(args.video),
+            open_video(args.video, args.fps, args.policy, args.reconnect),
             settings,
             names,
             max_steps=args.max_steps,

@@ -23,7 +23,8 @@ from mmvitaccel.runner.attached_hooks import attach_hooks
 from mmvitaccel.runner.checkpoint import check_checkpoint
 from mmvitaccel.runner.config import add_config_arguments, load_config
 from mmvitaccel.runner.session import build_model
-from mmvitaccel.video_reader import FrameSource
+from mmvitaccel.video_reader import open_video
+from mmvitaccel.video_reader.source import HELP
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -31,12 +32,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("video", help="a video file, or camera")
+    parser.add_argument("video", help=HELP.replace("%", "%%"))
     add_config_arguments(parser)
     parser.add_argument("checkpoint", nargs="?", help="its weights; random ones without")
     parser.add_argument("--k", type=int, help="tokens let through, for a config without Eventful")
     parser.add_argument("--attention", default="exact", help="tokenwise, delta or exact, with --k")
     parser.add_argument("--frames", type=int, default=60, help="frames to follow (default: 60)")
+    parser.add_argument("--fps", type=float, help="frame rate of pictures, or in place of a file's")
     parser.add_argument("--out", type=Path, default=Path("gates"), help="folder to write into")
     return parser.parse_args(argv)
 
@@ -53,16 +55,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.k is not None:
         with building("--k"):
             attach_eventful(model, dict(type="TopK", k=args.k), args.attention)
-    run, source = GateRun(cfg, model), FrameSource(args.video)
-    count = min(args.frames, source.announced or args.frames)
-    pictures = GatePictures(args.out, source.fps or 25.0, count)
-    frames = (frame[..., ::-1].copy() for frame in islice(source, count))
-    for number, frame in enumerate(run.follow(frames), start=1):
-        pictures.add(frame)
-        print(f"\rframe {number} of {count}: error {100 * frame.error:.2f} %", end="", flush=True)
+    if args.frames < 1:
+        raise UserError(f"--frames {args.frames}: give 1 or more.")
+    run = GateRun(cfg, model)
+    with open_video(args.video, args.fps) as source:
+        pictures = GatePictures(args.out, source.fps or 25.0)
+        count = min(args.frames, source.length or args.frames)
+        frames = (frame.image[..., ::-1].copy() for frame in islice(source, count))
+        for number, frame in enumerate(run.follow(frames), start=1):
+            pictures.add(frame)
+            error = f"error {100 * frame.error:.2f} %"
+            print(f"\rframe {number} of {count}: {error}", end="", flush=True)
     print()
-    if source.complaint() and not source.given:
-        raise UserError(source.complaint())
+    notes = source.notes()
+    if not pictures.rows:
+        raise UserError(" ".join(notes) or f"{source.name} has no frames.")
+    for note in notes:
+        print(f"warning: {note}")
     errors = [row["error"] for row in pictures.rows if not row["first"]]
     if errors:
         mean, largest = 100 * sum(errors) / len(errors), 100 * max(errors)

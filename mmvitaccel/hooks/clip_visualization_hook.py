@@ -13,6 +13,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmvitaccel.pictures.text import legible, put_text
 from mmvitaccel.registry import HOOKS
 
 _SHOWN_FRAMES = 8
@@ -102,8 +103,7 @@ def draw_strip(clip: torch.Tensor, caption: str) -> np.ndarray:
     # (T, C, H, W) -> (H, T, W, C) -> (H, T * W, C)
     strip = chosen.permute(2, 0, 3, 1).flatten(1, 2).cpu().numpy().astype(np.uint8)[..., ::-1]
     band = np.zeros((_CAPTION_HEIGHT, *strip.shape[1:]), np.uint8)
-    cv2.putText(band, caption, (3, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255))
-    return np.concatenate([band, strip])
+    return np.concatenate([put_text(band, caption, (3, 2), 12, (255, 255, 255)), strip])
 
 
 def _caption(sample: Any, classes: Sequence[str] | None) -> str:
@@ -120,4 +120,4 @@ def _caption(sample: Any, classes: Sequence[str] | None) -> str:
 
 
 def _name(index: torch.Tensor, classes: Sequence[str] | None) -> str:
-    return classes[int(index)] if classes else str(int(index))
+    return legible(classes[int(index)], int(index)) if classes else str(int(index))

@@ -12,6 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from mmvitaccel.pictures.text import families, legible
+
 LEAST_SCORE = 0.3
 COLOURS = ("#ff4d6d", "#70e000", "#ff9f1c", "#4cc9f0", "#ffee32", "#c77dff")
 
@@ -74,7 +76,10 @@ def _draw_boxes(
         colour = COLOURS[label % len(COLOURS)]
         box = Rectangle((left, top), right - left, bottom - top, fill=False, ec=colour, lw=1.6)
         axes.add_patch(box)
-        text = classes[label] if scores is None else f"{classes[label]} {float(scores[number]):.2f}"
+        name = legible(classes[label], label)
+        text = name if scores is None else f"{name} {float(scores[number]):.2f}"
         # reason: inside the picture also where a box begins at its upper edge
         place = (left, max(top, 0.06 * image.shape[0]))
-        axes.annotate(text, place, color=colour, fontsize=7, weight="bold", va="bottom")
+        axes.annotate(
+            text, place, color=colour, fontsize=7, weight="bold", va="bottom", family=families(text)
+        )

@@ -12,9 +12,12 @@ import matplotlib
 import numpy as np
 
 from mmvitaccel.pictures.gate_run import GateFrame
+from mmvitaccel.pictures.text import put_text
+from mmvitaccel.video_reader import VideoWriter
 
 _RED = np.array([40, 40, 230], np.float32)
 _STRIP, _WIDTH = 8, 480
+_KEPT = 64
 
 
 def draw_gates(frame: GateFrame) -> np.ndarray:
@@ -31,9 +34,7 @@ def draw_gates(frame: GateFrame) -> np.ndarray:
     # reason: OpenCV writes into rows of pixels only, and images come as (channels, height, width).
     drawn = np.ascontiguousarray(image * (1 - alpha) + _RED * alpha, dtype=np.uint8)
     text = f"error {100 * frame.error:.2f} %   tokens {', '.join(f'{n:.0f}' for n in frame.passed)}"
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(drawn, text, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, thickness)
-    return drawn
+    return put_text(drawn, text, (6, 4), 15, (255, 255, 255), outline=(0, 0, 0))
 
 
 class GatePictures:
@@ -42,38 +43,39 @@ class GatePictures:
     Args:
         folder: Made if it is not there. ``gates.mp4`` is written frame by frame.
         fps: Of the video.
-        count: Frames to come, of which eight are shown on the strip.
     """
 
-    def __init__(self, folder: Path, fps: float, count: int) -> None:
+    def __init__(self, folder: Path, fps: float) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.fps = folder, fps
-        self.shown = set(np.linspace(0, count - 1, min(_STRIP, count)).round().astype(int).tolist())
-        self.strip: list[np.ndarray] = []
+        self.folder = folder
         self.rows: list[dict] = []
-        self._writer: cv2.VideoWriter | None = None
+        self._strip: list[np.ndarray] = []
+        self._every = 1  # of the frames, one is kept for the strip
+        self._writer = VideoWriter(folder / "gates.mp4", fps)
 
     def add(self, frame: GateFrame) -> None:
         """Take the next frame."""
         drawn = draw_gates(frame)
-        if self._writer is None:
-            size = (drawn.shape[1], drawn.shape[0])
-            path = str(self.folder / "gates.mp4")
-            self._writer = cv2.VideoWriter(path, cv2.VideoWriter_fourcc(*"mp4v"), self.fps, size)
-        self._writer.write(drawn)
-        if len(self.rows) in self.shown:
+        self._writer.add(np.ascontiguousarray(drawn[..., ::-1]))
+        if len(self.rows) % self._every == 0:
             height = round(_WIDTH * drawn.shape[0] / drawn.shape[1])
-            self.strip.append(cv2.resize(drawn, (_WIDTH, height), interpolation=cv2.INTER_AREA))
+            self._strip.append(cv2.resize(drawn, (_WIDTH, height), interpolation=cv2.INTER_AREA))
+        if len(self._strip) == _KEPT:  # how many frames will come is not known
+            self._strip = self._strip[::2]
+            self._every *= 2
         row = {k: v for k, v in asdict(frame).items() if k not in ("image", "patch", "share")}
         self.rows.append({"frame": len(self.rows), **row})
 
     def close(self) -> list[Path]:
         """Write the strip, the plot and the figures; returns the files."""
-        self._writer.release()
-        half = -(-len(self.strip) // 2)
-        self.strip += [np.full_like(self.strip[0], 255)] * (2 * half - len(self.strip))
+        self._writer.close()
+        count = min(_STRIP, len(self._strip))
+        places = np.linspace(0, len(self._strip) - 1, count).round().astype(int)
+        shown = [self._strip[place] for place in places]
+        half = -(-count // 2)
+        shown += [np.full_like(shown[0], 255)] * (2 * half - count)
         strip = np.concatenate(
-            [np.concatenate(self.strip[i * half : (i + 1) * half], 1) for i in (0, 1)]
+            [np.concatenate(shown[i * half : (i + 1) * half], 1) for i in (0, 1)]
         )
         cv2.imwrite(str(self.folder / "strip.png"), strip)
         (self.folder / "frames.json").write_text(json.dumps(self.rows, indent=1))

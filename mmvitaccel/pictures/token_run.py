@@ -17,12 +17,13 @@ from mmvitaccel.adapters.attach import is_attached, link
 from mmvitaccel.adapters.tome.apply import ToMeHandle, apply_tome
 from mmvitaccel.errors import UserError, building, running
 from mmvitaccel.models.wrappers.target import find_target
+from mmvitaccel.pictures.framing import Framing, pretrained_cfg
 from mmvitaccel.pictures.tokens import patch_grid, picture, token_maps
 from mmvitaccel.runner.attached_hooks import attach_hooks, take_off
 from mmvitaccel.runner.random_input import make_example
-from mmvitaccel.video_reader import FrameSource
-
-_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+from mmvitaccel.video_reader import frame_seconds, open_video
+from mmvitaccel.video_reader.pictures import SUFFIXES
+from mmvitaccel.video_reader.source import is_pattern
 
 
 def timm_config(name: str, pretrained: bool) -> Config:
@@ -31,7 +32,8 @@ def timm_config(name: str, pretrained: bool) -> Config:
         import timm
 
         size = timm.get_pretrained_cfg(name).input_size[1:] if timm.is_model(name) else (224, 224)
-    pipeline = [dict(type="Resize", scale=tuple(reversed(size)))]
+    # reason: what happens to a picture before is timm's own; see Framing
+    pipeline = [dict(type="CenterCrop", crop_size=tuple(reversed(size)))]
     model = dict(type="mmvitaccel.TIMMBackbone", model_name=name, pretrained=pretrained)
     return Config(dict(model=model, test_dataloader=dict(dataset=dict(pipeline=pipeline))))
 
@@ -61,7 +63,7 @@ def draw_merging(
         UserError: The file or the model does not serve for this.
     """
     example = make_example(cfg, None)
-    frames = read_frames(source, example.shape)
+    frames = read_frames(source, example.shape, Framing.of(cfg, model))
     with building("ToMe"):
         handle = _attach(cfg, model, r, target)
     pixels = torch.from_numpy(_for_model(frames, model, len(example.shape) == 4))
@@ -80,28 +82,44 @@ def draw_merging(
     return picture(frames, {block: maps[block] for block in chosen}, tokens)
 
 
-def read_frames(source: str, shape: tuple[int, ...]) -> np.ndarray:
+def read_frames(source: str, shape: tuple[int, ...], framing: Framing) -> np.ndarray:
     """An image, or frames spread over a video, as (F, height, width, 3) uint8 RGB.
 
     Args:
-        source: A file.
+        source: An image, or what :func:`~mmvitaccel.video_reader.open_video` takes.
         shape: (C, H, W), or (C, T, H, W) of a clip; an image for a clip stands still.
+        framing: How a picture becomes one of (H, W).
+
+    Raises:
+        UserError: It cannot be read.
     """
     count = shape[1] if len(shape) == 4 else 1
-    if Path(source).suffix.lower() in _IMAGES:
+    name = Path(source).name
+    if Path(name).suffix.lower() in SUFFIXES and not is_pattern(name):
         image = cv2.imread(source)
         if image is None:
             raise UserError(f"the image {source} does not exist or cannot be read; give another.")
         frames = [cv2.cvtColor(image, cv2.COLOR_BGR2RGB)] * count
     else:
-        video = FrameSource(source)
-        step = max(video.announced // count, 1)
-        frames = list(islice(video, 0, step * count, step))
-        if not frames:
-            raise UserError(f"{source} has no frame that can be decoded; give another.")
+        frames = _spread_frames(source, count)
         frames += [frames[-1]] * (count - len(frames))
-    size = (shape[-1], shape[-2])
-    return np.stack([cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in frames])
+    return np.stack([framing.apply(frame, shape[-2:]) for frame in frames])
+
+
+def _spread_frames(source: str, count: int) -> list[np.ndarray]:
+    """Frames spread over a whole video; of a live one the first."""
+    video = open_video(source)
+    if count > 1 and not video.live:
+        length = video.length or len(frame_seconds(source))
+        step = max(length // count, 1)
+        chosen = video.select(range(0, step * count, step))
+    else:
+        chosen = islice(video, count)
+    with video:
+        frames = [frame.image for frame in chosen]
+    if not frames:
+        raise UserError(" ".join(video.notes()) or f"{source} has no frames; give another.")
+    return frames
 
 
 def _attach(cfg: Config, model: nn.Module, r: Any, target: str | None) -> ToMeHandle:
@@ -118,7 +136,7 @@ def _attach(cfg: Config, model: nn.Module, r: Any, target: str | None) -> ToMeHa
 def _for_model(frames: np.ndarray, model: nn.Module, clip: bool) -> np.ndarray:
     """Normalise as the model's data preprocessor does: (C, H, W), or (C, T, H, W) of a clip."""
     preprocessor = getattr(model, "data_preprocessor", None)
-    mean, std = (_statistics(preprocessor, name) for name in ("mean", "std"))
+    mean, std = (_statistics(model, name) for name in ("mean", "std"))
     # reason: detectors read images as BGR and turn them; video is decoded to RGB
     if (
         preprocessor is not None
@@ -132,12 +150,19 @@ def _for_model(frames: np.ndarray, model: nn.Module, clip: bool) -> np.ndarray:
     )
 
 
-def _statistics(preprocessor: nn.Module | None, name: str) -> np.ndarray:
-    """Mean or deviation of the channels; 127.5 without a preprocessor, as timm's ViTs have."""
+def _statistics(model: nn.Module, name: str) -> np.ndarray:
+    """Mean or deviation of the channels: the preprocessor's, or those that timm has of a model.
+
+    A model with neither has no known ones: 127.5, as most of timm's ViTs have.
+    """
+    preprocessor = getattr(model, "data_preprocessor", None)
     value = getattr(preprocessor, name, None)
-    if not isinstance(value, Tensor):
-        return np.full(3, 127.5 if preprocessor is None else float(name == "std"), np.float32)
-    return value.flatten().numpy()
+    if isinstance(value, Tensor):
+        return value.flatten().numpy()
+    if preprocessor is not None:
+        return np.full(3, float(name == "std"), np.float32)
+    of_timm = pretrained_cfg(model)
+    return 255 * np.asarray(of_timm[name] if of_timm else (0.5, 0.5, 0.5), np.float32)
 
 
 def _spread(count: int) -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from mmvitaccel.adapters.attach import link
 from mmvitaccel.adapters.tome.apply import ToMeHandle
 from mmvitaccel.core.attention.windows import from_windows
 from mmvitaccel.errors import UserError
+from mmvitaccel.pictures.text import put_text
 
 _LINE = (20, 20, 20)
 _GAP = 4
@@ -117,7 +117,4 @@ def _titled(title: str, frames: np.ndarray) -> np.ndarray:
     gap = np.full((frames.shape[1], _GAP, 3), 255, np.uint8)
     row = np.concatenate([part for frame in frames for part in (frame, gap)][:-1], axis=1)
     bar = np.full((_TITLE, row.shape[1], 3), 255, np.uint8)
-    cv2.putText(
-        bar, title, (2, _TITLE - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA
-    )
-    return np.concatenate([bar, row])
+    return np.concatenate([put_text(bar, title, (2, 2), 12, (0, 0, 0)), row])

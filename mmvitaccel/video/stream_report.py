@@ -9,13 +9,14 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from mmvitaccel.errors import UserError
+from mmvitaccel.video.clip_steps import ClipSettings, StepMaker
 from mmvitaccel.video.stream_recognition import StepResult, StreamRun
-from mmvitaccel.video_reader import ClipSettings, FrameSource, StepMaker
+from mmvitaccel.video_reader import Video
 
 
 def recognise(
     model: nn.Module,
-    source: FrameSource,
+    source: Video,
     settings: ClipSettings,
     names: Sequence[Sequence[str]] = (),
     max_steps: int | None = None,
@@ -26,7 +27,7 @@ def recognise(
 
     Args:
         model: A recognizer with a ViViT, in evaluation mode, on its device.
-        source: The frames.
+        source: The video; closed at the end.
         settings: How they become clips.
         names: Of the classes of each classifier.
         max_steps: Stop after this many steps; None for the end of the stream.
@@ -44,23 +45,22 @@ def recognise(
     window = settings.clip_len // frames
     run = StreamRun(model, window, count, against_dense)
     maker = StepMaker(settings, frames, source.fps)
-    report = StreamReport(names, frames * maker.stride / source.fps if source.fps else 0.0, window)
+    report = StreamReport(names, window, source.live)
     report.head()
-    for frame in source:
-        step = maker.add(frame)
-        if step is not None:
-            report.add(run.step(step))
-            if len(report.results) == max_steps:
-                break
-    complaint = source.complaint() if len(report.results) != max_steps else None
+    with source:
+        for frame in source:
+            step = maker.add(frame)
+            if step is not None:
+                report.add(run.step(step), frame.seconds, source.behind)
+                if len(report.results) == max_steps:
+                    break
+    notes = source.notes()
     if not report.results:
-        raise UserError(
-            complaint
-            or f"{source.name} has {source.given} frames, fewer than the {frames} of one step."
-        )
+        short = f"{source.name} has {source.given} frames, fewer than the {frames} of one step."
+        raise UserError(" ".join(notes) or short)
     report.summary(run.timed.scores())
-    if complaint:
-        print(f"warning: {complaint}")
+    for note in notes:
+        print(f"warning: {note}")
     return report
 
 
@@ -69,32 +69,41 @@ class StreamReport:
 
     Args:
         names: Names of the classes of each classifier, in the head's order; empty for numbers.
-        seconds_per_step: Of the video; 0 if its frame rate is not known.
         window: Steps of a clip.
+        live: Whether to say how far behind a live source each step begins.
     """
 
-    def __init__(
-        self, names: Sequence[Sequence[str]], seconds_per_step: float, window: int
-    ) -> None:
+    def __init__(self, names: Sequence[Sequence[str]], window: int, live: bool = False) -> None:
         self.names = names
-        self.seconds_per_step = seconds_per_step
         self.window = window
+        self.live = live
         self.results: list[StepResult] = []
         self._label: str | None = None
 
     def head(self) -> None:
         """Print the names of the columns."""
-        print(f"{'step':>5} {'seconds':>8} {'ms':>9} {'dense ms':>9} {'multiply-adds':>15}  label")
+        behind = f" {'behind':>8}" if self.live else ""
+        print(
+            f"{'step':>5} {'seconds':>8}{behind} {'ms':>9} {'dense ms':>9} {'multiply-adds':>15}  "
+            "label"
+        )
 
-    def add(self, result: StepResult) -> None:
-        """Print a step; ``*`` marks a label that differs from the step before."""
+    def add(self, result: StepResult, seconds: float | None, behind: float | None = None) -> None:
+        """Print a step; ``*`` marks a label that differs from the step before.
+
+        Args:
+            result: What it gave.
+            seconds: Of its last frame in the video; None if not known.
+            behind: Seconds for which that frame had waited, of a live source.
+        """
         label, shown = None, f"({len(self.results) + 1} of {self.window} steps)"
         if result.scores is not None:
             label, confidence = self.label(result.scores)
             shown = f"{'*' if label != self._label else ' '} {label} {confidence:.2f}"
-        seconds = (result.number + 1) * self.seconds_per_step
+        waited = f" {_or_dash(behind, 2):>8}" if self.live else ""
+        when = f"{_or_dash(seconds, 2):>8}{waited}"
         print(
-            f"{result.number:>5} {seconds:>8.2f} {result.ms:>9.1f} {_or_dash(result.dense_ms):>9} "
+            f"{result.number:>5} {when} {result.ms:>9.1f} {_or_dash(result.dense_ms):>9} "
             f"{_macs(result.macs):>15}  {shown}",
             flush=True,
         )
@@ -166,5 +175,5 @@ def _macs(value: float | None) -> str:
     return "-" if value is None else f"{value / 1e9:.3f} G"
 
 
-def _or_dash(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+def _or_dash(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

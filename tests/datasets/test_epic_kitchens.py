@@ -167,12 +167,14 @@ def test_files_that_are_no_videos_or_not_whole(tmp_path):
         run(dict(filename="gone.mp4"), open_video)
     text = tmp_path / "text.mp4"
     text.write_text("no video")
-    with pytest.raises(ValueError, match=r"text\.mp4' cannot be opened as a video"):
+    with pytest.raises(
+        ValueError, match=r"text\.mp4 cannot be opened as a video: it is a text file"
+    ):
         run(dict(filename=str(text)), open_video)
     write_video(tmp_path / "cut.mp4")
     cut = (tmp_path / "cut.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(cut[: len(cut) // 2])
-    with pytest.raises(ValueError, match=r"cut\.mp4' cannot be opened .* incomplete"):
+    with pytest.raises(ValueError, match=r"cut\.mp4 cannot be opened .* incomplete"):
         run(dict(filename=str(tmp_path / "cut.mp4")), open_video)
     late = dict(filename=str(tmp_path / "ok.mp4"), start_seconds=60.0, stop_seconds=61.0)
     write_video(tmp_path / "ok.mp4")
@@ -207,7 +209,7 @@ class Broken(torch.utils.data.Dataset):
 def test_the_sentence_reaches_the_user_from_a_worker(tmp_path, num_workers):
     (tmp_path / "text.mp4").write_text("no video")
     for name, message in (
-        ("text.mp4", r"training: '[^ ]*text\.mp4' cannot be opened as a video: [^\n]*$"),
+        ("text.mp4", r"training: [^ ]*text\.mp4 cannot be opened as a video: [^\n]*$"),
         ("gone.mp4", r"training: The video '[^ ]*gone\.mp4' does not exist; [^\n]*$"),
     ):
         loader = torch.utils.data.DataLoader(Broken(tmp_path / name), num_workers=num_workers)

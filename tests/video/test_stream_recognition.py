@@ -17,9 +17,10 @@ from mmvitaccel.core.macs.counter import count_macs
 from mmvitaccel.datasets.motion_clips import MOTIONS, MotionSetSettings, draw_clip, write_clip
 from mmvitaccel.errors import UserError
 from mmvitaccel.runner.session import build_model
+from mmvitaccel.video.clip_steps import ClipSettings, StepMaker
 from mmvitaccel.video.stream_recognition import StreamRecognizer, StreamRun
 from mmvitaccel.video.stream_report import recognise
-from mmvitaccel.video_reader import ClipSettings, FrameSource, StepMaker
+from mmvitaccel.video_reader import Frame, open_video
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs/vivit/vivit-tiny_16x1x1_motion-clips.py"
@@ -70,11 +71,11 @@ def whole_clips(model, frames: np.ndarray, interval: int) -> torch.Tensor:
 def test_every_window_is_the_whole_clip_of_its_frames(video, interval):
     cfg = config(interval)
     model = make_model(cfg)
-    source = FrameSource(str(video))
+    source = open_video(str(video))
     maker = StepMaker(ClipSettings.of(cfg), 2, source.fps)
     recognizer, found, frames = StreamRecognizer(model, WINDOW), [], []
     for number, frame in enumerate(source):
-        frames.append(frame)
+        frames.append(frame.image)
         step = maker.add(frame)
         if step is not None:
             scores = recognizer.push(step)
@@ -97,12 +98,9 @@ def test_frames_are_taken_at_the_rate_of_the_training(clip):
         (150, [0, 5, 10, 15]),
         (50, [0, 2, 3, 5]),
     ):
-        maker, taken = StepMaker(settings, 100, fps), []
-        for number in range(20):
-            before = maker.taken
-            maker.add(clip[0])
-            taken += [number] * (maker.taken - before)
-        assert taken[:4] == expected, fps
+        maker = StepMaker(settings, 100, fps)
+        frames = [Frame(clip[0], number, number / fps) for number in range(20)]
+        assert [frame.index for frame in frames if maker.takes(frame)][:4] == expected, fps
 
 
 def test_figures_of_a_step(clip):
@@ -131,14 +129,14 @@ def test_report(video, capsys):
     cfg = config()
     report = recognise(
         make_model(cfg),
-        FrameSource(str(video)),
+        open_video(str(video)),
         ClipSettings.of(cfg),
         [MOTIONS],
         against_dense=False,
     )
     assert len(report.results) == 30
     out = capsys.readouterr().out.splitlines()
-    assert out[1].split()[:2] == ["0", "0.08"]
+    assert out[1].split()[:2] == ["0", "0.04"]
     assert out[1].endswith("(1 of 8 steps)")
     best = report.results[7].scores[""]
     assert out[8].endswith(f"* {MOTIONS[int(best.argmax())]} {float(best.max()):.2f}")
@@ -153,7 +151,7 @@ def test_video_shorter_than_the_window(tmp_path, clip, capsys):
     write_clip(tmp_path / "short.mp4", clip[:7])
     cfg = config()
     model = make_model(cfg)
-    recognise(model, FrameSource(str(tmp_path / "short.mp4")), ClipSettings.of(cfg))
+    recognise(model, open_video(str(tmp_path / "short.mp4")), ClipSettings.of(cfg))
     assert "of 3 steps; the last was repeated to fill the window of 8" in capsys.readouterr().out
     recognizer = StreamRecognizer(model, 3)
     steps = [torch.from_numpy(clip[i : i + 2, :, :64]).permute(3, 0, 1, 2)[None] for i in (0, 2)]
@@ -169,7 +167,7 @@ def test_one_frame_is_no_step(tmp_path, clip):
     write_clip(tmp_path / "one.mp4", clip[:1])
     cfg = config()
     with pytest.raises(UserError, match=r"one\.mp4 has 1 frames, fewer than the 2 of one step"):
-        recognise(make_model(cfg), FrameSource(str(tmp_path / "one.mp4")), ClipSettings.of(cfg))
+        recognise(make_model(cfg), open_video(str(tmp_path / "one.mp4")), ClipSettings.of(cfg))
 
 
 def test_verbs_and_nouns(video, capsys):
@@ -178,28 +176,28 @@ def test_verbs_and_nouns(video, capsys):
         type="mmvitaccel.VerbNounHead", num_verbs=3, num_nouns=5, in_channels=16
     )
     model, settings = make_model(cfg), ClipSettings.of(cfg)
-    report = recognise(model, FrameSource(str(video)), settings, max_steps=8)
+    report = recognise(model, open_video(str(video)), settings, max_steps=8)
     assert [len(s) for s in report.results[-1].scores.values()] == [3, 5]
     names = [["open", "close", "cut"], ["door", "tap", "egg", "cup", "pan"]]
-    recognise(model, FrameSource(str(video)), settings, names, max_steps=8)
+    recognise(model, open_video(str(video)), settings, names, max_steps=8)
     line = next(line for line in capsys.readouterr().out.splitlines()[10:] if "*" in line)
     verb, noun, _ = line.partition("*")[2].split()
     assert verb in names[0]
     assert noun in names[1]
     with pytest.raises(UserError, match=r"the files have 3 names, but classifier 2 has 5 classes"):
-        recognise(model, FrameSource(str(video)), settings, names[:1], max_steps=8)
+        recognise(model, open_video(str(video)), settings, names[:1], max_steps=8)
 
 
 def test_sources_that_cannot_be_opened(tmp_path):
     with pytest.raises(
-        UserError, match=r"the video gone\.mp4 does not exist; give a file, or camera"
+        UserError, match=r"the video gone\.mp4 does not exist; give a file, a folder"
     ):
-        FrameSource("gone.mp4")
+        open_video("gone.mp4")
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(UserError, match=r"text\.mp4 cannot be opened as a video"):
-        FrameSource(str(tmp_path / "text.mp4"))
+        open_video(str(tmp_path / "text.mp4"))
     with pytest.raises(UserError, match="camera:7 is no camera that can be opened"):
-        FrameSource("camera:7")
+        open_video("camera:7")
 
 
 def test_video_that_ends_in_the_middle(tmp_path, real_video, capsys):
@@ -213,7 +211,7 @@ def test_video_that_ends_in_the_middle(tmp_path, real_video, capsys):
     (tmp_path / "damaged.mp4").write_bytes(data)
     cfg = config()
     cfg.val_dataloader.dataset.pipeline.insert(3, dict(type="Resize", scale=(-1, 64)))
-    source = FrameSource(str(tmp_path / "damaged.mp4"))
+    source = open_video(str(tmp_path / "damaged.mp4"))
     report = recognise(make_model(cfg), source, ClipSettings.of(cfg), count=False)
     assert 8 < len(report.results) < 140
     assert f"ended at frame {source.given} of 300: it is damaged" in capsys.readouterr().out
@@ -229,7 +227,7 @@ def test_configs_that_cannot_be_streamed(video):
     crops.val_dataloader.dataset.pipeline[3] = dict(type="ThreeCrop", crop_size=64)
     maker = StepMaker(ClipSettings.of(crops), 2, 25)
     with pytest.raises(UserError, match=r"makes 3 pictures of a frame; .*CenterCrop"):
-        maker.add(next(iter(FrameSource(str(video)))))
+        maker.add(next(iter(open_video(str(video)))))
     with pytest.raises(UserError, match="backbone is a Linear, which has no steps to stream"):
         StreamRecognizer(torch.nn.ModuleDict({"backbone": torch.nn.Linear(1, 1)}), 2)
 
@@ -247,5 +245,7 @@ def test_tool(video, tmp_path, capsys):
     with pytest.raises(SystemExit):
         tool.main(["gone.mp4", *arguments[1:]])
     assert capsys.readouterr().err == (
-        "error: the video gone.mp4 does not exist; give a file, or camera for a camera.\n"
+        "error: the video gone.mp4 does not exist; give a file, a folder or pattern of numbered "
+        "pictures (frames/, %06d.png, *.png), an address (rtsp://, http://), or a camera (camera, "
+        "/dev/video0, 0).\n"
     )

@@ -5,7 +5,7 @@ import torch
 
 from mmvitaccel.datasets.motion_clips import MotionSetSettings, draw_clip, write_clip
 from mmvitaccel.errors import UserError
-from mmvitaccel.video_reader import first_frames
+from mmvitaccel.video.first_frames import first_frames
 
 
 def test_first_frames_fit_a_padded_square(tmp_path):

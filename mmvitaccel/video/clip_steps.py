@@ -1,0 +1,137 @@
+"""How a config's test turns a video into clips, and the steps of a clip that frames make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import TRANSFORMS, init_default_scope
+
+from mmvitaccel.errors import UserError, building
+from mmvitaccel.video_reader.timing import Frame
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """How a config's test turns a video into clips.
+
+    Attributes:
+        clip_len: Frames of a clip.
+        frame_interval: Every how many frames one is taken.
+        target_fps: Frame rate that the interval is of; None for the video's own.
+        transforms: What happens to each frame between decoding and packing.
+    """
+
+    clip_len: int
+    frame_interval: int
+    target_fps: float | None
+    transforms: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, cfg: Config) -> ClipSettings:
+        """Read the pipeline of the validation, or else of the test: one view of a clip.
+
+        Raises:
+            UserError: It has no ``SampleFrames``, or a step that cannot be built.
+        """
+        loader = cfg.get("val_dataloader") or cfg.get("test_dataloader") or {}
+        pipeline = list((loader.get("dataset") or {}).get("pipeline") or [])
+        kinds = [str(step["type"]).rpartition(".")[2] for step in pipeline]
+        if "SampleFrames" not in kinds or "FormatShape" not in kinds:
+            raise UserError(
+                "the config's validation pipeline has no SampleFrames and FormatShape, so that "
+                "frames cannot be prepared one by one; give a recognizer's config."
+            )
+        sample = pipeline[kinds.index("SampleFrames")]
+        decoded = max(i for i, kind in enumerate(kinds) if "Decode" in kind)
+        init_default_scope(cfg.get("default_scope") or "mmaction")
+        with building("the validation pipeline"):
+            steps = pipeline[decoded + 1 : kinds.index("FormatShape")]
+            transforms = tuple(TRANSFORMS.build(step) for step in steps)
+        return cls(
+            sample["clip_len"],
+            sample.get("frame_interval", 1),
+            sample.get("target_fps"),
+            transforms,
+        )
+
+
+class StepMaker:
+    """Collects frames into steps of a clip; keeps no more than one step's.
+
+    Args:
+        settings: Of the clips.
+        frames: Frames of a step, the tubelets' length.
+        fps: Of the frames that come; None if it is not known.
+    """
+
+    def __init__(self, settings: ClipSettings, frames: int, fps: float | None) -> None:
+        self.settings = settings
+        self.frames = frames
+        self.fps = fps
+        target = settings.target_fps
+        # reason: without a rate, a frame interval counts in frames of the one that is wanted
+        scale = fps / target if fps and target else 1.0
+        self.stride = max(settings.frame_interval * scale, 1.0)
+        self._next: float | None = None
+        self._waiting: list[np.ndarray] = []
+
+    def add(self, frame: Frame) -> torch.Tensor | None:
+        """Take a frame if it is one of a clip's.
+
+        Returns:
+            With the last frame of a step, (1, 3, frames, H', W') uint8: one view, as mmaction2's
+            data preprocessors take it; None before.
+
+        Raises:
+            UserError: The pipeline makes more of a frame than one picture.
+        """
+        if not self.takes(frame):
+            return None
+        image = frame.image
+        results: dict[str, Any] = {
+            "imgs": [image],
+            "img_shape": image.shape[:2],
+            "original_shape": image.shape[:2],
+            "modality": "RGB",
+            "num_clips": 1,
+            "clip_len": 1,
+        }
+        for transform in self.settings.transforms:
+            results = transform(results)
+        if len(results["imgs"]) != 1:
+            raise UserError(
+                f"the validation pipeline makes {len(results['imgs'])} pictures of a frame; give a "
+                "config whose val_dataloader takes one view (CenterCrop)."
+            )
+        self._waiting.append(np.asarray(results["imgs"][0]))
+        if len(self._waiting) < self.frames:
+            return None
+        step = torch.from_numpy(np.stack(self._waiting))  # (frames, H', W', 3)
+        self._waiting.clear()
+        return step.permute(3, 0, 1, 2)[None].contiguous()
+
+    def takes(self, frame: Frame) -> bool:
+        """Whether it is the turn of this frame, which counts as taken if so.
+
+        Turns are by time stamp where the config wants a rate, else by the frames' numbers.
+        """
+        place = self._place(frame)
+        if self._next is None:
+            self._next = place
+        if place < round(self._next):
+            return False
+        self._next += self.stride
+        if self._next < place:  # frames were left out: go on from this one
+            self._next = place + self.stride
+        return True
+
+    def _place(self, frame: Frame) -> float:
+        """Place of a frame in the video, in frames of its rate."""
+        rate = self.fps or self.settings.target_fps
+        if self.settings.target_fps and rate and frame.seconds is not None:
+            return round(frame.seconds * rate)
+        return frame.index

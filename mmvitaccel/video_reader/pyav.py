@@ -1,0 +1,110 @@
+"""PyAV as a backend, of the extra ``video``: it reads what OpenCV's build may not, as AV1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from mmvitaccel.video_reader.opencv import TIMEOUT
+from mmvitaccel.video_reader.timing import Stamp, Unreadable
+
+
+def is_installed() -> bool:
+    """Whether PyAV can be imported."""
+    return find_spec("av") is not None
+
+
+def open_container(target: str, remote: bool = False) -> tuple[Any, Any]:
+    """A container and its first video stream that is no cover picture.
+
+    Raises:
+        Unreadable: It cannot be opened, or has no such stream.
+    """
+    import av
+
+    timeout = (TIMEOUT, TIMEOUT) if remote else None
+    try:
+        container = av.open(target, timeout=timeout, metadata_errors="ignore")
+    except (av.error.FFmpegError, OSError) as error:
+        raise Unreadable(getattr(error, "strerror", None) or str(error)) from error
+    covers = av.stream.Disposition.attached_pic
+    streams = [s for s in container.streams.video if not s.disposition & covers]
+    if not streams or streams[0].codec_context is None:
+        container.close()
+        raise Unreadable("it has no video stream that FFmpeg can decode")
+    # reason: threads by frame hold frames back, which a live source must not
+    streams[0].thread_type = "SLICE" if remote else "AUTO"
+    return container, streams[0]
+
+
+def upright(frame: Any) -> np.ndarray:
+    """A decoded frame as (H, W, 3) uint8 RGB, turned as its display matrix says."""
+    image = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def av_time_base() -> int:
+    """Units of a container's duration in a second."""
+    import av
+
+    return av.time_base
+
+
+class PyAVCapture:
+    """A video through PyAV.
+
+    Args:
+        target: Path or address.
+        remote: Whether it is an address, which may fall silent.
+
+    Raises:
+        Unreadable: It cannot be opened.
+    """
+
+    def __init__(self, target: str, remote: bool = False) -> None:
+        self._container, stream = open_container(target, remote)
+        rate = stream.average_rate or stream.guessed_rate
+        self.fps = None if rate is None else float(rate)
+        self.count = stream.frames or None
+        self.duration = None
+        if stream.duration and stream.time_base:
+            self.duration = float(stream.duration * stream.time_base)
+        elif self._container.duration:
+            self.duration = self._container.duration / av_time_base()
+        self.damaged = 0
+        self._frames = self._decode(stream)
+        self._frame: Any = None
+        self._index = -1
+
+    def _decode(self, stream: Any) -> Iterator[Any]:
+        import av
+
+        try:
+            for packet in self._container.demux(stream):
+                try:
+                    yield from packet.decode()
+                except av.error.FFmpegError:
+                    # reason: players go on behind a damaged packet too
+                    self.damaged += 1
+        except (av.error.FFmpegError, OSError):
+            self.damaged += 1  # the rest cannot be reached
+
+    def grab(self) -> Stamp | None:
+        """Go to the next frame."""
+        self._frame = next(self._frames, None)
+        if self._frame is None:
+            return None
+        self._index += 1
+        return Stamp(self._index, self._frame.time)
+
+    def picture(self) -> np.ndarray:
+        """The grabbed frame."""
+        return upright(self._frame)
+
+    def close(self) -> None:
+        """Close the container."""
+        self._container.close()

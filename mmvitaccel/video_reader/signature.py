@@ -1,0 +1,129 @@
+"""The container and codec of a file by its bytes, to name what no backend can read."""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+_CODECS = {
+    "AV1": (b"av01", b"V_AV1", b"AV01"),
+    "H.264": (b"avc1", b"avc3", b"V_MPEG4/ISO/AVC", b"H264", b"h264"),
+    "H.265": (b"hvc1", b"hev1", b"V_MPEGH/ISO/HEVC", b"HEVC"),
+    "H.266": (b"vvc1", b"vvi1", b"V_MPEGI/ISO/VVC"),
+    "VP9": (b"vp09", b"V_VP9", b"VP90"),
+    "VP8": (b"vp08", b"V_VP8", b"VP80"),
+    "ProRes": (b"apch", b"apcn", b"apcs", b"apco", b"ap4h", b"ap4x", b"V_PRORES"),
+    "MPEG-4": (b"mp4v", b"V_MPEG4/ISO/ASP", b"XVID", b"xvid", b"DIVX", b"DX50", b"FMP4"),
+    "Motion JPEG": (b"V_MJPEG", b"MJPG", b"mjpg", b"mjpa", b"jpeg"),
+}
+_SEARCHED = 1 << 20
+ISO, AVI = "MP4/MOV", "AVI"
+EMPTY, TEXT, PAGE, PICTURE = "empty", "text", "page", "picture"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What the bytes of a file say.
+
+    Attributes:
+        container: Its name; ``EMPTY``, ``TEXT``, ``PAGE`` or ``PICTURE`` for what is no video;
+            None if it is not known.
+        boxes: Names of the outermost boxes of an MP4, None of other files.
+    """
+
+    container: str | None
+    boxes: tuple[bytes, ...] | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether an MP4 has its index; True of other files."""
+        return self.boxes is None or b"moov" in self.boxes
+
+    @property
+    def counts_frames(self) -> bool:
+        """Whether the header's frame count is one, and no product of a duration and a rate."""
+        if self.container == ISO:
+            return self.complete and b"moof" not in self.boxes
+        return self.container == AVI
+
+
+def read_signature(path: str | Path) -> Signature:
+    """Read the first bytes of a file, and where the boxes of an MP4 begin."""
+    with open(path, "rb") as file:
+        head = file.read(1024)
+        container = _container(head)
+        return Signature(container, _boxes(file) if container == ISO else None)
+
+
+def codec_name(path: str | Path) -> str | None:
+    """Name of the video codec, by the tag that the containers write; None if there is none."""
+    with open(path, "rb") as file:
+        data = file.read(_SEARCHED)
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(size - _SEARCHED, len(data)))
+        data += file.read()  # reason: an MP4's header may lie at its end
+    places = {
+        codec: min((found for tag in tags if (found := data.find(tag)) >= 0), default=None)
+        for codec, tags in _CODECS.items()
+    }
+    known = {codec: place for codec, place in places.items() if place is not None}
+    return min(known, key=known.get) if known else None
+
+
+def _container(head: bytes) -> str | None:
+    if not head:
+        return EMPTY
+    if head[:3] == b"\xff\xd8\xff" or head[:8] == b"\x89PNG\r\n\x1a\n" or head[:2] == b"BM":
+        return PICTURE
+    if head[:4] == b"RIFF":
+        return {b"AVI ": AVI, b"WEBP": PICTURE}.get(head[8:12])
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp"):
+        return ISO
+    starts = {
+        b"\x1a\x45\xdf\xa3": "WebM" if b"webm" in head[:64] else "Matroska",
+        b"FLV": "FLV",
+        b"OggS": "Ogg",
+        b"DKIF": "IVF",
+        b"GIF8": "GIF",
+        b"\x30\x26\xb2\x75": "WMV/ASF",
+        b"\x00\x00\x01\xba": "MPEG-PS",
+        b"\x00\x00\x00\x01": "raw H.264 or H.265",
+        b"\x00\x00\x01": "raw video stream",
+    }
+    for start, name in starts.items():
+        if head.startswith(start):
+            return name
+    if head[0] == 0x47 and head[188:189] in (b"\x47", b""):
+        return "MPEG-TS"
+    return _words(head)
+
+
+def _words(head: bytes) -> str | None:
+    """Whether a file is a page or other text."""
+    start = head.lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html")):
+        return PAGE
+    try:
+        text = head[:-4].decode() if len(head) > 4 else head.decode()
+    except UnicodeDecodeError:
+        return None
+    return TEXT if all(c.isprintable() or c.isspace() for c in text) else None
+
+
+def _boxes(file: os.PathLike) -> tuple[bytes, ...]:
+    """Names of the boxes of an MP4 that end within the file."""
+    end = os.fstat(file.fileno()).st_size
+    names, position = [], 0
+    while position + 8 <= end:
+        file.seek(position)
+        size, name = struct.unpack(">I4s", file.read(8))
+        if size == 1:
+            (size,) = struct.unpack(">Q", file.read(8).rjust(8, b"\0"))
+        size = end - position if size == 0 else size
+        if size < 8 or position + size > end:
+            break
+        names.append(name)
+        position += size
+    return tuple(names)

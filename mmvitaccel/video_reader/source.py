@@ -1,0 +1,87 @@
+"""What a user's words for a video mean: a file, pictures, an address or a camera."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from urllib.request import url2pathname
+
+from mmvitaccel.errors import UserError
+
+CAMERA = "camera"
+# reason: these protocols carry what happens now; http may carry a file as well
+LIVE_SCHEMES = {"rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp", "mms", "mmsh"}
+SCHEMES = LIVE_SCHEMES | {"http", "https"}
+HELP = (
+    "give a file, a folder or pattern of numbered pictures (frames/, %06d.png, *.png), an address "
+    f"(rtsp://, http://), or a camera ({CAMERA}, /dev/video0, 0)"
+)
+_DEVICE = re.compile(r"(?:/dev/video|camera:)?(\d+)")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A source and what to open.
+
+    Attributes:
+        kind: ``'file'``, ``'pictures'``, ``'address'`` or ``'camera'``.
+        name: As messages show it: without a password.
+        target: Path, pattern or address; of a camera its number.
+    """
+
+    kind: str
+    name: str
+    target: str | int
+
+
+def parse_source(source: str | int | os.PathLike) -> Source:
+    """Tell what a source is.
+
+    Raises:
+        UserError: It is nothing that exists, or of a protocol that is not known.
+    """
+    text = os.fspath(source) if isinstance(source, os.PathLike) else str(source)
+    if not text.strip():
+        raise UserError(f"the name of the video is empty; {HELP}.")
+    if "://" in text:
+        return _address(text)
+    path = Path(text)
+    # reason: existing files come first: one may be called '0' or 'clip[1].mp4'
+    if path.is_dir():
+        return Source("pictures", text, text)
+    device = _DEVICE.fullmatch(text)
+    if text == CAMERA or (device and not path.is_file()):
+        return Source("camera", text, int(device[1]) if device else 0)
+    if path.is_file():
+        return Source("file", text, text)
+    if is_pattern(path.name):
+        return Source("pictures", text, text)
+    raise UserError(f"the video {text} does not exist; {HELP}.")
+
+
+def is_pattern(name: str) -> bool:
+    """Whether the name of a file stands for several."""
+    return re.search(r"%0?\d*d|[*?\[]", name) is not None
+
+
+def _address(text: str) -> Source:
+    parts = urlsplit(text)
+    scheme = parts.scheme.lower()
+    if scheme == "file":
+        if parts.netloc not in ("", "localhost"):
+            raise UserError(
+                f"the video {text} is on the host {parts.netloc!r}; a file:// address names a file "
+                "of this machine: file:///path/of/the/video.mp4."
+            )
+        return parse_source(url2pathname(parts.path) or ".")
+    if scheme not in SCHEMES:
+        raise UserError(
+            f"the video {text} has the protocol {scheme!r}; give one of "
+            f"{', '.join(sorted(SCHEMES | {'file'}))}."
+        )
+    host = parts.netloc.rpartition("@")[2]
+    shown = urlunsplit(parts._replace(netloc=f"***@{host}" if "@" in parts.netloc else host))
+    return Source("address", shown, text)

@@ -1,0 +1,103 @@
+"""Frames into a video file."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mmvitaccel.errors import UserError
+from mmvitaccel.video_reader.pyav import is_installed
+
+H264, MPEG4 = "H.264", "MPEG-4"
+
+
+class VideoWriter:
+    """Writes an mp4 that browsers play (H.264) where PyAV is installed, else MPEG-4 by OpenCV.
+
+    Args:
+        path: The file.
+        fps: Frames a second.
+
+    Attributes:
+        codec: What it writes: ``'H.264'`` or ``'MPEG-4'``.
+    """
+
+    def __init__(self, path: str | os.PathLike, fps: float) -> None:
+        self.path = Path(path)
+        self.fps = fps
+        self._writer: Any = None
+        self.codec = H264 if is_installed() else MPEG4
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, image: np.ndarray) -> None:
+        """Append a frame (H, W, 3) uint8 RGB; all have the size of the first.
+
+        Raises:
+            UserError: The file cannot be written.
+            ValueError: The size is another.
+        """
+        if self._writer is None:
+            kind = _H264Writer if self.codec == H264 else _OpenCVWriter
+            self._writer, self._shape = kind(self.path, self.fps, image.shape), image.shape
+        if image.shape != self._shape:
+            raise ValueError(
+                f"VideoWriter: a frame has shape {image.shape} and the first had {self._shape}."
+            )
+        self._writer.add(image)
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+class _OpenCVWriter:
+    def __init__(self, path: Path, fps: float, shape: tuple[int, ...]) -> None:
+        code = cv2.VideoWriter_fourcc(*"mp4v")
+        self.writer = cv2.VideoWriter(str(path), code, fps, (shape[1], shape[0]))
+        if not self.writer.isOpened():
+            raise UserError(f"{path} cannot be written as a video; check the folder and its name.")
+
+    def add(self, image: np.ndarray) -> None:
+        self.writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+
+    def close(self) -> None:
+        self.writer.release()
+
+
+class _H264Writer:
+    def __init__(self, path: Path, fps: float, shape: tuple[int, ...]) -> None:
+        import av
+
+        try:
+            self.container = av.open(str(path), "w", format="mp4")
+        except (av.error.FFmpegError, OSError) as error:
+            raise UserError(f"{path} cannot be written as a video: {error}") from error
+        rate = Fraction(fps).limit_denominator(1001)
+        self.stream = self.container.add_stream("h264", rate=rate)
+        # reason: the format that every player knows takes even sides only
+        self.padding = (shape[0] % 2, shape[1] % 2)
+        self.stream.height, self.stream.width = (s + s % 2 for s in shape[:2])
+        self.stream.pix_fmt = "yuv420p"
+
+    def add(self, image: np.ndarray) -> None:
+        import av
+
+        padding = ((0, self.padding[0]), (0, self.padding[1]), (0, 0))
+        padded = np.ascontiguousarray(np.pad(image, padding, mode="edge"))
+        frame = av.VideoFrame.from_ndarray(padded, format="rgb24")
+        self.container.mux(self.stream.encode(frame))
+
+    def close(self) -> None:
+        self.container.mux(self.stream.encode())
+        self.container.close()
