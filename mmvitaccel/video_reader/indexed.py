@@ -19,12 +19,15 @@ from mmvitaccel.video_reader.timing import Clock, Unreadable, known_rate
 from mmvitaccel.video_reader.video import frame_seconds, open_video
 
 
+_SAME = 5e-4  # seconds between two backends' times of one frame; half of Matroska's tick
+
+
 @dataclass(frozen=True)
 class IndexedVideo:
     """A video whose frames have known places and times.
 
     Attributes:
-        name: As messages show it.
+        name: What it was opened by.
         seconds: (N,) seconds of the frames since the first one; NaN where it is not known.
         fps: Frames a second, by the header or else by the time stamps; None if not known.
         read: Decodes frames of ascending numbers, each once, (n, H, W, 3) uint8 RGB.
@@ -47,11 +50,25 @@ class IndexedVideo:
         wanted, place = np.unique(indices, return_inverse=True)
         try:
             found = self.read(wanted.tolist())
-        except Unreadable as error:
-            raise self._missing(wanted) from error
+        except Unreadable:
+            # reason: not every container can be sought in; its beginning can always be found
+            found = self._from_beginning(wanted)
+        return [found[i] for i in place.reshape(-1)]
+
+    def _from_beginning(self, wanted: np.ndarray) -> list[np.ndarray]:
+        """The frames of these numbers by their times, for a damaged file's numbers are others."""
+        times = self.seconds[wanted]
+        found: dict[int, np.ndarray] = {}
+        with open_video(self.name) as video:
+            for frame in video:
+                seconds = np.nan if frame.seconds is None else frame.seconds
+                for place in np.flatnonzero(abs(times - seconds) < _SAME):
+                    found[int(place)] = frame.image
+                if seconds > times[-1]:
+                    break
         if len(found) < len(wanted):
             raise self._missing(wanted)
-        return [found[i] for i in place.reshape(-1)]
+        return [found[place] for place in range(len(wanted))]
 
     def between(self, start: float, stop: float) -> tuple[int, int]:
         """First frame and the one behind the last of a stretch in seconds, by time stamps.
