@@ -18,7 +18,6 @@ from mmvitaccel.video_reader.source import parse_source
 from mmvitaccel.video_reader.timing import Clock, Unreadable, known_rate
 from mmvitaccel.video_reader.video import frame_seconds, open_video
 
-
 _SAME = 5e-4  # seconds between two backends' times of one frame; half of Matroska's tick
 
 
