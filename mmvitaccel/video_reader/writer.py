@@ -47,6 +47,12 @@ class VideoWriter:
             ValueError: The size is another.
         """
         if self._writer is None:
+            try:
+                self.path.open("wb").close()
+            except OSError as error:
+                raise UserError(
+                    f"{self.path} cannot be written as a video: {error.strerror}; check the folder."
+                ) from error
             kind = _H264Writer if self.codec == H264 else _OpenCVWriter
             self._writer, self._shape = kind(self.path, self.fps, image.shape), image.shape
         if image.shape != self._shape:
@@ -66,7 +72,9 @@ class _OpenCVWriter:
         code = cv2.VideoWriter_fourcc(*"mp4v")
         self.writer = cv2.VideoWriter(str(path), code, fps, (shape[1], shape[0]))
         if not self.writer.isOpened():
-            raise UserError(f"{path} cannot be written as a video; check the folder and its name.")
+            raise UserError(
+                f"{path} cannot be written as a video by OpenCV; give a name that ends in .mp4."
+            )
 
     def add(self, image: np.ndarray) -> None:
         self.writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
@@ -79,10 +87,7 @@ class _H264Writer:
     def __init__(self, path: Path, fps: float, shape: tuple[int, ...]) -> None:
         import av
 
-        try:
-            self.container = av.open(str(path), "w", format="mp4")
-        except (av.error.FFmpegError, OSError) as error:
-            raise UserError(f"{path} cannot be written as a video: {error}") from error
+        self.container = av.open(str(path), "w", format="mp4")
         rate = Fraction(fps).limit_denominator(1001)
         self.stream = self.container.add_stream("h264", rate=rate)
         # reason: the format that every player knows takes even sides only

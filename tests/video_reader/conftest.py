@@ -1,0 +1,131 @@
+"""Small videos, written by OpenCV or PyAV."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mmvitaccel.video_reader import backends, indexed, writer
+
+HEIGHT, WIDTH = 48, 96
+ONE = 0x10000
+# Display matrices of tkhd that turn clockwise by so many degrees.
+MATRICES = {
+    90: (0, ONE, 0, -ONE, 0, 0, 0, 0, 0x40000000),
+    180: (-ONE, 0, 0, 0, -ONE, 0, 0, 0, 0x40000000),
+    270: (0, -ONE, 0, ONE, 0, 0, 0, 0, 0x40000000),
+}
+
+
+def _pictures(count: int = 24) -> Iterator[np.ndarray]:
+    """Frames (H, W, 3) RGB that grow brighter by 6 levels, with a red corner at the upper left."""
+    for number in range(count):
+        image = np.full((HEIGHT, WIDTH, 3), 40 + 6 * number, np.uint8)
+        image[: HEIGHT // 2, : WIDTH // 4] = (255, 0, 0)
+        yield image
+
+
+def _number_of(image: np.ndarray) -> int:
+    """Which of ``pictures`` a frame is; codecs take a few levels away."""
+    height, width = image.shape[:2]
+    middle = image[height // 2 + 4 : -4, width // 2 + 4 : -4]
+    return round((float(np.median(middle)) - 38) / 6)
+
+
+@pytest.fixture
+def pictures() -> Callable[[int], Iterator[np.ndarray]]:
+    """``pictures(24)`` draws as many frames."""
+    return _pictures
+
+
+@pytest.fixture
+def number_of() -> Callable[[np.ndarray], int]:
+    """Tells which of the frames an image is."""
+    return _number_of
+
+
+@pytest.fixture
+def turn() -> Callable[[Path, int], Path]:
+    """``turn(path, 90)`` writes a turned copy of an mp4."""
+    return _turn
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write frames by OpenCV: ``write('clip.mp4', fourcc='mp4v', fps=25, count=24)``."""
+
+    def run(name: str = "clip.mp4", fourcc: str = "mp4v", fps: float = 25, count: int = 24) -> Path:
+        path = tmp_path / name
+        code = cv2.VideoWriter_fourcc(*fourcc)
+        video = cv2.VideoWriter(str(path), code, fps, (WIDTH, HEIGHT))
+        for image in _pictures(count):
+            video.write(image[..., ::-1].copy())
+        video.release()
+        return path
+
+    return run
+
+
+@pytest.fixture
+def encode(tmp_path: Path) -> Callable[..., Path]:
+    """Write frames by PyAV: any codec, container and time stamps (in milliseconds)."""
+
+    def run(
+        name: str, codec: str = "libx264", container: str | None = None,
+        stamps: Sequence[int] | None = None, count: int = 24, **options: str,
+    ) -> Path:  # fmt: skip
+        import av
+
+        path = tmp_path / name
+        with av.open(str(path), "w", format=container, options=options) as file:
+            stream = file.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+            if stamps is not None:
+                stream.codec_context.time_base = Fraction(1, 1000)
+            for number, image in enumerate(_pictures(count)):
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                frame.pts = number
+                if stamps is not None:
+                    frame.pts, frame.time_base = stamps[number], Fraction(1, 1000)
+                file.mux(stream.encode(frame))
+            file.mux(stream.encode())
+        return path
+
+    return run
+
+
+def _turn(path: Path, degrees: int) -> Path:
+    """Write a display matrix into an mp4, as phones do that are held upright."""
+    data = bytearray(path.read_bytes())
+    place = data.find(b"tkhd") + 4 + 40
+    data[place : place + 36] = struct.pack(">9i", *MATRICES[degrees])
+    turned = path.with_name(f"turned{degrees}.mp4")
+    turned.write_bytes(data)
+    return turned
+
+
+@pytest.fixture(params=["opencv", "pyav"])
+def backend(request: pytest.FixtureRequest, without_pyav: Callable[[], None]) -> str:
+    """Each backend in turn; the test is skipped where PyAV is not installed."""
+    if request.param == "pyav":
+        pytest.importorskip("av", reason="pip install 'mmvitaccel[video]'")
+    else:
+        without_pyav()
+    return request.param
+
+
+@pytest.fixture
+def without_pyav(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call it to let the reader find no PyAV."""
+
+    def run() -> None:
+        for module in (backends, indexed, writer):
+            monkeypatch.setattr(module, "is_installed", lambda: False)
+
+    return run

@@ -1,0 +1,186 @@
+"""Files as they come: turned, with odd headers, damaged, of codecs that are not everywhere."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+import numpy as np
+import pytest
+
+from mmvitaccel.errors import UserError
+from mmvitaccel.video_reader import frame_seconds, open_video
+
+VARIABLE = [40 * i for i in range(12)] + [480 + 160 * i for i in range(12)]
+
+
+def test_frames_of_a_file(write, backend, number_of):
+    with open_video(write()) as video:
+        frames = list(video)
+        assert (video.fps, video.length, video.live, video.given) == (25, 24, False, 24)
+    assert [number_of(frame.image) for frame in frames] == list(range(24))
+    assert [frame.seconds for frame in frames] == pytest.approx([i / 25 for i in range(24)])
+    assert frames[0].image.dtype == np.uint8
+    assert frames[0].image[5, 5].tolist()[0] > 230 and frames[0].image[5, 5].tolist()[2] < 40
+    assert video.notes() == []
+
+
+def test_selected_frames(write, backend, number_of):
+    found = [(f.index, number_of(f.image)) for f in open_video(write()).select([3, 20, 99])]
+    assert found == [(3, 3), (20, 20)]
+
+
+def corner(image):
+    """Where the red corner is: (bottom, right)."""
+    red = image[..., 0].astype(int) - image[..., 2] > 100
+    rows, columns = np.nonzero(red)
+    return rows.mean() > image.shape[0] / 2, columns.mean() > image.shape[1] / 2
+
+
+@pytest.mark.parametrize(
+    ("degrees", "shape", "place"),
+    [(90, (96, 48), (False, True)), (180, (48, 96), (True, True)), (270, (96, 48), (True, False))],
+)
+def test_turned_videos_are_upright(write, backend, degrees, shape, place, turn):
+    frame = next(iter(open_video(turn(write(), degrees))))
+    assert frame.image.shape[:2] == shape
+    assert corner(frame.image) == place
+
+
+@pytest.mark.parametrize(
+    ("name", "fourcc", "fps"), [("a.mp4", "mp4v", 1000), ("a.avi", "MJPG", 90000)]
+)
+def test_absurd_rates_are_unknown(write, backend, name, fourcc, fps):
+    with open_video(write(name, fourcc, fps)) as video:
+        frames = list(video)
+    assert (video.fps, video.length, len(frames)) == (None, None, 24)
+    assert [frame.seconds for frame in frames] == [0.0] + [None] * 23
+    assert video.notes() == []
+    told = list(open_video(write(name, fourcc, fps), fps=20))
+    assert [frame.seconds for frame in told] == pytest.approx([i / 20 for i in range(24)])
+
+
+@pytest.mark.parametrize("count", [0, 2**31 - 1, 2**32 - 2, 1000])
+def test_absurd_counts_do_not_make_a_file_damaged(write, backend, count):
+    path = write("a.avi", "MJPG")
+    data = bytearray(path.read_bytes())
+    for place in (data.find(b"strh") + 8 + 32, data.find(b"avih") + 8 + 16):
+        data[place : place + 4] = struct.pack("<I", count)
+    path.write_bytes(data)
+    with open_video(path) as video:
+        assert len(list(video)) == 24
+    assert not any("damaged" in note for note in video.notes())
+
+
+@pytest.mark.extras("video", "av")
+@pytest.mark.parametrize("reader", ["opencv", "pyav"])
+def test_containers_without_duration_or_rate(encode, reader, number_of, without_pyav):
+    paths = [
+        encode("a.ts"), encode("a.h264", container="h264"), encode("a.webm", "libvpx"),
+        encode("live.mkv", live="1"), encode("vfr.mkv", stamps=VARIABLE),
+    ]  # fmt: skip
+    if reader == "opencv":
+        without_pyav()
+    for path in paths:
+        with open_video(path) as video:
+            numbers = [number_of(frame.image) for frame in video]
+        assert numbers == list(range(24)), path
+        assert (video.length, video.notes()) == (None, []), path
+
+
+@pytest.mark.extras("video", "av")
+@pytest.mark.parametrize("reader", ["opencv", "pyav"])
+@pytest.mark.parametrize("name", ["vfr.mkv", "vfr.mp4"])
+def test_seconds_are_by_time_stamp(encode, reader, name, without_pyav):
+    path = encode(name, stamps=VARIABLE)
+    if reader == "opencv":
+        without_pyav()
+    assert frame_seconds(path) == pytest.approx([stamp / 1000 for stamp in VARIABLE])
+
+
+@pytest.mark.extras("video", "av")
+@pytest.mark.parametrize(("name", "container"), [("a.mp4", "MP4/MOV"), ("a.webm", "WebM")])
+def test_av1(encode, name, container, number_of, without_pyav):
+    path = encode(name, "libsvtav1")
+    assert [number_of(f.image) for f in open_video(path)] == list(range(24))
+    without_pyav()
+    with pytest.raises(
+        UserError,
+        match=rf"{name} cannot be opened as a video: OpenCV here does not decode AV1 in "
+        rf"{container}; pip install 'mmvitaccel\[video\]', or convert it: ffmpeg -i \S*{name} ",
+    ):
+        open_video(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"it is empty \(0 bytes\); get it again"),
+        (b"\n<!DOCTYPE html><html>404</html>", "it is a HTML page; download the video itself"),
+        (b"no video", "it is a text file; give a video"),
+        (b"\x89PNG\r\n\x1a\n....", "it is a single picture; give its folder, a pattern"),
+        (b"\x00\x00\x00\x18ftypmp42" + bytes(12), r"MP4 without its index \(moov\): it is incompl"),
+        (b"\0\0\0\x0cftypmp42\0\0\0\x0cmoovvvc1", r"H\.266 in MP4/MOV.*ffmpeg -i \S*a\.mp4"),
+        (b"\x1a\x45\xdf\xa3" + bytes(99), r"an unknown codec in Matroska.*damaged, incomplete"),
+        (b"\x91\x12\xff" * 99, r"neither its container nor its codec is known.*damaged"),
+    ],
+)
+def test_files_that_are_no_videos(tmp_path, backend, content, message):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"a\.mp4 cannot be opened as a video: .*{message}"):
+        open_video(path)
+
+
+def test_an_mp4_cut_short_lacks_its_index(write, backend):
+    path = write()
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UserError, match=r"is an MP4 without its index \(moov\)"):
+        open_video(path)
+
+
+def test_a_picture_is_not_taken_for_a_series(tmp_path):
+    import cv2
+
+    for number in (1, 2):
+        cv2.imwrite(str(tmp_path / f"a_{number:03}.png"), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(UserError, match=r"a_001\.png .*single picture; give its folder"):
+        open_video(tmp_path / "a_001.png")
+
+
+def test_an_end_before_the_announced_one_is_said(write, backend):
+    path = write("a.avi", "MJPG")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with open_video(path) as video:
+        count = len(list(video))
+    assert 2 < count < 20
+    assert f"a.avi ended at frame {count} of 24: it is" in video.complaint()
+
+
+def test_nothing_is_said_of_a_video_that_was_left_early(write, backend):
+    video = open_video(write())
+    next(iter(video))
+    video.close()
+    assert video.notes() == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read(write):
+    path = write()
+    path.chmod(0)
+    with pytest.raises(UserError, match=r"cannot be read: Permission denied; check its rights"):
+        open_video(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fps": 0}, "the frame rate is 0; give one above 0 and up to 480"),
+        ({"policy": "oldest"}, "the policy is 'oldest'; give one of newest, all"),
+        ({"reconnect": -1}, "reconnect is -1; give 0 or more"),
+    ],
+)
+def test_options_that_mean_nothing(write, options, message):
+    with pytest.raises(UserError, match=message):
+        open_video(write(), **options)

@@ -1,0 +1,44 @@
+"""Frames into a file and back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmvitaccel.errors import UserError
+from mmvitaccel.video_reader import VideoWriter, open_video
+from mmvitaccel.video_reader.signature import codec_name
+
+
+def test_frames_come_back(tmp_path, backend, number_of, pictures):
+    path = tmp_path / "out.mp4"
+    with VideoWriter(path, 12.5) as writer:
+        for image in pictures(10):
+            writer.add(image)
+    assert writer.codec == codec_name(path) == {"pyav": "H.264", "opencv": "MPEG-4"}[backend]
+    with open_video(path) as video:
+        frames = list(video)
+        assert (video.fps, video.length) == (12.5, 10)
+    assert [number_of(frame.image) for frame in frames] == list(range(10))
+    assert frames[0].image[5, 5, 0] > 200 > 60 > frames[0].image[5, 5, 2]
+
+
+def test_odd_sides(tmp_path, backend):
+    with VideoWriter(tmp_path / "out.mp4", 25) as writer:
+        writer.add(np.full((33, 51, 3), 90, np.uint8))
+    image = next(iter(open_video(tmp_path / "out.mp4"))).image
+    assert image.shape[0] in (32, 33, 34) and image.shape[1] in (50, 51, 52)
+
+
+def test_frames_of_another_size(tmp_path, backend):
+    with VideoWriter(tmp_path / "out.mp4", 25) as writer:
+        writer.add(np.zeros((32, 48, 3), np.uint8))
+        with pytest.raises(
+            ValueError, match=r"shape \(48, 32, 3\) and the first had \(32, 48, 3\)"
+        ):
+            writer.add(np.zeros((48, 32, 3), np.uint8))
+
+
+def test_a_folder_that_is_not_there(tmp_path, backend):
+    with pytest.raises(UserError, match=r"gone/out\.mp4 cannot be written as a video"):
+        VideoWriter(tmp_path / "gone" / "out.mp4", 25).add(np.zeros((32, 48, 3), np.uint8))
