@@ -1,13 +1,16 @@
 """Mistakes in what a user gave, said in one sentence; everything else keeps its traceback.
 
 While a configuration is read and built, any error is one of the configuration. Once the model
-runs, only those are that a user can mend: shapes that do not fit together, files that are not
-there, and what this package refuses. ``MMVITACCEL_TRACEBACK=1`` shows the traceback of these too.
+runs, only those are that a user can mend: shapes that do not fit together, files, devices and
+disks, and what a ``raise`` of this package refuses. ``MMVITACCEL_TRACEBACK=1`` shows the traceback
+of these too.
 """
 
 from __future__ import annotations
 
 import difflib
+import dis
+import errno
 import functools
 import inspect
 import os
@@ -30,6 +33,40 @@ _SHAPES_DIFFER = re.compile(
 )
 
 
+# What the system says of a user's files and disks; a broken pipe or a bad descriptor is none.
+_OF_THE_SYSTEM = {
+    errno.ENOENT: "correct the path",
+    errno.EACCES: "correct the permissions or give another path",
+    errno.EPERM: "correct the permissions or give another path",
+    errno.EROFS: "give a path on a disk that can be written",
+    errno.EISDIR: "give a file",
+    errno.ENOTDIR: "give a path below a folder",
+    errno.EEXIST: "give another path",
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.ELOOP: "correct the link",
+    errno.ENOSPC: "free space on the disk or give another path",
+    errno.EDQUOT: "free space within the quota or give another path",
+    errno.EFBIG: "give a path on a disk that takes files of this size",
+    errno.EIO: "check the disk",
+}
+_OF_THE_DEVICE = (
+    (
+        r"CUDA out of memory|CUDA error: out of memory",
+        "the GPU has not memory enough; set a smaller batch size or image",
+    ),
+    (
+        r"not compiled with CUDA|no NVIDIA driver|No CUDA GPUs|invalid device ordinal"
+        r"|torch\.cuda\.is_available\(\) is False|ProcessGroupNCCL is only supported with GPUs",
+        "CUDA was asked for, and there is no such device here; run on the CPU or correct the "
+        "device and CUDA_VISIBLE_DEVICES",
+    ),
+    (
+        r"PytorchStreamWriter failed|inline_container.*write failed",
+        "a checkpoint could not be written whole; free space on the disk or give another path",
+    ),
+)
+
+
 class UserError(Exception):
     """One sentence for the user: what is wrong, where, and what to do."""
 
@@ -48,7 +85,9 @@ def building(what: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{what}: {_explain(error)}") from error
+        if _is_own_fault(error):
+            raise
+        raise UserError(f"{what}: {explain_system(error) or _explain(error)}") from error
 
 
 @contextmanager
@@ -67,7 +106,7 @@ def running(model: nn.Module, what: str, every_error: bool = False) -> Iterator[
     except Exception as error:
         sentence = _explain_run(error, model)
         if sentence is None and every_error:
-            sentence = f"{_place(_frames(error), model)}{_message(error)}"
+            sentence = f"{_place(frames_of_error(error), model)}{_message(error)}"
         if sentence is None:
             raise
         raise UserError(f"{what}: {sentence}") from error
@@ -80,19 +119,82 @@ def one_sentence_errors(main: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             main(*args, **kwargs)
-        except UserError as error:
+        except (Exception, KeyboardInterrupt) as error:
+            sentence = _sentence(error)
+            if sentence is None:
+                raise
             if os.environ.get(_TRACEBACK):
                 traceback.print_exc()
             rank = os.environ.get("RANK", "0")
             where = "" if rank == "0" else f" (rank {rank})"
             sys.stdout.flush()
-            print(f"error{where}: {_flat(error)}", file=sys.stderr, flush=True)
+            print(f"error{where}: {sentence}", file=sys.stderr, flush=True)
             raise SystemExit(EXIT_STATUS) from None
 
     return run
 
 
-def _flat(error: BaseException) -> str:
+def _sentence(error: BaseException) -> str | None:
+    """What a tool says of an error at its end; None for a fault of the program."""
+    if isinstance(error, UserError):
+        return one_line(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted from the keyboard; what was written so far is kept."
+    return explain_system(error)
+
+
+def explain_system(error: BaseException) -> str | None:
+    """Say what is wrong with a file, a disk or a device; None for an error of another kind."""
+    message = one_line(error)
+    if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
+        path = error.filename if error.filename is not None else _open_path(error)
+        place = f"{path}: " if path is not None else ""
+        reason = (error.strerror or message).lower()
+        return f"{place}{reason}; {_OF_THE_SYSTEM[error.errno]}."
+    if isinstance(error, (RuntimeError, AssertionError, ValueError)):
+        for pattern, advice in _OF_THE_DEVICE:
+            if re.search(pattern, message):
+                return f"{advice} ({message[:160]})."
+    return None
+
+
+def _open_path(error: BaseException) -> str | None:
+    """The path that was written when a write failed: the system does not say it again."""
+    for frame in reversed(frames_of_error(error)):
+        for name in ("filepath", "filename", "file_path", "path", "out_file"):
+            value = frame.f_locals.get(name)
+            if isinstance(value, (str, os.PathLike)):
+                return str(value)
+    return None
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether a ``raise`` of this package, which refuses an input, made an error.
+
+    An error that torch or Python raise inside a function of this package is none.
+    """
+    if not isinstance(error, (RuntimeError, ValueError, FileNotFoundError)):
+        return False
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None or not _is_own(last.tb_frame):
+        return False
+    return dis.opname[last.tb_frame.f_code.co_code[last.tb_lasti]] == "RAISE_VARARGS"
+
+
+def _is_own(frame: FrameType) -> bool:
+    """Whether a frame is of this package, by the name of its module, wherever it lies."""
+    return frame.f_globals.get("__name__", "").partition(".")[0] == "mmvitaccel"
+
+
+def _is_own_fault(error: Exception) -> bool:
+    """Whether an error can be nothing but a fault of this package's code."""
+    frames = frames_of_error(error)
+    return isinstance(error, NameError) and bool(frames) and _is_own(frames[-1])
+
+
+def one_line(error: BaseException) -> str:
     """An error's message on one line; KeyError's without its quotes."""
     message = error.args[0] if isinstance(error, KeyError) and error.args else error
     return " ".join(str(message).split())
@@ -100,7 +202,7 @@ def _flat(error: BaseException) -> str:
 
 def _message(error: BaseException) -> str:
     """An error's message, or what there is in its place."""
-    message = _flat(error)
+    message = one_line(error)
     if message:
         return message
     if isinstance(error, AssertionError):
@@ -109,14 +211,15 @@ def _message(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _frames(error: BaseException) -> list[FrameType]:
+def frames_of_error(error: BaseException) -> list[FrameType]:
+    """The frames of an error's traceback, the one that raised it last."""
     return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
 
 
 def _explain(error: Exception) -> str:
     """Say what is wrong with a configuration that could not be built."""
-    message = _flat(error)
-    built = [f.f_locals["obj_cls"] for f in _frames(error) if "obj_cls" in f.f_locals]
+    message = one_line(error)
+    built = [f.f_locals["obj_cls"] for f in frames_of_error(error) if "obj_cls" in f.f_locals]
     unknown = re.match(r"(\S+) is not in the (\S+)::(.+?) registry", message)
     if isinstance(error, KeyError) and unknown:
         return _explain_unknown_type(*unknown.groups(), error)
@@ -128,14 +231,14 @@ def _explain(error: Exception) -> str:
     message = _message(error)
     if isinstance(error, KeyError):
         message = f"the key {message!r} is missing"
-    inner = [f.f_locals["self"] for f in _frames(error) if "self" in f.f_locals]
+    inner = [f.f_locals["self"] for f in frames_of_error(error) if "self" in f.f_locals]
     place = built[-1].__name__ if built else type(inner[-1]).__name__ if inner else ""
     return message if place in message else f"{place}: {message}"
 
 
 def _explain_unknown_type(name: str, scope: str, registry: str, error: Exception) -> str:
     """A ``type`` that no registry has; the frame that looked for it holds the registry."""
-    held = [f.f_locals.get("registry") for f in _frames(error)]
+    held = [f.f_locals.get("registry") for f in frames_of_error(error)]
     names: list[str] = []
     for found in [r for r in held if hasattr(r, "module_dict")]:
         while found is not None:
@@ -168,30 +271,17 @@ def _explain_arguments(message: str, built: Any) -> str:
 def _explain_run(error: Exception, model: nn.Module) -> str | None:
     """Say what a user can mend in an error of a running model; None for anything else."""
     message = _message(error)
-    frames = _frames(error)
-    worker = _explain_worker(message)
-    if worker is not None:
-        return worker
+    frames = frames_of_error(error)
+    system = explain_system(error)
+    if system is not None:
+        return system
     if isinstance(error, (RuntimeError, ValueError, AssertionError)):
         place = _place(frames, model)
         if _SHAPES_DIFFER.search(message) or (place and isinstance(error, AssertionError)):
             return f"{place}{message}; correct the channels or the input's size"
-        if frames and frames[-1].f_globals.get("__name__", "").startswith("mmvitaccel."):
-            return message
-    if isinstance(error, FileNotFoundError):
-        return re.sub(r".*FileNotFoundError: ", "", message)
+    if is_refusal(error) or isinstance(error, FileNotFoundError):
+        return message
     return None
-
-
-def _explain_worker(message: str) -> str | None:
-    """A data loader's worker sends its whole traceback as the message: the sentence in it."""
-    caught = re.match(r"Caught (\w+) in DataLoader worker process", message)
-    if caught is None:
-        return None
-    last_file = re.findall(r'File "([^"]+)", line', message)[-1:]
-    if not any(f"{os.sep}mmvitaccel{os.sep}" in file for file in last_file):
-        return None
-    return message.rpartition(f"{caught[1]}: ")[2] or None
 
 
 def _place(frames: list[FrameType], model: nn.Module) -> str:

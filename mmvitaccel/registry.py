@@ -5,6 +5,9 @@ for the scope's sake and then the ``locations`` of the registry that it asks, so
 to be imported by hand.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
@@ -40,3 +43,9 @@ OPTIM_WRAPPERS = Registry(
 
 #: What an eventful gate lets through; a user's own policy is registered here or given as a class.
 POLICIES = Registry("policy", scope=SCOPE, locations=["mmvitaccel.models"])
+
+
+def type_name(config: Mapping[str, Any]) -> str:
+    """The ``type`` of what a config builds, without scope, also where it is the class itself."""
+    kind = config.get("type") or ""
+    return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
+import os
 import runpy
+import textwrap
 
 import pytest
 import torch
@@ -98,7 +101,7 @@ def test_running_leaves_errors_of_the_program_alone():
 
 def test_running_takes_the_packages_refusals_and_missing_files():
     with pytest.raises(UserError, match=r"^try: there is no x\.jpg$"), running(Model(), "try"):
-        raise FileNotFoundError("Caught by a worker\nFileNotFoundError: there is no x.jpg")
+        raise FileNotFoundError("there is no\n x.jpg")
     with pytest.raises(UserError, match=r"^try: MacsCounter: nothing"), running(Model(), "try"):
         MacsCounter().report()
 
@@ -120,6 +123,128 @@ def test_an_error_ends_a_tool_in_one_line(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main()
     assert "Traceback" in capsys.readouterr().err
+
+
+def package_function(source: str, name: str = "mmvitaccel.core.some"):
+    """The function ``f`` of a source, as of a module of that name."""
+    space = {"__name__": name}
+    exec(compile(textwrap.dedent(source), "/srv/mmvitaccel/lib/some.py", "exec"), space)
+    return space["f"]
+
+
+REFUSES = """
+    def f():
+        raise ValueError("f: k is 5; set k <= 4.")
+"""
+STUMBLES = """
+    def f():
+        return int("five")
+"""
+
+
+def test_what_the_package_refuses_is_told_from_its_faults_by_the_raise():
+    with pytest.raises(UserError, match=r"^try: f: k is 5; set k <= 4\.$"), running(Model(), "try"):
+        package_function(REFUSES)()
+    with pytest.raises(ValueError, match="invalid literal for int"), running(Model(), "try"):
+        package_function(STUMBLES)()
+
+
+@pytest.mark.parametrize("name", ["someones.module", "mmvitaccel_fork.module"])
+def test_folders_of_that_name_make_no_refusal(name):
+    """The environment may lie in a folder called mmvitaccel: modules count, not paths."""
+    with pytest.raises(ValueError, match="k is 5"), running(Model(), "try"):
+        package_function(REFUSES, name)()
+
+
+def test_a_misspelt_name_in_the_package_is_no_configuration():
+    with pytest.raises(NameError, match="undefined"), building("model"):
+        package_function("def f():\n    return undefined")()
+    with pytest.raises(UserError, match=r"model: .*undefined"), building("model"):
+        package_function("def f():\n    return undefined", "users.config")()
+
+
+def ended(main, capsys) -> str:
+    """What a tool says, which ends with status 2."""
+    with pytest.raises(SystemExit) as exit_:
+        one_sentence_errors(main)()
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_files_that_the_system_refuses(tmp_path, capsys):
+    def missing():
+        (tmp_path / "none.json").read_text()
+
+    assert "none.json: no such file or directory; correct the path." in ended(missing, capsys)
+    assert "is a directory; give a file." in ended(tmp_path.read_text, capsys)
+    (tmp_path / "file").write_text("")
+
+    def below():
+        (tmp_path / "file" / "x").write_text("")
+
+    assert "/file/x: not a directory; give a path below a folder." in ended(below, capsys)
+
+
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (errno.ENOSPC, "epoch_1.pth: no space left on device; free space on the disk or"),
+        (errno.EACCES, "epoch_1.pth: permission denied; correct the permissions"),
+        (errno.EROFS, "epoch_1.pth: read-only file system; give a path on a disk"),
+        (errno.EIO, "epoch_1.pth: input/output error; check the disk."),
+    ],
+)
+def test_a_write_that_fails_names_its_file(number, sentence, capsys):
+    """As mmengine writes: the system's error has no path, the function around it has."""
+
+    def put(obj, filepath):
+        raise OSError(number, os.strerror(number))
+
+    assert sentence in ended(lambda: put(b"", "epoch_1.pth"), capsys)
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (KeyboardInterrupt(), "interrupted from the keyboard"),
+        (AssertionError("Torch not compiled with CUDA enabled"), "there is no such device here"),
+        (RuntimeError("Found no NVIDIA driver on your system."), "there is no such device here"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "a smaller batch size"),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:664] PytorchStreamWriter failed"),
+            "a checkpoint could not be written whole; free space",
+        ),
+    ],
+)
+def test_devices_disks_and_the_keyboard(error, sentence, capsys):
+    def main():
+        raise error
+
+    assert sentence in ended(main, capsys)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), KeyError("x"), BrokenPipeError(32, "x")])
+def test_faults_keep_their_traceback(error):
+    @one_sentence_errors
+    def main():
+        raise error
+
+    with pytest.raises(type(error)):
+        main()
+
+
+def test_a_real_disk_that_is_full(capsys):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("/dev/full is not there")
+
+    def main():
+        with open("/dev/full", "wb", buffering=0) as file:
+            file.write(b"x")
+
+    assert "no space left on device; free space" in ended(main, capsys)
 
 
 def test_closest():

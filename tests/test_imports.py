@@ -88,7 +88,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "conversion/layout": (set(), set()),
-    "conversion/efficientvit": ({"conversion/layout", "models/efficientvit"}, set()),
+    "conversion/efficientvit": (
+        {"conversion/layout", "models/efficientvit", "models/weights"},
+        set(),
+    ),
     "conversion/vitdet": ({"conversion/layout", "datasets"}, set()),
     "conversion/vivit": ({"conversion/layout"}, set()),
     # what the tools are made of
@@ -96,18 +99,26 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"adapters", "compat", "conversion", "errors", "models/weights", "registry"},
         {"mmengine"},
     ),
-    "deploy": ({"errors", "extras", "hooks", "runner"}, {"mmengine", "mmdet"}),
+    "deploy": (
+        {"errors", "extras", "hooks", "models/weights", "registry", "runner"},
+        {"mmengine", "mmdet"},
+    ),
     # pictures, upright and with their times, of whatever a user calls a video
     "video_reader": ({"errors"}, set()),
-    "video": ({"core/eventful", "core/macs", "errors", "runner", "video_reader"}, {"mmengine"}),
+    "video": (
+        {"core/eventful", "core/macs", "errors", "models/weights", "registry"}
+        | {"runner", "video_reader"},
+        {"mmengine"},
+    ),
     "analysis": (
         {"adapters", "adapters/hosts", "adapters/eventful", "core/attention", "core/eventful"}
-        | {"core/macs", "datasets/synthetic", "errors", "models/efficientvit", "runner", "video"},
+        | {"core/macs", "datasets/synthetic", "errors", "models/efficientvit", "models/weights"}
+        | {"registry", "runner", "video"},
         {"mmengine"},
     ),
     "pictures": (
         {"adapters", "adapters/tome", "adapters/eventful", "core/attention", "errors"}
-        | {"models/wrappers", "runner", "video_reader"},
+        | {"models/wrappers", "registry", "runner", "video_reader"},
         {"mmengine"},
     ),
     "demo": ({"analysis", "datasets/synthetic", "errors", "pictures", "runner"}, {"mmengine"}),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
 from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
 from mmvitaccel.runner.checks import check_data
 from mmvitaccel.runner.config import add_config_arguments, load_config
 from mmvitaccel.video.spatial_cache import SPLITS, cache_spatial
@@ -31,6 +32,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--batch-size", type=int, default=1, help="clips at a time (default: 1)")
     parser.add_argument("--num-workers", type=int, default=2, help="decoders (default: 2)")
+    add_weights_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -52,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.batch_size,
         args.num_workers,
         _report,
+        choice_of(args),
     )
     print(f"The spatial features are in {args.out}")
 

@@ -14,6 +14,7 @@ import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is i
 from mmvitaccel.conversion.catalogue import LAYOUTS
 from mmvitaccel.conversion.convert import convert_file
 from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -29,11 +30,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help=f"the layout of SRC, if not as recognised: {', '.join(x.name for x in LAYOUTS)}",
     )
-    parser.add_argument(
-        "--prefix",
-        default="",
-        help="what precedes the layout's names in SRC; entries without it are left over",
-    )
+    add_weights_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -42,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Convert, and say what became of every tensor."""
     args = parse_args(argv)
     try:
-        report = convert_file(args.source, args.target, args.format, args.prefix)
+        report = convert_file(args.source, args.target, args.format, choice_of(args))
     except (OSError, ValueError) as error:
         raise UserError(str(error)) from error
     for line in report.lines():

@@ -13,7 +13,7 @@ shift 3
 
 tools=$(cd "$(dirname "$0")" && pwd)
 PYTHONPATH="$(dirname "$tools")${PYTHONPATH:+:$PYTHONPATH}" \
-    exec "${PYTHON:-python}" -m torch.distributed.run \
+    exec "${PYTHON:-python}" -m mmvitaccel.runner.launch \
     --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
     --nproc_per_node="$processes" \

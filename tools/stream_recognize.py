@@ -11,7 +11,11 @@ from mmengine.device import get_device
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
 from mmvitaccel.errors import one_sentence_errors, running
 from mmvitaccel.runner.attached_hooks import attach_hooks
-from mmvitaccel.runner.checkpoint import check_checkpoint
+from mmvitaccel.runner.checkpoint import (
+    add_weights_arguments,
+    check_checkpoint,
+    choice_of,
+)
 from mmvitaccel.runner.config import add_config_arguments, load_config
 from mmvitaccel.runner.session import build_model
 from mmvitaccel.video.clip_steps import ClipSettings
@@ -56,6 +60,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="TIMES",
         help="connect again to a live source that broke off (default: 0)",
     )
+    add_weights_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -67,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = [read_names(path) for path in args.labels]
     settings = ClipSettings.of(cfg)
     model = build_model(cfg)
-    check_checkpoint(model, args.checkpoint)
+    check_checkpoint(model, args.checkpoint, choice=choice_of(args))
     attach_hooks(cfg, model)
     model.to(get_device()).eval()
     with running(model, args.video):

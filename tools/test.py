@@ -7,7 +7,11 @@ from collections.abc import Sequence
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
 from mmvitaccel.errors import UserError, one_sentence_errors
-from mmvitaccel.runner.checkpoint import check_checkpoint
+from mmvitaccel.runner.checkpoint import (
+    add_weights_arguments,
+    check_checkpoint,
+    choice_of,
+)
 from mmvitaccel.runner.checks import check_data
 from mmvitaccel.runner.config import add_config_arguments, load_config
 from mmvitaccel.runner.distributed import add_launcher_arguments, start_processes
@@ -20,6 +24,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Test (and evaluate) a model")
     add_config_arguments(parser)
     parser.add_argument("checkpoint", help="checkpoint file")
+    add_weights_arguments(parser)
     parser.add_argument("--work-dir", help="where the metrics go")
     parser.add_argument("--out", "--dump", metavar="FILE.pkl", help="write all predictions there")
     parser.add_argument("--show", action="store_true", help="show predictions in a window")
@@ -28,6 +33,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tta", action="store_true", help="test-time augmentation")
     parser.add_argument(
         "--deploy", action="store_true", help="fold batch normalisation into the layers before it"
+    )
+    parser.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="pass over pictures and videos that cannot be read, and count them",
     )
     add_launcher_arguments(parser)
     return parser.parse_args(argv)
@@ -48,12 +58,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.deploy:
         deploy(cfg)
     check_data(cfg, "test")
-    check_checkpoint(build_model(cfg), args.checkpoint)
+    choice = choice_of(args)
+    check_checkpoint(build_model(cfg), args.checkpoint, choice=choice)
     cfg.load_from = args.checkpoint
     if args.tta:
         augment_test(cfg)
+    if args.skip_broken and args.launcher != "none":
+        raise UserError(
+            "--skip-broken: several processes put their results together by place, and a skipped "
+            "one would shift them; test in one process."
+        )
     start_processes(cfg, args.launcher, args.local_rank)
-    run(cfg, "test")
+    run(cfg, "test", choice, args.skip_broken)
 
 
 if __name__ == "__main__":

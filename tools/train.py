@@ -9,8 +9,14 @@ from mmengine.runner import find_latest_checkpoint
 
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
 from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.models.weights.wrapped import USUAL
 from mmvitaccel.runner.amp import enable_amp, serve_amp_on_cpu
-from mmvitaccel.runner.checkpoint import check_checkpoint, starting_point
+from mmvitaccel.runner.checkpoint import (
+    add_weights_arguments,
+    check_checkpoint,
+    choice_of,
+    starting_point,
+)
 from mmvitaccel.runner.checks import check_data, check_pretrained
 from mmvitaccel.runner.config import add_config_arguments, load_config
 from mmvitaccel.runner.distributed import add_launcher_arguments, start_processes
@@ -29,11 +35,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="CHECKPOINT",
         help="go on from a checkpoint; without a value from the last one in the work directory",
     )
+    add_weights_arguments(parser)
     parser.add_argument("--amp", action="store_true", help="mixed precision (bfloat16 on a CPU)")
     parser.add_argument(
         "--auto-scale-lr",
         action="store_true",
         help="scale the learning rate by the batch size, from auto_scale_lr.base_batch_size",
+    )
+    parser.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="pass over pictures and videos that cannot be read, and count them",
     )
     add_launcher_arguments(parser)
     return parser.parse_args(argv)
@@ -61,11 +73,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_pretrained(cfg.model)
     model = build_model(cfg)
     start = starting_point(cfg)
+    choice = choice_of(args)
+    if choice != USUAL and (start is None or cfg.get("resume")):
+        raise UserError(
+            "--weights and --prefix choose among the weights of load_from; "
+            f"{'a resumed training takes its own' if start else 'the config has none'}."
+        )
     if start is not None:
-        check_checkpoint(model, start, whole=bool(cfg.get("resume")))
+        check_checkpoint(model, start, bool(cfg.get("resume")), choice)
     del model
     start_processes(cfg, args.launcher, args.local_rank)
-    run(cfg, "train")
+    run(cfg, "train", choice, args.skip_broken)
 
 
 if __name__ == "__main__":

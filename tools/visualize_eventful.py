@@ -20,7 +20,11 @@ from mmvitaccel.models.wrappers.eventful import attach_eventful
 from mmvitaccel.pictures.gate_run import GateRun
 from mmvitaccel.pictures.gates import GatePictures
 from mmvitaccel.runner.attached_hooks import attach_hooks
-from mmvitaccel.runner.checkpoint import check_checkpoint
+from mmvitaccel.runner.checkpoint import (
+    add_weights_arguments,
+    check_checkpoint,
+    choice_of,
+)
 from mmvitaccel.runner.config import add_config_arguments, load_config
 from mmvitaccel.runner.session import build_model
 from mmvitaccel.video_reader import open_video
@@ -40,6 +44,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=60, help="frames to follow (default: 60)")
     parser.add_argument("--fps", type=float, help="frame rate of pictures, or in place of a file's")
     parser.add_argument("--out", type=Path, default=Path("gates"), help="folder to write into")
+    add_weights_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -50,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg = load_config(args.config, args.cfg_options)
     model = build_model(cfg)
     if args.checkpoint is not None:
-        check_checkpoint(model, args.checkpoint)
+        check_checkpoint(model, args.checkpoint, choice=choice_of(args))
     attach_hooks(cfg, model)
     if args.k is not None:
         with building("--k"):

@@ -20,7 +20,11 @@ import cv2
 import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
 from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.pictures.token_run import draw_merging, timm_config
-from mmvitaccel.runner.checkpoint import check_checkpoint
+from mmvitaccel.runner.checkpoint import (
+    add_weights_arguments,
+    check_checkpoint,
+    choice_of,
+)
 from mmvitaccel.runner.config import ConfigOptions, load_config
 from mmvitaccel.runner.session import build_model
 
@@ -48,6 +52,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, nargs="+", help="blocks to draw, from 0")
     parser.add_argument("--target", help="path of the transformer in the model")
     parser.add_argument("--out", type=Path, default=Path("tokens.png"), help="PNG to write")
+    add_weights_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -64,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = load_config(args.config, args.cfg_options)
     model = build_model(cfg)
     if args.checkpoint is not None:
-        check_checkpoint(model, args.checkpoint)
+        check_checkpoint(model, args.checkpoint, choice=choice_of(args))
     drawn = draw_merging(cfg, model, args.input, r, args.blocks, args.target)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(args.out), drawn[..., ::-1])

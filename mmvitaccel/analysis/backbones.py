@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel.errors import UserError, building, closest
+from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.runner.checkpoint import check_checkpoint
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.runner.session import build_model
@@ -19,13 +20,14 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def load_backbone(name: str, checkpoint: str | None = None) -> nn.Module:
+def load_backbone(name: str, checkpoint: str | None = None, choice: Choice = USUAL) -> nn.Module:
     """The backbone of a config's model, or a model of timm, in eval mode.
 
     Args:
         name: A config file, ``package::path`` of an installed one, or a name that timm knows
             (``deit_tiny_patch16_224``).
         checkpoint: Of the config's whole model, or of timm's; None leaves weights at random.
+        choice: Which weights in the checkpoint.
 
     Raises:
         UserError: There is no such model, or the checkpoint is not its own.
@@ -38,7 +40,7 @@ def load_backbone(name: str, checkpoint: str | None = None) -> nn.Module:
     else:
         model = backbone = _timm_model(name)
     if checkpoint is not None:
-        check_checkpoint(model, checkpoint)
+        check_checkpoint(model, checkpoint, choice=choice)
     return backbone.eval()
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mmvitaccel.errors import UserError, building, running
 from mmvitaccel.models.efficientvit.layers import KEY_DIMS, CascadedGroupAttention, FeedForward
+from mmvitaccel.runner.loading import check_loader, without_workers
 
 STRUCTURES = ("Q", "K", "V", "FFN")
 Rows = tuple[str, str, nn.Parameter, slice]
@@ -91,7 +92,8 @@ def accumulate_gradients(model: nn.Module, cfg: Config, batches: int) -> float:
     if cfg.get("train_dataloader") is None:
         raise UserError("the config has no train_dataloader; the loss is taken on its data.")
     with building("train_dataloader"):
-        loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+        options = without_workers(cfg.train_dataloader)
+        loader = check_loader(Runner.build_dataloader(options, seed=0), training=True)
     # reason: with running statistics and without dropped paths, as the model is used
     model.eval().zero_grad()
     total, count = 0.0, 0

@@ -25,6 +25,8 @@ from mmvitaccel.datasets.synthetic import (
     make_video_set,
 )
 from mmvitaccel.errors import UserError, building, running
+from mmvitaccel.registry import type_name
+from mmvitaccel.runner.loading import CheckedLoading
 
 #: What the Eventful wrapper is given for each method.
 METHODS: dict[str, dict[str, Any]] = {
@@ -179,10 +181,11 @@ def test(cfg: Config, checkpoint: Path, work_dir: Path) -> dict[str, Any]:
     cfg.experiment_name = f"tradeoff_{work_dir.name}"
     cfg.log_level = "WARNING"
     for hook in cfg.get("custom_hooks") or []:
-        if hook["type"] == "mmvitaccel.CostHook":
+        if type_name(hook) == "CostHook":
             hook["timed"] = False
     with building("config"):
         runner = Runner.from_cfg(cfg)
+        CheckedLoading(runner, skip=False)
     with running(runner.model, "model"):
         return runner.test()
 

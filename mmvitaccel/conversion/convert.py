@@ -13,17 +13,18 @@ from mmvitaccel.conversion.catalogue import LAYOUTS, recognise
 from mmvitaccel.conversion.layout.layout import Adapted, Layout
 from mmvitaccel.conversion.report import Entry, Report
 from mmvitaccel.conversion.source import Source, check_finite, read_source
+from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.version import __version__
 
 
-def convert_file(source: Path, target: Path, layout: str = "", prefix: str = "") -> Report:
+def convert_file(source: Path, target: Path, layout: str = "", choice: Choice = USUAL) -> Report:
     """Convert a file.
 
     Args:
         source: Released weights: ``.pth``, ``.pyth``, ``.pkl`` or ``.safetensors``.
         target: The ``.pth`` to write: ``state_dict`` and ``meta``, which mmengine reads.
         layout: A layout's name; by default it is recognised.
-        prefix: What precedes the layout's names in the file.
+        choice: Which weights of the file, and what precedes the layout's names in it.
 
     Returns:
         What it was taken for and what became of each tensor.
@@ -38,7 +39,7 @@ def convert_file(source: Path, target: Path, layout: str = "", prefix: str = "")
             f"{target}: the result is a file of torch's, beside the source; give another name "
             "that ends in .pth."
         )
-    read = read_source(source, prefix)
+    read = read_source(source, choice)
     chosen = find_layout(read.weights, str(source), layout)
     weights, report = convert_weights(read.weights, chosen, str(source))
     report.entries += [Entry(n, "left over", note="outside the prefix") for n in read.elsewhere]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmvitaccel.compat.checkpoint import safe_load
 from mmvitaccel.models.weights.checkpoint import find_weights
+from mmvitaccel.models.weights.wrapped import USUAL, Choice, choose_weights
 
 _BLOCK = 1 << 22  # bytes
 
@@ -35,12 +36,13 @@ class Source:
     meta: dict[str, Any]
 
 
-def read_source(path: Path, prefix: str = "") -> Source:
+def read_source(path: Path, choice: Choice = USUAL) -> Source:
     """Read a file of weights; nothing in it is run.
 
     Args:
         path: ``.pth``, ``.pyth``, ``.pkl`` or ``.safetensors``.
-        prefix: Take only the tensors whose names begin with this, and cut it off.
+        choice: Which weights of the file; only tensors whose names begin with its prefix are taken,
+            and it is cut off.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -66,14 +68,9 @@ def read_source(path: Path, prefix: str = "") -> Source:
             f"{path}: it is Caffe2's Detectron, with the background as first class; convert it "
             "with detectron2 first."
         )
-    weights = find_weights(content, str(path))
-    below = {name[len(prefix) :]: v for name, v in weights.items() if name.startswith(prefix)}
-    if not below:
-        raise ValueError(
-            f"{path}: no name in it begins with {prefix!r} (the first is {next(iter(weights))!r}); "
-            "correct --prefix."
-        )
-    elsewhere = [name for name in weights if not name.startswith(prefix)]
+    below = choose_weights(content, str(path), (), choice)
+    held = find_weights(content, str(path), choice.entry)
+    elsewhere = [n for n in held if choice.prefix and not n.startswith(choice.prefix)]
     return Source(path, checksum(path), below, elsewhere, meta)
 
 

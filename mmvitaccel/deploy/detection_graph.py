@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from mmvitaccel.errors import UserError
+from mmvitaccel.registry import type_name
 
 
 class DetectionGraph(nn.Module):
@@ -42,7 +43,7 @@ class DetectionGraph(nn.Module):
         """Detect.
 
         Args:
-            images: (B, 3, H, W), normalised as the detector's data preprocessor does.
+            images: (B, C, H, W), normalised as the detector's data preprocessor does.
 
         Returns:
             ``dets`` (B, K, 5), boxes (x1, y1, x2, y2) in pixels of the input and their score, and
@@ -149,7 +150,7 @@ class NonMaxSuppression(torch.autograd.Function):
 
 
 def clip(boxes: Tensor, images: Tensor) -> Tensor:
-    """Cut boxes (B, N, 4) off at the border of images (B, 3, H, W)."""
+    """Cut boxes (B, N, 4) off at the border of images (B, C, H, W)."""
     height, width = (torch.as_tensor(n, device=boxes.device) for n in images.shape[2:])
     most = torch.stack([width, height, width, height]).to(boxes.dtype)
     return torch.minimum(boxes, most).clamp(min=0)
@@ -170,7 +171,7 @@ def check_detector(detector: nn.Module) -> None:
             f"model: a whole {name} with {type(head).__name__} cannot be exported, only detectors "
             "with a RetinaHead and sigmoid scores; give --part backbone."
         )
-    kind = (head.test_cfg.get("nms") or {}).get("type", "nms")
+    kind = type_name(head.test_cfg.get("nms") or {}) or "nms"
     if kind != "nms":
         raise UserError(
             f"model.test_cfg.nms.type is {kind!r}, which ONNX does not have; set it to 'nms' or "

@@ -17,6 +17,7 @@ from mmvitaccel.deploy.detection_graph import DetectionGraph
 from mmvitaccel.errors import UserError, running
 from mmvitaccel.extras import require
 from mmvitaccel.hooks.deploy_hook import fold_model
+from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.runner.checkpoint import check_checkpoint
 from mmvitaccel.runner.session import build_model
 
@@ -54,7 +55,13 @@ class Check:
         return self.error <= TOLERANCE and self.unmatched <= 0.01 * (self.detections or 0)
 
 
-def build_part(cfg: Config, checkpoint: str | None, part: str, suppress: bool) -> nn.Module:
+def build_part(
+    cfg: Config,
+    checkpoint: str | None,
+    part: str,
+    suppress: bool,
+    choice: Choice = USUAL,
+) -> nn.Module:
     """The module to export, in eval mode, with every BatchNorm folded that can be.
 
     Args:
@@ -62,13 +69,14 @@ def build_part(cfg: Config, checkpoint: str | None, part: str, suppress: bool) -
         checkpoint: A trained one's; None leaves the weights at random.
         part: ``model`` for pixels to boxes, or ``backbone``.
         suppress: Whether overlapping boxes are removed in the graph.
+        choice: Which weights in the checkpoint.
 
     Raises:
         UserError: The model cannot be built, or has no such part.
     """
     model = build_model(cfg)
     if checkpoint is not None:
-        check_checkpoint(model, checkpoint)
+        check_checkpoint(model, checkpoint, choice=choice)
     model.eval().requires_grad_(False)
     if any(hasattr(module, "switch_to_deploy") for module in model.modules()):
         fold_model(model)
@@ -104,7 +112,7 @@ def export_module(
         UserError: The package ``onnx`` is missing, or an operator cannot be expressed.
     """
     require("deploy", "onnx")
-    example = example_images(size)
+    example = example_images(size, image_channels(module))
     names = output_names(module, example)
     axes: Mapping[str, dict[int, str]] = {}
     if dynamic:
@@ -141,7 +149,7 @@ def check_file(
     session = open_session(path)
     checks = []
     for size in sizes:
-        images = example_images(size)
+        images = example_images(size, image_channels(module))
         with torch.no_grad(), running(module, f"an input of {size}", every_error=True):
             expected = module(images)
             given = run_session(session, images)
@@ -195,12 +203,18 @@ def open_session(path: str | Path, threads: int | None = None) -> onnxruntime.In
 
 
 def run_session(session: onnxruntime.InferenceSession, images: Tensor) -> list[Tensor]:
-    """Run a session of :func:`open_session` on images (B, 3, H, W)."""
+    """Run a session of :func:`open_session` on images (B, C, H, W)."""
     return [torch.from_numpy(out) for out in session.run(None, {"images": images.numpy()})]
 
 
-def example_images(size: Size) -> Tensor:
-    """Random pixels (B, 3, H, W), the same for a size each time."""
+def image_channels(module: nn.Module) -> int:
+    """Channels of the images that a backbone or detector takes: those of its first convolution."""
+    convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d)]
+    return convolutions[0].in_channels if convolutions else 3
+
+
+def example_images(size: Size, channels: int = 3) -> Tensor:
+    """Random pixels (B, channels, H, W), the same for a size each time."""
     batch, height, width = size
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, 3, height, width, generator=generator)
+    return torch.randn(batch, channels, height, width, generator=generator)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mmvitaccel.adapters.eventful.apply import EventfulHandle
 from mmvitaccel.errors import UserError, building, running
+from mmvitaccel.registry import type_name
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class GateRun:
             raise UserError(f"{error} Give an eventful config, or --k.") from error
         self.model = model.eval()
         pipeline = cfg.test_dataloader.dataset.pipeline
-        steps = [s for s in pipeline if not str(s["type"]).rpartition(".")[2].startswith("Load")]
+        steps = [s for s in pipeline if not type_name(s).startswith("Load")]
         scope = cfg.get("default_scope") or "mmdet"
         with building("the test pipeline"), DefaultScope.overwrite_default_scope(scope):
             self.pipeline = Compose(steps)

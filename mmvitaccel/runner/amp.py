@@ -15,8 +15,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from mmvitaccel.errors import UserError
-from mmvitaccel.registry import OPTIM_WRAPPERS
-from mmvitaccel.runner.config import type_name
+from mmvitaccel.registry import OPTIM_WRAPPERS, type_name
 
 
 @OPTIM_WRAPPERS.register_module()

@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
-from mmengine.runner import find_latest_checkpoint
-from torch import nn
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import Runner, find_latest_checkpoint
+from torch import Tensor, nn
 
-from mmvitaccel.compat.checkpoint import safe_load
 from mmvitaccel.conversion.catalogue import recognise
 from mmvitaccel.errors import UserError, building
-from mmvitaccel.models.weights.checkpoint import find_weights
+from mmvitaccel.models.weights.fit import load_fitting
+from mmvitaccel.models.weights.wrapped import USUAL, Choice, choose_weights, read_weights
 
 
-def check_checkpoint(model: nn.Module, path: str, whole: bool = True) -> None:
+def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--weights`` and ``--prefix``: which of the weights in a checkpoint are meant."""
+    parser.add_argument(
+        "--weights",
+        default="",
+        metavar="KEY",
+        help="the entry of the checkpoint to take, such as ema_state_dict; default: the usual one",
+    )
+    parser.add_argument(
+        "--prefix",
+        default="",
+        metavar="TEXT",
+        help="what precedes the model's names in the checkpoint; default: a wrapper's is found",
+    )
+
+
+def choice_of(args: argparse.Namespace) -> Choice:
+    """What ``--weights`` and ``--prefix`` say."""
+    return Choice(args.weights, args.prefix)
+
+
+def check_checkpoint(
+    model: nn.Module, path: str, whole: bool = True, choice: Choice = USUAL
+) -> None:
     """Load a checkpoint into a model of the config, and check that every part found its own.
-
-    OpenMMLab's loader warns of what does not fit and leaves those parameters at random. Here
-    the checkpoint has to hold every parameter and buffer of the model, of the same shape, and
-    nothing more inside the model's parts; further parts (a head dropped for testing) may be in it.
 
     Args:
         model: Built from the config; its weights are overwritten.
         path: A file, or a URL, which is left to mmengine.
         whole: False to start a training from a part of another model's weights: then one entry
             that both have is enough.
+        choice: Which weights in the file.
 
     Raises:
         UserError: The file is missing, unreadable or for another model.
@@ -36,34 +58,21 @@ def check_checkpoint(model: nn.Module, path: str, whole: bool = True) -> None:
     if "://" in path:
         return
     if not Path(path).is_file():
-        raise UserError(f"checkpoint {path} does not exist; give the path of a .pth file.")
-    weights = _weights(path)
-    name = type(model).__name__
-    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    if not shapes.keys() & weights.keys():
+        what = "is a folder" if Path(path).is_dir() else "does not exist"
+        raise UserError(f"checkpoint {path} {what}; give the path of a .pth file.")
+    source, own = f"checkpoint {path}", model.state_dict().keys()
+    with building("checkpoint"):
+        weights = read_weights(path, own, choice)
+    if whole:
+        try:
+            load_fitting(model, weights, source, hint=_layout)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+    elif not own & weights.keys():
+        what = _layout(weights) or "it is of another model, give one that fits the config"
         raise UserError(
-            f"checkpoint {path} holds none of {name}'s parameters (its first is "
-            f"{next(iter(weights), 'none')!r}); {_advice(weights)}."
-        )
-    if not whole:
-        return
-    try:
-        fits = model.load_state_dict(weights, strict=False)
-    except RuntimeError as error:
-        raise UserError(_mismatch(path, shapes, weights, error)) from error
-    missing = [key for key in fits.missing_keys if not key.endswith("num_batches_tracked")]
-    if missing:
-        raise UserError(
-            f"checkpoint {path} lacks {len(missing)} of {name}'s entries, first {missing[0]!r}; "
-            f"{_advice(weights)} or correct the config."
-        )
-    parts = {key.partition(".")[0] for key in shapes}
-    surplus = [key for key in fits.unexpected_keys if key.partition(".")[0] in parts]
-    if surplus:
-        raise UserError(
-            f"checkpoint {path} has {len(surplus)} entries that {name} lacks, first "
-            f"{surplus[0]!r}; it is of another model, give one that this config trained or "
-            "correct the config."
+            f"{source} holds none of {type(model).__name__}'s parameters (its first is "
+            f"{next(iter(weights), 'none')!r}); {what}."
         )
 
 
@@ -76,39 +85,32 @@ def starting_point(cfg: Config) -> str | None:
     return None
 
 
-def _weights(path: str) -> dict[str, torch.Tensor]:
-    with building(f"checkpoint {path}"):
-        held: Any = safe_load(path, map_location="cpu")
-    try:
-        return find_weights(held, path)
-    except ValueError as error:
-        raise UserError(
-            f"checkpoint {path} holds no state_dict; give a file that a training run saved."
-        ) from error
+class ChosenWeights(Hook):
+    """Hands the Runner the weights that :func:`check_checkpoint` looked at.
+
+    mmengine looks for its own names alone, and passes over those that a wrapper has changed.
+    """
+
+    priority = "HIGHEST"
+
+    def __init__(self, choice: Choice) -> None:
+        self.choice = choice
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Replace ``state_dict``, in a file without one too."""
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        own, source = model.state_dict().keys(), str(runner._load_from or "the last checkpoint")
+        with building("checkpoint"):
+            checkpoint["state_dict"] = choose_weights(checkpoint, source, own, self.choice)
 
 
-def _advice(weights: Mapping[str, torch.Tensor]) -> str:
+def _layout(weights: Mapping[str, Tensor]) -> str | None:
     """What to do with weights of another model: some only have other names."""
     layout = recognise(weights)
     if layout is None:
-        return "it is of another model, give one that this config trained"
+        return None
     return (
         f"it is of the released layout {layout.name}, convert it with tools/convert_checkpoint.py"
     )
-
-
-def _mismatch(
-    path: str,
-    shapes: Mapping[str, tuple[int, ...]],
-    weights: Mapping[str, torch.Tensor],
-    error: RuntimeError,
-) -> str:
-    """Name the first entry whose shape differs."""
-    for key, shape in shapes.items():
-        if key in weights and tuple(weights[key].shape) != shape:
-            return (
-                f"checkpoint {path} does not fit: {key} is {tuple(weights[key].shape)} in it and "
-                f"{shape} in the config's model; give a checkpoint of this config or correct "
-                "the config."
-            )
-    return f"checkpoint {path} does not fit: {' '.join(str(error).split())}"

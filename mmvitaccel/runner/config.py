@@ -28,6 +28,9 @@ _RUNNER_KEYS = {name for name in inspect.signature(Runner).parameters if name !=
 }
 
 
+_SCOPES = ("mmaction", "mmdet", "mmpretrain")
+
+
 class ConfigOptions(DictAction):
     """``KEY=VALUE ...`` as mmengine reads it, with its parse errors said in a sentence."""
 
@@ -88,6 +91,9 @@ def load_config(path: str, options: Mapping[str, Any]) -> Config:
         cfg.merge_from_dict(dict(options))
     if not isinstance(cfg.get("model"), dict):
         raise UserError(f"config {path} defines no model; give a config with model=dict(type=...).")
+    if cfg.get("default_scope") is None and package_of(cfg) in _SCOPES:
+        # reason: types that are classes say where they are from, defaults inside them do not
+        cfg.default_scope = package_of(cfg)
     return cfg
 
 
@@ -96,12 +102,6 @@ def package_of(cfg: Config) -> str:
     kind = cfg.model.get("type")
     named = kind if isinstance(kind, str) else getattr(kind, "__module__", "")
     return cfg.get("default_scope") or named.partition(".")[0]
-
-
-def type_name(config: Mapping[str, Any]) -> str:
-    """The ``type`` of what a config builds, without scope, also where it is the class itself."""
-    kind = config.get("type") or ""
-    return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__
 
 
 def _check_is_file(path: str) -> None:

@@ -6,8 +6,10 @@ import copy
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 
 from mmvitaccel.errors import UserError
+from mmvitaccel.registry import type_name
 from mmvitaccel.runner.config import package_of
 
 _PACK_META = (
@@ -23,6 +25,9 @@ _PACK_META = (
     "frame_id",
     "video_length",
 )
+
+
+_VISUALIZERS = dict(mmdet="mmdet.DetLocalVisualizer", mmpretrain="mmpretrain.UniversalVisualizer")
 
 
 def dump_predictions(cfg: Config, path: str) -> None:
@@ -62,15 +67,25 @@ def draw_predictions(cfg: Config, show: bool, directory: str | None, wait_time: 
         hook.update(enable=True, show=show, wait_time=wait_time, out_dir=directory)
     hooks.visualization = hook
     cfg.default_hooks = hooks
+    _serve_visualizer(cfg, package)
+
+
+def _serve_visualizer(cfg: Config, package: str) -> None:
+    """Set the package's visualizer, where a config has none or mmengine's, which draws nothing."""
+    visualizer = cfg.get("visualizer") or ConfigDict()
+    if package in _VISUALIZERS and (type_name(visualizer) or "Visualizer") == "Visualizer":
+        visualizer.setdefault("name", "visualizer")
+        cfg.visualizer = ConfigDict(visualizer, type=_VISUALIZERS[package])
 
 
 def augment_test(cfg: Config) -> None:
     """Test-time augmentation by the config's ``tta_model`` and ``tta_pipeline``.
 
-    A detector without them is tested as it is and flipped, as mmdet's own tool does.
+    A detector without them is tested as it is and flipped, as mmdet's own tool does. Masks cannot
+    be merged: a detector with masks is tested for its boxes alone.
 
     Raises:
-        UserError: Another kind of model has none.
+        UserError: Another kind of model has none, or the model or its evaluator knows masks alone.
     """
     dataset = cfg.test_dataloader.dataset
     while "dataset" in dataset:
@@ -80,11 +95,46 @@ def augment_test(cfg: Config) -> None:
         raise UserError(f"--tta: the config has no {' and no '.join(lacking)}; define it there.")
     if "tta_model" in lacking:
         nms = dict(type="nms", iou_threshold=0.5)
-        cfg.tta_model = dict(type="DetTTAModel", tta_cfg=dict(nms=nms, max_per_img=100))
+        cfg.tta_model = ConfigDict(type="mmdet.DetTTAModel", tta_cfg=dict(nms=nms, max_per_img=100))
     if "tta_pipeline" in lacking:
         cfg.tta_pipeline = [*copy.deepcopy(dataset.pipeline[:-1]), _flips()]
+    if type_name(cfg.tta_model) == "DetTTAModel":
+        _check_boxes(cfg)
+        cfg.tta_model.type = "mmvitaccel.BoxTTAModel"
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     dataset.pipeline = cfg.tta_pipeline
+
+
+def _check_boxes(cfg: Config) -> None:
+    """Leave the metrics of masks out, which cannot be merged.
+
+    Raises:
+        UserError: Nothing is left.
+    """
+    if "bbox_head" not in cfg.model and "roi_head" not in cfg.model:
+        masks = [key for key in ("mask_head", "panoptic_head") if key in cfg.model]
+        if masks:
+            raise UserError(
+                f"--tta: {type_name(cfg.model)} with its {masks[0]} puts out masks alone, and only "
+                "boxes can be merged; leave --tta out."
+            )
+    metrics = cfg.get("test_evaluator") or []
+    for metric in metrics if isinstance(metrics, (list, tuple)) else [metrics]:
+        kinds = metric.get("metric", ())
+        kinds = [kinds] if isinstance(kinds, str) else list(kinds or ())
+        boxes = [kind for kind in kinds if kind != "segm"]
+        if boxes == kinds:
+            continue
+        if not boxes:
+            raise UserError(
+                f"--tta: test_evaluator {type_name(metric)} has metric={kinds}, and only boxes can "
+                "be merged; set test_evaluator.metric=bbox or leave --tta out."
+            )
+        metric["metric"] = boxes
+        print_log(
+            f"--tta: masks cannot be merged; {type_name(metric)} measures {', '.join(boxes)} only.",
+            logger="current",
+        )
 
 
 def _flips() -> dict[str, Any]:

@@ -11,7 +11,8 @@ import torch
 from mmengine.config import Config
 
 from mmvitaccel.errors import UserError
-from mmvitaccel.runner.config import package_of, type_name
+from mmvitaccel.registry import type_name
+from mmvitaccel.runner.config import package_of
 
 _COARSEST_STRIDE = 32
 

@@ -18,13 +18,34 @@ from mmengine.utils import ManagerMixin
 from torch import nn
 
 from mmvitaccel.errors import UserError, building, running
+from mmvitaccel.models.weights.wrapped import USUAL, Choice
+from mmvitaccel.runner.checkpoint import ChosenWeights
 from mmvitaccel.runner.distributed import leave_processes
+from mmvitaccel.runner.loading import CheckedLoading
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
-    """The command line's, else the config's, else ``work_dirs/<config's name>``."""
+    """The command line's, else the config's, else ``work_dirs/<config's name>``.
+
+    Raises:
+        UserError: It cannot be made or written.
+    """
     default = os.path.join("work_dirs", Path(cfg.filename).stem)
     cfg.work_dir = work_dir or cfg.get("work_dir") or default
+    _check_writable(cfg.work_dir)
+
+
+def _check_writable(folder: str) -> None:
+    """Refuse a work directory that cannot be made or written."""
+    path = Path(folder).absolute()
+    there = next(p for p in (path, *path.parents) if p.exists())
+    if not there.is_dir():
+        what = f"{there} is a file"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        what = f"{there} may not be written"
+    else:
+        return
+    raise UserError(f"the work directory {folder} cannot be made: {what}; give another --work-dir.")
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -41,12 +62,14 @@ def build_model(cfg: Config) -> nn.Module:
         return MODELS.build(model)
 
 
-def run(cfg: Config, job: str) -> None:
+def run(cfg: Config, job: str, choice: Choice = USUAL, skip_broken: bool = False) -> None:
     """Train or test.
 
     Args:
         cfg: A checked config with ``work_dir`` set.
         job: ``train`` or ``test``.
+        choice: Which weights of the checkpoint that it starts from.
+        skip_broken: Whether files that cannot be read are passed over and counted.
 
     Raises:
         UserError: Something in the config cannot be built, or does not fit together when the
@@ -56,15 +79,20 @@ def run(cfg: Config, job: str) -> None:
     progress = _Progress()
     with own_state(), _removed_on_mistake(cfg.work_dir, progress):
         # reason: in a frame of its own, so that nothing of the runner is left when the state goes
-        _build_and_run(cfg, job, progress)
+        _build_and_run(cfg, job, progress, choice, skip_broken)
 
 
-def _build_and_run(cfg: Config, job: str, progress: _Progress) -> None:
+def _build_and_run(
+    cfg: Config, job: str, progress: _Progress, choice: Choice, skip_broken: bool
+) -> None:
     with building("config"):
         runner = _build_runner(cfg)
         runner.register_hook(progress)
+        runner.register_hook(ChosenWeights(choice))
+        loading = CheckedLoading(runner, skip_broken)
     with _sorted_errors(runner, progress):
         runner.train() if job == "train" else runner.test()
+    loading.report()
 
 
 @contextmanager

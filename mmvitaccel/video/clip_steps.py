@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, init_default_scope
 
 from mmvitaccel.errors import UserError, building
+from mmvitaccel.registry import type_name
 from mmvitaccel.video_reader.timing import Frame
 
 
@@ -39,7 +40,7 @@ class ClipSettings:
         """
         loader = cfg.get("val_dataloader") or cfg.get("test_dataloader") or {}
         pipeline = list((loader.get("dataset") or {}).get("pipeline") or [])
-        kinds = [str(step["type"]).rpartition(".")[2] for step in pipeline]
+        kinds = [type_name(step) for step in pipeline]
         if "SampleFrames" not in kinds or "FormatShape" not in kinds:
             raise UserError(
                 "the config's validation pipeline has no SampleFrames and FormatShape, so that "

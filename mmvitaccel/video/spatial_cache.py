@@ -25,8 +25,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from mmvitaccel.errors import UserError, building, running
+from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.runner.attached_hooks import attach_hooks
 from mmvitaccel.runner.checkpoint import check_checkpoint
+from mmvitaccel.runner.loading import check_loader
 from mmvitaccel.runner.session import build_model
 
 INDEX_FILE = "index.json"
@@ -45,6 +47,7 @@ def cache_spatial(
     batch_size: int = 1,
     num_workers: int = 2,
     progress: Progress | None = None,
+    choice: Choice = USUAL,
 ) -> None:
     """Write ``<out_dir>/<split>/{index.json,000000.npy,...}`` and ``<out_dir>/weights.pth``.
 
@@ -62,13 +65,14 @@ def cache_spatial(
         batch_size: Clips at a time.
         num_workers: Processes that decode.
         progress: Told after each clip: which split, how many are done, of how many.
+        choice: Which weights in the checkpoint.
 
     Raises:
         UserError: The config, the checkpoint or the data are not fit, or ``out_dir`` was made with
             others.
     """
     model = build_model(cfg)
-    check_checkpoint(model, checkpoint)
+    check_checkpoint(model, checkpoint, choice=choice)
     backbone = getattr(model, "backbone", None)
     if not hasattr(backbone, "forward_spatial"):
         raise UserError(
@@ -150,7 +154,7 @@ def _fill(
         num_workers=num_workers,
         collate_fn=pseudo_collate,
     )
-    for indices, batch in zip(_groups(wanted, batch_size), loader):
+    for indices, batch in zip(_groups(wanted, batch_size), check_loader(loader)):
         with running(model, "the spatial encoder"):
             clips = model.data_preprocessor(batch, training=False)["inputs"]
             steps = model.backbone.forward_spatial(clips.flatten(0, 1))  # (B * views, S, C)

@@ -14,6 +14,7 @@ import torch
 from mmvitaccel.conversion.catalogue import LAYOUTS
 from mmvitaccel.conversion.convert import convert_file, find_layout
 from mmvitaccel.conversion.vitdet.detectron2_rules import MEAN, STD
+from mmvitaccel.models.weights.wrapped import Choice
 from mmvitaccel.version import __version__
 
 DIM, BLOCKS = 16, 2
@@ -104,11 +105,13 @@ def test_the_report_lists_every_tensor(tmp_path):
 def test_prefix(tmp_path):
     held = {f"teacher.{name}": value for name, value in image_vit().items()}
     torch.save(held | {"student.x": torch.ones(1)}, tmp_path / "in.pth")
-    report = convert_file(tmp_path / "in.pth", tmp_path / "out.pth", prefix="teacher.")
+    report = convert_file(
+        tmp_path / "in.pth", tmp_path / "out.pth", choice=Choice(prefix="teacher.")
+    )
     assert report.layout == "mae-vit"
     assert str(report.entries[-1]) == "left over  student.x (outside the prefix)"
     with pytest.raises(ValueError, match=r"no name in it begins with 'tutor\.' \(the first is 't"):
-        convert_file(tmp_path / "in.pth", tmp_path / "out.pth", prefix="tutor.")
+        convert_file(tmp_path / "in.pth", tmp_path / "out.pth", choice=Choice(prefix="tutor."))
 
 
 class Hostile:

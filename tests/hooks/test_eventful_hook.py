@@ -10,9 +10,9 @@ from mmengine.runner import Runner
 
 from mmvitaccel.adapters.attach import is_attached
 from mmvitaccel.adapters.eventful.apply import EventfulHandle
+from mmvitaccel.compat.checkpoint import safe_load
 from mmvitaccel.hooks import BudgetScheduleHook, EventfulHook
 from mmvitaccel.models.vitdet.backbone import ViTDet
-from mmvitaccel.models.weights.checkpoint import read_state_dict
 from mmvitaccel.runner.evaluation import augment_test
 
 DETECTOR = """
@@ -130,7 +130,7 @@ def test_from_the_command_line_in_training_and_validation(config, tmp_path):
     assert [len(streams) for streams in watch.streams] == [1, 1, 0] * 2
     assert type(runner.model.backbone) is ViTDet
     assert not runner.model._forward_pre_hooks and not runner.model._forward_hooks
-    saved = read_state_dict(str(tmp_path / "work" / "epoch_1.pth"))
+    saved = safe_load(str(tmp_path / "work" / "epoch_1.pth"))["state_dict"]
     assert set(saved) == set(runner.model.state_dict())
 
 

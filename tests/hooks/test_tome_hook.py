@@ -17,8 +17,8 @@ from mmengine.registry import HOOKS, MODELS, DefaultScope
 from mmengine.runner import Runner
 
 from mmvitaccel.adapters.attach import is_attached, link
+from mmvitaccel.compat.checkpoint import safe_load
 from mmvitaccel.hooks import ToMeHook
-from mmvitaccel.models.weights.checkpoint import read_state_dict
 
 
 class Watch(Hook):
@@ -78,7 +78,7 @@ def test_it_merges_in_training_and_validation_and_leaves_nothing(recognizer_conf
     runner, watch = run(load(recognizer_config, tmp_path, **FROM_COMMAND_LINE), "train")
     assert watch.seen == dict(train=[6, 4], val=[6, 4])
     assert not is_attached(runner.model.backbone)
-    saved = read_state_dict(str(tmp_path / "work" / "epoch_1.pth"))
+    saved = safe_load(str(tmp_path / "work" / "epoch_1.pth"))["state_dict"]
     bare = bare_model(recognizer_config, tmp_path)
     bare.load_state_dict(saved, strict=True)
 
@@ -212,7 +212,7 @@ def test_two_processes_train_from_the_command_line_alone(recognizer_config, tmp_
             break
     assert done.returncode == 0, done.stderr[-3000:]
     assert "ToMe: r=2 in backbone (VisionTransformer)" in done.stdout + done.stderr
-    saved = read_state_dict(str(tmp_path / "w" / "epoch_1.pth"))
+    saved = safe_load(str(tmp_path / "w" / "epoch_1.pth"))["state_dict"]
     bare = bare_model(recognizer_config, tmp_path)
     bare.load_state_dict(saved, strict=True)
 

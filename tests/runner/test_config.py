@@ -6,7 +6,8 @@ import pytest
 from mmengine.config import Config
 
 from mmvitaccel.errors import UserError
-from mmvitaccel.runner.config import add_config_arguments, load_config, package_of, type_name
+from mmvitaccel.registry import type_name
+from mmvitaccel.runner.config import add_config_arguments, load_config, package_of
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 from mmengine.config import Config
+from mmengine.visualization import Visualizer
 
 from mmvitaccel.errors import UserError
 from mmvitaccel.runner.evaluation import augment_test, deploy, draw_predictions, dump_predictions
@@ -37,6 +38,25 @@ def test_dump(scope, kind):
         dump_predictions(cfg, "x.json")
 
 
+@pytest.mark.parametrize(
+    ("scope", "visualizer", "kind"),
+    [
+        ("mmdet", None, "mmdet.DetLocalVisualizer"),
+        ("mmdet", dict(type="Visualizer", vis_backends=[]), "mmdet.DetLocalVisualizer"),
+        ("mmdet", dict(type=Visualizer), "mmdet.DetLocalVisualizer"),
+        ("mmdet", dict(type="TrackLocalVisualizer"), "TrackLocalVisualizer"),
+        ("mmpretrain", None, "mmpretrain.UniversalVisualizer"),
+    ],
+)
+def test_a_visualizer_that_draws_is_there(scope, visualizer, kind):
+    cfg = config(scope) if visualizer is None else config(scope, visualizer=visualizer)
+    draw_predictions(cfg, False, "vis", 3.0)
+    assert cfg.visualizer.type == kind
+    assert ("vis_backends" in cfg.visualizer) == (
+        visualizer is not None and "vis_backends" in visualizer
+    )
+
+
 def test_draw():
     hook = dict(type="DetVisualizationHook", score_thr=0.5)
     cfg = config("mmdet", default_hooks=dict(visualization=hook))
@@ -54,10 +74,36 @@ def test_draw():
 def test_augment_a_detector_by_flips():
     cfg = config("mmdet")
     augment_test(cfg)
-    assert (cfg.model.type, cfg.model.module.type) == ("DetTTAModel", "M")
+    assert (cfg.model.type, cfg.model.module.type) == ("mmvitaccel.BoxTTAModel", "M")
     steps = cfg.test_dataloader.dataset.dataset.pipeline
     assert [step.type for step in steps] == ["LoadImageFromFile", "Resize", "TestTimeAug"]
     assert "pipeline" not in cfg.test_dataloader.dataset
+
+
+def with_masks(**more):
+    cfg = config("mmdet", **more)
+    cfg.model.roi_head = dict(mask_head=dict(type="FCNMaskHead"))
+    return cfg
+
+
+def test_masks_are_left_out_of_an_augmented_test():
+    cfg = with_masks(tta_model=dict(type="DetTTAModel", tta_cfg=dict(max_per_img=7)))
+    cfg.test_evaluator = [dict(type="CocoMetric", metric=["bbox", "segm"]), dict(type="E")]
+    augment_test(cfg)
+    assert cfg.test_evaluator == [dict(type="CocoMetric", metric=["bbox"]), dict(type="E")]
+    assert cfg.model.type == "mmvitaccel.BoxTTAModel"
+    assert cfg.model.tta_cfg.max_per_img == 7
+
+
+def test_an_augmented_test_of_masks_alone_is_refused():
+    cfg = with_masks()
+    cfg.test_evaluator = dict(type="CocoMetric", metric="segm")
+    with pytest.raises(UserError, match=r"--tta: test_evaluator CocoMetric has metric=\['segm'\]"):
+        augment_test(cfg)
+    cfg = config("mmdet")
+    cfg.model.mask_head = dict(type="SOLOHead")
+    with pytest.raises(UserError, match="--tta: M with its mask_head puts out masks alone"):
+        augment_test(cfg)
 
 
 def test_augment_as_the_config_says():

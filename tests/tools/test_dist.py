@@ -104,9 +104,59 @@ def test_two_processes_train_and_test_together(run_tool, detector_config, tmp_pa
 
 def test_a_mistake_is_said_by_each_process(detector_config, tmp_path):
     done = launch("dist_train.sh", detector_config, 2, "--cfg-options", "modle=1", cwd=tmp_path)
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert "error: --cfg-options modle: the config has no setting 'modle'" in done.stderr
+    assert "was given something wrong, as it says above." in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "work_dirs").exists()
+
+
+BREAKS = """
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+import os, signal
+
+
+@HOOKS.register_module()
+class BreakingHook(Hook):
+    def __init__(self, how):
+        self.how = how
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if get_rank() == 1:
+            if self.how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise {"stumbles": ZeroDivisionError}[self.how]()
+"""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="two processes share the CPU")
+@pytest.mark.parametrize(
+    ("how", "status", "sentence"),
+    [
+        ("killed", 2, "error: process 1 was ended by SIGKILL; the system does so when memory"),
+        ("stumbles", 1, "ZeroDivisionError"),
+    ],
+)
+def test_one_process_that_fails_ends_all(detector_config, tmp_path, how, status, sentence):
+    (tmp_path / "breaking.py").write_text(BREAKS)
+    with detector_config.open("a") as config:
+        config.write("custom_imports = dict(imports=['breaking'])\n")
+        config.write(f"custom_hooks = [dict(type='BreakingHook', how='{how}')]\n")
+    done = launch("dist_train.sh", detector_config, 2, "--work-dir", "run", cwd=tmp_path)
+    assert done.returncode == status
+    assert sentence in done.stderr
+    assert ("Traceback" in done.stderr) == (how == "stumbles")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="two processes share the CPU")
+def test_a_broken_picture_of_one_process_is_named(detector_config, tmp_path):
+    (tmp_path / "boxes" / "images" / "3.png").write_bytes(b"")
+    done = launch("dist_train.sh", detector_config, 2, "--work-dir", "run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "images/3.png: the file is empty (0 bytes); replace or remove it" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("script", ["dist_train.sh", "dist_test.sh"])

@@ -8,6 +8,7 @@ import cv2
 import pytest
 import torch
 
+from mmvitaccel.compat.checkpoint import safe_load
 from mmvitaccel.registry import MODELS
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.runner.session import build_model
@@ -53,6 +54,59 @@ def test_detector_dumps_draws_and_augments(run_tool, detector_config, tmp_path):
     assert metrics(tmp_path / "a").keys() == metrics(tmp_path / "b").keys()
 
 
+def test_a_config_without_a_visualizer_draws(run_tool, detector_config, tmp_path):
+    weights = save_weights(detector_config)
+    with detector_config.open("a") as file:
+        file.write("del visualizer\ndefault_hooks.pop('visualization')\n")
+    run_tool("test", detector_config, weights, "--work-dir", "a", "--show-dir", "v")
+    (drawn,) = (tmp_path / "a").glob("*/v")
+    pictures = [cv2.imread(str(drawn / f"{i}.png")) for i in range(5)]
+    assert [picture.shape for picture in pictures] == [
+        (64, 2 * 64, 3)
+    ] * 5  # beside the ground truth
+
+
+def wrapped(weights: dict, prefix: str) -> dict:
+    return {f"{prefix}{name}": value for name, value in weights.items()}
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "model.", "module._orig_mod.", "model.module."])
+def test_weights_of_a_wrapper_are_tested_as_they_are(run_tool, detector_config, tmp_path, prefix):
+    plain = save_weights(detector_config)
+    held = safe_load(plain)["state_dict"]
+    extra = {"criterion.weight": torch.ones(2)} if prefix.startswith("model.") else {}
+    torch.save(dict(state_dict=wrapped(held, prefix) | extra), tmp_path / "wrapped.pth")
+    for name, path in (("a", plain), ("b", tmp_path / "wrapped.pth")):
+        run_tool("test", detector_config, path, "--work-dir", name, "--out", f"{name}.pkl")
+    one, other = (pickle.loads((tmp_path / f"{n}.pkl").read_bytes()) for n in "ab")
+    for a, b in zip(one, other):
+        assert torch.equal(a["pred_instances"]["bboxes"], b["pred_instances"]["bboxes"])
+        assert torch.equal(a["pred_instances"]["scores"], b["pred_instances"]["scores"])
+
+
+def test_which_weights_were_taken_is_said(run_tool, detector_config, tmp_path, capfd):
+    plain = save_weights(detector_config)
+    held = safe_load(plain)["state_dict"]
+    halved = {f"module.{k}": v * 0.5 if v.is_floating_point() else v for k, v in held.items()}
+    both = tmp_path / "both.pth"
+    torch.save(dict(state_dict=held, ema_state_dict=halved | {"steps": torch.tensor(3)}), both)
+    torch.save(dict(state_dict=halved), tmp_path / "halved.pth")
+    tool = ["test", detector_config, both, "--work-dir", "a", "--out"]
+    run_tool(*tool, "plain.pkl")
+    said = capfd.readouterr()
+    assert "both.pth: 'state_dict' was taken; the file holds" in said.out + said.err
+    assert "--weights ema_state_dict" in said.out + said.err
+    run_tool(*tool, "averaged.pkl", "--weights", "ema_state_dict")
+    run_tool("test", detector_config, "halved.pth", "--work-dir", "b", "--out", "halved.pkl")
+    scores = {
+        name: torch.cat([p["pred_instances"]["scores"] for p in pickle.loads(path.read_bytes())])
+        for name in ("plain", "averaged", "halved")
+        for path in [tmp_path / f"{name}.pkl"]
+    }
+    assert torch.equal(scores["averaged"], scores["halved"])
+    assert not torch.equal(scores["averaged"], scores["plain"])
+
+
 def test_recognizer_dumps_and_draws(run_tool, recognizer_config, tmp_path):
     weights = save_weights(recognizer_config)
     run_tool(
@@ -93,13 +147,16 @@ def test_deploy_folds(run_tool, detector_config, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["."], "checkpoint . is a folder; give the path of a .pth file."),
+        (["weights.pth", "--weights", "ema"], "no weights under 'ema'; the entries that hold"),
+        (["weights.pth", "--prefix", "net."], "no name in it begins with 'net.'"),
         (["none.pth"], "checkpoint none.pth does not exist; give the path of a .pth file."),
         (["weights.pth", "--out", "x.json"], "--out x.json: predictions are pickled"),
         (["cut.pth"], "cut short"),
         (["hostile.pth"], "refused, because the file asks for pathlib"),
         (
             ["weights.pth", "--cfg-options", "model.backbone.base_channels=8"],
-            "layer1.0.conv1.weight is (4, 4",
+            "layer1.0.conv1.weight' is (4, 4",
         ),
         (["weights.pth", "--cfg-options", "test_dataloader.dataset.data_root=x"], "folder x does"),
         (["weights.pth", "--cfg-options", "test_evaluator.type=CocoMetrix"], "'CocoMetric'"),

@@ -20,7 +20,7 @@ from mmvitaccel.analysis.channel_importance import (
     mean_importance,
 )
 from mmvitaccel.errors import UserError, one_sentence_errors
-from mmvitaccel.runner.checkpoint import check_checkpoint
+from mmvitaccel.runner.checkpoint import add_weights_arguments, check_checkpoint, choice_of
 from mmvitaccel.runner.checks import check_data
 from mmvitaccel.runner.config import add_config_arguments, load_config
 from mmvitaccel.runner.session import build_model, own_state
@@ -35,6 +35,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("checkpoint", nargs="?", help="checkpoint file; without, random weights")
     parser.add_argument("--batches", type=int, default=4, help="of training data")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every channel's importance")
+    add_weights_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_data(cfg, "train")
         model = build_model(cfg)
         if args.checkpoint:
-            check_checkpoint(model, args.checkpoint)
+            check_checkpoint(model, args.checkpoint, choice=choice_of(args))
         loss = accumulate_gradients(model, cfg, args.batches)
         found = channel_importance(model)
     print(f"{args.config}, {args.checkpoint or 'random weights'}, mean loss {loss:.4f}")

@@ -15,6 +15,7 @@ import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is i
 from mmvitaccel.analysis.backbones import image_files, load_backbone, read_images
 from mmvitaccel.analysis.head_similarity import similarity_by_block
 from mmvitaccel.errors import UserError, one_sentence_errors, running
+from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
 from mmvitaccel.runner.session import own_state
 
 
@@ -29,6 +30,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=16, help="how many images")
     parser.add_argument("--side", type=int, default=224, help="they are resized to, in pixels")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    add_weights_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--{option} is {getattr(args, option)}; give 1 or more.")
     images = read_images(image_files(args.images, args.count), args.side)
     with own_state():
-        model = load_backbone(args.model, args.checkpoint)
+        model = load_backbone(args.model, args.checkpoint, choice_of(args))
         with running(model, f"images of {args.side} x {args.side}", every_error=True):
             found = similarity_by_block(model, images)
     weights = args.checkpoint or "random weights"

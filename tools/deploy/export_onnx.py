@@ -1,7 +1,7 @@
 """Export a detector, or the backbone of any model, to ONNX, and compare the file with torch.
 
 The graph holds for every batch and image size; every BatchNorm that can be folded is. Input is
-``images``, (B, 3, H, W) as the data preprocessor normalises and pads them; ``dets`` are boxes in
+``images``, (B, C, H, W) as the data preprocessor normalises and pads them; ``dets`` are boxes in
 pixels of that input and their score, ``labels`` their classes. A backbone puts out its levels.
 """
 
@@ -23,6 +23,7 @@ from mmvitaccel.deploy.onnx_export import (
 )
 from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.extras import require
+from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
 from mmvitaccel.runner.config import add_config_arguments, load_config
 from mmvitaccel.runner.session import own_state
 
@@ -44,6 +45,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--static", action="store_true", help="fix batch 1 and --shape")
     parser.add_argument("--opset", type=int, default=OPSET)
+    add_weights_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -59,9 +61,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     require("deploy", "onnx", "onnxruntime")
     size = (1, *args.shape)
     with own_state():
-        module = build_part(
-            load_config(args.config, args.cfg_options), args.checkpoint, args.part, not args.no_nms
-        )
+        cfg = load_config(args.config, args.cfg_options)
+        choice = choice_of(args)
+        module = build_part(cfg, args.checkpoint, args.part, not args.no_nms, choice)
         export_module(module, size, path, not args.static, args.opset)
         checks = check_file(module, path, [size] if args.static else [size, *CHECKED_SIZES])
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB; against torch:")

@@ -9,8 +9,8 @@ from mmvitaccel.models.efficientvit.weights import (
     ARCHS,
     describe_weights,
     from_timm_key,
-    is_derived,
 )
+from mmvitaccel.models.weights.fit import is_derived
 
 _INDEX = r".+\.attention_bias_idxs"
 _NO_INDEX = (_INDEX, lambda match, weights: ())

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -20,8 +19,7 @@ from mmvitaccel.models.efficientvit.layers import (
     patch_embedding,
     subsampling,
 )
-from mmvitaccel.models.efficientvit.weights import ARCHS, backbone_weights, check_fit, name_arch
-from mmvitaccel.models.weights.checkpoint import read_state_dict
+from mmvitaccel.models.efficientvit.weights import ARCHS, explain_weights, from_timm, name_arch
 from mmvitaccel.models.weights.pretrained import PretrainedBackbone
 from mmvitaccel.registry import MODELS
 
@@ -44,13 +42,17 @@ class EfficientViT(PretrainedBackbone):
         with_cp: Compute blocks again in the backward pass instead of keeping their activations.
         deploy: Build with every BatchNorm folded into its convolution. Weights of either kind
             load.
+        in_channels: Channels of the images, 3 by default; 1 for grey images, 4 with depth or
+            infrared.
         init_cfg: mmengine's. ``dict(type='Pretrained', checkpoint=...)`` takes released weights,
-            timm's and our own, and resizes the attention biases to the windows; what does not
-            fit is an error.
+            timm's and our own, resizes the attention biases to the windows and adapts the first
+            convolution to ``in_channels``; what does not fit is an error.
 
     Raises:
         ValueError: An argument is out of its range.
     """
+
+    STEM = "patch_embed.0.c.weight"
 
     def __init__(
         self,
@@ -62,6 +64,7 @@ class EfficientViT(PretrainedBackbone):
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
         deploy: bool = False,
+        in_channels: int = 3,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -76,12 +79,15 @@ class EfficientViT(PretrainedBackbone):
             )
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f"EfficientViT: drop_path_rate={drop_path_rate} is not in [0, 1).")
+        if in_channels < 1:
+            raise ValueError(f"EfficientViT: in_channels={in_channels}; give 1 or more.")
+        self.in_channels = in_channels
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
         self.deploy = False
 
-        self.patch_embed = patch_embedding(self.arch["embed_dims"][0])
+        self.patch_embed = patch_embedding(self.arch["embed_dims"][0], in_channels)
         self.num_stages = max(self.out_indices) + 1
         for stage, blocks in enumerate(self._make_stages(drop_path_rate)):
             setattr(self, f"blocks{stage + 1}", nn.Sequential(*blocks))
@@ -123,19 +129,20 @@ class EfficientViT(PretrainedBackbone):
         exported to ONNX for all.
 
         Args:
-            x: (B, 3, H, W).
+            x: (B, ``in_channels``, H, W).
 
         Returns:
             For each of ``out_indices``, (B, ``embed_dims[i]``, ceil(H / s), ceil(W / s)) with s
             16, 32, 64.
 
         Raises:
-            ValueError: The input is not a batch of images of three channels.
+            ValueError: The input is not a batch of images of ``in_channels`` channels.
         """
         # reason: comparing traced sizes would only warn; the convolution still checks them
-        if not torch.jit.is_tracing() and (x.dim() != 4 or x.size(1) != 3):
+        if not torch.jit.is_tracing() and (x.dim() != 4 or x.size(1) != self.in_channels):
             raise ValueError(
-                f"EfficientViT: the input is {tuple(x.shape)}; it must be images (B, 3, H, W)."
+                f"EfficientViT: the input is {tuple(x.shape)}; it must be images (B, "
+                f"{self.in_channels}, H, W), or set in_channels to that of the images."
             )
         x = self.patch_embed(x)
         outs = []
@@ -182,30 +189,13 @@ class EfficientViT(PretrainedBackbone):
                 module.switch_to_deploy()
         self.deploy = True
 
-    def load_pretrained(self, source: str, prefix: str = "") -> None:
-        """Load backbone weights from a file or address in any of the known layouts.
+    def translate(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of the released layout or timm's, without the head."""
+        return from_timm(weights)
 
-        Args:
-            source: Path or http(s) address of a checkpoint: a released one, timm's, a detector's
-                or our own.
-            prefix: What precedes the backbone's names in it; ``backbone.`` is recognised.
-
-        Raises:
-            FileNotFoundError: The checkpoint does not exist.
-            ValueError: It cannot be read, or is of another model; says in one sentence why.
-        """
-        weights = backbone_weights(read_state_dict(source), prefix)
-        if self.deploy:
-            for name, module in self.named_modules():
-                if isinstance(module, ConvNorm):
-                    module.fold_state_dict(weights, f"{name}.")
-        own = self.state_dict()
-        shapes = {key: value.shape for key, value in own.items()}
-        check_fit(source, weights, shapes, self.name)
-        self.load_state_dict(
-            {key: weights.get(key, value) for key, value in own.items()}, strict=True
-        )
-        print_log(f"{self.name}: loaded {len(own)} tensors from '{source}'.", logger="current")
+    def explain(self, weights: Mapping[str, Tensor]) -> str | None:
+        """Name the architecture of weights that do not fit."""
+        return explain_weights(weights, self.state_dict().keys(), self.name)
 
     @property
     def name(self) -> str:

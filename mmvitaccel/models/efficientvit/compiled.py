@@ -96,16 +96,17 @@ class CompiledEfficientViT(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, 3, H, W) to what :meth:`EfficientViT.forward` gives, in channels-last.
+        """Images (B, C, H, W) to what :meth:`EfficientViT.forward` gives, in channels-last.
 
         Raises:
             ValueError: The input is not a batch of images in single precision on a CPU.
         """
-        images = x.dim() == 4 and x.shape[1] == 3 and x.numel() > 0
+        channels = self._model[0].in_channels
+        images = x.dim() == 4 and x.shape[1] == channels and x.numel() > 0
         if not images or x.dtype != torch.float32 or x.device.type != "cpu":
             raise ValueError(
                 f"CompiledEfficientViT: the input is {tuple(x.shape)}, {x.dtype} on {x.device}; it "
-                "must be images (B, 3, H, W) in float32 on a CPU."
+                f"must be images (B, {channels}, H, W) in float32 on a CPU."
             )
         x = x.contiguous()
         with self._lock:
@@ -178,7 +179,7 @@ class _Builder:
         """The steps of the whole model."""
         images, _, height, width = image.shape
         x = _Map(image, height, width)
-        self.images = images
+        self.images, self.first = images, model.patch_embed[0].c
         for layer in model.patch_embed:
             if isinstance(layer, ConvNorm):
                 x = self.convolve(layer, x, act=maps.RELU)
@@ -225,7 +226,7 @@ class _Builder:
         """Packed weights of a convolution that is a product."""
         if id(conv) not in self.packed:
             weight = conv.weight.detach()
-            if conv.in_channels > 3:  # (out, in, k, k) -> (out, k, k, in), but for planes
+            if conv is not self.first:  # (out, in, k, k) -> (out, k, k, in), but for planes
                 weight = weight.permute(0, 2, 3, 1)
             weight = weight.flatten(1)
             self.packed[id(conv)] = maps.pack(weight, conv.bias.detach())

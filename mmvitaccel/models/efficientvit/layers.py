@@ -374,9 +374,9 @@ def depthwise(channels: int, norm_weight: float = 1.0) -> ConvNorm:
     return ConvNorm(channels, channels, 3, groups=channels, norm_weight=norm_weight)
 
 
-def patch_embedding(embed_dims: int) -> nn.Sequential:
+def patch_embedding(embed_dims: int, in_channels: int = 3) -> nn.Sequential:
     """Return four 3x3 convolutions of stride 2 with ReLU between: images to stride 16."""
-    widths = (3, embed_dims // 8, embed_dims // 4, embed_dims // 2, embed_dims)
+    widths = (in_channels, embed_dims // 8, embed_dims // 4, embed_dims // 2, embed_dims)
     layers: list[nn.Module] = []
     for before, after in zip(widths[:-1], widths[1:]):
         layers += [ConvNorm(before, after, 3, stride=2), nn.ReLU()]

@@ -1,11 +1,11 @@
-"""Layouts in which weights of Microsoft's EfficientViT are found, and whether they fit a model."""
+"""Layouts in which weights of Microsoft's EfficientViT are found, and what others are."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from torch import Size, Tensor
+from torch import Tensor
 
 ARCHS: dict[str, dict[str, tuple[int, ...]]] = {
     name: dict(embed_dims=widths, depths=depths, num_heads=heads, kernels=kernels)
@@ -45,22 +45,12 @@ def from_timm_key(key: str) -> str:
     return key
 
 
-def backbone_weights(state_dict: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
-    """Return a backbone's weights under the released names.
+def from_timm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A backbone's weights by the released names, without the classification head.
 
     Args:
-        state_dict: In the released layout, in timm's, or that of a whole detector.
-        prefix: What precedes the backbone's names. By default ``backbone.`` where some name
-            begins with it.
-
-    Returns:
-        New mapping, without the classification head.
+        weights: In the released layout, or in timm's.
     """
-    if not prefix and any(key.startswith("backbone.") for key in state_dict):
-        prefix = "backbone."
-    weights = {
-        key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)
-    }
     if any(key.startswith("stages.") for key in weights):
         weights = {from_timm_key(key): value for key, value in weights.items()}
     return {key: value for key, value in weights.items() if not key.startswith("head")}
@@ -105,70 +95,33 @@ def name_arch(fields: Mapping[str, tuple[int, ...]]) -> str | None:
     return None
 
 
-def check_fit(
-    source: str, weights: Mapping[str, Tensor], expected: Mapping[str, Size], model: str
-) -> None:
-    """Check that weights have the names and shapes of a model, window sizes aside.
+def explain_weights(weights: Mapping[str, Tensor], own: Collection[str], model: str) -> str | None:
+    """What weights that do not fit a model are, and what to do; None if it is not known.
 
     Args:
-        source: Where they come from, for the message.
-        weights: Under the released names; stages that the model does not have are left alone.
-        expected: Names and shapes of the model's state dict.
+        weights: Under the released names.
+        own: Names of the model's state dict.
         model: What the model is, such as ``EfficientViT-M4``.
-
-    Raises:
-        ValueError: In one sentence, naming the difference.
     """
-    needed = {key: shape for key, shape in expected.items() if not is_derived(key)}
-    missing = [key for key in needed if key not in weights]
-    if len(missing) == len(needed):
-        raise ValueError(
-            f"{source}: it holds no weights of Microsoft's EfficientViT (its names begin with "
-            f"{sorted({key.split('.')[0] for key in weights})[:4]}); give a released checkpoint, "
-            "timm's efficientvit_m*, or one that was trained here."
+    if not weights.keys() & set(own):
+        return (
+            f"Microsoft's (its names begin with {sorted({k.split('.')[0] for k in weights})[:4]}); "
+            "give a released checkpoint, timm's efficientvit_m*, or one that was trained here"
         )
-    stages = {key.split(".")[0] for key in expected}
-    extra = [
-        key
+    stages = {key.split(".")[0] for key in own}
+    if any(
+        key.endswith(".c.bias") and key not in own and key.split(".")[0] in stages
         for key in weights
-        if key not in expected and not is_derived(key) and key.split(".")[0] in stages
-    ]
-    wrong = [key for key in needed if key in weights and not same(key, weights[key], needed[key])]
-    if not (missing or extra or wrong):
-        return
-    fields = describe_weights(weights)
-    arch = name_arch(fields) if fields else None
-    if any(key.endswith(".c.bias") for key in extra):
-        what = (
+    ):
+        return (
             f"it has its BatchNorm folded in, but the {model} has not; build the model with "
             "deploy=True"
         )
-    elif arch and f"EfficientViT-{arch.upper()}" != model:
-        what = (
+    fields = describe_weights(weights)
+    arch = name_arch(fields) if fields else None
+    if arch and f"EfficientViT-{arch.upper()}" != model:
+        return (
             f"it holds an EfficientViT-{arch.upper()}, but the model is an {model}; set "
             f"arch='{arch}' or give the checkpoint of the model"
         )
-    elif wrong:
-        shape, own = tuple(weights[wrong[0]].shape), tuple(needed[wrong[0]])
-        what = f"'{wrong[0]}' is {shape} and not {own} as in an {model}; set arch to its own"
-    elif extra:
-        what = f"'{extra[0]}' is in no {model}; set arch to that of the checkpoint"
-    else:
-        what = (
-            f"it lacks {len(missing)} of the {len(needed)} tensors of an {model}, first "
-            f"'{missing[0]}'; it was cut short or is of another model"
-        )
-    raise ValueError(f"{source}: {what}.")
-
-
-def is_derived(key: str) -> bool:
-    """Whether a tensor says nothing about the weights: an index, or a count of batches."""
-    return key.endswith(("attention_bias_idxs", "num_batches_tracked"))
-
-
-def same(key: str, weight: Tensor, shape: Size) -> bool:
-    """Whether a tensor fits a shape, or is a bias table that can be resized to it."""
-    if key.endswith("attention_biases") and weight.dim() == 2:
-        square = round(weight.shape[1] ** 0.5) ** 2 == weight.shape[1]
-        return square and weight.shape[0] == shape[0]
-    return weight.shape == shape
+    return None

@@ -216,6 +216,7 @@ class ViTDet(PretrainedBackbone):
             ``rel_pos_resize`` is not known.
     """
 
+    STEM = "patch_embed.proj.weight"
     # Pre-training has no relative positions; they begin at zero.
     MAY_LACK = ("rel_pos",)
 

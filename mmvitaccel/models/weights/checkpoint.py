@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from mmengine.runner import CheckpointLoader
@@ -13,70 +16,17 @@ WRAPPERS = ("state_dict", "model", "model_state")
 """Keys under which training scripts keep the weights: mmengine's, most others', TAdaConv's."""
 
 
-def read_state_dict(source: str) -> dict[str, Tensor]:
-    """Read the weights of a ``.pth``, ``.pkl`` or ``.safetensors`` file; a pickle runs no code.
+def read_content(source: str) -> object:
+    """Read whatever a ``.pth``, ``.pkl`` or ``.safetensors`` file holds; a pickle runs no code.
 
     Args:
         source: A path, or an address that mmengine knows (``https://``, ``torchvision://``), from
             which rank 0 downloads once.
 
-    Returns:
-        Names to tensors, taken out of a ``state_dict`` or ``model`` entry where there is one,
-        without the ``module.`` of a distributed wrapper.
-
     Raises:
         FileNotFoundError: There is no such file, or it could not be downloaded.
-        ValueError: The file is cut short, asks for more than tensors, or holds no weights.
+        ValueError: The file is cut short, or asks for more than tensors.
     """
-    return find_weights(read_content(source), source)
-
-
-def find_weights(content: object, source: str) -> dict[str, Tensor]:
-    """Find the state dict in what a checkpoint holds; numpy's arrays become tensors.
-
-    Args:
-        content: What was read.
-        source: Where from, for the message.
-
-    Raises:
-        ValueError: There are no weights in it.
-    """
-    for wrapper in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-            break
-    if not isinstance(content, dict) or not content:
-        raise ValueError(
-            f"{source}: there is no state dict in it but a {type(content).__name__}; give a file "
-            "of weights."
-        )
-    weights = {}
-    for name, value in content.items():
-        if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-            # reason: arrays out of a pickle may be read-only or big-endian, which torch is not
-            value = torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))
-        if not isinstance(value, Tensor) or not is_plain(value):
-            kind = f"{value.layout} tensor" if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(
-                f"{source}: there is no state dict in it, '{name}' is a {kind}; put the weights "
-                f"under '{WRAPPERS[0]}' or save them alone."
-            )
-        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise ValueError(
-                f"{source}: '{name}' has more numbers than the file holds for it; save a copy of "
-                "it that is not expanded."
-            )
-        weights[str(name).removeprefix("module.")] = value
-    return weights
-
-
-def is_plain(value: Tensor) -> bool:
-    """Whether a tensor holds its numbers one by one, as a layer's weights do."""
-    return value.layout is torch.strided and not value.is_meta and not value.is_quantized
-
-
-def read_content(source: str) -> object:
-    """Return whatever a file or an address holds."""
     if "://" not in source:
         return safe_load(source, map_location="cpu")
     try:
@@ -86,3 +36,90 @@ def read_content(source: str) -> object:
             f"{source}: it could not be downloaded ({error}); get the file elsewhere and give its "
             "path."
         ) from error
+
+
+def find_weights(content: object, source: str, entry: str = "") -> dict[str, Tensor]:
+    """Find the state dict in what a checkpoint holds; numpy's arrays become tensors.
+
+    Args:
+        content: What was read.
+        source: Where from, for the message.
+        entry: The key under which the weights are, such as ``ema_state_dict``; by default the
+            first of :data:`WRAPPERS` that is there, else the only one that holds tensors.
+
+    Raises:
+        ValueError: There are no weights in it, or several and none is named.
+    """
+    weights = _entry(content, source, entry)
+    if not isinstance(weights, dict) or not weights:
+        raise ValueError(
+            f"{source}: there is no state dict in it but a {type(weights).__name__}; give a file "
+            "of weights."
+        )
+    return {str(name): _as_weight(str(name), value, source) for name, value in weights.items()}
+
+
+def weight_entries(content: object) -> list[str]:
+    """The keys of a checkpoint that hold weights: names to tensors, in the file's order."""
+    if not isinstance(content, Mapping):
+        return []
+    return [str(key) for key, value in content.items() if _holds_weights(value)]
+
+
+def _holds_weights(value: object) -> bool:
+    """Whether something is a state dict, with a count beside the tensors or without."""
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        return False
+    # reason: states of schedulers and random generators hold tensors too, by other names
+    return any(
+        isinstance(v, (Tensor, np.ndarray)) and ("." in name or name in ("weight", "bias"))
+        for name, v in value.items()
+    )
+
+
+def _entry(content: Any, source: str, entry: str) -> Any:
+    if isinstance(content, dict) and entry:
+        if not _holds_weights(content.get(entry)):
+            held = ", ".join(weight_entries(content)) or "none"
+            raise ValueError(
+                f"{source}: it holds no weights under {entry!r}; the entries that hold weights: "
+                f"{held}."
+            )
+        return content[entry]
+    if isinstance(content, dict):
+        named = [key for key in WRAPPERS if isinstance(content.get(key), dict)]
+        if named:
+            return content[named[0]]
+        entries = weight_entries(content)
+        plain = any(isinstance(value, (Tensor, np.ndarray)) for value in content.values())
+        if len(entries) > 1 and not plain:
+            raise ValueError(
+                f"{source}: it holds weights under {', '.join(map(repr, entries))}; say which are "
+                "meant with --weights, in an init_cfg with weights=."
+            )
+        if entries and not plain:
+            return content[entries[0]]
+    return content
+
+
+def _as_weight(name: str, value: Any, source: str) -> Tensor:
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        # reason: arrays out of a pickle may be read-only or big-endian, which torch is not
+        value = torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))
+    if not isinstance(value, Tensor) or not is_plain(value):
+        kind = f"{value.layout} tensor" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(
+            f"{source}: there is no state dict in it, '{name}' is a {kind}; put the weights "
+            f"under '{WRAPPERS[0]}' or save them alone."
+        )
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise ValueError(
+            f"{source}: '{name}' has more numbers than the file holds for it; save a copy of "
+            "it that is not expanded."
+        )
+    return value
+
+
+def is_plain(value: Tensor) -> bool:
+    """Whether a tensor holds its numbers one by one, as a layer's weights do."""
+    return value.layout is torch.strided and not value.is_meta and not value.is_quantized

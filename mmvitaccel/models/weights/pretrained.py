@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import PretrainedInit
-from torch import nn
+from torch import Tensor
 
-from mmvitaccel.models.weights.checkpoint import read_state_dict
+from mmvitaccel.models.weights.fit import load_fitting
+from mmvitaccel.models.weights.stem import adapt_stem
+from mmvitaccel.models.weights.wrapped import USUAL, Choice, cut, read_weights
 
 
 class PretrainedBackbone(BaseModule):
@@ -17,11 +19,20 @@ class PretrainedBackbone(BaseModule):
 
     ``init_cfg=dict(type='Pretrained', checkpoint=...)`` takes a converted file, a detector's or
     recogniser's checkpoint, or weights by the backbone's own names, and resizes what is of another
-    input size.
+    input size. ``prefix`` is what precedes the backbone's names in the file, ``weights`` the entry
+    that holds them; by default both are found.
     """
 
     MAY_LACK: tuple[str, ...] = ()
     """Endings or beginnings of names that weights may lack altogether, each as a whole kind."""
+
+    STEM = "patch_embed.weight"
+    """The convolution of the images, which is adapted to their channels."""
+
+    @property
+    def name(self) -> str:
+        """What the model is, for messages."""
+        return type(self).__name__
 
     def init_weights(self) -> None:
         """Initialise as ``init_cfg`` says; pretrained weights must fit.
@@ -42,85 +53,48 @@ class PretrainedBackbone(BaseModule):
             self.init_cfg = init_cfg
         if load:
             for cfg in pretrained:
-                self.load_pretrained(cfg["checkpoint"], cfg.get("prefix") or "")
+                choice = Choice(cfg.get("weights") or "", cfg.get("prefix") or "")
+                self.load_pretrained(cfg["checkpoint"], choice)
 
-    def load_pretrained(self, source: str, prefix: str = "") -> None:
+    def load_pretrained(self, source: str, choice: Choice = USUAL) -> None:
         """Load the backbone's weights from a file or address.
 
         Args:
             source: Path or http(s) address of a checkpoint.
-            prefix: What precedes the backbone's names in it; ``backbone.`` is recognised.
+            choice: Which weights in it; ``backbone.`` and the names of wrappers before those of
+                the backbone are recognised.
 
         Raises:
             FileNotFoundError: The checkpoint does not exist.
             ValueError: It cannot be read, or is of another model; says in one sentence why.
         """
-        load_fitting(self, source, prefix, self.MAY_LACK)
+        own = self.state_dict()
+        weights = read_weights(source, self.known_names(), choice)
+        if not choice.prefix and any(name.startswith("backbone.") for name in weights):
+            weights = cut(weights, "backbone.")
+        weights = self.translate(weights)
+        adapt_stem(weights, self.STEM, own[self.STEM], source)
+        absent = load_fitting(self, weights, source, self.name, self.MAY_LACK, self.explain)
+        lacking = f"; it has no {', '.join(absent)}, which are initialised afresh" if absent else ""
+        count = sum(name in own for name in weights)
+        print_log(f"{self.name}: loaded {count} tensors from '{source}'{lacking}.", "current")
 
+    def known_names(self) -> set[str]:
+        """The names by which weights of this backbone are recognised in a file."""
+        return {prefix + name for name in self.state_dict() for prefix in ("", "backbone.")}
 
-def load_fitting(
-    model: nn.Module, source: str, prefix: str = "", may_lack: Sequence[str] = ()
-) -> None:
-    """Load weights into a model that has to find all of its own, and no others in its parts.
+    def translate(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of another layout by the backbone's names; those by its own stay as they are."""
+        return weights
 
-    Args:
-        model: The model; it resizes what it can in ``_load_from_state_dict``.
-        source: Path or address of the weights.
-        prefix: What precedes the model's names; by default ``backbone.`` where some name begins
-            with it.
-        may_lack: Parts of names that weights may lack altogether; those parameters keep their
-            values.
-
-    Raises:
-        FileNotFoundError: The checkpoint does not exist.
-        ValueError: It cannot be read, or is of another model.
-    """
-    held = read_state_dict(source)
-    if not prefix and any(name.startswith("backbone.") for name in held):
-        prefix = "backbone."
-    held = {name[len(prefix) :]: v for name, v in held.items() if name.startswith(prefix)}
-    name, own = type(model).__name__, model.state_dict()
-    if not own.keys() & held.keys():
-        raise ValueError(
-            f"{source}: it holds no weights of {name} (its first name is "
-            f"{next(iter(held), 'none below the prefix')!r}); convert it with "
-            "tools/convert_checkpoint.py, or give the checkpoint of this model."
+    def explain(self, weights: Mapping[str, Tensor]) -> str | None:
+        """What weights that do not fit are, and what to do; None if it is not known."""
+        if weights.keys() & self.state_dict().keys():
+            return None
+        return (
+            f"its first name is {next(iter(weights), 'none below the prefix')!r}; convert it with "
+            "tools/convert_checkpoint.py, or give the checkpoint of this model"
         )
-    absent = [part for part in may_lack if not any(part in key for key in held)]
-    missing = [k for k in own if k not in held and not any(part in k for part in absent)]
-    parts = {key.partition(".")[0] for key in own}
-    surplus = [k for k in held if k not in own and k.partition(".")[0] in parts]
-    if missing or surplus:
-        what = (
-            f"it lacks {len(missing)} of the {len(own)} tensors of the model's {name}, first "
-            f"'{missing[0]}'"
-            if missing
-            else f"its '{surplus[0]}' is in no part of the model's {name}"
-        )
-        raise ValueError(
-            f"{source}: {what}; it is of another model, give the right one or set the backbone's "
-            "arguments to its own."
-        )
-    fitting = {key: value for key, value in held.items() if key in own}
-    try:
-        model.load_state_dict(fitting, strict=False)
-    except RuntimeError as error:
-        raise ValueError(f"{source}: {_mismatch(model, fitting, error)}") from error
-    lacking = f"; it has no {', '.join(absent)}, which start anew" if absent else ""
-    print_log(f"{name}: loaded {len(fitting)} tensors from '{source}'{lacking}.", logger="current")
-
-
-def _mismatch(model: nn.Module, weights: Mapping, error: RuntimeError) -> str:
-    """Name the first weight of another shape that could not be resized: of another width."""
-    for name, value in model.state_dict().items():
-        found = weights.get(name)
-        if found is not None and found.shape != value.shape and f" {name}:" in str(error):
-            return (
-                f"'{name}' is {tuple(found.shape)} in it and {tuple(value.shape)} in the model's "
-                f"{type(model).__name__}; give the checkpoint of this model or set the backbone's "
-                "arguments to its own."
-            )
-    return " ".join(str(error).split())
 
 
 def is_pretrained(cfg: Mapping) -> bool:

@@ -90,15 +90,15 @@ def without(name):
         (without("blocks.0.attn.rel_pos_h"), "lacks 1 of the 31 .*'blocks.0.attn.rel_pos_h'"),
         (
             lambda w: w | {"blocks.2.norm1.weight": torch.ones(24)},
-            "'blocks.2.norm1.weight' is in n",
+            "1 of its tensors are not in ViTDet, first 'blocks.2.norm1.weight'",
         ),
         (
             lambda w: w | {"blocks.0.mlp.fc1.bias": torch.ones(48)},
-            r"'blocks.0.mlp.fc1.bias' is \(48,\) in it and \(96,\) in the model's ViTDet",
+            r"'blocks.0.mlp.fc1.bias' is \(48,\) in it and \(96,\) in ViTDet",
         ),
         (
             lambda w: {f"module.backbone.net.{n}": v for n, v in w.items()},
-            "holds no weights of ViTDet .*convert it with tools/convert_checkpoint.py",
+            "holds no weights of ViTDet, .*convert it with tools/convert_checkpoint.py",
         ),
     ],
 )

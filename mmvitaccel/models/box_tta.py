@@ -1,0 +1,48 @@
+"""Test-time augmentation of detectors that put out masks beside boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mmdet.models.test_time_augs import DetTTAModel
+from mmdet.structures import DetDataSample
+from torch import nn
+
+from mmvitaccel.registry import MODELS
+
+
+@MODELS.register_module()
+class BoxTTAModel(DetTTAModel):
+    """mmdet's, for detectors with masks too: of these it merges the boxes and leaves masks out.
+
+    mmdet's own refuses such a detector when the first image is merged. Arguments are mmdet's.
+    """
+
+    def test_step(self, data: Any) -> list[DetDataSample]:
+        """Predict every view, without masks, and merge their boxes."""
+        with _without_mask_head(self.module):
+            return super().test_step(data)
+
+    def _merge_single_sample(self, data_samples: list[DetDataSample]) -> DetDataSample:
+        """Merge the boxes of the views of one image."""
+        for sample in data_samples:
+            # reason: one-stage detectors make masks in the head of the boxes
+            sample.pred_instances.pop("masks", None)
+        return super()._merge_single_sample(data_samples)
+
+
+@contextmanager
+def _without_mask_head(detector: nn.Module) -> Iterator[None]:
+    """Let a two-stage detector predict boxes alone."""
+    head = getattr(detector, "roi_head", None)
+    masks = getattr(head, "mask_head", None)
+    if masks is None:
+        yield
+        return
+    head.mask_head = None
+    try:
+        yield
+    finally:
+        head.mask_head = masks

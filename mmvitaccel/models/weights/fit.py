@@ -1,0 +1,101 @@
+"""Whether weights are a model's own: the one comparison, for backbones and whole models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor, nn
+
+Hint = Callable[[Mapping[str, Tensor]], "str | None"]
+
+ANOTHER_MODEL = "it is of another model; give the right one or correct the config"
+
+
+def load_fitting(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    source: str,
+    name: str = "",
+    may_lack: Sequence[str] = (),
+    hint: Hint = lambda weights: None,
+) -> list[str]:
+    """Load weights that hold every parameter and buffer of a model, of its shape.
+
+    OpenMMLab's loaders warn of what does not fit and leave those parameters at random. Here it is
+    an error. Names beside the model's parts (a head dropped for testing) may be there.
+
+    Args:
+        model: It resizes what it can in ``_load_from_state_dict``; where weights do not fit, some
+            of them may be in it already.
+        weights: By the model's names.
+        source: Where they come from, for the message.
+        name: What the model is, for the message; its class by default.
+        may_lack: Parts of names that weights may lack altogether; those parameters keep their
+            values.
+        hint: Given the weights that do not fit: what they are and what to do; None if it does not
+            know them.
+
+    Returns:
+        Those of ``may_lack`` that the weights lack.
+
+    Raises:
+        ValueError: They do not fit; in one sentence, with the first name at fault.
+    """
+    name = name or type(model).__name__
+    needed = [key for key in model.state_dict() if not is_derived(key)]
+    if not set(needed) & weights.keys():
+        advice = hint(weights) or f"it {_first(weights)}; {ANOTHER_MODEL}"
+        raise ValueError(f"{source}: it holds no weights of {name}, {advice}.")
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    try:
+        found = model.load_state_dict(dict(weights), strict=False)
+    except RuntimeError as error:
+        what = _mismatch(shapes, weights, name, error)
+        raise ValueError(f"{source}: {hint(weights) or what}.") from error
+    absent = [part for part in may_lack if not any(part in key for key in weights)]
+    missing = [
+        key
+        for key in found.missing_keys
+        if not is_derived(key) and not any(part in key for part in absent)
+    ]
+    parts = {key.partition(".")[0] for key in shapes}
+    surplus = [
+        key
+        for key in found.unexpected_keys
+        if key.partition(".")[0] in parts and not is_derived(key)
+    ]
+    if missing or surplus:
+        what = (
+            f"it lacks {len(missing)} of the {len(needed)} tensors of {name}, first '{missing[0]}'"
+            if missing
+            else f"{len(surplus)} of its tensors are not in {name}, first '{surplus[0]}'"
+        )
+        raise ValueError(f"{source}: {hint(weights) or f'{what}; {ANOTHER_MODEL}'}.")
+    return absent
+
+
+def is_derived(key: str) -> bool:
+    """Whether a tensor says nothing about the weights: an index, or a count of batches."""
+    return key.endswith(("attention_bias_idxs", "num_batches_tracked"))
+
+
+def _first(weights: Mapping[str, Tensor]) -> str:
+    return f"has {next(iter(weights))!r} as its first name" if weights else "is empty"
+
+
+def _mismatch(
+    shapes: Mapping[str, tuple[int, ...]],
+    weights: Mapping[str, Tensor],
+    name: str,
+    error: RuntimeError,
+) -> str:
+    """Name the first weight of another shape that could not be resized."""
+    message = " ".join(str(error).split())
+    for key, shape in shapes.items():
+        # reason: torch names those alone that differ after the model has resized what it can
+        if key in weights and tuple(weights[key].shape) != shape and f" {key}:" in message:
+            return (
+                f"'{key}' is {tuple(weights[key].shape)} in it and {shape} in {name}; give a "
+                "checkpoint of this model or correct the config"
+            )
+    return message.rstrip(".")

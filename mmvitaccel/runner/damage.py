@@ -1,0 +1,81 @@
+"""Pictures and videos that cannot be read: what is wrong with a file, told from its content."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+from mmvitaccel.compat.file_kind import describe_kind
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv")
+
+_JPEG, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_PNG, _PNG_END = b"\x89PNG", b"IEND"
+_HEAD = 512  # bytes
+
+
+def describe_damage(path: str) -> str | None:
+    """Say why a local file is no whole picture or video.
+
+    Args:
+        path: Of a picture or a video, by its suffix.
+
+    Returns:
+        The end of a sentence, or None where nothing is found to be wrong.
+    """
+    if "://" in path:
+        return None
+    if not os.path.exists(path):
+        return "the file does not exist"
+    if os.path.isdir(path):
+        return "it is a folder and not a file"
+    try:
+        with open(path, "rb") as file:
+            start = file.read(_HEAD)
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    if not start:
+        return "the file is empty (0 bytes)"
+    kind = describe_kind(start)
+    if kind:
+        return f"it is {kind}"
+    if Path(path).suffix.lower() in PICTURES:
+        return picture_damage(Path(path).read_bytes())
+    if Path(path).suffix.lower() in VIDEOS:
+        return _video_damage(path)
+    return None
+
+
+def picture_damage(content: bytes) -> str | None:
+    """Say why bytes are no whole picture; None if they decode to their end."""
+    from PIL import Image, UnidentifiedImageError  # reason: seldom needed, and slow to import
+
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.load()
+    except UnidentifiedImageError:
+        return f"it is no picture, it begins with {content[:12]!r}"
+    except Exception as error:  # reason: decoders raise anything on broken content
+        if "truncated" in str(error) or is_unended(content):
+            return f"the picture is cut short or damaged, after {len(content)} bytes"
+        return f"the picture is damaged ({' '.join(str(error).split())})"
+    return None
+
+
+def is_unended(content: bytes) -> bool:
+    """Whether a JPEG or PNG lacks the mark of its end. OpenCV fills up what is missing in grey."""
+    if content.startswith(_JPEG):
+        return not content.rstrip(b"\0 \r\n").endswith(_JPEG_END)
+    return content.startswith(_PNG) and _PNG_END not in content[-16:]
+
+
+def _video_damage(path: str) -> str | None:
+    import cv2
+
+    capture = cv2.VideoCapture(path)
+    try:
+        return None if capture.read()[0] else "no frame of it can be decoded as a video"
+    finally:
+        capture.release()
