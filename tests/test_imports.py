@@ -134,8 +134,18 @@ def folder_of(path: Path) -> str:
 
 
 def imported(source: str, module: str, is_package: bool) -> Iterator[tuple[int, str, bool]]:
-    """Line, dotted name, and whether it happens on import, of every import in a source."""
+    """Line, dotted name, and whether it happens on import, of every import in a source.
+
+    What is under ``if TYPE_CHECKING`` never runs and is left out.
+    """
     tree = ast.parse(source)
+    unrun = {
+        id(node)
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.If) and "TYPE_CHECKING" in ast.unparse(outer.test)
+        for statement in outer.body
+        for node in ast.walk(statement)
+    }
     later = {
         id(node)
         for outer in ast.walk(tree)
@@ -143,6 +153,8 @@ def imported(source: str, module: str, is_package: bool) -> Iterator[tuple[int, 
         for node in ast.walk(outer)
     }
     for node in ast.walk(tree):
+        if id(node) in unrun:
+            continue
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -170,22 +182,12 @@ def place_of(name: str) -> str:
     return "/".join(parts)
 
 
-def is_checking_types(source: str, line: int) -> bool:
-    """Whether a line is under ``if TYPE_CHECKING``, which never runs."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            return node.body[0].lineno <= line <= node.body[-1].end_lineno
-    return False
-
-
 def imports_of(source: str, path: Path) -> Iterator[tuple[int, str, bool]]:
     """The imports of a file of the package, as :func:`imported` gives them."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     is_package = parts[-1] == "__init__"
     module = ".".join(["mmvitaccel", *(parts[:-1] if is_package else parts)])
-    for line, name, on_import in imported(source, module, is_package):
-        if not is_checking_types(source, line):
-            yield line, name, on_import
+    return imported(source, module, is_package)
 
 
 def outward(source: str, path: Path) -> list[str]:
