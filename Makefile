@@ -8,7 +8,7 @@ VENV := .venv
 CLASSIC := .venv-classic
 WITH_EXTRAS := .venv-extras
 # Extras that some test needs; one that no test needs yet is not installed.
-EXTRAS := deploy
+EXTRAS := deploy video
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python tools/demo.py
