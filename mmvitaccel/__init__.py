@@ -1,8 +1,8 @@
 """Fast vision transformers for OpenMMLab: EfficientViT, ToMe and Eventful Transformers.
 
-Importing the package applies compatibility patches to the installed stack
-(:mod:`mmvitaccel.compat`) and loads nothing else: what is registered under the scope ``mmvitaccel``
-is imported when a config names it, and the names below when they are first used.
+Importing the package applies the compatibility patches for the installed OpenMMLab stack
+(:mod:`mmvitaccel.compat`) and imports nothing else. Registered types are imported when a config
+names them, and the names below on first access.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from mmvitaccel.compat import apply as _close_stack_gaps
+from mmvitaccel.compat import apply as _apply_patches
 from mmvitaccel.version import __version__
 
-_close_stack_gaps()
+_apply_patches()
 
 _HOME = {
     "apply_eventful": "mmvitaccel.adapters.eventful.apply",
@@ -35,7 +35,7 @@ __all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for."""
+    """Import a public name on first access."""
     if name not in _HOME:
         raise AttributeError(f"module 'mmvitaccel' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

@@ -1,7 +1,7 @@
-"""``python -m mmvitaccel TOOL ARGS...``: run a stock mm tool after the compatibility layer.
+"""``python -m mmvitaccel TOOL ARGS...``: run a stock OpenMMLab tool with the compatibility patches.
 
-Some of OpenMMLab's tools import mmdet's operators before they read the ``custom_imports`` of a
-config; on mmcv-lite they fail there unless mmvitaccel was imported first. TOOL is a path, or the
+Some OpenMMLab tools import mmdet's operators before they read the ``custom_imports`` of a config.
+With mmcv-lite they fail unless mmvitaccel was imported first. TOOL is a path, or the
 name of an installed tool such as ``mmdet/test`` or ``mmaction/train``. Several processes:
 ``torchrun --nproc_per_node N -m mmvitaccel mmdet/train CONFIG --launcher pytorch``.
 """
@@ -19,7 +19,7 @@ PACKAGES = ("mmdet", "mmaction", "mmpretrain", "mmvitaccel")
 
 
 def tools_folder(package: str) -> Path | None:
-    """Return the folder of the tools that a package came with, or None.
+    """Return the folder of a package's tools, or None.
 
     Args:
         package: Import name; it is not imported.
@@ -49,7 +49,7 @@ def find_tool(name: str) -> Path:
         name: A path, or a short name.
 
     Raises:
-        ValueError: There is no such script; the message says which there are.
+        ValueError: There is no such script; the message lists the known ones.
     """
     if Path(name).is_file():
         return Path(name)
@@ -71,13 +71,13 @@ def find_tool(name: str) -> Path:
 
 
 def main(arguments: list[str]) -> int | None:
-    """Run a tool as ``python TOOL ARGS...`` would; what it exits with goes through.
+    """Run a tool as ``python TOOL ARGS...`` would; its exit status is passed on.
 
     Args:
         arguments: The tool, then its own arguments.
 
     Returns:
-        An exit status where no tool was run.
+        An exit status if no tool was run.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"{USAGE}\n\nTOOL is the path of a script or one of:")

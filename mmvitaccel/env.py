@@ -1,8 +1,8 @@
-"""``python -m mmvitaccel.env``: what is installed, what fits, what does not and how to fix it.
+"""``python -m mmvitaccel.env``: check the installed packages and print how to fix problems.
 
-Packages are looked up by the name under which they are imported, so that a fork with another
-distribution name counts. Nothing but the standard library is needed to run this. The exit status
-is 0 when an EfficientViT detector can be trained and tested, else 1.
+Packages are looked up by their import name, so that forks with another distribution name are found.
+Only the standard library is needed. The exit status is 0 if an EfficientViT detector can be trained
+and tested, else 1.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ OPS_COMMAND = (
 
 @dataclass(frozen=True)
 class Package:
-    """What is known of one package.
+    """Known facts about one package.
 
     Args:
-        module: The name under which it is imported.
-        tested: Versions that the test suite has passed with.
-        install: What to give to ``pip install``.
-        lowest: First version that can work.
-        below: First version that is known not to work, or None.
-        why: Who says so.
+        module: Import name.
+        tested: Versions with which the test suite passed.
+        install: Arguments of ``pip install``.
+        lowest: First version that works.
+        below: First later version that is known not to work, or None.
+        why: Where this limit comes from.
         needed: Whether the main job needs it.
     """
 
@@ -80,12 +80,12 @@ class Row:
     """One line of the report.
 
     Args:
-        name: What was looked at.
-        found: What is there.
+        name: What was checked.
+        found: What was found.
         verdict: ``ok``, ``untested``, ``missing``, ``wrong`` or ``note``.
         remark: Why.
-        fix: Command that mends it, or nothing.
-        stops: Whether the main job cannot run because of it.
+        fix: Command that fixes it, or nothing.
+        stops: Whether it prevents the main job.
     """
 
     name: str
@@ -100,7 +100,7 @@ def number(version: str) -> tuple[int, ...]:
     """Return the leading numbers of a version: ``2.1.0rc1+cu121`` is (2, 1, 0).
 
     Args:
-        version: As a package states it.
+        version: Version string of a package.
     """
     return tuple(int(part) for part in re.findall(r"\d+", re.split(r"[a-z+]", version)[0]))
 
@@ -121,7 +121,7 @@ def distributions_of(module: str) -> list[str]:
 
 
 def import_quietly(module: str) -> str:
-    """Import a module and return what went wrong, in one line; nothing if it went well.
+    """Import a module and return the error in one line, or an empty string.
 
     Args:
         module: Dotted name.
@@ -139,7 +139,7 @@ def import_quietly(module: str) -> str:
 
 
 def version_of(module: str) -> str:
-    """Return a module's ``__version__``, else its distribution's; ``?`` where neither tells.
+    """Return a module's ``__version__``, else its distribution's version, else ``?``.
 
     Args:
         module: Import name; it need not be importable.
@@ -150,10 +150,10 @@ def version_of(module: str) -> str:
 
 
 def inspect_package(package: Package) -> Row:
-    """Look one package up, import it and compare its version with what is known.
+    """Find and import one package and compare its version with the known ones.
 
     Args:
-        package: What is known of it.
+        package: The package.
     """
     needed = package.needed
     if find_spec(package.module) is None:
@@ -184,10 +184,10 @@ def inspect_package(package: Package) -> Row:
 
 
 def replacing(package: Package) -> str:
-    """Return the command that puts the tested version in the place of what is there.
+    """Return the command that replaces the installed version with the tested one.
 
     Args:
-        package: What is known of it.
+        package: The package.
     """
     others = [n for n in distributions_of(package.module) if f"{n}==" not in package.install]
     remove = f"pip uninstall -y {' '.join(others)} && " if others else ""
@@ -195,7 +195,7 @@ def replacing(package: Package) -> str:
 
 
 def inspect_python() -> Row:
-    """Compare the interpreter with the one that is tested."""
+    """Compare the interpreter with the tested version."""
     found = sys.version.split()[0]
     if sys.version_info[:2] != (3, 11):
         return Row("python", found, "untested", "tested with 3.11")
@@ -220,7 +220,7 @@ def inspect_torchvision_pair() -> Iterable[Row]:
 
 
 def inspect_mmcv_operators() -> Iterable[Row]:
-    """Say where mmcv's operators come from."""
+    """Report where mmcv's operators come from."""
     if "mmcv" not in sys.modules:
         return
     both = [n for n in distributions_of("mmcv") if n in ("mmcv", "mmcv-lite", "mmcv-full")]
@@ -242,7 +242,7 @@ def inspect_mmcv_operators() -> Iterable[Row]:
 
 
 def inspect_surroundings() -> Iterable[Row]:
-    """Report what is not needed but explains much."""
+    """Report optional parts that explain many problems."""
     if find_spec("pkg_resources") is None:
         remark = "stock mm tools need it for `mmdet::` bases; under mmvitaccel they do not"
         yield Row("pkg_resources", "-", "note", remark, 'pip install "setuptools<81"')
@@ -266,7 +266,7 @@ def inspect_surroundings() -> Iterable[Row]:
 
 
 def inspect_imports() -> Iterable[Row]:
-    """Import what the main job imports; versions alone do not show a broken installation."""
+    """Import the main job's modules; versions alone do not reveal a broken installation."""
     for module, needed in (
         ("mmdet.apis", True),
         ("mmvitaccel.models", True),
@@ -290,12 +290,12 @@ def inspect() -> list[Row]:
         *inspect_mmcv_operators(),
         *inspect_surroundings(),
     ]
-    # Where a package is missing or wrong, its own row says more than what fails because of it.
+    # If a package is missing or wrong, its own row says more than a failing import.
     return rows if any(row.stops for row in rows) else [*rows, *inspect_imports()]
 
 
 def render(rows: list[Row]) -> str:
-    """Return the report as an aligned table, the commands below it and a last line.
+    """Return the report as an aligned table, followed by the commands and a summary line.
 
     Args:
         rows: What :func:`inspect` found.

@@ -1,7 +1,7 @@
-"""Compute what ViViT's spatial encoder makes of each clip and keep it on disk.
+"""Compute the outputs of ViViT's spatial encoder for each clip and cache them on disk.
 
 The first of the two steps of temporal fine-tuning; the second is tools/train.py with a config of
-configs/eventful/ whose name ends in "temporal". A run that was stopped goes on where it was.
+configs/eventful/ whose name ends in "temporal". An interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
 from mmvitaccel.runner.checks import check_data

@@ -1,7 +1,7 @@
 """Convert released weights to a checkpoint of this project's configs.
 
-The layout is recognised by the names in the file. The result is a checkpoint to test, a load_from,
-or the checkpoint of a backbone's init_cfg.
+The layout is recognised by the parameter names in the file. Use the result as a checkpoint to test,
+as load_from, or as the checkpoint of a backbone's init_cfg.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.conversion.catalogue import LAYOUTS
 from mmvitaccel.conversion.convert import convert_file
 from mmvitaccel.errors import UserError, one_sentence_errors
@@ -28,7 +28,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--format",
         default="",
         metavar="NAME",
-        help=f"the layout of SRC, if not as recognised: {', '.join(x.name for x in LAYOUTS)}",
+        help=f"layout of SRC, instead of the recognised one: {', '.join(x.name for x in LAYOUTS)}",
     )
     add_weights_arguments(parser)
     return parser.parse_args(argv)
@@ -36,7 +36,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Convert, and say what became of every tensor."""
+    """Convert, and list what was done with every tensor."""
     args = parse_args(argv)
     try:
         report = convert_file(args.source, args.target, args.format, choice_of(args))

@@ -1,4 +1,4 @@
-"""From nothing to figures: draw images, train a detector on the CPU, test, fold, count, time it."""
+"""Draw images, train a detector on the CPU, then test, fold, count and time it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.demo.image_detector import Demo, verdict
 from mmvitaccel.errors import one_sentence_errors
 

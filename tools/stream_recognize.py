@@ -1,4 +1,4 @@
-"""Recognise actions in a video or a camera's pictures as they come, one frame at a time."""
+"""Recognise actions in a video file or a camera stream, one frame at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmengine.device import get_device
 
-import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.errors import one_sentence_errors, running
 from mmvitaccel.runner.attached_hooks import attach_hooks
 from mmvitaccel.runner.checkpoint import (
@@ -37,14 +37,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         default=(),
         metavar="FILE",
-        help="names of the classes, one a line; a file each for verbs and nouns",
+        help="class names, one per line; one file each for verbs and nouns",
     )
     parser.add_argument("--max-steps", type=int, help="stop after this many steps")
+    parser.add_argument("--no-dense", action="store_true", help="do not time the dense model")
     parser.add_argument(
-        "--no-dense", action="store_true", help="do not time the dense model beside"
-    )
-    parser.add_argument(
-        "--no-macs", action="store_true", help="do not count multiply-adds, in a pass of their own"
+        "--no-macs", action="store_true", help="do not count multiply-adds (a separate pass)"
     )
     parser.add_argument("--fps", type=float, help="frame rate of pictures, or in place of a file's")
     parser.add_argument(

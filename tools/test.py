@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.runner.checkpoint import (
     add_weights_arguments,
@@ -25,19 +25,19 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add_config_arguments(parser)
     parser.add_argument("checkpoint", help="checkpoint file")
     add_weights_arguments(parser)
-    parser.add_argument("--work-dir", help="where the metrics go")
-    parser.add_argument("--out", "--dump", metavar="FILE.pkl", help="write all predictions there")
+    parser.add_argument("--work-dir", help="folder for logs and metrics")
+    parser.add_argument("--out", "--dump", metavar="FILE.pkl", help="file for all predictions")
     parser.add_argument("--show", action="store_true", help="show predictions in a window")
-    parser.add_argument("--show-dir", help="draw predictions into this folder of the work dir")
-    parser.add_argument("--wait-time", type=float, default=2, help="seconds a window is shown")
+    parser.add_argument("--show-dir", help="folder in the work dir for drawn predictions")
+    parser.add_argument("--wait-time", type=float, default=2, help="seconds to show each window")
     parser.add_argument("--tta", action="store_true", help="test-time augmentation")
     parser.add_argument(
-        "--deploy", action="store_true", help="fold batch normalisation into the layers before it"
+        "--deploy", action="store_true", help="fold BatchNorm into the preceding layers"
     )
     parser.add_argument(
         "--skip-broken",
         action="store_true",
-        help="pass over pictures and videos that cannot be read, and count them",
+        help="skip images and videos that cannot be read, and count them",
     )
     add_launcher_arguments(parser)
     return parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""Train any config of OpenMMLab's: detectors, recognizers, classifiers."""
+"""Train any OpenMMLab config: detectors, recognizers, classifiers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mmengine.runner import find_latest_checkpoint
 
-import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.models.weights.wrapped import USUAL
 from mmvitaccel.runner.amp import enable_amp, serve_amp_on_cpu
@@ -27,13 +27,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Train a model")
     add_config_arguments(parser)
-    parser.add_argument("--work-dir", help="where logs and checkpoints go")
+    parser.add_argument("--work-dir", help="folder for logs and checkpoints")
     parser.add_argument(
         "--resume",
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="go on from a checkpoint; without a value from the last one in the work directory",
+        help="resume from a checkpoint; without a value, from the last one in the work directory",
     )
     add_weights_arguments(parser)
     parser.add_argument("--amp", action="store_true", help="mixed precision (bfloat16 on a CPU)")
@@ -65,8 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError("--auto-scale-lr: set auto_scale_lr.base_batch_size in the config.")
         cfg.auto_scale_lr.enable = True
     if args.resume and (args.resume != "auto" or find_latest_checkpoint(cfg.work_dir)):
-        # reason: with both, mmengine would resume from load_from; without a checkpoint in the
-        # work directory yet, a training starts from load_from as ever.
+        # reason: with both, mmengine would resume from load_from. Without a checkpoint in the
+        # work directory, training starts from load_from as usual.
         cfg.resume = True
         cfg.load_from = None if args.resume == "auto" else args.resume
     check_data(cfg, "train", "val")

@@ -1,10 +1,10 @@
-"""Show where an eventful model's gates fire along a video, and its error against dense.
+"""Show which tokens pass an eventful model's gates in a video, and the error against dense.
 
     python tools/visualize_eventful.py clip.mp4 configs/eventful/CONFIG.py CHECKPOINT
     python tools/visualize_eventful.py clip.mp4 configs/vitdet/CONFIG.py CHECKPOINT --k 256
 
-Writes gates.mp4 (tokens that passed in red), strip.png (eight of its frames), error.png and
-frames.json. Without a checkpoint weights are random.
+Writes gates.mp4 (passed tokens in red), strip.png (eight of its frames), error.png and frames.json.
+Without a checkpoint, the weights are random.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.errors import UserError, building, one_sentence_errors
 from mmvitaccel.models.wrappers.eventful import attach_eventful
 from mmvitaccel.pictures.gate_run import GateRun
@@ -38,12 +38,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("video", help=HELP.replace("%", "%%"))
     add_config_arguments(parser)
-    parser.add_argument("checkpoint", nargs="?", help="its weights; random ones without")
-    parser.add_argument("--k", type=int, help="tokens let through, for a config without Eventful")
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint file; random weights without")
+    parser.add_argument(
+        "--k", type=int, help="tokens that pass each gate, for a config without Eventful"
+    )
     parser.add_argument("--attention", default="exact", help="tokenwise, delta or exact, with --k")
-    parser.add_argument("--frames", type=int, default=60, help="frames to follow (default: 60)")
-    parser.add_argument("--fps", type=float, help="frame rate of pictures, or in place of a file's")
-    parser.add_argument("--out", type=Path, default=Path("gates"), help="folder to write into")
+    parser.add_argument("--frames", type=int, default=60, help="number of frames (default: 60)")
+    parser.add_argument("--fps", type=float, help="frame rate of images, or instead of the file's")
+    parser.add_argument("--out", type=Path, default=Path("gates"), help="output folder")
     add_weights_arguments(parser)
     return parser.parse_args(argv)
 

@@ -1,10 +1,10 @@
-"""Draw which patches of an image or a video clip ToMe makes one token, block by block.
+"""Draw which patches of an image or a video clip ToMe merges into one token, block by block.
 
     python tools/visualize_tome.py photo.jpg --timm vit_base_patch16_224 --pretrained --r 16
     python tools/visualize_tome.py clip.mp4 CONFIG --checkpoint CHECKPOINT --out tokens.png
 
-Every token is filled with the mean colour of its patches, with a line around it; in a clip a
-token may run through several frames.
+Every token is filled with the mean colour of its patches and outlined. In a clip, a token can
+extend over several frames.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import cv2
 
-import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.pictures.token_run import draw_merging, timm_config
 from mmvitaccel.runner.checkpoint import (
@@ -30,7 +30,7 @@ from mmvitaccel.runner.session import build_model
 
 
 def schedule(text: str) -> Any:
-    """What ``--r`` may say: 8, 0.25, [8,8,4] or (8,-1)."""
+    """Parse ``--r``: 8, 0.25, [8,8,4] or (8,-1)."""
     try:
         return ast.literal_eval(text)
     except (SyntaxError, ValueError):
@@ -44,10 +44,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("input", help="image or video file")
     parser.add_argument("config", nargs="?", help="config of a model with a transformer")
-    parser.add_argument("--checkpoint", help="its weights; random ones without")
+    parser.add_argument("--checkpoint", help="checkpoint file; random weights without")
     parser.add_argument("--cfg-options", nargs="+", action=ConfigOptions, default={})
-    parser.add_argument("--timm", metavar="NAME", help="a model of timm in place of a config")
-    parser.add_argument("--pretrained", action="store_true", help="with the weights timm has")
+    parser.add_argument("--timm", metavar="NAME", help="a timm model instead of a config")
+    parser.add_argument("--pretrained", action="store_true", help="load timm's pretrained weights")
     parser.add_argument("--r", help="tokens merged per block; default: the config's, else 8")
     parser.add_argument("--blocks", type=int, nargs="+", help="blocks to draw, from 0")
     parser.add_argument("--target", help="path of the transformer in the model")

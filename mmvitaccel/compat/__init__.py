@@ -1,13 +1,13 @@
-"""Gaps of the installed OpenMMLab stack, closed before mmdet or mmaction2 is imported.
+"""Compatibility patches for the installed OpenMMLab stack.
 
-One entry, :func:`apply`, which ``import mmvitaccel`` calls. It imports neither torch nor an
-OpenMMLab package: it arranges that a module which turns out to be missing is answered for, and
-that mmengine's checkpoint loaders are guarded, at the moment when somebody imports them. What is
-installed always comes first.
+The entry point is :func:`apply`, which ``import mmvitaccel`` calls. It imports neither torch nor an
+OpenMMLab package. It installs import hooks that provide stand-ins for missing modules and make
+mmengine's checkpoint loaders safe, at the time when these modules are imported. Installed modules
+always take precedence.
 
-A process that is started afresh (``torchrun``, a data loader's worker under ``spawn``) has to
-import mmvitaccel itself, before mmdet: through ``custom_imports``, ``python -m mmvitaccel`` or a
-class of this package in what the worker unpickles. Forked workers inherit it.
+A new process (``torchrun``, a data loader worker under ``spawn``) must import mmvitaccel itself
+before mmdet: through ``custom_imports``, ``python -m mmvitaccel``, or a class of this package that
+the worker unpickles. Forked workers inherit the patches.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _applied = False
 
 
 def apply() -> None:
-    """Close every gap that this environment has; a second call changes nothing."""
+    """Apply all patches that this environment needs; a second call has no effect."""
     global _applied
     if _applied:
         return
@@ -39,7 +39,7 @@ def apply() -> None:
 
 
 def _guard_loaders(module: ModuleType) -> None:
-    # reason: torch and mmengine are imported there, and by now somebody has asked for them.
+    # reason: this module imports torch and mmengine, so it is imported only when they are.
     import_module("mmvitaccel.compat.checkpoint").guard_loaders(module)
 
 

@@ -1,8 +1,9 @@
-"""Reading checkpoints so that a file from outside never runs code, on every supported torch.
+"""Safe checkpoint loading on every supported torch: a file never runs code.
 
-torch >= 2.6 checks what a pickle asks for (``weights_only=True``) and is told the few further
-names that mmengine's Runner writes. Older ones read with :class:`SafeUnpickler`: their check
-cannot be extended in full, and it lets TorchScript archives through to an interpreter.
+torch >= 2.6 checks the names in a pickle (``weights_only=True``); the few additional names that
+mmengine's Runner writes are added to its allow list. Older versions load with
+:class:`SafeUnpickler`, because their check cannot be extended completely and passes TorchScript
+archives to an interpreter.
 """
 
 from __future__ import annotations
@@ -45,15 +46,15 @@ def safe_load(
     Args:
         source: Path of the file, or a seekable binary stream.
         map_location: As in ``torch.load``.
-        options: Further arguments of ``torch.load``, which callers may pass; they are ignored,
-            because none of them may loosen the check.
+        options: Further arguments of ``torch.load``; ignored, so that no caller can weaken the
+            check.
 
     Returns:
         What was saved.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file asks for something that could run code, or is not a whole checkpoint.
+        ValueError: The file asks for a name that could run code, or is not a complete checkpoint.
     """
     if not isinstance(source, (str, Path)):
         return _read(source, getattr(source, "name", "the checkpoint"), map_location)
@@ -89,11 +90,11 @@ def load_url(
 
 
 def guard_loaders(module: ModuleType) -> None:
-    """Make mmengine's checkpoint loaders, of every scheme, read through :func:`safe_load`.
+    """Make all of mmengine's checkpoint loaders use :func:`safe_load`.
 
-    They call ``torch.load`` and ``load_url`` by the names that ``mmengine.runner.checkpoint``
-    has for them; those two are what changes. (``load_url`` is unsafe on every torch: it loads
-    with ``weights_only=False``.)
+    They call ``torch.load`` and ``load_url`` through the names in ``mmengine.runner.checkpoint``;
+    these two names are replaced. (``load_url`` is unsafe on every torch: it loads with
+    ``weights_only=False``.)
 
     Args:
         module: ``mmengine.runner.checkpoint``.
@@ -104,7 +105,7 @@ def guard_loaders(module: ModuleType) -> None:
 
 
 class _TorchWithSafeLoad(ModuleType):
-    """``torch``, but for ``load``."""
+    """``torch`` with ``load`` replaced."""
 
     load = staticmethod(safe_load)
 
@@ -114,16 +115,16 @@ class _TorchWithSafeLoad(ModuleType):
 
 @lru_cache(maxsize=1)
 def _allow_runner_globals() -> None:
-    """Tell torch's check, once, what the Runner's checkpoints hold."""
+    """Add the names in the Runner's checkpoints to torch's allow list, once."""
     if _CHECKED_BY_TORCH:
         torch.serialization.add_safe_globals(list(runner_globals()))
 
 
 @contextmanager
 def _runner_globals_alone() -> Iterator[None]:
-    """Let no other object answer to the same names: numpy's own, which many scripts tell torch of.
+    """Remove other objects with the same names from torch's allow list, such as numpy's own.
 
-    Half of an array's pickle answered by one and half by the other would not be read.
+    Many scripts add numpy's own; an array cannot be read with a mix of both.
     """
     told = torch.serialization.get_safe_globals()
     own = runner_globals()
@@ -139,7 +140,7 @@ def _runner_globals_alone() -> Iterator[None]:
 
 
 def _read(file: IO[bytes], name: str, map_location: Any) -> Any:
-    """Read a stream after a look at how it begins, and say in one sentence what is wrong."""
+    """Check the first bytes of a stream and read it; raise one sentence if that fails."""
     start = file.read(512)
     head = start[: len(_OLD_TORCH)]
     file.seek(0)
@@ -162,15 +163,15 @@ def _read(file: IO[bytes], name: str, map_location: Any) -> Any:
         return ArrayUnpickler(file, encoding="latin1").load()
     except pickle.UnpicklingError as error:
         _explain(name, str(error))
-    # reason: broken content makes the readers raise anything, a MemoryError among them
+    # reason: damaged content makes the readers raise anything, including MemoryError
     except Exception as error:
         if re.search("CUDA|deserialize object on", str(error)):
-            raise  # it is of the device, and says what to do
+            raise  # a device error, whose message says what to do
         _explain(name, f"{type(error).__name__}: {error}")
 
 
 def _read_torch(file: IO[bytes], map_location: Any) -> Any:
-    """Read a file of torch's, with torch's check where it is one."""
+    """Read a torch file, with torch's own check where it is complete."""
     _check_archive(file)
     if _CHECKED_BY_TORCH:
         with _runner_globals_alone():
@@ -185,10 +186,11 @@ def _read_torch(file: IO[bytes], map_location: Any) -> Any:
 
 
 def _check_archive(file: IO[bytes]) -> None:
-    """Keep archives away that torch < 2.6 would hand to TorchScript's interpreter, and packed ones.
+    """Refuse TorchScript archives, which torch < 2.6 would interpret, and compressed archives.
 
-    TorchScript is looked for by the reader that torch.load uses: another one could be made to see
-    other files in it. A few packed bytes may be gigabytes of zeros; torch.save packs nothing.
+    TorchScript is detected with the reader that torch.load uses: a crafted archive can show other
+    files to another reader. A few compressed bytes can expand to gigabytes; torch.save does not
+    compress.
     """
     if file.read(len(_ZIP)) == _ZIP:
         file.seek(0)
@@ -212,11 +214,11 @@ def _read_safetensors(file: IO[bytes], map_location: Any) -> dict[str, torch.Ten
 
 
 def _explain(name: str, reason: str) -> NoReturn:
-    """Raise the one sentence that fits the reason.
+    """Raise an error with one sentence for the reason.
 
     Args:
         name: The file.
-        reason: What the reader said.
+        reason: The reader's message.
 
     Raises:
         ValueError: Always.

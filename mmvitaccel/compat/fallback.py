@@ -1,9 +1,9 @@
 """Stand-ins for modules that the installed stack imports but does not have.
 
-The finder is the last one in ``sys.meta_path``, so that it is asked only for what no other finder
-knows: a compiled ``mmcv._ext``, a repaired mmaction2 or an installed ``importlib_metadata`` is
-used as it is. A stand-in is an ordinary source file executed under the missing name, hence it has
-a real ``__spec__`` (mmcv looks for that) and nothing is imported before it is needed.
+The finder is the last one in ``sys.meta_path`` and is only reached if no other finder knows the
+module. A compiled ``mmcv._ext``, a complete mmaction2 or an installed ``importlib_metadata`` is
+therefore used unchanged. A stand-in is an ordinary source file that is executed under the missing
+name. It has a real ``__spec__`` (which mmcv checks), and nothing is imported before it is needed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STAND_INS: dict[str, Path] = {
 
 
 class StandInFinder(MetaPathFinder):
-    """Answers for the missing modules of :data:`STAND_INS` and for nothing else."""
+    """Finds stand-ins for the missing modules in :data:`STAND_INS`, and no other modules."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -37,7 +37,7 @@ class StandInFinder(MetaPathFinder):
         """Return the spec of the stand-in, or None for any other name.
 
         Args:
-            fullname: The dotted name that no finder before this one knew.
+            fullname: The dotted name that the other finders did not find.
             path: The parent package's search path; unused.
             target: The module being reloaded, if any; unused.
         """
@@ -53,6 +53,6 @@ class StandInFinder(MetaPathFinder):
 
 
 def serve_stand_ins() -> None:
-    """Put one finder at the end of ``sys.meta_path`` unless there is one."""
+    """Append the finder to ``sys.meta_path`` unless it is already there."""
     if not any(isinstance(finder, StandInFinder) for finder in sys.meta_path):
         sys.meta_path.append(StandInFinder())

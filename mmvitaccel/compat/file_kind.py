@@ -1,4 +1,4 @@
-"""What a file is that should have been a checkpoint, told from its first bytes."""
+"""Detects files that are not checkpoints from their first bytes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _TAR_MARK = slice(257, 262)  # of a tar's first header
 
 
 def describe_kind(start: bytes) -> str | None:
-    """Say what a file is and what to do, if it is of a kind that is mistaken for a checkpoint.
+    """Describe a file that is often mistaken for a checkpoint, and what to do about it.
 
     Args:
-        start: Its first bytes; a tar is known by the 262nd.
+        start: Its first bytes; at least 262 to detect a tar archive.
 
     Returns:
-        The end of a sentence, or None for a checkpoint and for anything unknown.
+        The end of a sentence, or None for a checkpoint or an unknown kind.
     """
     if start.startswith(_LFS):
         return "a Git LFS pointer; run 'git lfs pull' where it comes from to get the file itself"

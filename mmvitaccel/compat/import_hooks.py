@@ -1,7 +1,7 @@
-"""Run a function on a module right after somebody imports it.
+"""Run a function on a module right after it is imported.
 
-``import mmvitaccel`` has to stay light, while what it changes in mmengine has to be changed
-before it is used; this is the moment between.
+``import mmvitaccel`` must not import mmengine, but its patches must be applied before mmengine is
+used. Import hooks apply them in between.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from types import ModuleType
 
 
 class AfterImportFinder(MetaPathFinder):
-    """Finds one module as the other finders do and adds a step to its loading.
+    """Finds one module through the other finders and adds a step after loading.
 
     Args:
         name: The module's dotted name.
-        action: Called with the module once its code has run.
+        action: Called with the module after its code has run.
     """
 
     def __init__(self, name: str, action: Callable[[ModuleType], None]) -> None:
@@ -55,11 +55,11 @@ class AfterImportFinder(MetaPathFinder):
 
 
 def after_import(name: str, action: Callable[[ModuleType], None]) -> None:
-    """Call ``action(module)`` when ``name`` is imported, or now if it has been.
+    """Call ``action(module)`` after ``name`` is imported, or now if it already is.
 
     Args:
-        name: Dotted module name; nothing happens where there is no such module.
-        action: What to do with it.
+        name: Dotted module name; nothing happens if the module does not exist.
+        action: Called with the module.
     """
     if name in sys.modules:
         action(sys.modules[name])

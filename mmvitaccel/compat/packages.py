@@ -1,7 +1,7 @@
-"""mmengine's look-up of installed packages by the standard library, without ``pkg_resources``.
+"""mmengine's package look-up with the standard library instead of ``pkg_resources``.
 
-mmengine resolves ``mmdet::`` in a config's ``_base_`` with ``pkg_resources``, which setuptools
-dropped in version 82 and which a new Python environment need not have at all.
+mmengine resolves ``mmdet::`` in a config's ``_base_`` with ``pkg_resources``. setuptools removed it
+in version 82, and a new Python environment may not have setuptools at all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import ModuleType
 
 
 def is_installed(package: str) -> bool:
-    """Tell whether a distribution or an importable package has this name.
+    """Check whether a distribution or an importable package has this name.
 
     Args:
         package: Name of a distribution (``mmaction2``) or of a package (``mmaction``).
@@ -35,7 +35,7 @@ def get_installed_path(package: str) -> str:
 
     Raises:
         PackageNotFoundError: Neither has this name.
-        RuntimeError: It is a namespace package, which has no folder of its own.
+        RuntimeError: It is a namespace package, which has no single folder.
     """
     spec = find_spec(package) or find_spec(package2module(package))
     if spec is None:
@@ -53,7 +53,7 @@ def package2module(package: str) -> str:
 
     Raises:
         PackageNotFoundError: There is none of this name.
-        ValueError: It does not say what it installs.
+        ValueError: It does not list its modules (no ``top_level.txt``).
     """
     names = (distribution(package).read_text("top_level.txt") or "").split()
     if not names:
@@ -62,7 +62,7 @@ def package2module(package: str) -> str:
 
 
 def replace_look_up(module: ModuleType) -> None:
-    """Give mmengine these functions, also where it has imported its own from the module.
+    """Replace mmengine's functions with these, also where mmengine has already imported them.
 
     Args:
         module: ``mmengine.utils.package_utils``.

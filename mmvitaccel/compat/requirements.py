@@ -1,7 +1,7 @@
-"""One sentence instead of a traceback where torch or mmengine is not installed.
+"""A clear error if torch or mmengine is not installed.
 
-``import mmvitaccel`` itself needs neither, so that ``python -m mmvitaccel.env`` can say what is
-missing; the rooms of the package do.
+``import mmvitaccel`` itself needs neither, so that ``python -m mmvitaccel.env`` can report what is
+missing. The subpackages need them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _NEEDS_TORCH = ("core", "adapters")
 
 
 class MissingPackageFinder(MetaPathFinder):
-    """Refuses to import the rooms of this package that need what is not installed.
+    """Raises on import of a subpackage whose requirements are not installed.
 
     Args:
         missing: Names of the packages that are not installed.
@@ -29,7 +29,7 @@ class MissingPackageFinder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> None:
-        """Leave everything to the other finders but what could not work.
+        """Raise for subpackages that cannot work; leave all other imports to the other finders.
 
         Args:
             fullname: The dotted name that is being imported.
@@ -37,7 +37,7 @@ class MissingPackageFinder(MetaPathFinder):
             target: The module being reloaded, if any; unused.
 
         Raises:
-            ModuleNotFoundError: A room was asked for without what it needs.
+            ModuleNotFoundError: A requirement of the subpackage is not installed.
         """
         package, _, rest = fullname.partition(".")
         room = rest.partition(".")[0]
@@ -54,7 +54,7 @@ class MissingPackageFinder(MetaPathFinder):
 
 
 def explain_missing_packages() -> None:
-    """Put the finder in place where torch or mmengine is missing."""
+    """Install the finder if torch or mmengine is missing."""
     missing = [n for n in ("torch", "mmengine") if n not in sys.modules and find_spec(n) is None]
     if missing:
         sys.meta_path.insert(0, MissingPackageFinder(missing))

@@ -1,11 +1,11 @@
-"""What a checkpoint may ask for while it is read, and a reader that allows no more.
+"""The names that a checkpoint may use, and an unpickler that allows no others.
 
 Unpickling calls whatever a file names. mmengine's Runner needs a few names beyond tensors: the
 :class:`~mmengine.logging.HistoryBuffer` of the logged values with the numpy arrays inside it, and
-``builtins.getattr``, by which pickle writes a method down. None of them may be made to do harm
-with any argument, so each is either a class without side effects or one of this module that answers
-to the name. numpy's own are not harmless: a dtype can be changed by the file until its array reads
-memory that is not its own, and an array can be asked for at any size.
+``builtins.getattr``, with which pickle stores a method. Each allowed name must be harmless with any
+argument. It is therefore either a class without side effects or a replacement from this module.
+numpy's own classes are not harmless: a file can modify a dtype until its array reads memory outside
+its buffer, and it can request an array of any size.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ def full_name(value: Any) -> str:
 
 
 def refuse(name: str) -> NoReturn:
-    """Raise the error that torch's own check raises, with the name after ``GLOBAL``.
+    """Raise the same error as torch's own check, with the name after ``GLOBAL``.
 
     Args:
-        name: Dotted name that a file asked for.
+        name: Dotted name in the file.
     """
     raise pickle.UnpicklingError(f"GLOBAL {name} is not in the list of what a checkpoint may use")
 
 
 class PlainDtype:
-    """Answers to ``numpy.dtype``: bool, numbers and strings of fixed length, in either byte order.
+    """Replaces ``numpy.dtype``: bool, numbers and strings of fixed length, in either byte order.
 
     Args:
         code: numpy's, such as ``f4``.
-        align: Ignored, as for any plain type.
+        align: Ignored; it has no meaning for a plain type.
         copy: Ignored.
     """
 
@@ -70,38 +70,38 @@ class PlainDtype:
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple) -> None:
-        """Take the byte order; a plain type has nothing else to say."""
+        """Set the byte order, the only state of a plain type."""
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
 class PlainArray(np.ndarray):
-    """Answers to ``numpy.ndarray``: filled from bytes in the file, as many as its shape needs."""
+    """Replaces ``numpy.ndarray``: filled from bytes that match its shape exactly."""
 
     __module__, __qualname__ = "numpy", "ndarray"
 
     def __new__(cls, *args: object) -> NoReturn:
-        """Refuse to be made of a size that only the file says."""
+        """Refuse direct construction, whose size the file could choose freely."""
         refuse("numpy.ndarray itself")
 
     def __setstate__(self, state: tuple) -> None:
-        """Take the shape, type and bytes."""
+        """Set shape, type and bytes."""
         version, shape, dtype, fortran, data = state
         data = data.encode("latin1") if isinstance(data, str) else data
         dtype = _type_of(data, dtype, shape)
         super().__setstate__((version, tuple(shape), dtype, bool(fortran), data))
 
     def __reduce_ex__(self, protocol: int) -> Any:
-        """Be written down as numpy's own array."""
+        """Pickle as numpy's own array."""
         return self.view(np.ndarray).__reduce_ex__(protocol)
 
 
 def _type_of(data: object, dtype: object, shape: tuple[int, ...]) -> np.dtype:
-    """Return the type of an array that bytes fill exactly.
+    """Return the dtype, checked against shape and number of bytes.
 
     Raises:
-        pickle.UnpicklingError: They do not, or there is something else than bytes.
+        pickle.UnpicklingError: The bytes do not fill the array exactly, or are not bytes.
     """
-    if isinstance(dtype, np.dtype):  # a script has told torch's check of numpy's own
+    if isinstance(dtype, np.dtype):  # a script has added numpy's own to torch's allow list
         dtype = PlainDtype(dtype.str[1:])
     if not isinstance(data, (bytes, bytearray)) or not isinstance(dtype, PlainDtype):
         raise pickle.UnpicklingError("an array that is not made of bytes and a plain type")
@@ -111,44 +111,44 @@ def _type_of(data: object, dtype: object, shape: tuple[int, ...]) -> np.dtype:
 
 
 def _new_array(kind: type, *_: object) -> np.ndarray:
-    """What ``numpy.core.multiarray._reconstruct`` may do: give an empty array, to be filled."""
+    """Replaces ``numpy.core.multiarray._reconstruct``: returns an empty array to be filled."""
     if kind not in (PlainArray, np.ndarray):
         refuse("numpy.core.multiarray._reconstruct of another class")
     return np.ndarray.__new__(PlainArray, (0,), np.int8)
 
 
 def _array_from_buffer(data: bytes, dtype: PlainDtype, shape: tuple, order: str) -> np.ndarray:
-    """What ``numpy.core.numeric._frombuffer`` does, by which protocol 5 writes arrays down."""
+    """Replaces ``numpy.core.numeric._frombuffer``, with which protocol 5 stores arrays."""
     return np.frombuffer(data, _type_of(data, dtype, shape)).reshape(shape, order=order)
 
 
 def _scalar(dtype: PlainDtype, data: bytes) -> np.generic:
-    """What ``numpy.core.multiarray.scalar`` does: give one number."""
+    """Replaces ``numpy.core.multiarray.scalar``: returns one number."""
     data = data.encode("latin1") if isinstance(data, str) else data
     return np.frombuffer(data, _type_of(data, dtype, ()))[0]
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """What ``_codecs.encode`` may do: give the bytes that pickle's protocol 2 wrote as text."""
+    """Replaces ``_codecs.encode``: returns bytes that pickle's protocol 2 stored as text."""
     if encoding != "latin1":
         refuse(f"_codecs.encode to {encoding!r}")
     return text.encode(encoding)
 
 
 def _empty() -> bytes:
-    """What ``builtins.bytes`` may do: protocol 2 writes no bytes at all as its call."""
+    """Replaces ``builtins.bytes``: protocol 2 stores empty bytes as a call of it."""
     return b""
 
 
 def _history_method(owner: Any, name: str) -> Callable[..., Any]:
-    """What ``builtins.getattr`` may do: give HistoryBuffer's own statistics."""
+    """Replaces ``builtins.getattr``: returns HistoryBuffer's own statistics only."""
     if owner is not HistoryBuffer or name not in _STATISTICS:
         refuse("builtins.getattr")
     return getattr(HistoryBuffer, name)
 
 
 def _named(function: Callable[..., Any], module: str, name: str) -> Callable[..., Any]:
-    """Wrap a function so that it answers to another name."""
+    """Wrap a function under another name."""
 
     def call(*args: Any) -> Any:
         return function(*args)
@@ -163,10 +163,10 @@ _Namespace = type("Namespace", (SimpleNamespace,), {"__module__": "argparse"})
 
 @lru_cache(maxsize=1)
 def runner_globals() -> tuple[Callable[..., Any], ...]:
-    """Return what checkpoints of mmengine's Runner and of training scripts need beyond tensors.
+    """Return what checkpoints of mmengine's Runner and of training scripts use beyond tensors.
 
-    Each carries in ``__module__`` and ``__qualname__`` the name that it answers to, which is how
-    ``torch.serialization.add_safe_globals`` files it.
+    ``__module__`` and ``__qualname__`` of each give the name that it replaces, which is the key in
+    ``torch.serialization.add_safe_globals``.
     """
     arrays = [
         _named(function, f"numpy.{core}.{module}", name)
@@ -183,16 +183,16 @@ def runner_globals() -> tuple[Callable[..., Any], ...]:
     return (HistoryBuffer, getter, empty, *arrays, PlainArray, PlainDtype, _Namespace)
 
 
-# reason: the one in Python, because only there can be said what BUILD and EXT do.
+# reason: the Python implementation, because only it allows overriding BUILD and EXT.
 class SafeUnpickler(pickle._Unpickler):
-    """Reads tensors, numbers, containers and :func:`runner_globals`, and refuses the rest.
+    """Reads tensors, numbers, containers and :func:`runner_globals`, and refuses everything else.
 
-    It serves where ``weights_only=True`` cannot: on torch < 2.6, which neither takes further
-    classes reliably nor keeps TorchScript out, and for pickles that torch did not write.
+    It is used where ``weights_only=True`` is not enough: on torch < 2.6, which neither accepts
+    additional classes reliably nor refuses TorchScript, and for pickles not written by torch.
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what the file names if it is allowed.
+        """Return the named object if it is allowed.
 
         Args:
             module: Dotted module name as written in the file.
@@ -208,11 +208,11 @@ class SafeUnpickler(pickle._Unpickler):
             refuse(asked_for)
 
     def get_extension(self, code: int) -> NoReturn:
-        """Refuse what is named by a number, which any library may have registered."""
+        """Refuse extension codes, which any library may have registered."""
         refuse(f"copyreg's extension {code}")
 
     def load_build(self) -> None:
-        """Set the state of what holds data; of a class or function it would be set for good."""
+        """Set the state of data objects only; a class or function would be changed permanently."""
         if not isinstance(self.stack[-2], _WITH_STATE):
             raise pickle.UnpicklingError(
                 "a checkpoint may not change the functions and classes that it uses"
@@ -226,10 +226,10 @@ _WITH_STATE = (OrderedDict, HistoryBuffer, PlainArray, PlainDtype, _Namespace)
 
 
 class ArrayUnpickler(SafeUnpickler):
-    """Reads numpy's arrays and numbers in plain containers, which detectron2's ``.pkl`` are."""
+    """Reads numpy arrays and numbers in plain containers, as in detectron2's ``.pkl`` files."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what the file names if it is numpy's, or a container of Python's own.
+        """Return the named object if it is numpy's or a built-in container.
 
         Args:
             module: Dotted module name as written in the file.
@@ -253,7 +253,7 @@ def _plain() -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _allowed() -> dict[str, Any]:
-    """Everything that :class:`SafeUnpickler` answers for, by name."""
+    """Everything that :class:`SafeUnpickler` allows, by name."""
     known = (*_TENSOR_FUNCTIONS, *_TENSOR_CLASSES, *runner_globals())
     dtypes = {str(v): v for v in vars(torch).values() if isinstance(v, torch.dtype)}
     return {full_name(value): value for value in known} | dtypes | _plain()

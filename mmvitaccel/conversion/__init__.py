@@ -1,1 +1,1 @@
-"""Released weights to this project's names: a file for each layout, and what they share."""
+"""Conversion of released weights to this project's parameter names, with one file per layout."""

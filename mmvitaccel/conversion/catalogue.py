@@ -1,4 +1,4 @@
-"""Every layout that is known; no weights are of two of them."""
+"""All known layouts; no weights match two of them."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ LAYOUTS = (
 
 
 def recognise(weights: Weights) -> Layout | None:
-    """The layout that weights are of by their names; None for none that is known."""
+    """Find the layout that matches the parameter names, or None."""
     return next((layout for layout in LAYOUTS if layout.recognise(weights)), None)

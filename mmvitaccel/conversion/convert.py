@@ -1,4 +1,4 @@
-"""A file of released weights to a checkpoint of this project's configs."""
+"""Converts a file of released weights to a checkpoint for this project's configs."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ def convert_file(source: Path, target: Path, layout: str = "", choice: Choice = 
         source: Released weights: ``.pth``, ``.pyth``, ``.pkl`` or ``.safetensors``.
         target: The ``.pth`` to write: ``state_dict`` and ``meta``, which mmengine reads.
         layout: A layout's name; by default it is recognised.
-        choice: Which weights of the file, and what precedes the layout's names in it.
+        choice: Which weights of the file to use, and the prefix of their names.
 
     Returns:
-        What it was taken for and what became of each tensor.
+        The layout and what was done with each tensor.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It cannot be read, is of no known layout, or is not whole; in one sentence.
-            Nothing is written then.
+        ValueError: It cannot be read, has no known layout, or is incomplete. Nothing is written.
     """
     if target.suffix == ".safetensors" or target.resolve() == source.resolve():
         raise ValueError(
@@ -49,7 +48,7 @@ def convert_file(source: Path, target: Path, layout: str = "", choice: Choice = 
 
 
 def find_layout(weights: Mapping[str, Tensor], source: str, name: str = "") -> Layout:
-    """Recognise the layout of weights by their names, or take the one that is named.
+    """Recognise the layout of weights by their parameter names, or use the named one.
 
     Raises:
         ValueError: The name is not known, or nothing was recognised.
@@ -64,8 +63,8 @@ def find_layout(weights: Mapping[str, Tensor], source: str, name: str = "") -> L
         return layout
     names = ", ".join(f"'{n}'" for n in list(weights)[:3])
     raise ValueError(
-        f"{source}: its names ({names}, ...) are of no layout known here ({', '.join(known)}); "
-        "give released weights of one of these, or the --prefix that precedes their names."
+        f"{source}: its parameter names ({names}, ...) match no known layout ({', '.join(known)}); "
+        "give released weights of one of these layouts, or the --prefix of the names."
     )
 
 
@@ -75,13 +74,13 @@ def convert_weights(
     """Rename and adapt weights, and check that nothing is missing.
 
     Args:
-        weights: By the layout's names.
+        weights: Tensors by the layout's names.
         layout: Their layout.
-        source: Where they come from, for messages.
+        source: The file, for messages.
 
     Raises:
-        ValueError: A tensor is missing, of a wrong shape or there twice, or the layout cannot be
-            carried over.
+        ValueError: A tensor is missing, duplicate or of a wrong shape, or the weights cannot be
+            adapted.
     """
     places = {name: layout.targets(name, weights) for name in weights}
     check_apart(places, source)
@@ -113,7 +112,7 @@ def convert_weights(
 
 
 def check_apart(places: Mapping[str, tuple[str, ...]], source: str) -> None:
-    """Check that no two tensors of the file go to one place: one of them would be lost.
+    """Check that no two tensors of the file have the same target name.
 
     Raises:
         ValueError: Names the first two that do.
@@ -135,7 +134,7 @@ def check_whole(
     layout: Layout,
     source: str,
 ) -> None:
-    """Check that every tensor that the model has is there, of its shape.
+    """Check that every tensor of the model is present and has the right shape.
 
     Raises:
         ValueError: Names the first that is not.
@@ -155,7 +154,7 @@ def check_whole(
 
 
 def metadata(source: Source, layout: Layout, report: Report) -> dict:
-    """What the result says of itself; ``dataset_meta`` is what mm's inferencers look for."""
+    """Metadata of the result; OpenMMLab's inferencers read ``dataset_meta``."""
     meta: dict = dict(
         conversion=dict(
             format=layout.name,
@@ -173,7 +172,7 @@ def metadata(source: Source, layout: Layout, report: Report) -> dict:
 
 
 def write(target: Path, weights: Mapping[str, Tensor], meta: dict) -> None:
-    """Write a checkpoint whole or not at all."""
+    """Write a checkpoint atomically."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
     plain = {name: value.detach().clone().contiguous() for name, value in weights.items()}

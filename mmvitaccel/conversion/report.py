@@ -1,4 +1,4 @@
-"""What became of each tensor of a converted file."""
+"""Report of a conversion: what was done with each tensor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Entry:
         name: Its name in the file.
         kind: One of :data:`KINDS`.
         targets: Its names in the result.
-        note: What was done to it, or why it was left over.
+        note: How it was changed, or why it was left over.
     """
 
     name: str
@@ -33,14 +33,14 @@ class Entry:
 
 @dataclass
 class Report:
-    """What a file was taken for and what became of its tensors.
+    """The recognised layout and what was done with each tensor.
 
     Attributes:
         layout: The layout's name.
-        title: What it is.
+        title: Its description.
         entries: One for each tensor of the file, in its order.
-        settings: What a config has to say for these weights.
-        classes: Names of the classes, where the layout says which they are.
+        settings: Values that a config must have for these weights.
+        classes: Class names, if the layout defines them.
     """
 
     layout: str

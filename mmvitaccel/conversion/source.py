@@ -1,4 +1,4 @@
-"""A file of weights as it is: its tensors, what else it says of itself, and its checksum."""
+"""A file of released weights: its tensors, metadata and checksum."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _BLOCK = 1 << 22  # bytes
 
 @dataclass
 class Source:
-    """What was read.
+    """Contents of a file.
 
     Attributes:
         path: The file.
         sha256: Its checksum, hexadecimal.
-        weights: Names to tensors, below the prefix.
-        elsewhere: Names that do not begin with the prefix.
+        weights: Tensors by name, without the prefix.
+        elsewhere: Names that do not start with the prefix.
         meta: mmengine's or mmdet's metadata in the file.
     """
 
@@ -37,17 +37,16 @@ class Source:
 
 
 def read_source(path: Path, choice: Choice = USUAL) -> Source:
-    """Read a file of weights; nothing in it is run.
+    """Read a file of weights without executing anything in it.
 
     Args:
         path: ``.pth``, ``.pyth``, ``.pkl`` or ``.safetensors``.
-        choice: Which weights of the file; only tensors whose names begin with its prefix are taken,
-            and it is cut off.
+        choice: Which weights of the file to use. Only tensors whose names start with its prefix
+            are read, and the prefix is removed.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not a file of weights, has been converted already, or nothing in it has
-            the prefix; in one sentence.
+        ValueError: It is not a file of weights, is already converted, or no name has the prefix.
     """
     content = safe_load(path, map_location="cpu")
     meta = content.get("meta") if isinstance(content, dict) else None

@@ -1,4 +1,4 @@
-"""CocoVID: COCO's json with ``videos``, and ``video_id`` and ``frame_id`` on each image."""
+"""CocoVID: COCO's JSON format with ``videos``, and ``video_id`` and ``frame_id`` per image."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def read_cocovid(ann_file: str, backend_args: dict[str, Any] | None = None) -> d
 
     Args:
         ann_file: Its path or address.
-        backend_args: Where it is kept, as mmengine's file backends take it.
+        backend_args: Arguments of mmengine's file backend.
 
     Returns:
         The content, with ``images``, ``categories`` and ``annotations``.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no json, is not COCO-like, or has frames of videos without ``frame_id``.
+        ValueError: It is not JSON, is not COCO-like, or has video frames without ``frame_id``.
     """
     if not exists(ann_file, backend_args=backend_args):
         raise FileNotFoundError(
@@ -59,15 +59,15 @@ def category_ids_by_class(
     """Match categories to classes by name.
 
     Args:
-        categories: The json's, each with ``id`` and ``name``.
+        categories: Categories of the JSON file, each with ``id`` and ``name``.
         classes: Names in the model's order.
-        ann_file: Named in messages.
+        ann_file: File name for messages.
 
     Returns:
-        Label (place in ``classes``) to category id, for the classes that the json has.
+        Label (index in ``classes``) to category id, for the classes in the file.
 
     Raises:
-        ValueError: The json has none of the classes.
+        ValueError: The file has none of the classes.
     """
     id_of = {category["name"]: category["id"] for category in categories}
     found = {label: id_of[name] for label, name in enumerate(classes) if name in id_of}

@@ -1,4 +1,4 @@
-"""EPIC-Kitchens-100 for action recognition, from its annotations as they were released."""
+"""EPIC-Kitchens-100 for action recognition, read from the released annotations."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class EpicKitchens(BaseDataset):
         ann_file: The csv.
         pipeline: Transforms.
         data_prefix: Folder of the videos (``video``) or of the frames (``img``).
-        video_tmpl: Where a video is in its folder; columns of the csv in braces.
-        frames_tmpl: Where the frames of a video are in their folder, likewise.
-        filename_tmpl: Name of a frame, which are counted from 1.
+        video_tmpl: Path of a video in its folder; columns of the csv in braces.
+        frames_tmpl: Path of the frames of a video in their folder, likewise.
+        filename_tmpl: File name of a frame; frames are numbered from 1.
         **kwargs: Of mmengine's ``BaseDataset``.
 
     Raises:
-        ValueError: The csv lacks a column, has no rows, or a value in it is none.
+        ValueError: The csv lacks a column, has no rows, or has an invalid value.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class EpicKitchens(BaseDataset):
         return samples
 
     def _sample(self, row: dict[str, str | None], line: int) -> dict[str, Any]:
-        """One row as mmaction2's transforms want it."""
+        """Convert one row to the format of mmaction2's transforms."""
         try:
             verb, noun = int(row["verb_class"]), int(row["noun_class"])
             first, last = int(row["start_frame"]), int(row["stop_frame"])

@@ -1,4 +1,4 @@
-"""ImageNet VID frame by frame, from the CocoVID json files that mmtracking's converter wrote."""
+"""ImageNet VID as single frames, read from CocoVID JSON files in mmtracking's format."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from mmvitaccel.registry import DATASETS
 
 @DATASETS.register_module()
 class ImageNetVID(CocoDataset):
-    """Frames of videos as single images that know which video they belong to.
+    """Frames of videos as single images with their video and frame number.
 
-    One item is one frame, so that image pipelines, ``DetDataPreprocessor`` and plain detectors
-    apply. Items are sorted by ``video_id`` and ``frame_id``, whatever the order in the json, and
-    carry both, with ``video_length`` (frames of the video in the json), for ``PackDetInputs`` to
-    keep. Images without a video (ImageNet DET) are each a video of one frame.
+    One item is one frame, so image pipelines, ``DetDataPreprocessor`` and image detectors work
+    unchanged. Items are sorted by ``video_id`` and ``frame_id``. Both, and ``video_length`` (frames
+    of the video in the file), are available to ``PackDetInputs``. Each image without a video
+    (ImageNet DET) counts as a video of one frame.
 
-    For training only frames whose ``is_vid_train_frame`` is not false are kept: 15 a video in
-    VID, the images with one of the 30 classes in DET. Mix both with ``ConcatDataset``. In
-    ``test_mode`` every frame counts.
+    Training uses only frames whose ``is_vid_train_frame`` is not false: 15 per video in VID, and
+    the images with one of the 30 classes in DET. Combine both with ``ConcatDataset``.
+    ``test_mode`` uses every frame.
 
-    Categories are matched to ``metainfo['classes']`` by name, so that the json may list them in
-    any order and hold more of them; objects of other categories are left out.
+    Categories are matched to ``metainfo['classes']`` by name. The file may list them in any order
+    and have more; objects of other categories are ignored.
 
     Args:
         *args: As for :class:`mmdet.datasets.CocoDataset`.
         **kwargs: As for :class:`mmdet.datasets.CocoDataset`; ``data_prefix=dict(img=...)``.
 
     Raises:
-        FileNotFoundError: ``ann_file`` is not there.
-        ValueError: It is no CocoVID json, or of other classes, or has nothing to train on.
+        FileNotFoundError: ``ann_file`` does not exist.
+        ValueError: It is not a CocoVID file, has other classes, or has no training frames.
     """
 
     METAINFO = {"classes": VID_CLASSES}
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Read ``ann_file``: one record a frame, sorted by video and frame."""
+        """Read ``ann_file``: one record per frame, sorted by video and frame."""
         content = read_cocovid(self.ann_file, self.backend_args)
         category_ids = category_ids_by_class(
             content["categories"], self.metainfo["classes"], self.ann_file

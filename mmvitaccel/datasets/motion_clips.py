@@ -1,8 +1,8 @@
-"""Generated clips of seven motions that no single frame can tell apart.
+"""Generated clips of seven motions that cannot be told apart from a single frame.
 
-Objects drift over a still background on a torus, swell or shrink in an endless cycle, or turn.
-Where an object is, how large it is and how it lies have the same distribution in every frame of
-every class (:class:`ObjectState`); only the change from frame to frame says which motion it is.
+Objects move over a still background that wraps around, grow or shrink in an endless cycle, or turn.
+Position, size and angle of an object have the same distribution in every frame of every class
+(:class:`ObjectState`); only the change from frame to frame identifies the motion.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class MotionSetSettings:
-    """What a set of clips follows from.
+    """Settings of a set of clips.
 
     Attributes:
-        num_train: Clips to train on; the motions take turns.
+        num_train: Training clips; the motions alternate.
         num_val: Clips held out.
         num_frames: Frames in each.
         img_size: (H, W) in pixels.
         objects: Fewest and most objects in a clip; all of them move alike.
-        speed: Slowest and fastest drift, in pixels a frame.
-        swelling: Slowest and fastest change of size, in cycles a frame.
-        turning: Slowest and fastest turn, in degrees a frame.
+        speed: Slowest and fastest movement, in pixels per frame.
+        swelling: Slowest and fastest change of size, in cycles per frame.
+        turning: Slowest and fastest rotation, in degrees per frame.
         noise: Standard deviation of the sensor's noise, new in each frame, in levels of 255.
         seed: Same seed, same pictures.
     """
@@ -76,7 +76,7 @@ class ObjectState:
         x: Column of its centre in 0..1 of the width, which wraps around.
         y: Row of its centre in 0..1 of the height, which wraps around.
         phase: Where in its cycle of growth it is, in 0..1: invisibly faint at both ends.
-        angle: How it lies, in degrees.
+        angle: Its rotation in degrees.
     """
 
     x: float
@@ -86,7 +86,7 @@ class ObjectState:
 
 
 def draw_clip(settings: MotionSetSettings, motion: str, split: str, index: int) -> np.ndarray:
-    """Draw one clip; it does not depend on the others.
+    """Draw one clip, independent of the others.
 
     Args:
         settings: What to draw.
@@ -131,7 +131,7 @@ def make_motion_set(
         out_dir: Where the set is written; parents are made.
         settings: What to draw. Defaults to ``MotionSetSettings()``.
         overwrite: Replace a set made with other settings.
-        progress: Told after each clip: what is written, how many are, of how many.
+        progress: Called after each clip with what is written, the number done and the total.
 
     Returns:
         ``out_dir`` as a path.

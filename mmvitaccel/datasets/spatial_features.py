@@ -1,4 +1,4 @@
-"""What ViViT's spatial encoder made of each clip, computed once and read from disk."""
+"""Cached outputs of ViViT's spatial encoder, read from disk."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ VIEWS = ("random", "all")
 class SpatialFeatures(BaseDataset):
     """Clips as spatial class tokens, for training the temporal encoder by itself.
 
-    Reads what ``tools/cache_spatial.py`` wrote: ``ann_file`` is the ``index.json`` of a split, and
-    beside it is an array (views, steps, channels) for each clip. A sample has ``features_path``
+    Reads the files of ``tools/cache_spatial.py``: ``ann_file`` is the ``index.json`` of a split,
+    with one array (views, steps, channels) per clip beside it. A sample has ``features_path``
     and ``label``.
 
     Raises:
-        ValueError: ``ann_file`` is no such index, or clips in it are not there yet.
+        ValueError: ``ann_file`` is not such an index, or some of its clips are missing.
     """
 
     def load_data_list(self) -> list[dict[str, Any]]:
@@ -33,15 +33,15 @@ class SpatialFeatures(BaseDataset):
             samples = json.loads(Path(self.ann_file).read_text())["samples"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(
-                f"'{self.ann_file}' is no index of spatial features; give an index.json that "
-                "tools/cache_spatial.py wrote."
+                f"'{self.ann_file}' is not an index of spatial features; give an index.json "
+                "written by tools/cache_spatial.py."
             ) from error
         folder = Path(self.ann_file).parent
         missing = [s["file"] for s in samples if not (folder / s["file"]).is_file()]
         if missing:
             raise ValueError(
                 f"'{folder}' lacks {len(missing)} of {len(samples)} clips, first '{missing[0]}'; "
-                "run tools/cache_spatial.py again, it goes on where it stopped."
+                "run tools/cache_spatial.py again, it resumes where it was interrupted."
             )
         return [
             {"features_path": str(folder / sample["file"]), "label": sample["label"]}
@@ -58,7 +58,7 @@ class LoadSpatialFeatures(BaseTransform):
     Added keys: ``imgs`` (views, steps, channels) float32.
 
     Args:
-        views: ``'random'`` for one of the clip's views, another each time; ``'all'`` for a test.
+        views: ``'random'`` loads one random view of the clip (training), ``'all'`` loads all.
 
     Raises:
         ValueError: Unknown ``views``.

@@ -1,4 +1,4 @@
-"""Frames out of videos, or out of a stretch of a long one, with errors that name the file."""
+"""Frames of videos, or of a segment of a long video, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from mmvitaccel.video_reader.indexed import IndexedVideo, open_indexed
 
 @TRANSFORMS.register_module()
 class OpenVideo(BaseTransform):
-    """Open a video, to be followed by mmaction2's ``SampleFrames`` and :class:`DecodeFrames`.
+    """Open a video; use it before mmaction2's ``SampleFrames`` and :class:`DecodeFrames`.
 
-    In place of mmaction2's ``DecordInit``: it reads from the path, not through a copy of the whole
-    file in memory, it can be told to stay within a stretch of the file, it takes folders and
-    patterns of numbered pictures too, and it says which file is broken.
+    It replaces mmaction2's ``DecordInit``. It reads from the path instead of copying the whole file
+    to memory, can be limited to a segment of the file, accepts folders and patterns of numbered
+    images, and names a damaged file.
 
-    Required keys: ``filename``; ``start_seconds`` and ``stop_seconds`` for a stretch, which is
-    found by the time stamps of the frames.
+    Required keys: ``filename``; ``start_seconds`` and ``stop_seconds`` for a segment, which is
+    located by the time stamps of the frames.
 
     Added keys: ``video_reader``, ``start_index`` (first frame), ``total_frames``, and ``avg_fps``
-    of the stretch where a rate is known.
+    of the segment if the rate is known.
 
     Args:
-        num_threads: Threads that decode.
+        num_threads: Decoding threads.
     """
 
     def __init__(self, num_threads: int = 1) -> None:
         self.num_threads = num_threads
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Add the reader and the stretch of frames.
+        """Add the reader and the range of frames.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is no video, or the stretch lies behind its end.
+            ValueError: It is not a video, or the segment is beyond its end.
         """
         path = str(results["filename"])
         try:
@@ -74,7 +74,7 @@ class DecodeFrames(BaseTransform):
         """Add the frames and close the video.
 
         Raises:
-            ValueError: A frame that the file announces is not in it.
+            ValueError: A frame in the file's index cannot be decoded.
         """
         reader = results.pop("video_reader")
         try:
@@ -86,7 +86,7 @@ class DecodeFrames(BaseTransform):
 
 
 def _stretch(results: dict[str, Any], reader: IndexedVideo) -> tuple[int, int]:
-    """First frame and the one behind the last."""
+    """First frame of the segment and the one after its last."""
     if "start_seconds" not in results:
         return 0, len(reader)
     start, stop = results["start_seconds"], results["stop_seconds"]

@@ -1,4 +1,4 @@
-"""A sampler for video that keeps each video whole on one rank, its frames in order."""
+"""A sampler that keeps all frames of a video on one rank and in order."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from mmvitaccel.registry import DATA_SAMPLERS
 
 @DATA_SAMPLERS.register_module()
 class VideoSampler(Sampler[int]):
-    """Go through a dataset of frames video by video.
+    """Iterate over a dataset of frames, video by video.
 
-    Every frame comes once, on one rank, after the earlier frames of its video: nothing is
-    shuffled, repeated or left out. Videos are dealt out longest first to the rank that has the
-    fewest frames so far, the same way on every rank. With fewer videos than ranks the last ranks
-    get none and their loaders are empty.
+    Every frame is yielded once, on one rank, after the earlier frames of its video; nothing is
+    shuffled, repeated or dropped. Videos are assigned longest first to the rank with the fewest
+    frames so far, identically on every rank. With fewer videos than ranks, the last ranks get none
+    and their data loaders are empty.
 
     Args:
         dataset: Frame-level; ``get_data_info(index)`` names ``video_id`` and ``frame_id``.
-        seed: Not used, since nothing is random; mmengine's Runner passes one to every sampler.
+        seed: Unused; mmengine's Runner passes one to every sampler.
 
     Attributes:
-        indices: Places in the dataset of this rank's frames, in the order they come.
+        indices: Dataset indices of this rank's frames, in order.
 
     Raises:
         TypeError: The dataset's items are not frames.

@@ -1,4 +1,4 @@
-"""What a frame costs, reported beside accuracy."""
+"""Cost per frame, reported together with accuracy."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Cost = dict[str, Any]
 
 @METRICS.register_module()
 class MacsMetric(BaseMetric):
-    """Means, per frame, of what :class:`mmvitaccel.CostHook` measured.
+    """Means per frame of the cost that :class:`mmvitaccel.CostHook` measures.
 
-    Reported are, of the backbone (``cost/backbone_*``) and of the whole model:
+    Reports for the backbone (``cost/backbone_*``) and the whole model:
 
-    - ``gmacs``: multiply-adds in units of 1e9, the mean over all frames with the first ones of
-      each video among them, as the paper has it; ``first_gmacs`` and ``later_gmacs`` apart;
-    - ``dense_gmacs``: the same without any method on the model, and ``ratio``, dense over mean;
+    - ``gmacs``: multiply-adds in units of 1e9, the mean over all frames including the first frame
+      of each video, as in the paper; also ``first_gmacs`` and ``later_gmacs`` separately;
+    - ``dense_gmacs``: the same for the model without any method, and ``ratio``, dense over mean;
     - ``first_ms``, ``later_ms``: milliseconds, from preprocessing to boxes for the whole model;
-    - ``tokens``: for each gate, the tokens let through in later frames.
+    - ``tokens``: tokens that pass each gate in later frames.
 
-    A figure that no frame gave, such as those of later frames in videos of one, is left out.
+    A value without any frame, such as later frames in one-frame videos, is left out.
 
     Args:
         collect_device: ``cpu`` or ``gpu``, where ranks exchange results.
@@ -46,10 +46,10 @@ class MacsMetric(BaseMetric):
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Keep each frame's cost.
+        """Store the cost of each frame.
 
         Raises:
-            RuntimeError: The results carry none.
+            RuntimeError: The results have no cost.
         """
         for sample in data_samples:
             if "cost" not in sample:
@@ -121,7 +121,7 @@ def _mean(costs: list[Cost], key: str) -> float | None:
 
 
 def _mean_tokens(costs: list[Cost]) -> dict[str, float]:
-    """Mean number of tokens let through, by gate."""
+    """Mean number of tokens that passed, by gate."""
     by_gate: dict[str, list[float]] = {}
     for cost in costs:
         for gate, tokens in cost.get("tokens", {}).items():
@@ -130,7 +130,7 @@ def _mean_tokens(costs: list[Cost]) -> dict[str, float]:
 
 
 def _table(figures: dict[str, Any], kinds: dict[str, list[Cost]]) -> str:
-    """The figures for a person to read."""
+    """The values as a text table."""
     lines = [f"{'cost per frame':<28}{'backbone':>12}{'whole model':>14}"]
     rows = [
         ("dense, G multiply-adds", "dense_gmacs", "{:.3f}"),

@@ -1,4 +1,4 @@
-"""Accuracy of verbs, nouns and actions, as EPIC-Kitchens-100's recognition challenge counts it."""
+"""Accuracy of verbs, nouns and actions, as defined by the EPIC-Kitchens-100 challenge."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mmvitaccel.registry import METRICS
 class VerbNounAccuracy(BaseMetric):
     """Top-k accuracy of the verb, of the noun and of both together (the action), in 0..1.
 
-    An action is a pair of verb and noun, and its score the product of their probabilities; all
-    pairs compete. A head of verbs alone has the verb's accuracy alone.
+    An action is a pair of verb and noun; its score is the product of their probabilities, and all
+    pairs are ranked. A head with verbs only reports the verb's accuracy only.
 
     Args:
         topk: Values of k to report.
         collect_device: ``cpu`` or ``gpu``, where ranks exchange results.
-        prefix: Of the names reported. Defaults to ``acc``.
+        prefix: Prefix of the reported names. Defaults to ``acc``.
     """
 
     default_prefix = "acc"
@@ -34,7 +34,7 @@ class VerbNounAccuracy(BaseMetric):
         self.topk = tuple(topk)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Keep the rank of the truth for each sample of a batch."""
+        """Store the rank of the true class for each sample of a batch."""
         for sample in data_samples:
             verb, noun = sample["pred_score"]["verb"], sample["pred_score"].get("noun")
             truth = sample["gt_label"].tolist()
@@ -51,7 +51,7 @@ class VerbNounAccuracy(BaseMetric):
             )
 
     def compute_metrics(self, results: list[dict[str, int]]) -> dict[str, float]:
-        """Share of samples whose truth is among the k best: ``verb_top1``, ``action_top5``, ..."""
+        """Share of samples with the true class among the k best, by name: ``verb_top1``, ..."""
         return {
             f"{name}_top{k}": sum(result[name] < k for result in results) / len(results)
             for name in results[0]
@@ -60,7 +60,7 @@ class VerbNounAccuracy(BaseMetric):
 
 
 def rank_of(scores: Tensor, truth: int) -> int:
-    """How many of the scores (K,) come before that of ``truth``; of equal ones the first does.
+    """Rank of class ``truth`` among the scores (K,), from 0; of equal scores the first is better.
 
     Raises:
         ValueError: A score is not a number, or ``truth`` is not among the classes.

@@ -1,4 +1,4 @@
-"""mAP50 over every frame of a video set, without rounding and without lost frames."""
+"""mAP50 over every frame of a video data set, without rounding and without missing frames."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from mmvitaccel.registry import METRICS
 class VIDMetric(BaseMetric):
     """Average precision of boxes on a CocoVID set, in percent, by pycocotools.
 
-    The headline is ``vid/mAP50``: the mean over classes of the average precision at an overlap
-    of 0.5 (interpolated at 101 recalls, up to ``max_dets`` boxes an image), as video detection
-    on ImageNet VID is reported. It is a percentage in full precision (82.9345...), printed with
-    two decimals; mmdet's ``CocoMetric`` rounds to 0.829.
+    The main value is ``vid/mAP50``: the mean over classes of the average precision at an IoU of 0.5
+    (interpolated at 101 recalls, up to ``max_dets`` boxes per image), as usually reported on
+    ImageNet VID. It is a percentage in full precision (82.9345...), printed with two decimals;
+    mmdet's ``CocoMetric`` rounds to 0.829.
 
-    Results are gathered from all ranks whole, however many frames each had. Frames that a
-    sampler repeated count once. The frames scored must be those of ``ann_file``, or as many as
-    the dataset has where that was cut short on purpose (``indices``); anything else is an error,
-    never a figure over a part.
+    Results of all ranks are gathered completely, whatever the number of frames on each. Frames that
+    a sampler repeated count once. The evaluated frames must be those of ``ann_file``, or as many as
+    the dataset has if it is a subset (``indices``). Otherwise an error is raised instead of
+    reporting a value for a part of the frames.
 
     Args:
-        ann_file: The CocoVID json with the truth, the same as the dataset's.
-        iou_thrs: Overlaps to report, each as ``mAP<100 x overlap>``; their mean as ``mAP`` when
-            there are several. COCO's are ``(0.5, 0.55, ..., 0.95)``.
-        classwise: Report ``AP50/<class>`` (of the first overlap) for each class as well.
-        max_dets: Most confident boxes of an image that are looked at.
-        backend_args: Where ``ann_file`` is kept, as mmengine's file backends take it.
+        ann_file: CocoVID file with the ground truth, the same as the dataset's.
+        iou_thrs: IoU thresholds, each reported as ``mAP<100 x threshold>``; the mean of several is
+            reported as ``mAP``. COCO's are ``(0.5, 0.55, ..., 0.95)``.
+        classwise: Also report ``AP50/<class>`` (at the first threshold) for each class.
+        max_dets: Number of most confident boxes per image to evaluate.
+        backend_args: Arguments of mmengine's file backend for ``ann_file``.
         collect_device: ``cpu`` or ``gpu``, where ranks exchange results.
         prefix: Of the names reported. Defaults to ``vid``.
         collect_dir: Folder shared by the ranks, for ``collect_device='cpu'``.
 
     Raises:
-        FileNotFoundError: ``ann_file`` is not there.
-        ValueError: It is no CocoVID json, or an overlap is not in (0, 1].
+        FileNotFoundError: ``ann_file`` does not exist.
+        ValueError: It is not a CocoVID file, or a threshold is not in (0, 1].
     """
 
     default_prefix = "vid"
@@ -74,7 +74,7 @@ class VIDMetric(BaseMetric):
         self._dataset_size = 0
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Keep each frame's boxes (xyxy, pixels of the original frame), scores and labels."""
+        """Store each frame's boxes (xyxy, pixels of the original frame), scores and labels."""
         for sample in data_samples:
             found = sample["pred_instances"]
             self.results.append(

@@ -1,7 +1,7 @@
-"""Which channels of queries, keys, values and feed-forward layers the loss depends on.
+"""Rank the channels of queries, keys, values and feed-forward layers by importance for the loss.
 
-First-order Taylor importance, ``|w * dL/dw|`` summed over the weights of a channel, by which the
-EfficientViT paper chose its widths (figure 6). The loss is the config's own on its training data.
+First-order Taylor importance: ``|w * dL/dw|`` summed over the weights of a channel, which the
+EfficientViT paper uses to choose widths (figure 6). The loss is the config's, on its training data.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.analysis.channel_importance import (
     STRUCTURES,
     accumulate_gradients,

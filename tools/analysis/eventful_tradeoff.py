@@ -1,7 +1,7 @@
 """mAP50 and multiply-adds of eventful methods at several k: a table and a plot.
 
-Without arguments the small ViTDet of configs/eventful/tiny is trained on videos that are drawn
-for it, and measured.
+Without arguments, draws videos, trains the small ViTDet of configs/eventful/tiny on them and
+measures it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.analysis.tradeoff import (
     METHODS,
     Point,

@@ -1,11 +1,11 @@
-"""Count the multiply-adds that a config's model really does, module by module.
+"""Count the multiply-adds that a config's model executes, module by module.
 
 The model runs on random pixels, in eval mode, with untrained weights; for a detector
-``forward(mode='tensor')``: backbone, neck and heads on the padded image. Not in it: the data
-preprocessor, decoding of boxes and suppression (a two-stage detector runs its second stage on what
-its first one proposes for such pixels). A recognizer's figure is of one view; how many views its
-test pipeline takes of one video is said beside it. A model with ToMe or Eventful on is counted
-without it as well, an eventful one on the first frames of a made-up video. One multiply-add counts
+``forward(mode='tensor')``: backbone, neck and heads on the padded image. Excluded are the data
+preprocessor, box decoding and non-maximum suppression (the second stage of a two-stage detector
+runs on the first stage's proposals for such pixels). The count of a recognizer is for one view; the
+number of views per video in its test pipeline is printed too. A model with ToMe or Eventful is also
+counted without it, an eventful one on the first frames of a generated video. A multiply-add counts
 as one; ``flops`` are twice that.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.analysis.flops import count_config
 from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.runner.config import add_config_arguments, load_config
@@ -78,7 +78,7 @@ def _size(shape: list[int] | None) -> tuple[int, int] | None:
 
 
 def _table(figures: dict[str, Any]) -> str:
-    """Modules by row; multiply-adds in one column, or by frame, and dense."""
+    """One row per module; multiply-adds in one column, or per frame, and dense."""
     columns = {"multiply-adds": figures}
     frames = figures.get("frames")
     if frames:

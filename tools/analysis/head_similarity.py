@@ -1,7 +1,8 @@
-"""How alike the attention heads of each block are on given images.
+"""Measure the similarity of the attention heads in each block on given images.
 
-Of each head's attention map the greatest cosine similarity with another head of its block, averaged
-over heads and images: near 1, the heads compute the same (figure 3 of the EfficientViT paper).
+For each head: the highest cosine similarity of its attention map to that of another head in the
+block, averaged over heads and images. Near 1, heads are redundant (figure 3 of the EfficientViT
+paper).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.analysis.backbones import image_files, load_backbone, read_images
 from mmvitaccel.analysis.head_similarity import similarity_by_block
 from mmvitaccel.errors import UserError, one_sentence_errors, running

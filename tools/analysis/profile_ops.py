@@ -1,8 +1,8 @@
-"""Share of time in memory-bound operators, against matrix products and convolutions.
+"""Share of time in memory-bound operators, compared with matrix products and convolutions.
 
-Two models by default, EfficientViT-M4 and DeiT-T, as EfficientViT's own analysis compares (figure 2
-of the paper); attention of timm's models is written out in its operators, not fused, so that its
-softmax and scaling are seen. Random weights and pixels: they change no operator.
+The default models are EfficientViT-M4 and DeiT-T, as in figure 2 of the EfficientViT paper. Fused
+attention of timm's models is disabled, so that softmax and scaling are visible. Weights and pixels
+are random; they do not affect the operators.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.analysis.backbones import load_backbone
 from mmvitaccel.analysis.op_profile import MEMORY_BOUND, profile_shares
 from mmvitaccel.errors import UserError, one_sentence_errors

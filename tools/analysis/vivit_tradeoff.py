@@ -1,7 +1,7 @@
 """Accuracy and multiply-adds of a small ViViT on generated clips: a table and a plot.
 
-Draws clips of seven motions, trains the dense model, tests it dense, eventful (before and after
-temporal fine-tuning) and with merged tokens. Run again, it goes on where it was stopped.
+Draws clips of seven motions, trains the dense model, and tests it dense, eventful (before and after
+temporal fine-tuning) and with ToMe. An interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.adapters.eventful.apply import ATTENTION_MODES
 from mmvitaccel.analysis.motion_study import MotionPoint, MotionStudy, save, table
 from mmvitaccel.datasets.motion_clips import make_motion_set
@@ -29,7 +29,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", default=str(TINY), help="dense config")
-    parser.add_argument("--temporal-config", default=str(TEMPORAL), help="its temporal sibling")
+    parser.add_argument(
+        "--temporal-config", default=str(TEMPORAL), help="config for temporal fine-tuning"
+    )
     parser.add_argument(
         "--cfg-options",
         nargs="+",

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.datasets.ilsvrc import OUTPUT_FILES, convert
 from mmvitaccel.errors import UserError, one_sentence_errors
 
@@ -19,7 +19,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--input",
         type=Path,
         required=True,
-        help="folder with Annotations and Data, or the one that the archives were unpacked in",
+        help="folder with Annotations and Data, or the folder where the archives were unpacked",
     )
     parser.add_argument(
         "-o",
@@ -36,12 +36,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--from-folders",
         action="store_true",
-        help="take the videos and images on disk, also those that no list names (2017's)",
+        help="use all videos and images on disk, including those in no list (2017)",
     )
     parser.add_argument(
         "--skip-missing",
         action="store_true",
-        help="leave out frames whose annotation or picture is missing or broken",
+        help="skip frames whose annotation or image is missing or damaged",
     )
     return parser.parse_args(argv)
 

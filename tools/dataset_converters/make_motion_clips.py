@@ -1,11 +1,11 @@
-"""Draw video clips of seven motions that no single frame can tell apart."""
+"""Draw video clips of seven motions that cannot be told apart from a single frame."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
 
-import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.datasets.motion_clips import MotionSetSettings, make_motion_set
 from mmvitaccel.errors import UserError, one_sentence_errors
 
@@ -18,8 +18,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("out", nargs="?", default="data/motion_clips", help="folder for the set")
     parser.add_argument("--num-train", type=int, default=default.num_train, help="training clips")
-    parser.add_argument("--num-val", type=int, default=default.num_val, help="clips held out")
-    parser.add_argument("--num-frames", type=int, default=default.num_frames, help="frames of each")
+    parser.add_argument("--num-val", type=int, default=default.num_val, help="held-out clips")
+    parser.add_argument(
+        "--num-frames", type=int, default=default.num_frames, help="frames per clip"
+    )
     parser.add_argument(
         "--img-size", type=int, nargs=2, default=default.img_size, metavar=("H", "W"), help="pixels"
     )

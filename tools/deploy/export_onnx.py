@@ -1,8 +1,8 @@
 """Export a detector, or the backbone of any model, to ONNX, and compare the file with torch.
 
-The graph holds for every batch and image size; every BatchNorm that can be folded is. Input is
-``images``, (B, C, H, W) as the data preprocessor normalises and pads them; ``dets`` are boxes in
-pixels of that input and their score, ``labels`` their classes. A backbone puts out its levels.
+The graph works for every batch and image size, with BatchNorm folded where possible. The input is
+``images``, (B, C, H, W), normalised and padded by the data preprocessor. ``dets`` holds boxes in
+input pixels and their scores, ``labels`` their classes. A backbone returns its feature levels.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import mmvitaccel  # noqa: F401  (closes the gaps of the stack before mmdet is imported)
+import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.deploy.onnx_export import (
     CHECKED_SIZES,
     OPSET,
@@ -34,14 +34,23 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_config_arguments(parser)
-    parser.add_argument("checkpoint", nargs="?", help="checkpoint file; without, random weights")
-    parser.add_argument("--out", metavar="FILE.onnx", help="default: the config's name, here")
+    parser.add_argument("checkpoint", nargs="?", help="checkpoint file; random weights without")
+    parser.add_argument(
+        "--out", metavar="FILE.onnx", help="default: the config's name, in the current folder"
+    )
     parser.add_argument("--part", choices=("model", "backbone"), default="model")
     parser.add_argument(
-        "--no-nms", action="store_true", help="put out every candidate, leave suppression out"
+        "--no-nms",
+        action="store_true",
+        help="return all candidates, without non-maximum suppression",
     )
     parser.add_argument(
-        "--shape", type=int, nargs=2, default=(160, 224), metavar=("H", "W"), help="traced with"
+        "--shape",
+        type=int,
+        nargs=2,
+        default=(160, 224),
+        metavar=("H", "W"),
+        help="input size for tracing",
     )
     parser.add_argument("--static", action="store_true", help="fix batch 1 and --shape")
     parser.add_argument("--opset", type=int, default=OPSET)

@@ -1,7 +1,7 @@
-"""Gradients of a replaced operator, by running it again under autograd.
+"""Gradients of a replaced operator, computed by running it again under autograd.
 
-mmcv splits an operator into a forward and a backward call that share no graph. Recomputing needs
-only torchvision's public functions, at the price of one more forward.
+mmcv splits an operator into a forward and a backward call that share no graph. Recomputation needs
+only torchvision's public functions and costs one additional forward pass.
 """
 
 from __future__ import annotations

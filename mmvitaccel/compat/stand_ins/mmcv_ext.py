@@ -1,8 +1,8 @@
-"""Stands in for ``mmcv._ext``, mmcv's compiled operators, where only mmcv-lite is installed.
+"""Stand-in for ``mmcv._ext``, mmcv's compiled operators, if only mmcv-lite is installed.
 
-The operators that detectors and recognizers of mmdet and mmaction2 need come from torchvision or
-are written in torch. Every other name exists, because ``mmcv.ops`` checks that on import, and
-raises when it is called.
+The operators that the detectors of mmdet and the recognizers of mmaction2 need are implemented with
+torchvision or torch. Every other name exists, because ``mmcv.ops`` checks this on import, and
+raises an error when it is called.
 """
 
 from __future__ import annotations

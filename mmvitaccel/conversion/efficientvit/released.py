@@ -24,7 +24,7 @@ def backbone_shapes(weights: Weights) -> Shapes:
     """Of the published model that has these widths, or of one with these fields.
 
     Raises:
-        ValueError: No stage can be made out.
+        ValueError: No stage was found.
     """
     own = {n[len("backbone.") :]: v for n, v in weights.items() if n.startswith("backbone.")}
     fields = describe_weights(own)

@@ -1,1 +1,1 @@
-"""What a layout of weights is, and the names that several layouts share."""
+"""The definition of a layout, and the names that several layouts share."""

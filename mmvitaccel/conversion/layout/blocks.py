@@ -7,11 +7,11 @@ import re
 from mmvitaccel.conversion.layout.layout import Shapes, Weights
 
 PUBLISHED_DEPTHS = {768: 12, 1024: 24, 1280: 32}
-"""ViT-B, L and H by their width: with fewer blocks than these a file was cut short."""
+"""Depths of ViT-B, L and H by width; a file with fewer blocks is truncated."""
 
 
 def count(weights: Weights, prefix: str) -> int:
-    """Items of the numbered list at ``prefix``, up to the last."""
+    """Number of items in the numbered list at ``prefix``."""
     found = [re.match(rf"{re.escape(prefix)}\.(\d+)\.", name) for name in weights]
     return max((int(match[1]) + 1 for match in found if match), default=0)
 

@@ -1,4 +1,4 @@
-"""What a layout of released weights is: how it is recognised, and where each tensor goes."""
+"""A layout of released weights: how it is recognised, and the target name of each tensor."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Target = Union[str, Callable[[re.Match, Weights], Union[str, tuple[str, ...]]]]
 
 @dataclass
 class Adapted:
-    """What a layout did to tensors beyond renaming them.
+    """Tensors that a layout has renamed and changed.
 
     Attributes:
         weights: The result, by this project's names.
-        changes: By name, what was done to a tensor: ``resized from ...``, ``permuted ...``.
-        settings: What a config has to say for these weights; becomes metadata.
+        changes: How a tensor was changed, by name: ``resized from ...``, ``permuted ...``.
+        settings: Values that a config must have for these weights; saved as metadata.
         classes: Names of the classes, where the layout says which they are.
     """
 
@@ -36,15 +36,15 @@ class Layout:
     """A public layout of weights.
 
     Attributes:
-        name: What ``--format`` calls it.
-        title: What it is, for the report.
-        recognise: Whether weights are of this layout, from their names (and class counts).
-        rules: Patterns of whole names and where they go, the first that matches; a function, of
-            the match and the file's weights, may give several names: each gets the tensor.
-        leave: Patterns of names that have no place in the model, and why.
-        needed: Names and shapes that the result must have, found from the result.
+        name: Value of ``--format``.
+        title: Description for the report.
+        recognise: Whether weights have this layout, by their names (and class counts).
+        rules: Patterns of complete names with their targets; the first match counts. A function of
+            the match and the file's weights may return several names; each gets the tensor.
+        leave: Patterns of names that the model does not have, with the reason.
+        needed: Names and shapes that the result must have, derived from the result.
         adapt: Changes the renamed tensors where the two codebases differ; raises a ValueError
-            where it cannot.
+            if it cannot.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Layout:
     adapt: Callable[[Adapted, Weights], None] | None = None
 
     def targets(self, name: str, weights: Weights) -> tuple[str, ...]:
-        """This project's names for a tensor of the file; none if it has no place."""
+        """This project's names for a tensor of the file; empty if the model does not have it."""
         for pattern, target in self.rules:
             match = re.fullmatch(pattern, name)
             if match:
@@ -65,7 +65,7 @@ class Layout:
         return ()
 
     def reason(self, name: str) -> str:
-        """Why a tensor has no place."""
+        """Why the model does not have a tensor."""
         for pattern, reason in self.leave:
             if re.fullmatch(pattern, name):
                 return reason
@@ -73,10 +73,10 @@ class Layout:
 
 
 def has(weights: Weights, *patterns: str) -> bool:
-    """Whether each pattern is the whole name of some tensor."""
+    """Whether each pattern matches the complete name of some tensor."""
     return all(any(re.fullmatch(pattern, name) for name in weights) for pattern in patterns)
 
 
 def rows(weights: Weights, name: str) -> int:
-    """First length of a tensor, 0 where it is not there."""
+    """Length of a tensor's first axis, 0 if the tensor is missing."""
     return len(weights[name]) if name in weights else 0

@@ -1,4 +1,4 @@
-"""Where detectron2's ways differ from OpenMMLab's: pixels and anchors."""
+"""Differences between detectron2 and OpenMMLab: pixel normalisation and anchors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ STD = torch.tensor([58.395, 57.12, 57.375])
 def adapt_pixels(adapted: Adapted, weights: Weights) -> None:
     """Make the patch embedding expect the configs' pixels: RGB, with ImageNet's mean and std.
 
-    detectron2's older models take BGR, some without a standard deviation; both are linear in the
-    channels, so the weights can take them over. Files without the two tensors are of ViTDet's
-    own configs, which have what ours have.
+    detectron2's older models take BGR, some without a standard deviation. Both are linear in the
+    channels, so they can be folded into the weights. Files without the two tensors come from
+    ViTDet's own configs, whose normalisation is the same as here.
 
     Raises:
-        ValueError: The means are others; those cannot be taken over where an image is padded.
+        ValueError: The means differ; they cannot be folded where an image is padded.
     """
     if "pixel_mean" not in weights or PATCHES not in adapted.weights:
         return
@@ -48,8 +48,8 @@ def adapt_pixels(adapted: Adapted, weights: Weights) -> None:
 def check_anchors(weights: Weights) -> None:
     """Check that the anchors in the file, where there are any, are those of the configs.
 
-    Both codebases have corners about the cell's own at width sqrt(area / ratio) and height
-    ratio * width, without an offset, ratio after ratio: weights need no change.
+    Both codebases centre anchors on the cell's corner, with width sqrt(area / ratio) and height
+    ratio * width, without an offset and in the same order: the weights need no change.
 
     Raises:
         ValueError: Names the level that differs.

@@ -25,7 +25,7 @@ _LEAVE = (
 
 
 def _check_blocks(adapted: Adapted, weights: Weights) -> None:
-    """Refuse blocks with more in them than the plain ones have.
+    """Refuse blocks with more parameters than plain blocks have.
 
     Raises:
         ValueError: Names the first such tensor.
@@ -85,7 +85,7 @@ MAE_VIT = Layout(
 VIT_AS_VIVIT = Layout(
     name="vit-as-vivit",
     title="a pre-trained image transformer as ViViT's spatial encoder",
-    # reason: the names are those of the layout above; which model is meant, the user says.
+    # reason: the names are the same as in the layout above; the user chooses with --format.
     recognise=lambda w: False,
     rules=(
         (r"patch_embed\.proj\.(weight|bias)", r"backbone.patch_embed.\1"),
