@@ -1,11 +1,15 @@
-"""Draw the README's picture: what an eventful ViTDet recomputes along a generated video.
+r"""Draw the README's picture: what an eventful ViTDet recomputes along a generated video.
 
     python docs/eventful_picture.py
 
-draws a video of moving objects before a fixed camera, runs ViTDet-B on it with 512 of 4096 tokens
-a frame and with all of them, and writes three frames with the recomputed tokens in red over a plot
-of the backbone's multiply-adds and of the features' difference to the dense model's. Weights are
-random: nothing is downloaded. It takes a few minutes on two cores.
+draws a video of moving objects in front of a fixed camera and runs the small ViTDet of
+configs/eventful/tiny on it, with 64 of 256 tokens per frame and with all of them. It writes three
+frames with the recomputed tokens in red, over a plot of the backbone's multiply-adds and of the
+features' difference to the dense model's. Weights are random; nothing is downloaded. ViTDet-B:
+
+    python docs/eventful_picture.py --size 1024 --out large.jpg \
+        --eventful configs/eventful/faster-rcnn_vitdet-b_vid-1024_top512.py \
+        --dense configs/eventful/faster-rcnn_vitdet-b_vid-1024_dense.py
 """
 
 from __future__ import annotations
@@ -31,9 +35,9 @@ from mmvitaccel.runner.config import load_config
 from mmvitaccel.runner.session import build_model
 
 ROOT = Path(__file__).parents[1]
-CONFIGS = ROOT / "configs" / "eventful"
-DENSE = CONFIGS / "faster-rcnn_vitdet-b_vid-1024_dense.py"
-EVENTFUL = CONFIGS / "faster-rcnn_vitdet-b_vid-1024_top512.py"
+CONFIGS = ROOT / "configs" / "eventful" / "tiny"
+DENSE = CONFIGS / "faster-rcnn_vitdet-tiny_vid-128_dense.py"
+EVENTFUL = CONFIGS / "faster-rcnn_vitdet-tiny_vid-128_top64.py"
 SHOWN = 3
 RED = np.array([230, 40, 40], np.float32)
 
@@ -133,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--eventful", type=Path, default=EVENTFUL, help="an eventful config")
     parser.add_argument("--dense", type=Path, default=DENSE, help="the dense config beside it")
-    parser.add_argument("--size", type=int, default=1024, help="pixels a side (default: 1024)")
+    parser.add_argument("--size", type=int, default=128, help="pixels per side (default: 128)")
     parser.add_argument("--frames", type=int, default=24, help="frames (default: 24)")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "eventful.jpg")
     args = parser.parse_args(argv)

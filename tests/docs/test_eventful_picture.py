@@ -13,7 +13,6 @@ import pytest
 from mmvitaccel.pictures.gate_run import GateFrame
 
 ROOT = Path(__file__).parents[2]
-TINY = ROOT / "configs" / "eventful" / "tiny"
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +27,7 @@ def script():
 
 def test_picture_and_printed_figures(script, tmp_path, capsys):
     out = tmp_path / "picture.png"
-    eventful, dense_config = (
-        str(TINY / f"faster-rcnn_vitdet-tiny_vid-128_{name}.py") for name in ("top64", "dense")
-    )
-    size = ["--size", "128", "--frames", "4"]
-    script.main(["--eventful", eventful, "--dense", dense_config, *size, "--out", str(out)])
+    script.main(["--frames", "4", "--out", str(out)])
     assert cv2.imread(str(out)).shape == (560, 960, 3)
     printed = capsys.readouterr().out
     dense, later, ratio = map(
