@@ -1,4 +1,4 @@
-"""ImageNet VID and DET as they were released, turned into CocoVID json files."""
+"""Converts the released ImageNet VID and DET annotations to CocoVID JSON files."""
 
 from mmvitaccel.datasets.ilsvrc.convert import OUTPUT_FILES, MissingFilesError, convert
 

@@ -1,4 +1,4 @@
-"""Convert the ILSVRC releases: nothing is written while a file is missing."""
+"""Convert the ILSVRC releases; nothing is written if a file is missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Bar = Callable[[int], Callable[[], None]]
 
 
 class MissingFilesError(FileNotFoundError):
-    """Files are missing or broken; the message names the first of them and where all are listed."""
+    """Files are missing or damaged; the message names the first ones and the complete list."""
 
 
 def convert(
@@ -45,10 +45,10 @@ def convert(
         target: Folder of the json files; made if it is not there. Defaults to ``annotations``
             beside the release's ``Annotations``.
         sets: Keys of :data:`OUTPUT_FILES`. Defaults to those whose annotations are there.
-        from_folders: Take videos and images as they are on disk, whatever the lists say.
-        skip_missing: Leave frames out whose annotation or picture is missing or broken. A
-            validation set with frames left out gives figures of its own.
-        console: Where progress and summaries go. Defaults to standard output.
+        from_folders: Use the videos and images on disk and ignore the lists.
+        skip_missing: Skip frames whose annotation or image is missing or damaged. Results on a
+            validation set with skipped frames are not comparable.
+        console: Output for progress and summaries. Defaults to standard output.
 
     Returns:
         The files written, by set.
@@ -56,7 +56,7 @@ def convert(
     Raises:
         MissingFilesError: Something is missing and ``skip_missing`` is off; all of it is listed
             in ``missing_files.txt`` in ``target``, and no json is written.
-        ValueError: An unknown set, or a list of another form.
+        ValueError: An unknown set, or a malformed list.
     """
     console = console or Console()
     releases = _releases(source, sets, console)
@@ -240,7 +240,7 @@ def _tell_summary(path: Path, coco: CocoVID, release: Release, console: Console)
 
 
 def _write(path: Path, coco: CocoVID) -> None:
-    """Write a json whole or not at all."""
+    """Write a JSON file atomically."""
     partial = path.with_suffix(".partial")
     try:
         with partial.open("w") as file:

@@ -1,10 +1,10 @@
-"""Where the ILSVRC releases keep things, and which videos, frames and images they should have.
+"""Folders of the ILSVRC releases, and the videos, frames and images that they should contain.
 
 The 2015 release unpacks to ``ILSVRC2015/``, the 2017 one to ``ILSVRC/`` with further training
 videos in ``ILSVRC2017_VID_train_0000``; below that both have ``Annotations/{VID,DET}``,
 ``Data/{VID,DET}`` and ``ImageSets``. The lists that the video detection literature shares
-(``VID_train_15frames.txt``, ``VID_val_videos.txt``, ``DET_train_30classes.txt``) come from
-elsewhere and are put in ``Lists`` or ``ImageSets``. They name the videos of 2015 alone.
+(``VID_train_15frames.txt``, ``VID_val_videos.txt``, ``DET_train_30classes.txt``) are not part of
+the release; they belong in ``Lists`` or ``ImageSets``. They contain only the videos of 2015.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class Release:
         return self.root / "Data" / self.kind
 
     def find_list(self, name: str) -> Path | None:
-        """A list by file name, wherever it was put; None when it is not there."""
+        """Find a list by file name; None if it is missing."""
         candidates = (self.root / folder / name for folder in _LIST_FOLDERS)
         return next((path for path in candidates if path.is_file()), None)
 
 
 @dataclass(frozen=True)
 class Video:
-    """A video as it should be.
+    """A video of the release.
 
     Attributes:
         name: Folder below ``Data/VID``, such as ``val/ILSVRC2015_val_00000000``.
@@ -84,13 +84,13 @@ def find_videos(release: Release, split: str, from_folders: bool) -> tuple[list[
     Args:
         release: Where the set is.
         split: ``train`` or ``val``.
-        from_folders: Take what is on disk and look at no list.
+        from_folders: Use what is on disk and ignore the lists.
 
     Returns:
-        The videos, and what they were taken from, for a person to read.
+        The videos, and a description of the source.
 
     Raises:
-        ValueError: A list has a line of another form.
+        ValueError: A list has a malformed line.
     """
     shared = release.find_list(_SHARED_LISTS[split])
     if shared and not from_folders:

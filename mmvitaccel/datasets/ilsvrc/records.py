@@ -1,4 +1,4 @@
-"""CocoVID records from ImageNet's xml files, field by field as mmtracking's converter has them."""
+"""CocoVID records from ImageNet's XML files, with the same fields as mmtracking's converter."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def read_annotation(path: Path) -> Annotation:
         Its content.
 
     Raises:
-        ValueError: It is no whole xml file, or lacks a size, a name or a box.
+        ValueError: It is not a complete XML file, or lacks a size, a name or a box.
     """
     try:
         root = ElementTree.parse(path).getroot()
@@ -73,8 +73,8 @@ class CocoVID:
         kind: ``VID`` or ``DET``.
 
     Attributes:
-        content: What the json file is to hold.
-        without_objects: Images that had none.
+        content: Content of the JSON file.
+        without_objects: Number of images without objects.
         per_class: Objects by class name.
     """
 
@@ -96,7 +96,7 @@ class CocoVID:
         self._tracks: dict[str, int] = {}
 
     def add_video(self, name: str, train_frames: list[int]) -> int:
-        """Begin a video.
+        """Start a video.
 
         Args:
             name: Its folder below ``Data/VID``.
@@ -111,7 +111,7 @@ class CocoVID:
         return len(videos)
 
     def add_frame(self, file_name: str, annotation: Annotation, **place: Any) -> None:
-        """Add a frame of the video begun last, and its objects of the 30 classes.
+        """Add a frame of the current video, and its objects of the 30 classes.
 
         Args:
             file_name: Below ``Data/VID``.

@@ -1,9 +1,9 @@
-"""Generated pictures and videos with exact annotations: to try things without a download.
+"""Generated images and videos with exact annotations, to try things without a download.
 
 The layers, innermost first: :mod:`.texture` (noise), :mod:`.sprites` (textured objects),
-:mod:`.backdrop` (what is behind them), :mod:`.scene` (light, shadows, occlusion, camera),
-:mod:`.motion` (where objects are at each frame), :mod:`.coco` and :mod:`.video` (image and video
-sets on disk) and :mod:`.store` (written whole or not at all). Everything follows from a seed.
+:mod:`.backdrop` (backgrounds), :mod:`.scene` (light, shadows, occlusion, camera),
+:mod:`.motion` (positions per frame), :mod:`.coco` and :mod:`.video` (image and video sets on disk)
+and :mod:`.store` (atomic writing). Everything is determined by a seed.
 """
 
 from mmvitaccel.datasets.synthetic.coco import ImageSetSettings, make_image_set

@@ -1,4 +1,4 @@
-"""Ground truth from rendered pixels: boxes, areas and outlines in COCO's terms."""
+"""Ground truth from rendered pixels: boxes, areas and outlines in COCO format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmvitaccel.datasets.synthetic.sprites import CLASSES
 
 CATEGORIES = [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
 
-# reason: with less than this in sight nobody could tell what it is
+# reason: with less than this visible, the object cannot be identified
 MIN_FRACTION = 0.2
 MIN_PIXELS = 16
 
@@ -23,8 +23,8 @@ def annotate(visible: Visible) -> dict | None:
 
     Returns:
         ``bbox`` (x, y, width, height of the visible pixels), ``area`` in pixels,
-        ``segmentation`` (polygons), ``category_id``, ``iscrowd`` and ``visibility`` (the share
-        that is in sight); None if too little is.
+        ``segmentation`` (polygons), ``category_id``, ``iscrowd`` and ``visibility`` (the visible
+        share); None if too little is visible.
     """
     area = int(visible.mask.sum())
     if area < MIN_PIXELS or visible.fraction < MIN_FRACTION:

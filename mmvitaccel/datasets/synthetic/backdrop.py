@@ -1,4 +1,4 @@
-"""Textured backgrounds: grounds, walls and clutter of no class."""
+"""Textured backgrounds: floors, walls and clutter that belongs to no class."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from mmvitaccel.datasets.synthetic.texture import blend, colour, fractal_noise
 
 
 def make_backdrop(rng: np.random.Generator, shape: tuple[int, int], unit: float) -> np.ndarray:
-    """Paint what is behind the objects.
+    """Paint a background.
 
     Args:
-        rng: Source of the picture.
+        rng: Random generator.
         shape: (H, W) in pixels.
-        unit: The size that a viewer sees at once, in pixels; textures scale with it, so that a
-            backdrop that is wider than the view has the same look.
+        unit: Shorter side of the view in pixels. Textures scale with it, so that a backdrop wider
+            than the view looks the same.
 
     Returns:
         (H, W, 3) float32 RGB in 0..1.
@@ -61,7 +61,7 @@ def _add_second_surface(rng: np.random.Generator, picture: np.ndarray, unit: flo
 
 
 def _add_clutter(rng: np.random.Generator, picture: np.ndarray, unit: float) -> np.ndarray:
-    """Strew plain shapes, some as vivid as the objects: a patch of colour is not yet an object."""
+    """Scatter plain shapes, some as vivid as the objects, so that colour alone is no cue."""
     height, width = picture.shape[:2]
     area = height * width / unit**2
     mottle = 1 + 0.08 * fractal_noise(rng, (height, width), unit * 0.05, octaves=3)[..., None]

@@ -29,11 +29,11 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class ImageSetSettings:
-    """What an image set follows from.
+    """Settings of an image set.
 
     Attributes:
-        num_train: Images to train on.
-        num_val: Images held out; none is drawn from the random numbers of a training image.
+        num_train: Training images.
+        num_val: Held-out images; they share no random numbers with training images.
         img_size: (H, W) in pixels.
         objects: Fewest and most objects in an image.
         object_size: Smallest and largest diameter, relative to the shorter side.
@@ -64,7 +64,7 @@ def check_drawing(
     noise: float,
     seed: int,
 ) -> None:
-    """Refuse settings that cannot be drawn.
+    """Check that the settings can be drawn.
 
     Raises:
         ValueError: If one is out of range.
@@ -97,10 +97,10 @@ def make_image_set(
     ``annotations/instances_val.json``. A second call with the same settings returns at once.
 
     Args:
-        out_dir: Where the set is written; parents are made.
+        out_dir: Folder for the set; parents are created.
         settings: What to draw. Defaults to ``ImageSetSettings()``.
         overwrite: Replace a set made with other settings.
-        progress: Told after each image.
+        progress: Called after each image.
 
     Returns:
         ``out_dir`` as a path.
@@ -121,7 +121,7 @@ def make_image_set(
 def draw_image(
     settings: ImageSetSettings, split: str, index: int
 ) -> tuple[np.ndarray, list[Visible]]:
-    """Draw one image of a set; it does not depend on the others.
+    """Draw one image of a set, independent of the others.
 
     Args:
         settings: What to draw.
@@ -131,7 +131,7 @@ def draw_image(
     Returns:
         (H, W, 3) uint8 RGB, and its objects.
     """
-    # reason: a stream of random numbers per image and split, so that no two share any
+    # reason: a random stream per image and split, so that no two images share any numbers
     rng = np.random.default_rng([settings.seed, 0, SPLITS.index(split), index])
     backdrop = make_backdrop(rng, settings.img_size, min(settings.img_size))
     camera = make_camera(rng)

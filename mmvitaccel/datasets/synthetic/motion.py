@@ -1,6 +1,6 @@
-"""Where things are at each frame of a video.
+"""Positions of objects and camera at each frame of a video.
 
-A motion is any function from a frame number to a :class:`~.scene.Pose`; rendering knows no more.
+A motion is any function from a frame number to a :class:`~.scene.Pose`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from mmvitaccel.datasets.synthetic.scene import Pose
 
 @dataclass(frozen=True)
 class Wander:
-    """A smooth closed path around a place: no frame is far from the next.
+    """A smooth closed path around a position, with small steps between frames.
 
     Attributes:
-        home: The pose that it moves around.
+        home: Centre of the path.
         swing: (2,) largest distance from home in x and y, in pixels.
-        breathe: Largest change of size, relative to home's.
-        turn: Degrees a frame.
+        breathe: Largest change of size, relative to ``home``.
+        turn: Degrees per frame.
         rate: (3,) angular frequency of x, y and size, in radians a frame.
-        phase: (3,) where in its cycle each of them starts.
+        phase: (3,) start phase of each of them.
     """
 
     home: Pose
@@ -46,10 +46,10 @@ class Wander:
 
 @dataclass(frozen=True)
 class Pan:
-    """A camera that sweeps to and fro over a backdrop wider than its view.
+    """A camera that pans back and forth over a backdrop wider than its view.
 
     Attributes:
-        reach: (2,) largest offset in x and y, in pixels; 0, 0 for a camera on a stand.
+        reach: (2,) largest offset in x and y, in pixels; 0, 0 for a static camera.
         rate: (2,) angular frequency of x and y, in radians a frame.
     """
 
@@ -66,7 +66,7 @@ class Pan:
 
 @dataclass(frozen=True)
 class Lie:
-    """Lie still on the ground, which a panning camera moves across the view.
+    """No motion on the ground; only a panning camera moves the object in the view.
 
     Attributes:
         home: Its pose in the view at frame 0.
@@ -83,12 +83,12 @@ class Lie:
 
 
 def wander(rng: np.random.Generator, home: Pose, max_speed: float) -> Wander:
-    """Draw a path around a place.
+    """Sample a path around a position.
 
     Args:
-        rng: Source of the path.
-        home: The place.
-        max_speed: Most that x or y may change between frames, in pixels.
+        rng: Random generator.
+        home: The position.
+        max_speed: Largest change of x or y between frames, in pixels.
 
     Returns:
         The motion.
@@ -106,15 +106,15 @@ def wander(rng: np.random.Generator, home: Pose, max_speed: float) -> Wander:
 
 
 def make_pan(rng: np.random.Generator, view: float, max_speed: float) -> Pan:
-    """Draw a sweep.
+    """Sample a camera pan.
 
     Args:
-        rng: Source of the sweep.
-        view: Shorter side of the view in pixels; the reach grows with it.
-        max_speed: Most that the view moves in x or y between frames, in pixels.
+        rng: Random generator.
+        view: Shorter side of the view in pixels; scales the reach.
+        max_speed: Largest movement of the view in x or y between frames, in pixels.
 
     Returns:
-        The sweep.
+        The pan.
     """
     reach = np.round(rng.uniform([0.4, 0.1], [0.8, 0.3]) * view).astype(int)
     rate = rng.uniform(0.6, 1.0, 2) * 2 * max_speed / reach

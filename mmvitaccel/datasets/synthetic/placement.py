@@ -1,4 +1,4 @@
-"""Where objects are at first: anywhere in view, but not one behind another."""
+"""Initial positions of objects: anywhere in view, mostly without occlusion."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ def scatter(
     objects: tuple[int, int],
     object_size: tuple[float, float],
 ) -> list[Pose]:
-    """Place objects so that they may overlap, but seldom hide one another.
+    """Place objects so that they may overlap, but rarely occlude each other.
 
     Args:
-        rng: Source of the places.
+        rng: Random generator.
         img_size: (H, W) in pixels.
-        objects: Fewest and most; fewer than drawn if no room is found.
+        objects: Fewest and most objects; there may be fewer if there is no room.
         object_size: Smallest and largest diameter, relative to the shorter side.
 
     Returns:
-        Poses, the hindmost first.
+        Poses, from back to front.
     """
     height, width = img_size
     wanted = int(rng.integers(objects[0], objects[1] + 1))

@@ -51,12 +51,12 @@ class Camera:
 
 @dataclass(frozen=True)
 class Visible:
-    """What can be seen of a sprite in one frame.
+    """The visible part of a sprite in one frame.
 
     Attributes:
         label: Class index.
         mask: (H, W) bool, the pixels that show it.
-        fraction: Share of the whole object, hidden and cut-off parts included, in 0..1.
+        fraction: Visible share of the complete object, in 0..1.
     """
 
     label: int
@@ -65,7 +65,7 @@ class Visible:
 
 
 def make_camera(rng: np.random.Generator) -> Camera:
-    """Draw light and lens."""
+    """Sample light and lens."""
     around, up = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 0.9)
     flat = np.sqrt(1 - up**2)
     light = np.array([flat * np.cos(around), flat * np.sin(around), up], np.float32)
@@ -81,7 +81,7 @@ def render(
 
     Args:
         backdrop: (H, W, 3) float32 RGB in 0..1; left as it is.
-        sprites: Objects, the hindmost first.
+        sprites: Objects, from back to front.
         poses: One for each sprite.
         camera: Light and lens.
 
@@ -111,7 +111,7 @@ def render(
 
 
 def quantise(frame: np.ndarray, rng: np.random.Generator, noise: float) -> np.ndarray:
-    """Read a frame out of the sensor.
+    """Add sensor noise and round to uint8.
 
     Args:
         frame: (H, W, 3) float32 in 0..255.

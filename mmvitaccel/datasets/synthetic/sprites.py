@@ -21,7 +21,7 @@ _REACH = 0.46
 
 @dataclass(frozen=True)
 class Sprite:
-    """One object, drawn once and then placed in any number of frames.
+    """One object, drawn once and placed in any number of frames.
 
     Attributes:
         label: Index into ``CLASSES``.
@@ -42,7 +42,7 @@ def make_sprite(rng: np.random.Generator, label: int) -> Sprite:
     """Draw a new object of a class.
 
     Args:
-        rng: Source of its shape, colour and texture.
+        rng: Random generator.
         label: Index into ``CLASSES``.
 
     Returns:

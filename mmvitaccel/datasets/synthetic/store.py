@@ -1,4 +1,4 @@
-"""A generated set on disk: written whole or not at all, and reused when nothing has changed."""
+"""A generated set on disk: written atomically, and reused if the settings are the same."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def write_set(
     fill: Callable[[Path], None],
     overwrite: bool = False,
 ) -> Path:
-    """Make a directory with its content, or leave one alone that has been made before.
+    """Create a directory with its content, or reuse one with the same settings.
 
-    The content is written beside ``out_dir`` and takes its name in the end, so that a run that
-    was interrupted leaves no set behind.
+    The content is written beside ``out_dir`` and renamed at the end, so that an interrupted run
+    leaves no partial set.
 
     Args:
         out_dir: The directory.
-        settings: What the content follows from; JSON types only.
-        fill: Writes the content into the directory that it is given.
+        settings: Settings that determine the content; JSON types only.
+        fill: Function that writes the content to a given directory.
         overwrite: Replace a set that was made with other settings.
 
     Returns:
@@ -59,7 +59,7 @@ def write_set(
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write compact JSON in the order of the content's own keys: the same bytes each time."""
+    """Write compact JSON with the keys in their order: the same bytes each time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, separators=(",", ":")))
 

@@ -33,21 +33,21 @@ FPS = 25
 
 @dataclass(frozen=True)
 class VideoSetSettings:
-    """What a video set follows from.
+    """Settings of a video set.
 
     Attributes:
-        num_train: Videos to train on.
-        num_val: Videos held out.
+        num_train: Training videos.
+        num_val: Held-out videos.
         num_frames: Frames in each.
         img_size: (H, W) in pixels.
-        backgrounds: ``'fixed'`` (a camera on a stand), ``'panning'`` or both, which alternate
-            from video to video.
+        backgrounds: ``'fixed'`` (static camera), ``'panning'`` or both, which alternate from video
+            to video.
         objects: Fewest and most objects in a video.
         object_size: Smallest and largest diameter, relative to the shorter side.
-        still: Share of the objects that lie still on the ground.
-        speed: Most that anything moves between frames, relative to the shorter side.
-        noise: Sensor noise at mid grey, new in each frame, in levels of 255. Without it, what
-            does not change in a scene has the same bytes in each frame.
+        still: Share of the objects that do not move on the ground.
+        speed: Largest movement between frames, relative to the shorter side.
+        noise: Sensor noise at mid grey, new in each frame, in levels of 255. Without it, static
+            parts of a scene have the same bytes in each frame.
         seed: Same seed, same bytes.
     """
 
@@ -94,10 +94,10 @@ def make_video_set(
     with ``video_id`` and ``instance_id``. A second call with the same settings returns at once.
 
     Args:
-        out_dir: Where the set is written; parents are made.
+        out_dir: Folder for the set; parents are created.
         settings: What to draw. Defaults to ``VideoSetSettings()``.
         overwrite: Replace a set made with other settings.
-        progress: Told after each video.
+        progress: Called after each video.
 
     Returns:
         ``out_dir`` as a path.
@@ -123,7 +123,7 @@ def make_video_set(
 def draw_video(
     settings: VideoSetSettings, split: str, index: int
 ) -> Iterator[tuple[np.ndarray, list[Visible]]]:
-    """Draw one video of a set; it does not depend on the others.
+    """Draw one video of a set, independent of the others.
 
     Args:
         settings: What to draw.
