@@ -99,8 +99,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"adapters", "compat", "conversion", "errors", "models/weights", "registry"},
         {"mmengine"},
     ),
+    # compares what a config names before it runs; a model runs once, of no stream
+    "fit": ({"compat", "core/eventful", "errors", "runner"}, {"mmengine"}),
     "deploy": (
-        {"errors", "extras", "hooks", "models/weights", "registry", "runner"},
+        {"errors", "extras", "fit", "hooks", "models/weights", "registry", "runner"},
         {"mmengine", "mmdet"},
     ),
     # pictures, upright and with their times, of whatever a user calls a video
@@ -112,7 +114,14 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "analysis": (
         {"adapters", "adapters/hosts", "adapters/eventful", "core/attention", "core/eventful"}
-        | {"core/macs", "datasets/synthetic", "errors", "models/efficientvit", "models/weights"}
+        | {
+            "core/macs",
+            "datasets/synthetic",
+            "errors",
+            "fit",
+            "models/efficientvit",
+            "models/weights",
+        }
         | {"registry", "runner", "video"},
         {"mmengine"},
     ),

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.fit.files import check_data
 from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
-from mmvitaccel.runner.checks import check_data
 from mmvitaccel.runner.config import add_config_arguments, load_config
 from mmvitaccel.video.spatial_cache import SPLITS, cache_spatial
 

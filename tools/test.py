@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.fit.check import check_inputs, check_model, check_start
+from mmvitaccel.fit.pictures import PictureSizeHook
 from mmvitaccel.runner.checkpoint import (
     add_weights_arguments,
     check_checkpoint,
     choice_of,
 )
-from mmvitaccel.runner.checks import check_data
 from mmvitaccel.runner.config import add_config_arguments, load_config
 from mmvitaccel.runner.distributed import add_launcher_arguments, start_processes
 from mmvitaccel.runner.evaluation import augment_test, deploy, draw_predictions, dump_predictions
@@ -57,9 +58,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         draw_predictions(cfg, args.show, args.show_dir, args.wait_time)
     if args.deploy:
         deploy(cfg)
-    check_data(cfg, "test")
+    check_inputs(cfg, "test")
     choice = choice_of(args)
-    check_checkpoint(build_model(cfg), args.checkpoint, choice=choice)
+    model = build_model(cfg)
+    check_model(cfg, model, "test")
+    check_checkpoint(model, args.checkpoint, choice=choice)
+    check_start(cfg, args.checkpoint, True, "test")
+    del model
     cfg.load_from = args.checkpoint
     if args.tta:
         augment_test(cfg)
@@ -69,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "one would shift them; test in one process."
         )
     start_processes(cfg, args.launcher, args.local_rank)
-    run(cfg, "test", choice, args.skip_broken)
+    run(cfg, "test", choice, args.skip_broken, [PictureSizeHook()])
 
 
 if __name__ == "__main__":

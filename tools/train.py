@@ -9,6 +9,8 @@ from mmengine.runner import find_latest_checkpoint
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.fit.check import check_inputs, check_model, check_start
+from mmvitaccel.fit.pictures import PictureSizeHook
 from mmvitaccel.models.weights.wrapped import USUAL
 from mmvitaccel.runner.amp import enable_amp, serve_amp_on_cpu
 from mmvitaccel.runner.checkpoint import (
@@ -17,7 +19,6 @@ from mmvitaccel.runner.checkpoint import (
     choice_of,
     starting_point,
 )
-from mmvitaccel.runner.checks import check_data, check_pretrained
 from mmvitaccel.runner.config import add_config_arguments, load_config
 from mmvitaccel.runner.distributed import add_launcher_arguments, start_processes
 from mmvitaccel.runner.session import build_model, run, set_work_dir
@@ -69,9 +70,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         # work directory, training starts from load_from as usual.
         cfg.resume = True
         cfg.load_from = None if args.resume == "auto" else args.resume
-    check_data(cfg, "train", "val")
-    check_pretrained(cfg.model)
+    check_inputs(cfg, "train", "val")
     model = build_model(cfg)
+    check_model(cfg, model, "train", "val")
     start = starting_point(cfg)
     choice = choice_of(args)
     if choice != USUAL and (start is None or cfg.get("resume")):
@@ -80,10 +81,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{'a resumed training takes its own' if start else 'the config has none'}."
         )
     if start is not None:
-        check_checkpoint(model, start, bool(cfg.get("resume")), choice)
+        whole = bool(cfg.get("resume"))
+        check_checkpoint(model, start, whole, choice)
+        check_start(cfg, start, whole, "train", "val")
     del model
     start_processes(cfg, args.launcher, args.local_rank)
-    run(cfg, "train", choice, args.skip_broken)
+    run(cfg, "train", choice, args.skip_broken, [PictureSizeHook()])
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from mmvitaccel.adapters.eventful.stream_run import StreamRun
 from mmvitaccel.core.eventful.frame import frames_of, streams
 from mmvitaccel.core.macs.counter import MacsReport, count_macs
 from mmvitaccel.errors import running
+from mmvitaccel.fit.check import SPLITS, check_model
 from mmvitaccel.runner.attached_hooks import attach_hooks, take_off
 from mmvitaccel.runner.random_input import Example, make_example, moving_frames
 from mmvitaccel.runner.session import build_model
@@ -45,10 +46,12 @@ def count_config(
         and ``macs`` and ``modules`` of the ``first`` and of a ``steady`` one, the last.
 
     Raises:
-        UserError: The model cannot be built, or not be run on such an input.
+        UserError: The model cannot be built, or not be run on such an input, or its parts and the
+            config's data do not belong together.
     """
     example = make_example(cfg, size)
     model = build_model(cfg)
+    check_model(cfg, model, *SPLITS)
     handles = attach_hooks(cfg, model)
     # reason: streams start clean when the mode changes, as it would at each count.
     model.eval()

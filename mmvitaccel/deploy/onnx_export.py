@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mmvitaccel.deploy.detection_graph import DetectionGraph
 from mmvitaccel.errors import UserError, running
 from mmvitaccel.extras import require
+from mmvitaccel.fit.check import SPLITS, check_model
 from mmvitaccel.hooks.deploy_hook import fold_model
 from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.runner.checkpoint import check_checkpoint
@@ -72,9 +73,11 @@ def build_part(
         choice: Which weights in the checkpoint.
 
     Raises:
-        UserError: The model cannot be built, or has no such part.
+        UserError: The model cannot be built, has no such part, or its parts and the config's data
+            do not belong together.
     """
     model = build_model(cfg)
+    check_model(cfg, model, *SPLITS)
     if checkpoint is not None:
         check_checkpoint(model, checkpoint, choice=choice)
     model.eval().requires_grad_(False)

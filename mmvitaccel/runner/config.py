@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import shlex
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mmengine.hub import get_config
 from mmengine.runner import Runner
 
 from mmvitaccel.errors import UserError, building, closest
+from mmvitaccel.runner.overrides import differences, read_again
 
 # Top-level keys that the Runner and the tools read, whether or not a config sets them.
 _RUNNER_KEYS = {name for name in inspect.signature(Runner).parameters if name != "cfg"} | {
@@ -26,6 +28,7 @@ _RUNNER_KEYS = {name for name in inspect.signature(Runner).parameters if name !=
     "tta_model",
     "tta_pipeline",
 }
+_NAMED = 8
 
 
 _SCOPES = ("mmaction", "mmdet", "mmpretrain")
@@ -69,15 +72,18 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_config(path: str, options: Mapping[str, Any]) -> Config:
+def load_config(path: str, options: Mapping[str, Any], reads: Collection[str] = ()) -> Config:
     """Read a config and override settings in it.
 
     Args:
         path: A file, or ``package::path`` as in ``_base_``.
         options: Dotted keys to values.
+        reads: Variables of the config's own that the caller reads; with others of that value the
+            config is read again, so that everything made of them follows.
 
     Raises:
-        UserError: The file is missing or faulty, or an option's key leads nowhere.
+        UserError: The file is missing or faulty, an option's key leads nowhere, or is of a
+            variable that was used up when the config was read.
     """
     if "::" not in path:
         _check_is_file(path)
@@ -87,8 +93,17 @@ def load_config(path: str, options: Mapping[str, Any]) -> Config:
         cfg = get_config(path) if "::" in path else Config.fromfile(path)
     for key in options:
         _check_key(cfg, key)
+    own = {key: options[key] for key in options if key.partition(".")[0] not in _RUNNER_KEYS}
+    for key, value in own.items():
+        if key.partition(".")[0] not in reads:
+            _refuse_used_up(cfg, key, value)
+    read = {key: own[key] for key in own if key.partition(".")[0] in reads}
     with building("--cfg-options"):
+        if read:
+            cfg = read_again(cfg.filename, read)
+        before = cfg.to_dict()
         cfg.merge_from_dict(dict(options))
+    _tell_unreached(cfg, before, {key: options[key] for key in options if key not in own})
     if not isinstance(cfg.get("model"), dict):
         raise UserError(f"config {path} defines no model; give a config with model=dict(type=...).")
     if cfg.get("default_scope") is None and package_of(cfg) in _SCOPES:
@@ -138,6 +153,70 @@ def _check_key(cfg: Config, key: str) -> None:
                 f"set {path} itself."
             )
         path = f"{path}.{name}"
+
+
+def _refuse_used_up(cfg: Config, key: str, value: Any) -> None:
+    """Refuse an option of a variable that only the config itself reads."""
+    name = key.partition(".")[0]
+    try:
+        again = read_again(cfg.filename, {key: value})
+    except Exception as error:
+        raise UserError(
+            f"--cfg-options {key}: {name} is used up when the config is read, which fails with "
+            f"{value!r} ({type(error).__name__}: {error}); set what is made of it."
+        ) from error
+    made = [
+        (path, new)
+        for path, new in differences(cfg.to_dict(), again.to_dict())
+        if path[0] in _RUNNER_KEYS
+    ]
+    if made:
+        keys = " ".join(shlex.quote(_option(path, new)) for path, new in made[:_NAMED])
+        more = f" and {len(made) - _NAMED} more" if len(made) > _NAMED else ""
+        raise UserError(
+            f"--cfg-options {key}: {name} was used up when the config was read, setting it now "
+            f"changes nothing; set what was made of it, {keys}{more}."
+        )
+    if next(differences(cfg.to_dict(), again.to_dict()), None) is not None:
+        warnings.warn(
+            f"--cfg-options {key}: nothing in the config is made of {name}; it has an effect only "
+            "where a hook of yours reads it.",
+            stacklevel=3,
+        )
+
+
+def _tell_unreached(cfg: Config, before: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Warn of settings that were made of one that is overridden, and do not follow it."""
+    if not options or not str(cfg.filename).endswith(".py"):
+        return
+    try:
+        again = read_again(cfg.filename, options).to_dict()
+    except Exception:
+        # reason: only what is said beside it is lost; the options themselves are merged
+        return
+    given = {tuple(key.split(".")) for key in options}
+    tails = {path[1:] for path in given if len(path) > 1}
+    left = [
+        (path, new)
+        for path, new in differences(before, again)
+        if path not in given and path[1:] in tails
+    ]
+    if left:
+        keys = " ".join(shlex.quote(_option(path, new)) for path, new in left[:_NAMED])
+        more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+        warnings.warn(
+            f"--cfg-options: these were set to the same as what is overridden when the config was "
+            f"read, and do not follow it: {keys}{more}; give them too if they are meant.",
+            stacklevel=3,
+        )
+
+
+def _option(path: Sequence[str], value: Any) -> str:
+    """``KEY=VALUE`` as ``--cfg-options`` reads it."""
+    if isinstance(value, (list, tuple)):
+        left, right = "[]" if isinstance(value, list) else "()"
+        value = f"{left}{','.join(map(str, value))}{right}"
+    return f"{'.'.join(path)}={value}"
 
 
 def _list_item(node: Sequence[Any], name: str, key: str, path: str) -> Any:

@@ -52,7 +52,7 @@ def make_example(cfg: Config, size: Sequence[int] | None) -> Example:
     if package == "mmaction":
         return _clip(cfg, pipeline, size)
     height, width = size or pipeline.size()
-    channels = _channels(cfg)
+    channels = input_channels(cfg)
     kwargs: dict[str, Any] = dict(mode="tensor")
     if package == "mmdet":
         height, width = _padded(cfg, height, width)
@@ -126,7 +126,7 @@ def _clip(cfg: Config, pipeline: _Pipeline, size: Sequence[int] | None) -> Examp
             raise UserError("a spectrogram's size is not in the config; give --shape FRAMES BINS.")
         return Example((1, *size), _noise(1, 1, 1, *size), kwargs, clips)
     height, width = size or pipeline.size()
-    channels = _channels(cfg)
+    channels = input_channels(cfg)
     if layout == "NCTHW":
         shape = (channels, frames, height, width)
         return Example(shape, _noise(1, 1, *shape), kwargs, clips * crops)
@@ -139,7 +139,7 @@ def _clip(cfg: Config, pipeline: _Pipeline, size: Sequence[int] | None) -> Examp
     )
 
 
-def _channels(cfg: Config) -> int:
+def input_channels(cfg: Config) -> int:
     """The model's input channels, as far as the config says: its own, else those of the mean."""
     backbone = cfg.model.get("backbone") or {}
     while isinstance(backbone.get("backbone"), dict):

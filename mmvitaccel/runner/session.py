@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,13 @@ def build_model(cfg: Config) -> nn.Module:
         return MODELS.build(model)
 
 
-def run(cfg: Config, job: str, choice: Choice = USUAL, skip_broken: bool = False) -> None:
+def run(
+    cfg: Config,
+    job: str,
+    choice: Choice = USUAL,
+    skip_broken: bool = False,
+    hooks: Sequence[Hook] = (),
+) -> None:
     """Train or test.
 
     Args:
@@ -70,6 +76,7 @@ def run(cfg: Config, job: str, choice: Choice = USUAL, skip_broken: bool = False
         job: ``train`` or ``test``.
         choice: Which weights of the checkpoint that it starts from.
         skip_broken: Whether files that cannot be read are passed over and counted.
+        hooks: Beside the config's own; they are not part of what is saved.
 
     Raises:
         UserError: Something in the config cannot be built, or does not fit together when the
@@ -79,16 +86,15 @@ def run(cfg: Config, job: str, choice: Choice = USUAL, skip_broken: bool = False
     progress = _Progress()
     with own_state(), _removed_on_mistake(cfg.work_dir, progress):
         # reason: in a frame of its own, so that nothing of the runner is left when the state goes
-        _build_and_run(cfg, job, progress, choice, skip_broken)
+        _build_and_run(cfg, job, [progress, ChosenWeights(choice), *hooks], skip_broken)
 
 
-def _build_and_run(
-    cfg: Config, job: str, progress: _Progress, choice: Choice, skip_broken: bool
-) -> None:
+def _build_and_run(cfg: Config, job: str, hooks: Sequence[Hook], skip_broken: bool) -> None:
+    progress = next(hook for hook in hooks if isinstance(hook, _Progress))
     with building("config"):
         runner = _build_runner(cfg)
-        runner.register_hook(progress)
-        runner.register_hook(ChosenWeights(choice))
+        for hook in hooks:
+            runner.register_hook(hook)
         loading = CheckedLoading(runner, skip_broken)
     with _sorted_errors(runner, progress):
         runner.train() if job == "train" else runner.test()

@@ -323,3 +323,96 @@ def test_the_dataset_reads_what_was_written(tmp_path, tool):
         "imagenet_det_30plus1cls": 1,
         "imagenet_vid_val": 2,
     }
+
+
+def put_own(root, name, objects, suffix=".jpg", kind="VID") -> None:
+    """A frame with objects of one's own classes; boxes as text."""
+    put(root, kind, name, objects)
+    picture = root / "Data" / kind / f"{name}.JPEG"
+    picture.rename(picture.with_suffix(suffix))
+
+
+def test_classes_of_ones_own(tmp_path, tool):
+    for frame in range(2):
+        put_own(
+            tmp_path,
+            f"train/a/{frame:06d}",
+            [("ball", 0, (1, 2, 11, 12)), ("leaf", 1, (0, 0, 4, 4))],
+        )
+    status, printed = tool("-i", tmp_path)
+    assert status == 2
+    assert "none of its 4 objects is one of the 30 synsets" in printed
+    assert "name 'ball', 'leaf': give these with --classes" in printed
+    assert not list((tmp_path / "annotations").glob("*.json"))
+    status, printed = tool("-i", tmp_path, "--classes", "leaf", "ball")
+    assert status == 0, printed
+    content = read(tmp_path / "annotations" / "imagenet_vid_train.json")
+    assert [(c["id"], c["name"]) for c in content["categories"]] == [(1, "leaf"), (2, "ball")]
+    assert [a["category_id"] for a in content["annotations"]] == [2, 1, 2, 1]
+    dataset = ImageNetVID(
+        data_root=str(tmp_path),
+        ann_file="annotations/imagenet_vid_train.json",
+        data_prefix=dict(img="Data/VID"),
+        metainfo=dict(classes=("leaf", "ball")),
+        test_mode=True,
+        pipeline=[],
+    )
+    assert [thing["bbox_label"] for thing in dataset[0]["instances"]] == [1, 0]
+    assert Path(dataset[1]["img_path"]).is_file()
+
+
+def test_objects_left_out_and_classes_without_any_are_said(tmp_path, tool):
+    put_own(tmp_path, "train/a/000000", [("ball", 0, (1, 2, 11, 12)), ("crystal", 1, (0, 0, 4, 4))])
+    status, printed = tool("-i", tmp_path, "--classes", "ball", "cristal")
+    assert status == 0
+    assert "left out, of no class: 'crystal' 1" in printed
+    assert "without objects: 'cristal'" in printed
+
+
+def test_boxes_in_decimals(tmp_path, tool):
+    put_own(tmp_path, "val/a/000000", [(DOG, 0, ("12.5", "3.0", "20.25", "9"))])
+    assert tool("-i", tmp_path)[0] == 0
+    (thing,) = read(tmp_path / "annotations" / "imagenet_vid_val.json")["annotations"]
+    assert thing["bbox"] == [12.5, 3, 7.75, 6] and thing["area"] == 46.5
+    put_own(tmp_path, "val/a/000001", [(DOG, 0, ("nan", 0, 1, 1))])
+    status, printed = tool("-i", tmp_path)
+    assert status == 2 and "bndbox/xmin is 'nan', which is no number" in printed
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".JPG", ".png", ".jpeg"])
+@pytest.mark.parametrize(
+    "stems",
+    [
+        ("000001", "000002", "000003"),
+        ("1", "3", "5"),
+        ("frame_0000", "frame_0005", "frame_0010"),
+    ],
+)
+def test_suffixes_and_numbering_are_taken_as_they_come(tmp_path, tool, suffix, stems):
+    for stem in stems:
+        put_own(tmp_path, f"val/a/{stem}", [(DOG, 0, (0, 0, 5, 5))], suffix)
+    status, printed = tool("-i", tmp_path)
+    assert status == 0, printed
+    images = read(tmp_path / "annotations" / "imagenet_vid_val.json")["images"]
+    assert [i["file_name"] for i in images] == [f"val/a/{stem}{suffix}" for stem in stems]
+    assert [i["frame_id"] for i in images] == [0, 1, 2]
+
+
+def test_a_list_of_frames_counted_from_1(tmp_path, tool):
+    for frame in (1, 2):
+        put_own(tmp_path, f"val/a/{frame:06d}", [(DOG, 0, (0, 0, 5, 5))])
+    write_list(tmp_path, "VID_val_videos.txt", "val/a 1 0 2")
+    status, printed = tool("-i", tmp_path)
+    assert status == 0, printed
+    write_list(tmp_path, "val.txt", "a/000001 1", "a/000002 2", folder="ImageSets/VID")
+    (tmp_path / "Lists" / "VID_val_videos.txt").unlink()
+    status, printed = tool("-i", tmp_path)
+    assert status == 0, printed
+    assert len(read(tmp_path / "annotations" / "imagenet_vid_val.json")["images"]) == 2
+
+
+def test_a_frame_lost_from_both_folders_is_missing(tmp_path, tool):
+    for frame in (1, 2, 4, 5):
+        put_own(tmp_path, f"val/a/{frame:06d}", [(DOG, 0, (0, 0, 5, 5))])
+    status, printed = tool("-i", tmp_path)
+    assert status == 2 and "val/a/000003.xml" in printed

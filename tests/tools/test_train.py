@@ -180,7 +180,10 @@ def test_bad_input_to_an_efficientvit(run_tool, tmp_path, boxes, capsys, options
         )
     ]
     small = ["train_dataloader.dataset.pipeline.2.scale=(64,64)", "val_evaluator.ann_file=None"]
-    small += ["train_dataloader.dataset.metainfo.classes=('bright','dark')"]
+    small += [
+        f"{s}_dataloader.dataset.metainfo.classes=('bright','dark')" for s in ("train", "val")
+    ]
+    small += ["model.bbox_head.num_classes=2"]
     before = set(tmp_path.iterdir())
     with pytest.raises(SystemExit) as caught:
         run_tool("train", config, "--cfg-options", *data, *small, *options)

@@ -20,8 +20,8 @@ from mmvitaccel.analysis.channel_importance import (
     mean_importance,
 )
 from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.fit.files import check_data
 from mmvitaccel.runner.checkpoint import add_weights_arguments, check_checkpoint, choice_of
-from mmvitaccel.runner.checks import check_data
 from mmvitaccel.runner.config import add_config_arguments, load_config
 from mmvitaccel.runner.session import build_model, own_state
 

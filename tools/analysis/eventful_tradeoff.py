@@ -21,8 +21,8 @@ from mmvitaccel.analysis.tradeoff import (
     train,
 )
 from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.fit.files import check_data
 from mmvitaccel.runner.checkpoint import check_checkpoint
-from mmvitaccel.runner.checks import check_data
 from mmvitaccel.runner.config import ConfigOptions, load_config
 from mmvitaccel.runner.session import build_model
 
@@ -49,7 +49,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw, train, measure."""
     args = parse_args(argv)
-    cfg = load_config(args.config, args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options, reads=("data_root", "generated"))
     draw_generated(cfg, _report_drawing)
     check_data(cfg, "train", "test")
     if args.checkpoint and not args.checkpoint.is_file():

@@ -15,7 +15,7 @@ from mmvitaccel.adapters.eventful.apply import ATTENTION_MODES
 from mmvitaccel.analysis.motion_study import MotionPoint, MotionStudy, save, table
 from mmvitaccel.datasets.motion_clips import make_motion_set
 from mmvitaccel.errors import UserError, one_sentence_errors
-from mmvitaccel.runner.checks import check_data
+from mmvitaccel.fit.files import check_data
 from mmvitaccel.runner.config import ConfigOptions, load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"

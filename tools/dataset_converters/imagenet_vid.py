@@ -34,6 +34,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="what to convert (default: everything whose annotations are there)",
     )
     parser.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="names of your own in the annotations, in the order that the model has them "
+        "(default: the 30 synsets of ImageNet VID)",
+    )
+    parser.add_argument(
         "--from-folders",
         action="store_true",
         help="use all videos and images on disk, including those in no list (2017)",
@@ -55,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.input,
             args.output,
             args.sets,
+            classes=args.classes,
             from_folders=args.from_folders,
             skip_missing=args.skip_missing,
         )

@@ -10,7 +10,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mmvitaccel.datasets.ilsvrc.layout import DET_LIST, Release, Video, find_release, find_videos
+from mmvitaccel.datasets.ilsvrc.layout import (
+    DET_LIST,
+    PICTURES,
+    Release,
+    Video,
+    find_release,
+    find_videos,
+)
 from mmvitaccel.datasets.ilsvrc.records import Annotation, CocoVID, read_annotation
 
 #: Names that mmtracking's configs, and ours, expect.
@@ -34,6 +41,7 @@ def convert(
     target: Path | None = None,
     sets: Sequence[str] | None = None,
     *,
+    classes: Sequence[str] | None = None,
     from_folders: bool = False,
     skip_missing: bool = False,
     console: Console | None = None,
@@ -45,6 +53,8 @@ def convert(
         target: Folder of the json files; made if it is not there. Defaults to ``annotations``
             beside the release's ``Annotations``.
         sets: Keys of :data:`OUTPUT_FILES`. Defaults to those whose annotations are there.
+        classes: Class names as they appear in the annotations, in the order of their ids.
+            Defaults to the 30 of ImageNet VID by their synsets.
         from_folders: Use the videos and images on disk and ignore the lists.
         skip_missing: Skip frames whose annotation or image is missing or damaged. Results on a
             validation set with skipped frames are not comparable.
@@ -56,7 +66,7 @@ def convert(
     Raises:
         MissingFilesError: Something is missing and ``skip_missing`` is off; all of it is listed
             in ``missing_files.txt`` in ``target``, and no json is written.
-        ValueError: An unknown set, or a malformed list.
+        ValueError: An unknown set, a malformed list, or no object of any class.
     """
     console = console or Console()
     releases = _releases(source, sets, console)
@@ -68,16 +78,19 @@ def convert(
         for name, release in releases.items():
             bar = _bar(progress, name)
             if name == "det":
-                contents[name] = _det(release, from_folders, problems, bar, console)
+                contents[name] = _det(release, classes, from_folders, problems, bar, console)
             else:
                 split = name.removeprefix("vid_")
-                contents[name] = _vid(release, split, from_folders, problems, bar, console)
+                contents[name] = _vid(release, split, classes, from_folders, problems, bar, console)
     _tell_missing(problems, target, skip_missing, console)
+    for name, coco in contents.items():
+        _refuse_unknown(name, coco, classes)
     written = {}
     for name, coco in contents.items():
         written[name] = target / OUTPUT_FILES[name]
         _write(written[name], coco)
         _tell_summary(written[name], coco, releases[name], console)
+        _tell_unknown(coco, classes, console)
     return written
 
 
@@ -108,6 +121,7 @@ def _releases(source: Path, sets: Sequence[str] | None, console: Console) -> dic
 def _vid(
     release: Release,
     split: str,
+    classes: Sequence[str] | None,
     from_folders: bool,
     problems: list[str],
     bar: Bar,
@@ -118,18 +132,19 @@ def _vid(
     console.print(f"vid_{split}: {len(videos)} videos by {origin}", soft_wrap=True)
     if not from_folders:
         _tell_unlisted(release, split, videos, console)
-    advance = bar(sum(video.num_frames for video in videos))
-    coco = CocoVID("VID")
+    advance = bar(sum(len(video.frames) for video in videos))
+    coco = CocoVID("VID", classes)
     for video in videos:
         video_id = coco.add_video(video.name, video.train_frames)
         marked = set(video.train_frames)
         present = _listing(release, video.name)
-        for frame_id in range(video.num_frames):
-            name = f"{video.name}/{frame_id:06d}"
-            annotation = _annotation(release, name, present, problems)
+        for frame_id, stem in enumerate(video.frames):
+            name = f"{video.name}/{stem}"
+            picture = _picture(name, present)
+            annotation = _annotation(release, name, picture, present, problems)
             if annotation:
                 coco.add_frame(
-                    f"{name}.JPEG",
+                    picture,
                     annotation,
                     frame_id=frame_id,
                     video_id=video_id,
@@ -140,7 +155,12 @@ def _vid(
 
 
 def _det(
-    release: Release, from_folders: bool, problems: list[str], bar: Bar, console: Console
+    release: Release,
+    classes: Sequence[str] | None,
+    from_folders: bool,
+    problems: list[str],
+    bar: Bar,
+    console: Console,
 ) -> CocoVID:
     """The images of DET's training set that the list names, else all with one of the classes."""
     listed = None if from_folders else release.find_list(DET_LIST)
@@ -152,15 +172,18 @@ def _det(
     origin = listed or f"the folders in {release.annotations / 'train'}"
     console.print(f"det: {len(names)} images by {origin}", soft_wrap=True)
     advance = bar(len(names))
-    coco = CocoVID("DET")
+    coco = CocoVID("DET", classes)
     present: dict[str, set[str]] = {}
     for name in names:
         folder = name.rpartition("/")[0]
         if folder not in present:
             present[folder] = _listing(release, folder)
-        annotation = _annotation(release, name, present[folder], problems)
-        if annotation and (listed or annotation.has_vid_class):
-            coco.add_image(f"{name}.JPEG", annotation, is_vid_train_frame=True)
+        picture = _picture(name, present[folder])
+        annotation = _annotation(release, name, picture, present[folder], problems)
+        if annotation and not (listed or coco.has_class(annotation)):
+            coco.unknown.update(thing.synset for thing in annotation.things)
+        elif annotation:
+            coco.add_image(picture, annotation, is_vid_train_frame=True)
         advance()
     return coco
 
@@ -175,15 +198,22 @@ def _listing(release: Release, folder: str) -> set[str]:
     return names
 
 
+def _picture(name: str, present: set[str]) -> str:
+    """A frame's picture by the suffix that it has; ``.JPEG`` where it is not there."""
+    stem = name.rpartition("/")[2]
+    spellings = (spelt for suffix in PICTURES for spelt in (suffix.upper(), suffix))
+    suffix = next((spelt for spelt in spellings if stem + spelt in present), ".JPEG")
+    return name + suffix
+
+
 def _annotation(
-    release: Release, name: str, present: set[str], problems: list[str]
+    release: Release, name: str, picture: str, present: set[str], problems: list[str]
 ) -> Annotation | None:
     """A frame's annotation, or None where that or the picture is missing or broken."""
-    stem = name.rpartition("/")[2]
     absent = [
-        root / (name + suffix)
-        for root, suffix in ((release.annotations, ".xml"), (release.pictures, ".JPEG"))
-        if stem + suffix not in present
+        root / file
+        for root, file in ((release.annotations, f"{name}.xml"), (release.pictures, picture))
+        if file.rpartition("/")[2] not in present
     ]
     problems += map(str, absent)
     if absent:
@@ -223,6 +253,29 @@ def _tell_missing(problems: list[str], target: Path, skip_missing: bool, console
             "nothing was written."
         )
     console.print(f"left out: {what}", soft_wrap=True)
+
+
+def _refuse_unknown(name: str, coco: CocoVID, classes: Sequence[str] | None) -> None:
+    """Raise where there are objects and none has a name that is known."""
+    # reason: a list of DET may name pictures of other classes alone, as examples of none
+    asked_for = "videos" in coco.content or not coco.content["images"]
+    if asked_for and coco.unknown and not any(coco.per_class[c] for c in coco.class_names):
+        found = ", ".join(repr(unknown) for unknown, _ in coco.unknown.most_common(_NAMED))
+        asked = ", ".join(classes) if classes else "the 30 synsets of ImageNet VID (n02691156, ...)"
+        raise ValueError(
+            f"{name}: none of its {sum(coco.unknown.values())} objects is one of {asked}; the "
+            f"annotations name {found}: give these with --classes, in the model's order."
+        )
+
+
+def _tell_unknown(coco: CocoVID, classes: Sequence[str] | None, console: Console) -> None:
+    """Say which objects were left out, and which classes no object has."""
+    if coco.unknown and coco.content.get("videos") is not None:
+        left = ", ".join(f"{name!r} {n}" for name, n in coco.unknown.most_common(_NAMED))
+        console.print(f"  left out, of no class: {left}", soft_wrap=True)
+    absent = [name for name in classes or () if not coco.per_class[name]]
+    if absent:
+        console.print(f"  without objects: {', '.join(map(repr, absent))}", soft_wrap=True)
 
 
 def _tell_summary(path: Path, coco: CocoVID, release: Release, console: Console) -> None:

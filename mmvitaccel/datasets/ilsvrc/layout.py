@@ -10,7 +10,9 @@ the release; they belong in ``Lists`` or ``ImageSets``. They contain only the vi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,8 @@ _RELEASES = (".", "ILSVRC", "ILSVRC2015", "ILSVRC2017")
 _LIST_FOLDERS = ("Lists", "ImageSets", "ImageSets/VID", "ImageSets/DET")
 _SHARED_LISTS = {"train": "VID_train_15frames.txt", "val": "VID_val_videos.txt"}
 DET_LIST = "DET_train_30classes.txt"
+PICTURES = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+"""Suffixes of pictures in small letters; the releases have ``.JPEG``, which is taken first."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,13 @@ class Video:
 
     Attributes:
         name: Folder below ``Data/VID``, such as ``val/ILSVRC2015_val_00000000``.
-        num_frames: Its frames are ``000000`` to ``num_frames - 1``.
-        train_frames: Frames to train on, as mmtracking numbers them.
+        frames: Its frames' names without suffix, in order; the released ones are ``000000``,
+            ``000001`` and so on.
+        train_frames: Places of the frames to train on, as mmtracking numbers them.
     """
 
     name: str
-    num_frames: int
+    frames: list[str]
     train_frames: list[int]
 
 
@@ -94,7 +99,7 @@ def find_videos(release: Release, split: str, from_folders: bool) -> tuple[list[
     """
     shared = release.find_list(_SHARED_LISTS[split])
     if shared and not from_folders:
-        return _from_shared_list(shared, split), str(shared)
+        return _from_shared_list(shared, split, release), str(shared)
     own = release.find_list(f"{split}.txt")
     if own and not from_folders:
         return _from_frame_list(own, split), str(own)
@@ -125,11 +130,13 @@ def _lines(path: Path, fields: int) -> Iterator[list[str]]:
             yield parts
 
 
-def _from_shared_list(path: Path, split: str) -> list[Video]:
+def _from_shared_list(path: Path, split: str, release: Release) -> list[Video]:
     """``<video> 1 <frame> <num_frames>`` to train, ``<video> <first> 0 <num_frames>`` to test."""
     videos: dict[str, Video] = {}
     for name, _, frame, num_frames in _lines(path, 4):
-        video = videos.setdefault(name, Video(name, int(num_frames), []))
+        if name not in videos:
+            videos[name] = Video(name, _listed_frames(release, name, int(num_frames)), [])
+        video = videos[name]
         if split == "train":
             video.train_frames.append(int(frame) - 1)
     return list(videos.values())
@@ -137,29 +144,76 @@ def _from_shared_list(path: Path, split: str) -> list[Video]:
 
 def _from_frame_list(path: Path, split: str) -> list[Video]:
     """``<video>/<frame> <number>``: ImageNet's own lists name every frame."""
-    last: dict[str, int] = {}
+    frames: dict[str, list[str]] = {}
     for frame, _ in _lines(path, 2):
-        name, _, number = frame.rpartition("/")
-        if not name or not number.isdigit():
+        name, _, stem = frame.rpartition("/")
+        if not name or _number(stem) is None:
             raise ValueError(
                 f"{path} has {frame!r} where <video>/<frame number> is expected. Put the original "
                 "list there or use --from-folders."
             )
-        last[name] = max(last.get(name, 0), int(number))
-    return [_video(f"{split}/{name}", last[name] + 1, split) for name in sorted(last)]
+        frames.setdefault(name, []).append(stem)
+    return [_video(f"{split}/{name}", _in_order(frames[name]), split) for name in sorted(frames)]
 
 
 def _from_folders(release: Release, split: str) -> list[Video]:
-    """Every folder with frames, as long as its last frame says."""
-    frames: dict[str, int] = {}
-    for root in (release.annotations, release.pictures):
+    """Every folder with frames, from its first frame to its last."""
+    frames: dict[str, list[str]] = {}
+    for root, suffixes in ((release.annotations, (".xml",)), (release.pictures, PICTURES)):
         for folder, _, files in os.walk(root / split):
-            numbers = [int(Path(file).stem) for file in files if Path(file).stem.isdigit()]
-            if numbers:
-                name = Path(folder).relative_to(root).as_posix()
-                frames[name] = max(frames.get(name, 0), max(numbers) + 1)
-    return [_video(name, frames[name], split) for name in sorted(frames)]
+            stems = _stems(files, suffixes)
+            if stems:
+                frames.setdefault(Path(folder).relative_to(root).as_posix(), []).extend(stems)
+    return [_video(name, _in_order(frames[name]), split) for name in sorted(frames)]
 
 
-def _video(name: str, num_frames: int, split: str) -> Video:
-    return Video(name, num_frames, spread_train_frames(num_frames) if split == "train" else [])
+def _video(name: str, frames: list[str], split: str) -> Video:
+    return Video(name, frames, spread_train_frames(len(frames)) if split == "train" else [])
+
+
+def _listed_frames(release: Release, name: str, count: int) -> list[str]:
+    """The frames of a video of which a list says the number: from 0, unless the disk has others."""
+    stems = []
+    for root, suffixes in ((release.annotations, (".xml",)), (release.pictures, PICTURES)):
+        if (root / name).is_dir():
+            stems += _stems(os.listdir(root / name), suffixes)
+    found = _in_order(stems)
+    return found if len(found) == count else [f"{frame:06d}" for frame in range(count)]
+
+
+def _stems(files: Iterable[str], suffixes: Iterable[str]) -> list[str]:
+    """Names without suffix of the files of a kind that end in a number."""
+    paths = [Path(file) for file in files]
+    kinds = tuple(suffixes)
+    return [
+        path.stem
+        for path in paths
+        if path.suffix.lower() in kinds and _number(path.stem) is not None
+    ]
+
+
+def _number(stem: str) -> int | None:
+    """The number that a frame's name ends in."""
+    found = re.search(r"[0-9]+$", stem)
+    return int(found[0]) if found else None
+
+
+def _in_order(stems: Iterable[str]) -> list[str]:
+    """Frames by number; where they are counted one by one, with those that are missing between."""
+    by_number = {_number(stem) or 0: stem for stem in stems}
+    numbers = sorted(by_number)
+    steps = Counter(b - a for a, b in zip(numbers, numbers[1:]))
+    # reason: a sampled video counts in steps of its own; a gap in one by one is a lost frame
+    if not steps or steps.most_common(1)[0][0] != 1:
+        return [by_number[number] for number in numbers]
+    return [
+        by_number.get(number) or _like(by_number[numbers[0]], number)
+        for number in range(numbers[0], numbers[-1] + 1)
+    ]
+
+
+def _like(stem: str, number: int) -> str:
+    """A frame's name with another number, as many digits long."""
+    digits = re.search(r"[0-9]+$", stem)
+    width = len(digits[0]) if digits else 0
+    return f"{stem[: len(stem) - width]}{number:0{width}d}"

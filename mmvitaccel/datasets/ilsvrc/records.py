@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from mmvitaccel.datasets.vid_classes import VID_CLASSES, VID_SYNSETS
+from mmvitaccel.datasets.vid_classes import VID_SYNSETS
 
-_CATEGORY_IDS = {synset: number for number, synset in enumerate(VID_SYNSETS, 1)}
 # reason: mmtracking's spelling; its json files are in use under it.
 OTHER_CATEGORIES = "other_categeries"
 
@@ -20,14 +21,14 @@ class Thing:
     """An object of an image.
 
     Attributes:
-        synset: Its WordNet synset.
+        synset: Its WordNet synset, or the name of a class of one's own.
         box: Left, top, right, bottom, in pixels.
         track: The same in all frames of a video; None where the file has none (DET).
         flags: ``occluded`` and ``generated``, where the file has them (VID).
     """
 
     synset: str
-    box: tuple[int, int, int, int]
+    box: tuple[float, float, float, float]
     track: str | None
     flags: dict[str, bool]
 
@@ -39,11 +40,6 @@ class Annotation:
     height: int
     width: int
     things: list[Thing]
-
-    @property
-    def has_vid_class(self) -> bool:
-        """Whether any object is of one of the 30 classes."""
-        return any(thing.synset in _CATEGORY_IDS for thing in self.things)
 
 
 def read_annotation(path: Path) -> Annotation:
@@ -63,7 +59,8 @@ def read_annotation(path: Path) -> Annotation:
     except ElementTree.ParseError as error:
         raise ValueError(f"not readable as xml: {error}") from error
     things = [_thing(element) for element in root.iter("object")]
-    return Annotation(int(_text(root, "size/height")), int(_text(root, "size/width")), things)
+    height, width = (int(_number(root, f"size/{side}")) for side in ("height", "width"))
+    return Annotation(height, width, things)
 
 
 class CocoVID:
@@ -71,17 +68,23 @@ class CocoVID:
 
     Args:
         kind: ``VID`` or ``DET``.
+        classes: Names in the annotations, which become the categories'; the 30 by default.
 
     Attributes:
         content: Content of the JSON file.
+        class_names: Names of the categories.
         without_objects: Number of images without objects.
         per_class: Objects by class name.
+        unknown: Objects by the name that no class has.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, classes: Sequence[str] | None = None) -> None:
+        known = {name: name for name in classes} if classes else VID_SYNSETS
+        self.class_names = tuple(known.values())
+        self._category_ids = {synset: number for number, synset in enumerate(known, 1)}
         categories: list[dict[str, Any]] = [
             {"id": number, "name": name, "encode_name": synset}
-            for number, (synset, name) in enumerate(VID_SYNSETS.items(), 1)
+            for number, (synset, name) in enumerate(known.items(), 1)
         ]
         self.content: dict[str, list[Any]] = {"categories": categories}
         if kind == "VID":
@@ -92,8 +95,13 @@ class CocoVID:
         self.content.update(images=[], annotations=[])
         self.without_objects = 0
         self.per_class: Counter[str] = Counter()
+        self.unknown: Counter[str] = Counter()
         self._instances = 0
         self._tracks: dict[str, int] = {}
+
+    def has_class(self, annotation: Annotation) -> bool:
+        """Whether any object is of one of the classes."""
+        return any(thing.synset in self._category_ids for thing in annotation.things)
 
     def add_video(self, name: str, train_frames: list[int]) -> int:
         """Start a video.
@@ -120,10 +128,13 @@ class CocoVID:
         """
         image_id = self._add_image(file_name, annotation, place)
         for thing in annotation.things:
-            if thing.synset in _CATEGORY_IDS:
+            if thing.synset not in self._category_ids:
+                self.unknown[thing.synset] += 1
+            else:
                 ids = {"video_id": place["video_id"], "image_id": image_id}
                 instance_id = self._instance_id(thing.track)
-                self._add_object(_CATEGORY_IDS[thing.synset], thing, ids, instance_id=instance_id)
+                category_id = self._category_ids[thing.synset]
+                self._add_object(category_id, thing, ids, instance_id=instance_id)
 
     def add_image(self, file_name: str, annotation: Annotation, **place: Any) -> None:
         """Add an image of DET; objects of other classes share one category.
@@ -135,7 +146,7 @@ class CocoVID:
         """
         image_id = self._add_image(file_name, annotation, place)
         for thing in annotation.things:
-            category_id = _CATEGORY_IDS.get(thing.synset, len(_CATEGORY_IDS) + 1)
+            category_id = self._category_ids.get(thing.synset, len(self._category_ids) + 1)
             self._add_object(category_id, thing, {"image_id": image_id})
 
     def _add_image(self, file_name: str, annotation: Annotation, place: dict[str, Any]) -> int:
@@ -162,7 +173,7 @@ class CocoVID:
                 **thing.flags,
             }
         )
-        self.per_class[(*VID_CLASSES, OTHER_CATEGORIES)[category_id - 1]] += 1
+        self.per_class[(*self.class_names, OTHER_CATEGORIES)[category_id - 1]] += 1
 
     def _instance_id(self, track: str | None) -> int:
         """A number for each track, never the same in two videos."""
@@ -182,9 +193,25 @@ def _thing(element: ElementTree.Element) -> Thing:
         if element.find(name) is not None
     }
     x1, y1, x2, y2 = (
-        int(_text(element, f"bndbox/{corner}")) for corner in ("xmin", "ymin", "xmax", "ymax")
+        _number(element, f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")
     )
     return Thing(_text(element, "name"), (x1, y1, x2, y2), element.findtext("trackid"), flags)
+
+
+def _number(element: ElementTree.Element, path: str) -> float:
+    """The number at a path, a whole one where it is.
+
+    Raises:
+        ValueError: There is none.
+    """
+    text = _text(element, path)
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not isfinite(value):
+        raise ValueError(f"<{element.tag}>'s {path} is {text!r}, which is no number")
+    return int(value) if value.is_integer() else value
 
 
 def _text(element: ElementTree.Element, path: str) -> str:

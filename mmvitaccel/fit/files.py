@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.model import PretrainedInit
 
 from mmvitaccel.errors import UserError
+from mmvitaccel.fit.datasets import dataset_configs, path_below
 
 
 def check_data(cfg: Config, *splits: str) -> None:
@@ -22,11 +22,8 @@ def check_data(cfg: Config, *splits: str) -> None:
     Raises:
         UserError: A local file or folder is missing.
     """
-    for split in splits:
-        loader = cfg.get(f"{split}_dataloader")
-        if loader is not None and cfg.get(f"{split}_cfg") is not None:
-            for where, dataset in _datasets(loader.get("dataset"), f"{split}_dataloader.dataset"):
-                _check_dataset(where, dataset)
+    for where, dataset in dataset_configs(cfg, *splits):
+        _check_dataset(where, dataset)
 
 
 def check_pretrained(model: Any, where: str = "model") -> None:
@@ -49,19 +46,6 @@ def check_pretrained(model: Any, where: str = "model") -> None:
             check_pretrained(value, f"{where}.{index}")
 
 
-def _datasets(dataset: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A dataset's config, or those that it wraps, however deep."""
-    if isinstance(dataset, (list, tuple)):
-        for index, item in enumerate(dataset):
-            yield from _datasets(item, f"{where}.{index}")
-    elif isinstance(dataset, dict):
-        wrapped = [key for key in ("dataset", "datasets") if key in dataset]
-        if not wrapped:
-            yield where, dataset
-        for key in wrapped:
-            yield from _datasets(dataset[key], f"{where}.{key}")
-
-
 def _check_dataset(where: str, dataset: dict[str, Any]) -> None:
     root = dataset.get("data_root") or ""
     if _missing(root):
@@ -69,7 +53,7 @@ def _check_dataset(where: str, dataset: dict[str, Any]) -> None:
             f"{where}: the folder {root} does not exist; link the data set there or set "
             f"{where}.data_root."
         )
-    annotations = _joined(root, dataset.get("ann_file"))
+    annotations = path_below(root, dataset.get("ann_file"))
     if _missing(annotations):
         raise UserError(
             f"{where}: the annotation file {annotations} does not exist; put it there or set "
@@ -77,19 +61,12 @@ def _check_dataset(where: str, dataset: dict[str, Any]) -> None:
         )
     prefix = dataset.get("data_prefix")
     for name, folder in prefix.items() if isinstance(prefix, dict) else ():
-        folder = _joined(root, folder)
+        folder = path_below(root, folder)
         if _missing(folder):
             raise UserError(
                 f"{where}: the folder {folder} does not exist; put the data there or set "
                 f"{where}.data_prefix.{name}."
             )
-
-
-def _joined(root: str, path: Any) -> Any:
-    """A path as the datasets see it: under ``data_root`` unless it is absolute or a URL."""
-    if not isinstance(path, str) or not path or "://" in path or os.path.isabs(path):
-        return path
-    return os.path.join(root, path)
 
 
 def _missing(path: Any) -> bool:

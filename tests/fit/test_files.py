@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from mmvitaccel.errors import UserError
-from mmvitaccel.runner.checks import check_data, check_pretrained
+from mmvitaccel.fit.files import check_data, check_pretrained
 
 
 @pytest.fixture

@@ -1,0 +1,87 @@
+"""All comparisons, in the order in which they become possible."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from torch import nn
+
+from mmvitaccel.compat.checkpoint import safe_load
+from mmvitaccel.fit.classes import (
+    check_checkpoint_classes,
+    check_head_classes,
+    check_set_classes,
+)
+from mmvitaccel.fit.datasets import data_sets
+from mmvitaccel.fit.evaluators import check_evaluators
+from mmvitaccel.fit.files import check_data, check_pretrained
+from mmvitaccel.fit.heads import heads_of
+from mmvitaccel.fit.lists import check_list
+from mmvitaccel.fit.pictures import check_picture_sizes
+from mmvitaccel.fit.schedule import check_resumed_batch, check_schedule
+from mmvitaccel.fit.strides import check_strides
+
+SPLITS = ("train", "val", "test")
+
+
+def check_inputs(cfg: Config, *splits: str) -> None:
+    """Check what can be checked without the model: files, classes, evaluators, the schedule.
+
+    Args:
+        cfg: A config.
+        *splits: ``train``, ``val``, ``test``: what the run uses.
+
+    Raises:
+        UserError: A file is missing, or two things do not belong together.
+    """
+    check_data(cfg, *splits)
+    if "train" in splits:
+        check_pretrained(cfg.model)
+        check_schedule(cfg)
+    sets = data_sets(cfg, *splits)
+    check_set_classes(sets)
+    check_evaluators(cfg, *(split for split in splits if split != "train"))
+    check_picture_sizes(sets)
+
+
+def check_model(cfg: Config, model: nn.Module, *splits: str) -> None:
+    """Compare a built model with its data sets and its own parts.
+
+    Args:
+        cfg: What it was built from.
+        model: In any mode; it is left in it.
+        *splits: Whose data sets; files of theirs that are not there are not looked at.
+
+    Raises:
+        UserError: Numbers of classes, labels or strides do not belong together.
+    """
+    sets = data_sets(cfg, *splits)
+    check_head_classes(model, sets)
+    head = next(heads_of(model), None)
+    for data in sets:
+        check_list(data, head, labels_needed=not data.where.startswith("test"))
+    check_strides(cfg, model)
+
+
+def check_start(cfg: Config, path: str, whole: bool, *splits: str) -> None:
+    """Compare what a checkpoint says of its training with the config.
+
+    Args:
+        cfg: A config.
+        path: A readable checkpoint; of an address nothing is read.
+        whole: False where only weights are taken from it.
+        *splits: Whose data sets.
+
+    Raises:
+        UserError: It was trained on the same classes in another order.
+    """
+    held: Any = safe_load(path, map_location="cpu") if Path(path).is_file() else None
+    meta = held.get("meta") if isinstance(held, Mapping) else None
+    if not isinstance(meta, Mapping):
+        return
+    check_checkpoint_classes(path, meta, data_sets(cfg, *splits), whole)
+    if cfg.get("resume"):
+        check_resumed_batch(cfg, path, meta)

@@ -1,0 +1,127 @@
+"""The data sets that a config names, and what they say of themselves without being built."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS
+
+from mmvitaccel.errors import UserError
+
+_BENCHMARK = "MOTChallengeDataset"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set of a config.
+
+    Attributes:
+        where: Its dotted key.
+        config: What it is built from.
+        kind: The class that is built; None where no registry knows it.
+    """
+
+    where: str
+    config: Mapping[str, Any]
+    kind: type | None
+
+    @cached_property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names in the order of the labels; None where they are not known before it is built.
+
+        Raises:
+            UserError: They are one text, or a name is there twice.
+        """
+        if self.kind is None or not issubclass(self.kind, BaseDataset):
+            return None
+        given = self.config.get("metainfo") or {}
+        if self.kind.__name__ == _BENCHMARK and "classes" not in given:
+            # reason: it names the benchmark's 13 kinds, of which trackers follow pedestrians alone
+            return None
+        classes = given.get("classes", getattr(self.kind, "METAINFO", {}).get("classes"))
+        if isinstance(classes, str):
+            if not os.path.isfile(classes):
+                raise UserError(
+                    f"{self.where}.metainfo.classes is the text {classes!r}, not a list of names; "
+                    f"write ({classes!r},) with a comma, or give an existing file with a name a "
+                    "line."
+                )
+            classes = Path(classes).read_text().splitlines()
+        if not isinstance(classes, Sequence) or not classes:
+            return None
+        double = next((name for name in classes if list(classes).count(name) > 1), None)
+        if double is not None:
+            raise UserError(
+                f"{self.where}.metainfo.classes has {double!r} {list(classes).count(double)} "
+                "times; give each class once."
+            )
+        return tuple(classes)
+
+    @property
+    def annotations(self) -> str | None:
+        """The annotation file; None where there is none on this machine."""
+        path = path_below(self.config.get("data_root") or "", self.config.get("ann_file"))
+        return path if isinstance(path, str) and os.path.isfile(path) else None
+
+    def folder(self, name: str) -> str:
+        """The folder of ``data_prefix`` under that name."""
+        prefix = self.config.get("data_prefix")
+        inner = prefix.get(name) if isinstance(prefix, Mapping) else None
+        return path_below(self.config.get("data_root") or "", inner or "")
+
+
+def data_sets(cfg: Config, *splits: str) -> list[DataSet]:
+    """The data sets in use, those inside wrappers for the wrappers.
+
+    Args:
+        cfg: A config.
+        *splits: ``train``, ``val``, ``test``.
+    """
+    scope = cfg.get("default_scope") or "mmengine"
+    return [
+        DataSet(where, config, _kind(config, scope))
+        for where, config in dataset_configs(cfg, *splits)
+    ]
+
+
+def dataset_configs(cfg: Config, *splits: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Dotted key and config of every data set of the splits that are switched on."""
+    for split in splits:
+        loader = cfg.get(f"{split}_dataloader")
+        if loader is not None and cfg.get(f"{split}_cfg") is not None:
+            yield from _unwrapped(loader.get("dataset"), f"{split}_dataloader.dataset")
+
+
+def path_below(root: str, path: Any) -> Any:
+    """A path as the datasets see it: under ``data_root`` unless it is absolute or a URL."""
+    if not isinstance(path, str) or not path or "://" in path or os.path.isabs(path):
+        return path or root
+    return os.path.join(root, path)
+
+
+def _unwrapped(dataset: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """A dataset's config, or those that it wraps, however deep."""
+    if isinstance(dataset, (list, tuple)):
+        for index, item in enumerate(dataset):
+            yield from _unwrapped(item, f"{where}.{index}")
+    elif isinstance(dataset, dict):
+        wrapped = [key for key in ("dataset", "datasets") if key in dataset]
+        if not wrapped:
+            yield where, dataset
+        for key in wrapped:
+            yield from _unwrapped(dataset[key], f"{where}.{key}")
+
+
+def _kind(config: Mapping[str, Any], scope: str) -> type | None:
+    kind = config.get("type")
+    if isinstance(kind, str):
+        with DATASETS.switch_scope_and_registry(scope) as registry:
+            kind = registry.get(kind)
+    return kind if isinstance(kind, type) else None

@@ -1,0 +1,76 @@
+"""The heads of a built model, and how many classes each of them tells apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+_NESTED = ("detector", "student")
+_HEADS = (
+    *("bbox_head", "mask_head", "panoptic_head", "roi_head.bbox_head", "roi_head.mask_head"),
+    *("cls_head", "head"),
+)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head that tells classes apart.
+
+    Attributes:
+        where: The dotted key that sets the number.
+        num_classes: How many.
+    """
+
+    where: str
+    num_classes: int
+
+
+def parts_with(model: nn.Module, method: str) -> Iterator[tuple[str, nn.Module]]:
+    """The model, or the detector inside a tracker or a semi-supervised training.
+
+    Args:
+        model: Any.
+        method: Only those that have it.
+
+    Yields:
+        Name within the model, empty for itself, and the module.
+    """
+    nested = [name for name in _NESTED if isinstance(getattr(model, name, None), nn.Module)]
+    for name in nested or [""]:
+        part = getattr(model, name) if name else model
+        if callable(getattr(part, method, None)):
+            yield name, part
+
+
+def heads_of(model: nn.Module) -> Iterator[Head]:
+    """The heads whose classes are the data set's.
+
+    Region proposals have one class, and a model that is told the classes in words has as many as
+    it is told; neither is among them.
+    """
+    for name, part in parts_with(model, "forward"):
+        if hasattr(part, "language_model"):
+            continue
+        for key in _HEADS:
+            for index, head in _each(part, key):
+                count = getattr(head, "num_classes", None)
+                if _is_count(count) and not getattr(head, "class_agnostic", False):
+                    where = ".".join(filter(None, ("model", name, key, index)))
+                    yield Head(f"{where}.num_classes", count)
+
+
+def _each(part: Any, key: str) -> Iterator[tuple[str, nn.Module]]:
+    """A head by its dotted name, or the stages of a cascade."""
+    for name in key.split("."):
+        part = getattr(part, name, None)
+    if isinstance(part, nn.ModuleList):
+        yield from ((str(index), head) for index, head in enumerate(part))
+    elif isinstance(part, nn.Module):
+        yield "", part
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

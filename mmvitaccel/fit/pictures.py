@@ -1,0 +1,122 @@
+"""Sizes of pictures against those that the annotations were made for."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from PIL import Image, UnidentifiedImageError
+
+from mmvitaccel.fit.coco_json import read_list
+from mmvitaccel.fit.datasets import DataSet
+
+_SAMPLE = 32
+_ORIENTATION = 0x0112
+_ON_THE_SIDE = (5, 6, 7, 8)
+
+
+def check_picture_sizes(sets: Sequence[DataSet]) -> None:
+    """Look at some pictures of each data set, and warn of the first of another size."""
+    for data in sets:
+        images = _images(data)
+        for image in images[:: max(len(images) // _SAMPLE, 1)]:
+            path = os.path.join(data.folder("img"), str(image.get("file_name")))
+            size = _turned_size(path)
+            given = (image.get("height"), image.get("width"))
+            if size is not None and None not in given and size != given:
+                warnings.warn(_sentence(path, size, given), stacklevel=2)
+                break
+
+
+class PictureSizeHook(Hook):
+    """Compares the size of each picture with its annotation's when it is loaded, and warns once.
+
+    It puts a step into the pipelines of the built data sets, after the one that loads a picture;
+    the config stays as it is.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Watch the training set."""
+        _watch(runner.train_dataloader)
+
+    def before_val(self, runner: Runner) -> None:
+        """Watch the validation set."""
+        _watch(runner.val_dataloader)
+
+    def before_test(self, runner: Runner) -> None:
+        """Watch the test set."""
+        _watch(runner.test_dataloader)
+
+
+class ComparePictureSize:
+    """A step of a pipeline that lets everything through and warns of the first misfit."""
+
+    def __init__(self) -> None:
+        # reason: in memory that the loader's workers share, so that one of them warns for all
+        self.told = torch.zeros(1, dtype=torch.uint8).share_memory_()
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Compare ``ori_shape`` with the annotation's ``height`` and ``width``."""
+        given = (results.get("height"), results.get("width"))
+        size = tuple(results.get("ori_shape") or given)[:2]
+        if None not in given and size != given and not self.told[0]:
+            self.told[0] = 1
+            warnings.warn(_sentence(str(results.get("img_path")), size, given), stacklevel=2)
+        return results
+
+    def __repr__(self) -> str:
+        return "ComparePictureSize()"
+
+
+def _watch(loader: Any) -> None:
+    for dataset in _built(getattr(loader, "dataset", None)):
+        steps = getattr(getattr(dataset, "pipeline", None), "transforms", None)
+        if not isinstance(steps, list) or any(isinstance(s, ComparePictureSize) for s in steps):
+            continue
+        names = [type(step).__name__ for step in steps]
+        if "LoadImageFromFile" in names:
+            steps.insert(names.index("LoadImageFromFile") + 1, ComparePictureSize())
+
+
+def _built(dataset: Any) -> Iterator[Any]:
+    """A built data set, or those inside wrappers."""
+    inner = [getattr(dataset, "dataset", None), *(getattr(dataset, "datasets", None) or ())]
+    inner = [item for item in inner if item is not None]
+    if dataset is not None and not inner:
+        yield dataset
+    for item in inner:
+        yield from _built(item)
+
+
+def _images(data: DataSet) -> list[dict[str, Any]]:
+    prefix = data.config.get("data_prefix")
+    is_json = (data.annotations or "").endswith(".json") and isinstance(prefix, Mapping)
+    return (read_list(data.annotations or "", "images") or []) if is_json else []
+
+
+def _turned_size(path: str) -> tuple[int, int] | None:
+    """Height and width as OpenCV loads it: turned as its EXIF says."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION) in _ON_THE_SIDE
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError):
+        # reason: a picture that cannot be read is said by what loads it
+        return None
+    return (width, height) if turned else (height, width)
+
+
+def _sentence(path: str, size: Sequence[int], given: Sequence[int]) -> str:
+    cause = ""
+    if tuple(size) == tuple(given)[::-1]:
+        cause = " (an EXIF turn, which loading applies?)"
+    return (
+        f"{path} is {size[1]} x {size[0]} pixels when loaded, but its annotation says "
+        f"{given[1]} x {given[0]}{cause}: its boxes are of another picture; save the pictures "
+        "upright, or make the annotations for them as loaded."
+    )

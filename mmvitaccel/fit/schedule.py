@@ -1,0 +1,118 @@
+"""The learning rate's schedule against the length of training, and against the run it resumes."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Iterator, Mapping
+from math import isfinite
+from typing import Any
+
+from mmengine.config import Config
+
+from mmvitaccel.runner.config import type_name
+
+_LENGTHS = ("end", "T_max", "total_iters")
+
+
+def check_schedule(cfg: Config) -> None:
+    """Warn of a schedule that ends before the training does, or goes on after it.
+
+    Schedules in iterations of a training in epochs (a warm-up) are not looked at.
+    """
+    length, unit = _length(cfg)
+    schedulers = [s for s in _schedulers(cfg.get("param_scheduler")) if _unit(s) == unit]
+    if length is None or not schedulers:
+        return
+    ends = [_end(scheduler) for scheduler in schedulers]
+    key = f"train_cfg.max_{unit}"
+    if max(ends) < length:
+        warnings.warn(
+            f"{key} is {length}, but param_scheduler ends at {max(ends):g}: the learning rate "
+            "stays what it is then; set the schedulers' end and milestones to the training's "
+            "length if this is not meant.",
+            stacklevel=2,
+        )
+        return
+    late = next((found for s in schedulers for found in _late(s, length)), None)
+    if late is not None:
+        warnings.warn(
+            f"{key} is {length}, but param_scheduler has {late}: the training ends before; set the "
+            "schedulers' end and milestones to the training's length if this is not meant.",
+            stacklevel=2,
+        )
+
+
+def check_resumed_batch(cfg: Config, path: str, meta: Mapping[str, Any]) -> None:
+    """Warn where a training goes on with another batch size than it began with.
+
+    Args:
+        cfg: Resumes.
+        path: The checkpoint, for the sentence.
+        meta: Its ``meta``, whose config is read as text and never run.
+    """
+    before = _batch_size(meta.get("cfg"))
+    now = (cfg.get("train_dataloader") or {}).get("batch_size")
+    if before is not None and now is not None and before != now:
+        warnings.warn(
+            f"train_dataloader.batch_size is {now}, but checkpoint {path} was trained with "
+            f"{before}: iterations are counted anew and learning rate and schedule are of the "
+            f"other size; set train_dataloader.batch_size={before} if this is not meant.",
+            stacklevel=2,
+        )
+
+
+def _length(cfg: Config) -> tuple[int | None, str]:
+    loop = cfg.get("train_cfg") or {}
+    if loop.get("max_iters") is not None and loop.get("by_epoch") is not True:
+        return loop.get("max_iters"), "iters"
+    return loop.get("max_epochs"), "epochs"
+
+
+def _schedulers(given: Any) -> Iterator[Mapping[str, Any]]:
+    """Of one optimizer, or of several by name."""
+    if isinstance(given, (list, tuple)):
+        for item in given:
+            yield from _schedulers(item)
+    elif isinstance(given, Mapping) and "type" in given:
+        yield given
+    elif isinstance(given, Mapping):
+        for item in given.values():
+            yield from _schedulers(item)
+
+
+def _unit(scheduler: Mapping[str, Any]) -> str:
+    return "epochs" if scheduler.get("by_epoch", True) else "iters"
+
+
+def _end(scheduler: Mapping[str, Any]) -> float:
+    """When it stops to change anything; never, for one whose end is not set."""
+    end = scheduler.get("end")
+    return float("inf") if end is None else float(end)
+
+
+def _late(scheduler: Mapping[str, Any], length: int) -> Iterator[str]:
+    """What lies behind the end of the training."""
+    name = type_name(scheduler)
+    for key in _LENGTHS:
+        value = scheduler.get(key)
+        begin = 0 if key == "end" else scheduler.get("begin", 0)
+        if isinstance(value, (int, float)) and isfinite(value) and begin + value > length:
+            yield f"{name}.{key}={value:g}"
+    milestones = [m for m in scheduler.get("milestones") or () if m >= length]
+    if milestones:
+        yield f"{name} with the milestone {milestones[0]}"
+
+
+def _batch_size(text: Any) -> int | None:
+    """``train_dataloader.batch_size`` in the text of a resolved config."""
+    try:
+        statements = ast.parse(text).body if isinstance(text, str) else []
+    except SyntaxError:
+        return None
+    for node in statements:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "train_dataloader":
+            for keyword in getattr(node.value, "keywords", []):
+                if keyword.arg == "batch_size" and isinstance(keyword.value, ast.Constant):
+                    return keyword.value.value
+    return None

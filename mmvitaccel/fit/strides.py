@@ -1,0 +1,232 @@
+"""Strides of the maps that a detector computes against those that its heads were made for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil, floor
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from mmvitaccel.core.eventful.frame import frames_of, streams
+from mmvitaccel.errors import UserError
+from mmvitaccel.fit.heads import parts_with
+from mmvitaccel.runner.config import type_name
+from mmvitaccel.runner.random_input import input_channels, make_example
+
+_LARGEST = 1024
+_GENERATORS = ("prior_generator", "approx_anchor_generator", "square_anchor_generator")
+_KEYS = ("anchor_generator", "approx_anchor_generator", "prior_generator", "bbox_head")
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Declared:
+    """Strides that a part of the model was made for.
+
+    Attributes:
+        where: The dotted key that sets them.
+        strides: (y, x) of each map, in pixels.
+        prefix: Whether the part takes the first maps alone, as RoI extractors do.
+    """
+
+    where: str
+    strides: tuple[tuple[float, float], ...]
+    prefix: bool = False
+
+
+def check_strides(cfg: Config, model: nn.Module) -> None:
+    """Compare the maps' strides with those of priors and RoI extractors.
+
+    The model runs once in eval mode on zeros, on the smallest image in which every stride shows;
+    only where that does not agree on larger ones, the last of the test pipeline's size (SSD's maps
+    fit at one size alone). A model that takes none of them is left to the run itself.
+
+    Args:
+        cfg: What the model was built from.
+        model: A detector; others have no strides and are not run.
+
+    Raises:
+        UserError: They differ.
+    """
+    for name, detector in parts_with(model, "extract_feat"):
+        declared = list(_declared(detector, cfg, name))
+        if declared:
+            _check_detector(cfg, detector, name, declared)
+
+
+def _check_detector(
+    cfg: Config, detector: nn.Module, name: str, declared: Sequence[Declared]
+) -> None:
+    channels = input_channels(cfg)
+    side = ceil(2 * max(stride for part in declared for pair in part.strides for stride in pair))
+    found: list[tuple[float, float]] | None = None
+    while True:
+        sizes = _map_sizes(detector, channels, (side, side))
+        if sizes is not None:
+            if not _misfits(declared, sizes, (side, side)):
+                return
+            found = [(side / h, side / w) for h, w in sizes]
+        # reason: a map of one pixel shows no stride; larger images make the sentence's figures true
+        if side * 2 > _LARGEST or (sizes is not None and min(map(min, sizes)) > 1):
+            break
+        side *= 2
+    height_width = _test_size(cfg)
+    if height_width is not None:
+        sizes = _map_sizes(detector, channels, height_width)
+        if sizes is not None:
+            if not _misfits(declared, sizes, height_width):
+                return
+            found = found or [(height_width[0] / h, height_width[1] / w) for h, w in sizes]
+    if found is not None:
+        raise UserError(_sentence(cfg, name, declared, found))
+
+
+def _declared(detector: nn.Module, cfg: Config, name: str) -> Iterator[Declared]:
+    """What the detector's own heads were made for."""
+    prefix = f"model.{name}." if name else "model."
+    seen: set[int] = set()
+    for head in ("rpn_head", "bbox_head"):
+        for part in _modules(getattr(detector, head, None)):
+            for generator in (getattr(part, key, None) for key in _GENERATORS):
+                strides = getattr(generator, "strides", None)
+                if strides is None or id(generator) in seen:
+                    continue
+                seen.add(id(generator))
+                yield Declared(_stride_key(cfg, f"{prefix}{head}"), _pairs(strides))
+    roi_head = getattr(detector, "roi_head", None)
+    for key, extractor in _extractors(roi_head):
+        strides = _pairs(extractor.featmap_strides)
+        yield Declared(f"{prefix}roi_head.{key}.featmap_strides", strides, prefix=True)
+
+
+def _modules(head: Any) -> Iterator[nn.Module]:
+    if isinstance(head, nn.Module):
+        yield from head.modules()
+
+
+def _extractors(roi_head: Any) -> Iterator[tuple[str, nn.Module]]:
+    """RoI extractors of backbone and neck; those of a semantic branch have maps of their own."""
+    for key in dir(roi_head) if roi_head is not None and not _is_plain(roi_head) else ():
+        if not key.endswith("roi_extractor") or key.startswith("semantic"):
+            continue
+        value = getattr(roi_head, key, None)
+        for extractor in value if isinstance(value, nn.ModuleList) else (value,):
+            if getattr(extractor, "featmap_strides", None):
+                yield key, extractor
+                break
+
+
+def _is_plain(roi_head: Any) -> bool:
+    return not isinstance(roi_head, nn.Module)
+
+
+def _stride_key(cfg: Config, head: str) -> str:
+    """The dotted key under which a head's config has its strides."""
+    node: Any = cfg.model
+    for part in head.split(".")[1:]:
+        node = node.get(part) if isinstance(node, Mapping) else None
+    for key in _KEYS if isinstance(node, Mapping) else ():
+        if isinstance(node.get(key), Mapping) and "strides" in node[key]:
+            return f"{head}.{key}.strides"
+    for key in ("point_strides",) if isinstance(node, Mapping) else ():
+        if key in node:
+            return f"{head}.{key}"
+    return f"{head}.strides"
+
+
+def _pairs(strides: Sequence[Any]) -> tuple[tuple[float, float], ...]:
+    """(y, x) of each stride; generators hold (x, y) or one number."""
+    return tuple((s[1], s[0]) if isinstance(s, (tuple, list)) else (s, s) for s in strides)
+
+
+def _map_sizes(
+    detector: nn.Module, channels: int, size: tuple[int, int]
+) -> list[tuple[int, int]] | None:
+    """Height and width of the maps for an image; None where the model does not take it."""
+    images = torch.zeros(1, channels, *size)
+    training = detector.training
+    detector.eval()
+    try:
+        # reason: a frame of no stream, so that a model that remembers remembers nothing of it
+        with torch.no_grad(), streams(frames_of(None)):
+            maps = detector.extract_feat(images)
+    except Exception:
+        # reason: whatever it is, the run itself says it, of the user's own input
+        return None
+    finally:
+        detector.train(training)
+    if isinstance(maps, Tensor):
+        maps = (maps,)
+    if not isinstance(maps, (list, tuple)) or not all(
+        isinstance(x, Tensor) and x.ndim == 4 for x in maps
+    ):
+        return None
+    return [(x.shape[-2], x.shape[-1]) for x in maps]
+
+
+def _misfits(
+    declared: Sequence[Declared], sizes: Sequence[tuple[int, int]], image: tuple[int, int]
+) -> list[Declared]:
+    return [part for part in declared if not _fits(part, sizes, image)]
+
+
+def _fits(part: Declared, sizes: Sequence[tuple[int, int]], image: tuple[int, int]) -> bool:
+    """Whether every map is its image divided by the stride, rounded up or down."""
+    if len(part.strides) > len(sizes) or (len(part.strides) < len(sizes) and not part.prefix):
+        return False
+    return all(
+        floor(pixels / stride + _ROUNDING) <= cells <= ceil(pixels / stride - _ROUNDING)
+        for size, strides in zip(sizes, part.strides)
+        for cells, stride, pixels in zip(size, strides, image)
+    )
+
+
+def _test_size(cfg: Config) -> tuple[int, int] | None:
+    try:
+        shape = make_example(cfg, None).inputs.shape
+    except UserError:
+        return None
+    return int(shape[-2]), int(shape[-1])
+
+
+def _sentence(
+    cfg: Config,
+    name: str,
+    declared: Sequence[Declared],
+    found: Sequence[tuple[float, float]],
+) -> str:
+    wrong = [part for part in declared if not _same(part, found)] or list(declared)
+    places = " and ".join(f"{part.where} is {_words(part.strides)}" for part in wrong)
+    maps = f"model.{name + '.' if name else ''}backbone and neck"
+    cure = "set these to the maps' strides, or change the backbone or neck"
+    if "EfficientViT" in _backbone(cfg, name):
+        cure += (
+            " (mmvitaccel.EfficientViTFPN with num_extra_trans_convs=1 in place of the neck makes "
+            "maps of 8 to 128 from EfficientViT's 16 to 64)"
+        )
+    return f"{maps}: the maps have the strides {_words(found)}, but {places}; {cure}."
+
+
+def _same(part: Declared, found: Sequence[tuple[float, float]]) -> bool:
+    shown = found[: len(part.strides)] if part.prefix else found
+    return [tuple(map(round, pair)) for pair in shown] == [
+        tuple(map(round, pair)) for pair in part.strides
+    ]
+
+
+def _backbone(cfg: Config, name: str) -> str:
+    node: Any = cfg.model.get(name) if name else cfg.model
+    backbone = node.get("backbone") if isinstance(node, Mapping) else None
+    while isinstance(backbone, Mapping) and isinstance(backbone.get("backbone"), Mapping):
+        backbone = backbone["backbone"]
+    return type_name(backbone) if isinstance(backbone, Mapping) else ""
+
+
+def _words(strides: Sequence[tuple[float, float]]) -> str:
+    """One number a map where both directions agree."""
+    shown = [f"{y:g}" if y == x else f"({y:g}, {x:g})" for y, x in strides]
+    return f"[{', '.join(shown)}]"

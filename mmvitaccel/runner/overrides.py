@@ -1,0 +1,127 @@
+"""What the command line's options would have changed, had they stood in the config's files.
+
+A config is a program: ``epochs = 12`` at its top is used up where ``max_epochs=epochs`` is run, and
+overriding it later reaches nothing. To say what it stands for, the files are read again with the
+option put behind each assignment of its variable, and both results are compared.
+"""
+
+from __future__ import annotations
+
+import ast
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.config import config as mmengine_reader
+
+_Path = tuple[str, ...]
+_LOCK = threading.Lock()
+
+
+def read_again(path: str, options: Mapping[str, Any]) -> Config:
+    """A config as it would be read with the options in its files.
+
+    Args:
+        path: A Python file, in mmengine's older or its lazy style.
+        options: Dotted keys to values; each takes effect behind every assignment of its variable.
+    """
+    with _LOCK, _options_in_the_source(options), warnings.catch_warnings():
+        # reason: mmengine resolves `package::` with pkg_resources, which warns whoever imports it.
+        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+        return Config.fromfile(path)
+
+
+def differences(before: Any, after: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
+    """Dotted keys, as tuples, whose value differs, and their value in the second."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in dict.fromkeys([*before, *after]):
+            yield from differences(before.get(key), after.get(key), (*path, str(key)))
+    elif _are_lists_of_dicts(before, after):
+        for index, (one, other) in enumerate(zip(before, after)):
+            yield from differences(one, other, (*path, str(index)))
+    elif not _equal(before, after):
+        yield path, after
+
+
+def set_at(value: Any, path: Sequence[str], new: Any) -> Any:
+    """A value with another at a path inside it; as it was where the path leads nowhere.
+
+    Called from the source that is read again.
+    """
+    if not path:
+        return new
+    key, rest = path[0], path[1:]
+    if isinstance(value, dict):
+        changed = dict(value)
+        changed[key] = set_at(value.get(key, {}), rest, new)
+        return changed
+    if isinstance(value, list) and key.isdigit() and int(key) < len(value):
+        return [set_at(x, rest, new) if i == int(key) else x for i, x in enumerate(value)]
+    return value
+
+
+def _are_lists_of_dicts(before: Any, after: Any) -> bool:
+    """Whether an item by itself can be set: not of a tuple, and not one of many numbers."""
+    lists = all(isinstance(x, list) for x in (before, after)) and len(before) == len(after)
+    return lists and all(isinstance(x, (dict, list)) for x in before)
+
+
+def _equal(before: Any, after: Any) -> bool:
+    # reason: in the lazy style a type is an object that is made anew each time
+    return before == after or (type(before) is type(after) and repr(before) == repr(after))
+
+
+class _Insert(ast.NodeTransformer):
+    """Puts ``name = set_at(name, path, value)`` behind every assignment of ``name``."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = [(*key.split("."),) for key in options]
+        self.values = list(options.values())
+
+    def visit_Assign(self, node: ast.Assign) -> Any:
+        return self._after(node, node.targets)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
+        return self._after(node, [node.target])
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> Any:
+        return self._after(node, [node.target])
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
+        return node
+
+    def _after(self, node: ast.stmt, targets: Sequence[ast.expr]) -> list[ast.stmt]:
+        names = {target.id for target in targets if isinstance(target, ast.Name)}
+        added = [
+            ast.parse(
+                f"{name} = __import__({__name__!r}, fromlist=['set_at'])"
+                f".set_at({name}, {rest!r}, {value!r})"
+            ).body[0]
+            for (name, *rest), value in zip(self.options, self.values)
+            if name in names
+        ]
+        return [node, *(ast.copy_location(statement, node) for statement in added)]
+
+
+@contextmanager
+def _options_in_the_source(options: Mapping[str, Any]) -> Iterator[None]:
+    """Let mmengine parse config files with the options put in.
+
+    mmengine finds a config's bases itself, in two styles and out of packages, and parses each file
+    with ``ast.parse``; here, and only while the files are read, it has one that adds to them.
+    """
+
+    def parse(source: Any, *args: Any, **kwargs: Any) -> Any:
+        tree = _Insert(options).visit(ast.parse(source, *args, **kwargs))
+        return ast.fix_missing_locations(tree)
+
+    own = mmengine_reader.ast
+    mmengine_reader.ast = SimpleNamespace(**{**vars(ast), "parse": parse})
+    try:
+        yield
+    finally:
+        mmengine_reader.ast = own
