@@ -57,7 +57,7 @@ def heads_of(model: nn.Module) -> Iterator[Head]:
         for key in _HEADS:
             for index, head in _each(part, key):
                 count = getattr(head, "num_classes", None)
-                if _is_count(count) and not getattr(head, "class_agnostic", False):
+                if _is_count(count) and not _tells_none_apart(head):
                     where = ".".join(filter(None, ("model", name, key, index)))
                     yield Head(f"{where}.num_classes", count)
 
@@ -70,6 +70,12 @@ def _each(part: Any, key: str) -> Iterator[tuple[str, nn.Module]]:
         yield from ((str(index), head) for index, head in enumerate(part))
     elif isinstance(part, nn.Module):
         yield "", part
+
+
+def _tells_none_apart(head: nn.Module) -> bool:
+    """Whether one class stands for all: masks of any class, and proposals."""
+    proposes = any("RPN" in kind.__name__ for kind in type(head).__mro__)
+    return proposes or bool(getattr(head, "class_agnostic", False))
 
 
 def _is_count(value: Any) -> bool:

@@ -129,6 +129,9 @@ def _stride_key(cfg: Config, head: str) -> str:
     node: Any = cfg.model
     for part in head.split(".")[1:]:
         node = node.get(part) if isinstance(node, Mapping) else None
+    if node is None and head == "model.bbox_head":
+        # reason: mmdet's RPN is a detector of one stage with `rpn_head` as its `bbox_head`
+        node, head = cfg.model.get("rpn_head"), "model.rpn_head"
     for key in _KEYS if isinstance(node, Mapping) else ():
         if isinstance(node.get(key), Mapping) and "strides" in node[key]:
             return f"{head}.{key}.strides"

@@ -1,0 +1,177 @@
+"""Classes of heads, data sets, json files and checkpoints."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+
+import pytest
+import torch
+
+from mmvitaccel.errors import UserError
+from mmvitaccel.fit.check import SPLITS, check_inputs, check_model, check_start
+from mmvitaccel.fit.classes import check_head_classes, check_set_classes
+from mmvitaccel.fit.datasets import data_sets
+from mmvitaccel.fit.heads import heads_of
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.runner.session import build_model
+
+
+def load(path, **options):
+    return load_config(str(path), {key.replace("__", "."): v for key, v in options.items()})
+
+
+def names(*classes) -> dict:
+    return {f"{s}_dataloader.dataset.metainfo.classes": classes for s in SPLITS}
+
+
+@pytest.mark.parametrize("count", [1, 3, 80])
+@pytest.mark.parametrize("tool", ["train", "test", "get_flops"])
+def test_a_head_with_another_number(run_tool, detector_config, capsys, tmp_path, count, tool):
+    arguments = [detector_config, "--cfg-options", f"model.bbox_head.num_classes={count}"]
+    if tool == "test":
+        arguments.insert(1, tmp_path / "none.pth")
+    with pytest.raises(SystemExit) as caught:
+        run_tool("analysis/get_flops" if tool == "get_flops" else tool, *arguments)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: model.bbox_head.num_classes is {count}, but " in error
+    assert "has 2 classes ('bright', 'dark'); set model.bbox_head.num_classes=2" in error
+
+
+@pytest.mark.parametrize(
+    ("base", "where"),
+    [
+        ("faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", ["model.roi_head.bbox_head"]),
+        (
+            "mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py",
+            ["model.roi_head.bbox_head", "model.roi_head.mask_head"],
+        ),
+        (
+            "cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py",
+            [f"model.roi_head.bbox_head.{i}" for i in range(3)],
+        ),
+    ],
+)
+def test_every_head_of_two_stages_and_cascades(base, where):
+    cfg = load_config(f"mmdet::{base}", {})
+    sets = data_sets(cfg, *SPLITS)
+    model = build_model(cfg)
+    assert [head.where for head in heads_of(model)] == [f"{w}.num_classes" for w in where]
+    check_head_classes(model, sets)
+    cfg.train_dataloader.dataset.metainfo = dict(classes=("a", "b"))
+    with pytest.raises(UserError, match=r"num_classes is 80, but train_dataloader\.dataset has 2"):
+        check_head_classes(model, data_sets(cfg, "train"))
+    part = model.roi_head
+    for name in where[-1].split(".")[2:]:
+        part = getattr(part, name) if not name.isdigit() else part[int(name)]
+    part.num_classes = 79
+    with pytest.raises(UserError, match=re.escape(f"{where[-1]}.num_classes is 79, but")):
+        check_head_classes(model, sets)
+
+
+def test_proposals_have_a_class_of_their_own():
+    cfg = load_config("mmdet::rpn/rpn_r50_fpn_1x_coco.py", {})
+    assert not list(heads_of(build_model(cfg)))
+
+
+@pytest.mark.parametrize(
+    ("classes", "sentence"),
+    [
+        (("bright", "drak"), r"classes has 'drak', which .*boxes\.json lacks \(it has 'bright', "
+                             r"'dark'\): .*did you mean 'dark'\?"),
+        (("Bright", "Dark"), r"classes has 'Bright', 'Dark', which .*lacks"),
+        (("dark", "bright"), r"classes is 'dark', 'bright', but .*boxes\.json has these in the "
+                             r"order 'bright', 'dark'"),
+        (("dark", "dark"), r"classes has 'dark' 2 times"),
+    ],
+)  # fmt: skip
+def test_names_that_the_json_has_otherwise(detector_config, classes, sentence):
+    cfg = load_config(str(detector_config), names(*classes))
+    with pytest.raises(UserError, match=sentence):
+        check_inputs(cfg, *SPLITS)
+
+
+def test_one_name_without_a_comma(detector_config):
+    cfg = load_config(str(detector_config), {})
+    cfg.train_dataloader.dataset.metainfo.classes = "bright"
+    with pytest.raises(UserError, match=r"classes is the text 'bright'.*write \('bright',\)"):
+        check_inputs(cfg, *SPLITS)
+
+
+def test_names_in_a_file(detector_config, tmp_path):
+    path = tmp_path / "classes.txt"
+    cfg = load_config(str(detector_config), {})
+    for split in SPLITS:
+        cfg[f"{split}_dataloader"].dataset.metainfo.classes = str(path)
+    path.write_text("bright\ndark\n")
+    check_inputs(cfg, *SPLITS)
+    path.write_text("bright\ndrak\n")
+    with pytest.raises(UserError, match="has 'drak'"):
+        check_inputs(cfg, *SPLITS)
+
+
+def test_a_part_of_the_json_in_its_order_is_fine(detector_config):
+    cfg = load_config(str(detector_config), names("dark"))
+    check_inputs(cfg, *SPLITS)
+
+
+def test_a_json_with_one_name_twice(detector_config, boxes):
+    content = json.loads((boxes / "boxes.json").read_text())
+    content["categories"].append(dict(id=3, name="dark"))
+    (boxes / "boxes.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="has 2 categories named 'dark'"):
+        check_inputs(load_config(str(detector_config), {}), *SPLITS)
+
+
+def test_imagenet_vid_matches_by_name(detector_config, write_cocovid):
+    path = write_cocovid(classes=("cat", "dog"))
+    cfg = load_config(str(detector_config), names("dog", "cat"))
+    for split in SPLITS:
+        cfg[f"{split}_dataloader"].dataset.type = "mmvitaccel.ImageNetVID"
+        cfg[f"{split}_dataloader"].dataset.ann_file = str(path)
+    check_set_classes(data_sets(cfg, *SPLITS))
+
+
+def test_two_sets_in_two_orders(detector_config):
+    cfg = load_config(str(detector_config), {})
+    cfg.train_dataloader.dataset.metainfo = dict(classes=("bright", "dark"))
+    cfg.val_dataloader.dataset.metainfo = dict(classes=("dark", "bright"))
+    cfg.val_dataloader.dataset.ann_file = None
+    sets = data_sets(cfg, "train", "val")
+    with pytest.raises(UserError, match=r"class 0 is 'bright' in train_.* and 'dark' in val_"):
+        check_set_classes(sets)
+    cfg.val_dataloader.dataset.metainfo = dict(classes=("bright", "dim"))
+    with pytest.warns(UserWarning, match=r"class 1 is 'dark' in train_.* and 'dim' in val_"):
+        check_set_classes(data_sets(cfg, "train", "val"))
+
+
+def save(path, classes, **meta):
+    torch.save(dict(meta=dict(dataset_meta=dict(classes=classes), **meta), state_dict={}), path)
+    return str(path)
+
+
+def test_what_the_checkpoint_was_trained_on(detector_config, tmp_path):
+    cfg = load_config(str(detector_config), {})
+    path = tmp_path / "a.pth"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        check_start(cfg, save(path, ("bright", "dark")), True, "test")
+        torch.save(dict(state_dict={}), tmp_path / "bare.pth")
+        check_start(cfg, str(tmp_path / "bare.pth"), True, "test")
+    with pytest.raises(UserError, match=r"class 0 is 'dark' in checkpoint .*a\.pth's dataset_meta "
+                                        r"and 'bright' in test_dataloader\.dataset"):  # fmt: skip
+        check_start(cfg, save(path, ("dark", "bright")), True, "test")
+    with pytest.warns(UserWarning, match=r"another order"):
+        check_start(cfg, save(path, ("dark", "bright")), False, "train")
+    with pytest.warns(UserWarning, match=r"class 1 is 'dim' in checkpoint"):
+        check_start(cfg, save(path, ("bright", "dim")), True, "test")
+
+
+def test_what_fits_is_silent(detector_config):
+    cfg = load_config(str(detector_config), {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        check_inputs(cfg, *SPLITS)
+    check_model(cfg, build_model(cfg), *SPLITS)
