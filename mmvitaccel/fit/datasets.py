@@ -65,6 +65,13 @@ class DataSet:
         return tuple(classes)
 
     @property
+    def num_things(self) -> int | None:
+        """How many of the classes can be counted; None of a set that is not panoptic."""
+        given = self.config.get("metainfo") or {}
+        things = given.get("thing_classes", getattr(self.kind, "METAINFO", {}).get("thing_classes"))
+        return len(things) if things else None
+
+    @property
     def annotations(self) -> str | None:
         """The annotation file; None where there is none on this machine."""
         path = path_below(self.config.get("data_root") or "", self.config.get("ann_file"))

@@ -29,7 +29,7 @@ def check_picture_sizes(sets: Sequence[DataSet]) -> None:
             size = _turned_size(path)
             given = (image.get("height"), image.get("width"))
             if size is not None and None not in given and size != given:
-                warnings.warn(_sentence(path, size, given), stacklevel=2)
+                _warn(path, size, given)
                 break
 
 
@@ -66,7 +66,7 @@ class ComparePictureSize:
         size = tuple(results.get("ori_shape") or given)[:2]
         if None not in given and size != given and not self.told[0]:
             self.told[0] = 1
-            warnings.warn(_sentence(str(results.get("img_path")), size, given), stacklevel=2)
+            _warn(str(results.get("img_path")), size, given)
         return results
 
     def __repr__(self) -> str:
@@ -111,12 +111,14 @@ def _turned_size(path: str) -> tuple[int, int] | None:
     return (width, height) if turned else (height, width)
 
 
-def _sentence(path: str, size: Sequence[int], given: Sequence[int]) -> str:
+def _warn(path: str, size: Sequence[int], given: Sequence[int]) -> None:
+    """Warn of a picture, always from this line: Python shows one text from one line once."""
     cause = ""
     if tuple(size) == tuple(given)[::-1]:
         cause = " (an EXIF turn, which loading applies?)"
-    return (
+    warnings.warn(
         f"{path} is {size[1]} x {size[0]} pixels when loaded, but its annotation says "
         f"{given[1]} x {given[0]}{cause}: its boxes are of another picture; save the pictures "
-        "upright, or make the annotations for them as loaded."
+        "upright, or make the annotations for them as loaded.",
+        stacklevel=1,
     )

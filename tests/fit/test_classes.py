@@ -71,6 +71,15 @@ def test_every_head_of_two_stages_and_cascades(base, where):
         check_head_classes(model, sets)
 
 
+def test_boxes_of_a_panoptic_set_are_of_its_things():
+    cfg = load_config("mmdet::panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py", {})
+    model, sets = build_model(cfg), data_sets(cfg, *SPLITS)
+    check_head_classes(model, sets)
+    model.roi_head.bbox_head.num_classes = 81
+    with pytest.raises(UserError, match=r"bbox_head\.num_classes is 81, but .* has 133 classes"):
+        check_head_classes(model, sets)
+
+
 def test_proposals_have_a_class_of_their_own():
     cfg = load_config("mmdet::rpn/rpn_r50_fpn_1x_coco.py", {})
     assert not list(heads_of(build_model(cfg)))

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import warnings
+
+import pytest
+from mmengine.config import Config
+
+from mmvitaccel.fit.schedule import check_resumed_batch, check_schedule
+
+WARM_UP = dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=500)
+
+
+def config(epochs: int, *schedulers: dict) -> Config:
+    loop = dict(type="EpochBasedTrainLoop", max_epochs=epochs)
+    return Config(dict(train_cfg=loop, param_scheduler=[WARM_UP, *schedulers]))
+
+
+def steps(end: int, milestones: list[int]) -> dict:
+    return dict(type="MultiStepLR", begin=0, end=end, by_epoch=True, milestones=milestones)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "scheduler", "sentence"),
+    [
+        (36, steps(12, [8, 11]), r"max_epochs is 36, but param_scheduler ends at 12"),
+        (6, steps(12, [8, 11]), r"max_epochs is 6, but param_scheduler has MultiStepLR\.end=12"),
+        (6, dict(type="MultiStepLR", milestones=[8]), r"with the milestone 8"),
+        (6, dict(type="CosineAnnealingLR", T_max=12, begin=0), r"CosineAnnealingLR\.T_max=12"),
+        (12, steps(12, [8, 11]), None),
+        (12, dict(type="CosineAnnealingLR", T_max=6, begin=6, end=12), None),
+        (12, dict(type="MultiStepLR", milestones=[8]), None),
+    ],
+)
+def test_length(epochs, scheduler, sentence):
+    if sentence is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            check_schedule(config(epochs, scheduler))
+        return
+    with pytest.warns(UserWarning, match=sentence):
+        check_schedule(config(epochs, scheduler))
+
+
+def test_iterations():
+    cfg = config(12, steps(90000, [60000, 80000]) | dict(by_epoch=False))
+    cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=270000)
+    with pytest.warns(UserWarning, match=r"max_iters is 270000, but .* ends at 90000"):
+        check_schedule(cfg)
+
+
+def test_another_batch_size():
+    cfg = Config(dict(train_dataloader=dict(batch_size=4)))
+    text = "train_dataloader = dict(batch_size=2, num_workers=0)\n"
+    with pytest.warns(UserWarning, match=r"batch_size is 4, but checkpoint a\.pth .* with 2"):
+        check_resumed_batch(cfg, "a.pth", dict(cfg=text))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_resumed_batch(cfg, "a.pth", dict(cfg=text.replace("2", "4")))
+        check_resumed_batch(cfg, "a.pth", {})
+        check_resumed_batch(cfg, "a.pth", dict(cfg="raise SystemExit("))
