@@ -12,7 +12,8 @@ from mmengine.config import Config
 from PIL import Image
 from torch import Tensor, nn
 
-from mmvitaccel.runner.config import package_of, type_name
+from mmvitaccel.registry import type_name
+from mmvitaccel.runner.config import package_of
 
 CROP, PAD, SQUEEZE = "crop", "pad", "squeeze"
 
