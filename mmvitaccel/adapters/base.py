@@ -126,6 +126,7 @@ class ViTAdapter:
         clips: Methods that take all time steps of a batch of clips at once, each with an override
             ``(model, host, *args)`` that gives them to an entry one after the other, for a method
             that remembers frames.
+        batch_dim: Where the entries' tensors, given and returned, have the batch.
         takes_clip: A whole clip goes through at once, so there are no frames to keep state over.
         refuse: The reason why this model is not supported, or None.
     """
@@ -137,6 +138,7 @@ class ViTAdapter:
     prefix: Callable[[nn.Module], tuple[str, ...]]
     entries: Mapping[str, Callable[[nn.Module], Iterable[int]]]
     clips: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    batch_dim: Callable[[nn.Module], int] = field(default=lambda model: 0)
     takes_clip: bool = False
     refuse: Callable[[nn.Module], str | None] = field(default=lambda model: None)
 

@@ -10,6 +10,7 @@ from torch import nn
 from mmvitaccel.adapters.attach import Swap
 from mmvitaccel.adapters.base import ViTAdapter, class_name, spec_of
 from mmvitaccel.adapters.eventful import run as eventful_run
+from mmvitaccel.adapters.eventful.around import follow_models_around
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
 from mmvitaccel.adapters.eventful.run import EventfulState
 from mmvitaccel.adapters.eventful.stream_run import attach_run, train
@@ -121,11 +122,12 @@ def apply_eventful(
     )
     num_prefix_tokens = len(adapter.prefix(model))
     entries = {name: eventful_run.entry for name in adapter.entries if hasattr(model, name)}
-    swaps = [Swap(model, {**entries, **adapter.clips, "train": train})]
+    swaps = [Swap(model, {**entries, **adapter.clips, "train": train}, adapter)]
     for index, (block, spec) in enumerate(zip(blocks, specs)):
         info = (model, index, spec, num_prefix_tokens)
         swaps.append(Swap(block, {"forward": eventful_run.block_forward}, info))
     attach_run(model, METHOD, swaps, state)
+    follow_models_around(model)
     handle = EventfulHandle(model)
     if outer is not model:
         handle.follow_metainfo(outer)

@@ -69,13 +69,17 @@ class StreamHandle:
 
     @property
     def frames(self) -> list[FrameInfo]:
-        """The frames of the last call, in the batch's order; waits for a CUDA device."""
+        """The frames of the last call, in the batch's or clip's order; waits for a CUDA device.
+
+        Of a detector or tracker, whose data samples name the frames, of its own last call.
+        """
         return [frame.counted() for frame in self._state.frames]
 
     def passed_tokens(self) -> list[Tensor]:
         """Which tokens passed in the last call: (blocks, gates, B, N) bool for each frame.
 
-        B is 1 but for frames that went in lockstep; blocks is 0 for a frame of no stream.
+        The frames are those of :attr:`frames`. B is 1 but for frames that went in lockstep; blocks
+        is 0 for a frame of no stream.
         """
         return [frame.tokens() for frame in self._state.frames]
 

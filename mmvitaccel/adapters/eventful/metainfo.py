@@ -1,40 +1,50 @@
 """Streams from the metainfo of OpenMMLab's data samples.
 
-A detector calls its backbone with pixels alone. A forward pre-hook on the detector says whose they
-are, for the length of the call: it runs under a Runner and under the inferencers alike.
+A detector calls its backbone with pixels alone. A forward pre-hook on the detector, and on the
+tracker around it, says whose they are, for the length of the call: it runs under a Runner and under
+the inferencers alike. Of a tracker, a data sample is a clip, with a data sample for each frame.
 """
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from mmvitaccel.core.eventful.frame import Frame, current_frames, streams
+from mmvitaccel.adapters.base import host_class
+from mmvitaccel.core.eventful.frame import Clips, Frame, current_frames, streams
 
 # Each test-time flip and size of a video is a separate stream.
 _VIEW_KEYS = ("flip", "flip_direction", "img_shape")
+_CURE = (
+    "put 'video_id' and 'frame_id' in the meta_keys, or name the stream: `with handle.stream(...)`."
+)
 
 
-def frames_from_metainfo(metainfos: Sequence[Mapping[str, Any]]) -> tuple[Frame, ...] | None:
-    """Frames of a batch, from the metainfo of its images.
+def clips_from_metainfo(
+    metainfos: Sequence[Sequence[Mapping[str, Any]]],
+) -> tuple[tuple[Frame, ...], ...] | None:
+    """Frames of a batch of clips, from the metainfo of their images.
 
     Args:
-        metainfos: ``video_id`` names the video, ``frame_id`` numbers the frame in it and
-            ``scene_cut`` flags a new scene; of a video whose ``video_length`` is there nothing is
-            kept once it has ended. Different flips and sizes are different streams.
+        metainfos: Of each clip its frames' in order; a single image is a clip of one.
+            ``video_id`` names the video, ``frame_id`` numbers the frame in it and ``scene_cut``
+            flags a new scene; of a video whose ``video_length`` is there nothing is kept once it
+            has ended. Different flips and sizes are different streams.
 
     Returns:
-        A frame for each image; None when none of them has a video id.
+        The frames of each clip; None when none of them has a video id.
 
     Raises:
-        ValueError: Some images have a video id and others have none, or two images of a batch are
+        ValueError: Some images have a video id and others have none, or two clips of a batch are
             of the same stream.
     """
-    named = [info.get("video_id") is not None for info in metainfos]
+    named = [info.get("video_id") is not None for clip in metainfos for info in clip]
     if not any(named):
         return None
     if not all(named):
@@ -42,29 +52,60 @@ def frames_from_metainfo(metainfos: Sequence[Mapping[str, Any]]) -> tuple[Frame,
             f"Eventful: {named.count(False)} of {len(named)} images of a batch have no video_id; "
             "put 'video_id' and 'frame_id' in the meta_keys of the pipeline's packing."
         )
-    frames = []
-    for info in metainfos:
-        view = tuple(_hashable(info.get(key)) for key in _VIEW_KEYS)
-        stream = (info["video_id"], *view)
-        frames.append(
-            Frame(
-                stream,
-                info.get("frame_id"),
-                bool(info.get("scene_cut", False)),
-                num_frames=info.get("video_length"),
-            )
-        )
-    if len({frame.stream for frame in frames}) < len(frames):
-        videos = [info["video_id"] for info in metainfos]
+    clips = tuple(tuple(map(_frame, clip)) for clip in metainfos)
+    streams_of = [{frame.stream for frame in clip} for clip in clips]
+    if len(set().union(*streams_of)) < sum(map(len, streams_of)):
+        videos = [clip[0]["video_id"] for clip in metainfos if clip]
         raise ValueError(
             f"Eventful: a batch holds several frames of one video (video_id: {videos}); give "
             "frames of a video one after the other, batch_size=1 or one video each."
         )
-    return tuple(frames)
+    return clips
+
+
+def _frame(info: Mapping[str, Any]) -> Frame:
+    view = tuple(_hashable(info.get(key)) for key in _VIEW_KEYS)
+    stream = (info["video_id"], *view)
+    # reason: of a clip, mmdet's video_length counts the clip's own frames
+    length = info.get("ori_video_length", info.get("video_length"))
+    cut = bool(info.get("scene_cut", False))
+    return Frame(stream, info.get("frame_id"), cut, num_frames=length)
 
 
 def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else value
+
+
+def _images_of(sample: Any) -> Sequence[Any]:
+    """The data samples of a clip's frames; of a single image its own."""
+    return sample.video_data_samples if hasattr(sample, "video_data_samples") else [sample]
+
+
+def _named_around(
+    frames: tuple[Frame, ...], metainfos: Sequence[Sequence[Mapping[str, Any]]]
+) -> Clips | None:
+    """The frames of clips whose streams are named around the call; None where no clip is long."""
+    if all(len(clip) == 1 for clip in metainfos) or len(frames) != len(metainfos):
+        return None
+    return Clips(
+        [
+            [
+                replace(
+                    frame,
+                    frame_id=None if frame.frame_id is None else frame.frame_id + n,
+                    cut=frame.cut and n == 0,
+                    lockstep=False,
+                )
+                for n in range(len(clip))
+            ]
+            for frame, clip in zip(frames, metainfos)
+        ]
+    )
+
+
+def takes_data_samples(model: nn.Module) -> bool:
+    """Whether a model's forward has them as an argument, as OpenMMLab's have."""
+    return "data_samples" in inspect.signature(host_class(model).forward).parameters
 
 
 class FollowMetainfo:
@@ -97,10 +138,10 @@ class FollowMetainfo:
     def enter(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """Before the call: read the samples' metainfo."""
         samples = kwargs.get("data_samples", args[1] if len(args) > 1 else None)
-        frames = None if module.training or not samples else self._frames(samples)
+        clips = self._clips(module, samples)
         opened = ExitStack()
-        if frames is not None:
-            opened.enter_context(streams(frames))
+        if clips is not None:
+            opened.enter_context(streams(clips))
         self._open.append(opened)
 
     def leave(self, module: nn.Module, args: tuple, out: Any) -> None:
@@ -108,18 +149,34 @@ class FollowMetainfo:
         if self._open:
             self._open.pop().close()
 
-    def _frames(self, samples: Sequence[Any]) -> tuple[Frame, ...] | None:
-        frames = frames_from_metainfo([sample.metainfo for sample in samples])
-        if frames is not None or current_frames() is not None:
-            return frames
+    def _clips(self, module: nn.Module, samples: Any) -> Clips | None:
+        """What is said of the call; None where what is said around it holds."""
+        around = current_frames()
+        if module.training or not isinstance(samples, (list, tuple)) or not samples:
+            if around is not None or not takes_data_samples(module):
+                return None
+            if not module.training:
+                self._warn("images came without data samples")
+            # reason: in training, a part in evaluation mode (frozen) sees images in any order.
+            return Clips(None)
+        metainfos = [
+            [getattr(image, "metainfo", {}) for image in _images_of(sample)] for sample in samples
+        ]
+        clips = clips_from_metainfo(metainfos)
+        if clips is not None:
+            return Clips(clips, self._say_more)
+        if around is not None:
+            return _named_around(around, metainfos) if isinstance(around, tuple) else None
+        self._warn("the images have no video_id")
+        return Clips(None)
+
+    def _say_more(self) -> None:
+        self._warn("the model computes more images than its data samples name", "")
+
+    def _warn(self, what: str, cure: str = f"; {_CURE}") -> None:
         if not self._warned:
             self._warned = True
-            warnings.warn(
-                "Eventful: the images have no video_id, so each is computed whole; put 'video_id' "
-                "and 'frame_id' in the meta_keys, or name the stream: `with handle.stream(...)`.",
-                stacklevel=2,
-            )
-        return tuple(Frame(None) for _ in samples)
+            warnings.warn(f"Eventful: {what}, so each is computed whole{cure or '.'}", stacklevel=4)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FollowMetainfo:
         # reason: what is open belongs to calls of the original; a copied model calls by itself.

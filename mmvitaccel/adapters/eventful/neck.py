@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import Swap, link
+from mmvitaccel.adapters.eventful.around import follow_models_around
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
-from mmvitaccel.adapters.eventful.stream_run import StreamRun, attach_run, train
+from mmvitaccel.adapters.eventful.stream_run import StreamRun, attach_run, in_turn, train
 from mmvitaccel.adapters.hosts.own.necks import find_neck
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
 from mmvitaccel.core.eventful.maps.levels import MapMemory, start_level
@@ -84,14 +85,24 @@ def apply_eventful_neck(
     policy = checked_policy(Threshold(0.0) if policy is None else policy)
     paths = adapter.paths(neck)
     state = NeckState(policy, StreamStore(max_streams), num_paths=len(paths))
-    swaps = [Swap(neck, {"train": train})]
+    swaps = [Swap(neck, {"forward": _forward, "train": train})]
     for index, path in enumerate(paths):
         swaps.append(Swap(path, {"forward": _path_forward}, (neck, index, adapter)))
     attach_run(neck, METHOD, swaps, state)
+    follow_models_around(neck)
     handle = EventfulNeckHandle(neck)
     if model is not neck:
         handle.follow_metainfo(model)
     return handle
+
+
+def _forward(neck: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
+    """The override of the neck's forward: frames of one stream go one after the other."""
+    inputs = args[0] if args else next(iter(kwargs.values()))
+    size = len(inputs if isinstance(inputs, Tensor) else inputs[0])
+    if not neck.training and link(neck).state.go_in_turn(size):
+        return in_turn(host, size, 0, args, kwargs)
+    return host(*args, **kwargs)
 
 
 def _path_forward(path: nn.Module, host: Any, x: Tensor) -> Tensor:

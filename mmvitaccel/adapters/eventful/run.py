@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import link
 from mmvitaccel.adapters.base import BlockInput, BlockSpec, Normed
-from mmvitaccel.adapters.eventful.stream_run import StreamRun
+from mmvitaccel.adapters.eventful.stream_run import StreamRun, in_turn
 from mmvitaccel.core.eventful.block import (
     BlockSteps,
     Tokens,
@@ -58,11 +58,19 @@ def entry(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
     if state.image is not None:  # an entry that another one calls
         return host(*args, **kwargs)
     given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-    state.image = tuple(given[0].shape[1:]) if given else ()
-    try:
-        return host(*args, **kwargs)
-    finally:
-        state.image = state.running = None
+    dim = link(model).info.batch_dim(model)
+    size = given[0].shape[dim] if given else 0
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        state.image = tuple(given[0].shape[1:]) if given else ()
+        try:
+            return host(*args, **kwargs)
+        finally:
+            state.image = state.running = None
+
+    if not model.training and state.go_in_turn(size):
+        return in_turn(run, size, dim, args, kwargs)
+    return run(*args, **kwargs)
 
 
 def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:

@@ -6,10 +6,12 @@ writes ``blocks`` of the streams' states while it is computed, and ``end`` when 
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ from mmvitaccel.adapters.attach import Swap, attach, link
 from mmvitaccel.adapters.base import class_name
 from mmvitaccel.adapters.eventful.fingerprint import fingerprint
 from mmvitaccel.adapters.eventful.metainfo import FollowMetainfo
-from mmvitaccel.core.eventful.frame import Frame, current_frames
+from mmvitaccel.core.eventful.frame import Clips, Frame, Naming, current_frames
 from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.eventful.gates.selection import Selection
 from mmvitaccel.core.eventful.stream import StreamState, StreamStore
@@ -78,11 +80,13 @@ class Batch:
     Attributes:
         frames: Whose images it holds.
         states: What is remembered of them, None for a frame of no stream.
+        goes_on: Whether the model around has handed on batches before in the same call.
         next_block: The block that it reaches next.
     """
 
     frames: tuple[Frame, ...]
     states: list[StreamState | None]
+    goes_on: bool = False
     next_block: int = 0
 
     def parts(self, x: Tensor | None) -> list[tuple[StreamState | None, Tensor | None]]:
@@ -101,8 +105,8 @@ class StreamRun:
         store: The streams.
         clips: Whether the host itself cuts its input into clips, so that callers name no streams.
         running: The batch that is being computed.
-        frames: The frames of the batch before, and what passed the gates of each block.
-        followed: Hooks that were put on a model around this one.
+        frames: The frames of the call before, and what passed the gates of each block.
+        followed: The models around this one that tell its streams, by their hooks.
     """
 
     policy: Policy
@@ -110,7 +114,9 @@ class StreamRun:
     clips: bool = False
     running: Batch | None = None
     frames: list[Passed] = field(default_factory=list)
-    followed: list[FollowMetainfo] = field(default_factory=list)
+    followed: WeakKeyDictionary[nn.Module, FollowMetainfo] = field(
+        default_factory=WeakKeyDictionary
+    )
 
     def begin(self, model: nn.Module, x: Tensor, *alike: Hashable) -> None:
         """A batch (B, ...) arrives.
@@ -123,12 +129,14 @@ class StreamRun:
         Raises:
             ValueError: The streams named around the call do not fit the batch.
         """
-        frames = _frames_of(len(x))
+        call = current_frames()
+        goes_on = isinstance(call, Clips) and call.started(id(self))
+        frames = self._frames_of(call, len(x))
         shape = (len(x) if frames[0].lockstep else 1, *x.shape[1:])
         # reason: what was made in inference mode cannot be changed outside of it.
         how = (x.dtype, x.device, torch.is_inference_mode_enabled())
         signature = (*alike, shape, *how, fingerprint(model))
-        self.running = Batch(frames, self.store.begin(frames, signature))
+        self.running = Batch(frames, self.store.begin(frames, signature), goes_on)
         self.saw(x)
 
     def saw(self, x: Tensor) -> None:
@@ -139,7 +147,8 @@ class StreamRun:
 
     def end(self, num_tokens: int) -> None:
         """The batch is computed; each of its frames has that many tokens."""
-        self.frames = []
+        if not self.running.goes_on:
+            self.frames = []
         for frame, state in zip(self.running.frames, self.running.states):
             first = state is None or state.num_frames == 1
             blocks = [] if state is None else list(state.blocks.values())
@@ -154,33 +163,79 @@ class StreamRun:
 
         Each clip is a separate stream, whatever its data sample says.
         """
-        if not self.clips:
-            self.followed.append(FollowMetainfo().register(model))
+        if not self.clips and model not in self.followed:
+            self.followed[model] = FollowMetainfo().register(model)
 
     def unfollow(self) -> None:
         """Take the hooks off the models around."""
-        for hooks in self.followed:
+        for hooks in self.followed.values():
             hooks.remove()
+        self.followed.clear()
 
+    def go_in_turn(self, size: int) -> bool:
+        """Whether a batch of that size holds several frames of one stream."""
+        call = current_frames()
+        return isinstance(call, Clips) and call.go_in_turn(id(self), size)
 
-def _frames_of(batch_size: int) -> tuple[Frame, ...]:
-    """The frames named around a call, for a batch of that size."""
-    frames = current_frames()
-    if frames is None:
-        if batch_size > 1:
+    def _frames_of(self, call: Naming | None, batch_size: int) -> tuple[Frame, ...]:
+        """The frames named around a call, for a batch of that size."""
+        if call is None:
+            if batch_size > 1:
+                raise ValueError(
+                    f"Eventful: a batch of {batch_size} frames came without stream ids; name the "
+                    "streams, `with handle.stream(['a', 'b', ...]):`, or in a config put "
+                    "'video_id' in the meta_keys."
+                )
+            return (Frame(UNNAMED),)
+        if isinstance(call, Clips):
+            return call.take(id(self), batch_size)
+        lockstep = len(call) == 1 and call[0].lockstep
+        if len(call) != batch_size and not lockstep:
             raise ValueError(
-                f"Eventful: a batch of {batch_size} frames came without stream ids; name the "
-                "streams, `with handle.stream(['a', 'b', ...]):`, or in a config put 'video_id' "
-                "in the meta_keys."
+                f"Eventful: {len(call)} streams were named for a batch of {batch_size} frames; "
+                "name one for each."
             )
-        return (Frame(UNNAMED),)
-    lockstep = len(frames) == 1 and frames[0].lockstep
-    if len(frames) != batch_size and not lockstep:
-        raise ValueError(
-            f"Eventful: {len(frames)} streams were named for a batch of {batch_size} frames; name "
-            "one for each."
-        )
-    return frames
+        return call
+
+
+def in_turn(
+    run: Callable[..., Any], size: int, dim: int, args: tuple, kwargs: dict[str, Any]
+) -> Any:
+    """Call ``run`` for each image of a batch by itself, and put the results together.
+
+    Args:
+        run: Called with each image's part of the arguments.
+        size: Images in the batch.
+        dim: Where tensors, also in nested lists, tuples and dicts, have the batch.
+        args: Positional arguments of the whole batch.
+        kwargs: The others.
+    """
+    outs = []
+    for place in range(size):
+        part = functools.partial(_part, place=place, size=size, dim=dim)
+        own = {name: part(value) for name, value in kwargs.items()}
+        outs.append(run(*map(part, args), **own))
+    return _together(outs, dim)
+
+
+def _part(value: Any, place: int, size: int, dim: int) -> Any:
+    if isinstance(value, Tensor):
+        batched = value.dim() > dim and value.shape[dim] == size
+        return value.narrow(dim, place, 1) if batched else value
+    if type(value) in (list, tuple):
+        return type(value)(_part(item, place, size, dim) for item in value)
+    return value
+
+
+def _together(outs: list[Any], dim: int) -> Any:
+    first = outs[0]
+    if isinstance(first, Tensor):
+        return torch.cat(outs, dim) if first.dim() > dim else first
+    if type(first) in (list, tuple):
+        return type(first)(_together(list(parts), dim) for parts in zip(*outs))
+    if isinstance(first, dict):
+        return {name: _together([out[name] for out in outs], dim) for name in first}
+    return first
 
 
 def train(model: nn.Module, host: Any, mode: bool = True) -> nn.Module:

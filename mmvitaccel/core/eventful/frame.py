@@ -7,10 +7,11 @@ but pixels to its backbone.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Union
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,92 @@ class Frame:
     num_frames: int | None = None
 
 
-_FRAMES: ContextVar[tuple[Frame, ...] | None] = ContextVar("mmvitaccel_frames", default=None)
+class Clips:
+    """The frames that one call of a model is given, which it may hand on in batches of any size.
+
+    Every reader, a method on a part of the model, is given them once and in order. What the model
+    computes beyond them, such as a further look at the same images, belongs to no stream.
+
+    Args:
+        clips: For each sample of the call its frames in order. None: a call whose frames nobody
+            knows, so that all of them belong to no stream.
+        on_more: Called when a reader asks for more frames than there are.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Sequence[Frame]] | None,
+        on_more: Callable[[], None] = lambda: None,
+    ) -> None:
+        around = current_frames()
+        self.known = clips is not None
+        self.frames = tuple(frame for clip in clips or () for frame in clip)
+        several = self.known and len(clips) > 1 and len(self.frames) > len(clips)
+        self.several_clips = len(clips) if several else 0
+        self._on_more = on_more
+        self._taken: dict[Hashable, int] = {}
+        # reason: a tracker's call goes on while it calls its detector frame by frame
+        self._started: set[Hashable] = around._started if isinstance(around, Clips) else set()
+
+    def started(self, reader: Hashable) -> bool:
+        """Whether this reader has taken frames already in the outermost call."""
+        return reader in self._started
+
+    def go_in_turn(self, reader: Hashable, size: int) -> bool:
+        """Whether the reader's next ``size`` frames have several of one stream among them.
+
+        Raises:
+            ValueError: There are several clips of several frames, and only a part of them comes.
+        """
+        if self.several_clips and size != len(self.frames):
+            raise ValueError(
+                f"Eventful: {self.several_clips} clips with {len(self.frames)} frames came "
+                f"together and {size} of these frames in a batch, which may be by clip or by time "
+                "step; test with batch_size=1."
+            )
+        first = self._taken.get(reader, 0)
+        names = [f.stream for f in self.frames[first : first + size] if f.stream is not None]
+        return len(set(names)) < len(names)
+
+    def take(self, reader: Hashable, size: int) -> tuple[Frame, ...]:
+        """The reader's next frames, for a batch of that size.
+
+        Raises:
+            ValueError: The batch does not go with the frames that the call was given.
+        """
+        first = self._taken.get(reader, 0)
+        self._taken[reader] = min(first + size, len(self.frames))
+        self._started.add(reader)
+        left = len(self.frames) - first
+        if not self.known or (left == 0 and first > 0):
+            if self.known:
+                self._on_more()
+            return (Frame(None),) * size
+        if size > left:
+            raise ValueError(
+                f"Eventful: {left} of the call's {len(self.frames)} frames are left for a batch of "
+                f"{size}; a batch must hold a frame for each data sample, or fewer."
+            )
+        return self.frames[first : first + size]
 
 
-def current_frames() -> tuple[Frame, ...] | None:
-    """The frames that :func:`streams` set around this call; None outside of such a block."""
+Naming = Union[tuple[Frame, ...], Clips]
+_FRAMES: ContextVar[Naming | None] = ContextVar("mmvitaccel_frames", default=None)
+
+
+def current_frames() -> Naming | None:
+    """What :func:`streams` says around this call; None where nobody said anything."""
     return _FRAMES.get()
 
 
 @contextmanager
-def streams(frames: Sequence[Frame]) -> Iterator[None]:
-    """Say which streams the images of the batches in this block belong to, in their order."""
-    token = _FRAMES.set(tuple(frames))
+def streams(frames: Sequence[Frame] | Clips) -> Iterator[None]:
+    """Say which streams the images of the batches in this block belong to, in their order.
+
+    Args:
+        frames: Those of each batch, or the :class:`Clips` of one call.
+    """
+    token = _FRAMES.set(frames if isinstance(frames, Clips) else tuple(frames))
     try:
         yield
     finally:

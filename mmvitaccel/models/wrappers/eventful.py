@@ -12,7 +12,6 @@ from mmvitaccel.core.eventful.gates.policy import Always, Policy, Threshold, Top
 from mmvitaccel.core.eventful.modes.exact import ExactAttention
 from mmvitaccel.core.eventful.modes.mode import AttentionMode
 from mmvitaccel.core.eventful.modes.running_sums import Guard
-from mmvitaccel.models.wrappers.enclosing_model import await_model_around
 from mmvitaccel.models.wrappers.target import find_target, unwrapped
 from mmvitaccel.registry import MODELS, POLICIES
 
@@ -66,7 +65,6 @@ def Eventful(
     module = MODELS.build(*given.values())
     _, transformer = find_target(module, target)
     apply_eventful(transformer, build_policy(policy), build_attention(attention), **options)
-    await_model_around(module)
     return module
 
 

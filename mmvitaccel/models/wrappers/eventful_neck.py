@@ -6,7 +6,6 @@ from torch import nn
 
 from mmvitaccel.adapters.eventful.neck import apply_eventful_neck
 from mmvitaccel.core.eventful.gates.policy import Policy
-from mmvitaccel.models.wrappers.enclosing_model import await_model_around
 from mmvitaccel.models.wrappers.eventful import build_policy
 from mmvitaccel.registry import MODELS
 
@@ -40,5 +39,4 @@ def EventfulNeck(
     """
     module = MODELS.build(neck)
     apply_eventful_neck(module, build_policy(policy), max_streams=max_streams)
-    await_model_around(module)
     return module

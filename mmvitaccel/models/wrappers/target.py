@@ -38,6 +38,9 @@ def find_target(model: nn.Module, target: str | None = None) -> tuple[str, nn.Mo
     if target is not None:
         return _inside(model, target)
     places = [name for name in _PLACES if isinstance(getattr(model, name, None), nn.Module)]
+    if not places and isinstance(getattr(model, "detector", None), nn.Module):
+        path, transformer = find_target(model.detector)  # a tracker's
+        return ".".join(filter(None, ("detector", path))), transformer
     if not places:
         return locate(model)
     for place in places:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from mmvitaccel.adapters.eventful.apply import EventfulHandle
+from mmvitaccel.adapters.eventful.apply import EventfulHandle, apply_eventful
 from mmvitaccel.adapters.eventful.neck import EventfulNeckHandle
 from mmvitaccel.core.eventful.frame import current_frames
 from mmvitaccel.core.eventful.gates.policy import Always, TopK
@@ -23,7 +24,6 @@ from mmvitaccel.core.eventful.modes.exact import ExactAttention
 from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.models.vitdet.backbone import ViTDet
 from mmvitaccel.models.vitdet.simple_fpn import SimpleFPN
-from mmvitaccel.models.wrappers.enclosing_model import _BUILT_ALONE
 from mmvitaccel.models.wrappers.eventful import attach_eventful, build_attention, build_policy
 from mmvitaccel.registry import MODELS, POLICIES
 
@@ -218,24 +218,38 @@ class Wrapper(nn.Module):
         self.inner = backbone
 
 
-def test_the_detector_is_found_through_modules_between_and_none_is_waited_for():
-    gc.collect()
-    before = len(_BUILT_ALONE)
-    backbone = build(EVENTFUL)
-    assert len(_BUILT_ALONE) == before + 1
+class Model(BaseModel):
+    """A model with a backbone somewhere in it."""
 
-    class Model(BaseModel):
-        def forward(self, inputs, data_samples=None, mode="tensor"):
-            return self.deep.inner(inputs)
+    def __init__(self, inner):
+        super().__init__()
+        self.deep = Wrapper(inner)
 
-    model = Model()
-    model.deep = Wrapper(backbone)
-    assert len(model._forward_pre_hooks) == 1 and len(_BUILT_ALONE) == before
-    lonely = build(EVENTFUL)
-    assert len(_BUILT_ALONE) == before + 1
-    del lonely
+    def forward(self, inputs, data_samples=None, mode="tensor"):
+        return self.deep.inner(inputs)
+
+
+@pytest.mark.parametrize("built_first", ["backbone", "model"])
+def test_the_detector_is_found_through_modules_between(built_first):
+    if built_first == "backbone":
+        model = Model(build(EVENTFUL))
+    else:
+        model = Model(build(VITDET))
+        apply_eventful(model.deep.inner, TopK(6))
+    model.eval()
+    assert len(model._forward_pre_hooks) == 1
+    with torch.no_grad():
+        for video, frame in ((1, 0), (1, 1), (2, 2)):
+            model(images(1)[0][None], [sample(video, frame)])
+            assert firsts(model) == [(video, frame) != (1, 1)]
+    EventfulHandle(model).remove()
+    assert not model._forward_pre_hooks
+
+
+def test_nothing_is_kept_alive_by_who_is_waiting_for_its_model():
+    backbone = weakref.ref(Model(build(EVENTFUL)).deep.inner)
     gc.collect()
-    assert len(_BUILT_ALONE) == before
+    assert backbone() is None
 
 
 def test_a_transformer_neck_is_served_the_same_way():

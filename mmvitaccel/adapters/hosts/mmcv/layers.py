@@ -101,5 +101,6 @@ ADAPTERS = (
         specs=(LAYER,),
         prefix=lambda model: (),
         entries={"forward": lambda model: [len(model.layers) - 1]},
+        batch_dim=lambda model: 0 if _attention(model.layers[0]).batch_first else 1,
     ),
 )
