@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmvitaccel.runner.config import type_name
+from mmvitaccel.registry import type_name
 
 _LENGTHS = ("end", "T_max", "total_iters")
 

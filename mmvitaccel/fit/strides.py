@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmvitaccel.core.eventful.frame import frames_of, streams
 from mmvitaccel.errors import UserError
 from mmvitaccel.fit.heads import parts_with
-from mmvitaccel.runner.config import type_name
+from mmvitaccel.registry import type_name
 from mmvitaccel.runner.random_input import input_channels, make_example
 
 _LARGEST = 1024
