@@ -29,7 +29,7 @@ _TRACEBACK = "MMVITACCEL_TRACEBACK"
 _SHAPES_DIFFER = re.compile(
     r"expected .*(input|channels|size)|must match|size mismatch|shapes cannot be multiplied"
     r"|normalized_shape|is invalid for input of size|Kernel size can't be greater|too small"
-    r"|running_mean should contain"
+    r"|running_mean should contain|Expected more than 1 value per channel"
 )
 
 

@@ -56,7 +56,7 @@ steps = [dict(type=LoadImageFromFile), dict(type=LoadAnnotations, with_bbox=True
 data = dict(type=CocoDataset, data_root='{root}', ann_file='boxes.json',
             data_prefix=dict(img='images'), metainfo=dict(classes=('bright', 'dark')),
             pipeline=steps)
-train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=True, dataset=data,
+train_dataloader = dict(batch_size=5, num_workers=0, persistent_workers=True, dataset=data,
                         sampler=dict(type=DefaultSampler, shuffle=True))
 val_dataloader = dict(batch_size=1, num_workers=0, sampler=dict(type=DefaultSampler, shuffle=False),
                       dataset=dict(data, test_mode=True))
