@@ -96,7 +96,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "conversion/vivit": ({"conversion/layout"}, set()),
     # what the tools are made of
     "runner": (
-        {"adapters", "compat", "conversion", "errors", "models/weights", "registry"},
+        {"adapters", "compat", "conversion", "errors", "models/weights", "registry"}
+        | {"video_reader"},
         {"mmengine"},
     ),
     # compares what a config names before it runs; a model runs once, of no stream

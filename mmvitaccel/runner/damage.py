@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 from mmvitaccel.compat.file_kind import describe_kind
+from mmvitaccel.errors import UserError
+from mmvitaccel.video_reader import open_video
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv")
@@ -72,10 +74,8 @@ def is_unended(content: bytes) -> bool:
 
 
 def _video_damage(path: str) -> str | None:
-    import cv2
-
-    capture = cv2.VideoCapture(path)
     try:
-        return None if capture.read()[0] else "no frame of it can be decoded as a video"
-    finally:
-        capture.release()
+        open_video(path).close()
+    except UserError as error:
+        return f"it {str(error).removeprefix(path).strip().removesuffix('.')}"
+    return None

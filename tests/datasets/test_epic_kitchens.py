@@ -14,6 +14,7 @@ from mmengine.registry import init_default_scope
 from mmvitaccel.datasets.epic_kitchens import EpicKitchens
 from mmvitaccel.errors import UserError, running
 from mmvitaccel.registry import DATASETS, TRANSFORMS
+from mmvitaccel.runner.loading import check_loader
 
 HEADER = (
     "narration_id,participant_id,video_id,narration_timestamp,start_timestamp,stop_timestamp,"
@@ -209,9 +210,10 @@ class Broken(torch.utils.data.Dataset):
 def test_the_sentence_reaches_the_user_from_a_worker(tmp_path, num_workers):
     (tmp_path / "text.mp4").write_text("no video")
     for name, message in (
-        ("text.mp4", r"training: [^ ]*text\.mp4 cannot be opened as a video: [^\n]*$"),
-        ("gone.mp4", r"training: The video '[^ ]*gone\.mp4' does not exist; [^\n]*$"),
+        ("text.mp4", r"/text\.mp4: it cannot be opened as a video: it is a text file; [^\n]*$"),
+        ("gone.mp4", r"/gone\.mp4: the file does not exist; [^\n]*$"),
     ):
-        loader = torch.utils.data.DataLoader(Broken(tmp_path / name), num_workers=num_workers)
+        data = Broken(tmp_path / name)
+        loader = check_loader(torch.utils.data.DataLoader(data, num_workers=num_workers))
         with pytest.raises(UserError, match=message), running(torch.nn.Identity(), "training"):
             next(iter(loader))
