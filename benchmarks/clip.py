@@ -5,6 +5,7 @@
     python benchmarks/clip.py VIDEO --clips 12       # as many at once, as a test of 12 views has
     python benchmarks/clip.py VIDEO --quick          # small models: that everything runs
     python benchmarks/clip.py VIDEO --json out.json
+    python benchmarks/clip.py VIDEO --record         # keep the rows in benchmarks/results
 
 All see the same two seconds of the video: 32 frames, VideoMAE every other one of them; of several
 clips each begins one time step later than the one before. Variants of a model share its weights
@@ -15,7 +16,6 @@ ratio of their median times stands that of the multiply-adds as they ran.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import platform
 from collections.abc import Callable
@@ -32,8 +32,9 @@ from mmvitaccel.analysis.timing import alternate
 from mmvitaccel.core.eventful.gates.policy import TopK
 from mmvitaccel.core.macs.counter import count_macs
 from mmvitaccel.errors import UserError, one_sentence_errors
-from mmvitaccel.models import ViViT
+from mmvitaccel.records.recording import Recording, add_record_option
 from mmvitaccel.runner.config import load_config
+from mmvitaccel.testing import models as builders
 from mmvitaccel.video.clip_steps import ClipSettings, StepMaker
 from mmvitaccel.video_reader import open_video
 
@@ -77,17 +78,15 @@ def eventful(k: int, mode: str) -> Variant:
 
 def vivit(quick: bool) -> Case:
     """ViViT-B on every frame of the clip."""
-    model = ViViT(spatial_depth=1, embed_dim=96, num_heads=2) if quick else ViViT(arch="base")
+    size = dict(spatial_depth=1, embed_dim=96, num_heads=2) if quick else dict(arch="base")
     variants = [tome(8), tome(13), eventful(96, "exact"), eventful(48, "exact")]
-    return "ViViT-B, 32 frames", model, [*variants, eventful(48, "delta")], 1
+    return "ViViT-B, 32 frames", builders.vivit(**size), [*variants, eventful(48, "delta")], 1
 
 
 def videomae(quick: bool) -> Case:
     """VideoMAE on every other frame."""
-    from mmaction.models.backbones.vit_mae import VisionTransformer
-
     small = dict(depth=1, embed_dims=96, num_heads=2) if quick else {}
-    model = VisionTransformer(num_frames=FRAMES // 2, **small)
+    model = builders.videomae(num_frames=FRAMES // 2, **small)
     return "VideoMAE ViT-B, 16 frames", model, [tome(0), tome(40), tome(65)], 2
 
 
@@ -121,10 +120,9 @@ def measure(
 ) -> list[Row]:
     """Count and time a model and its variants."""
     dense.eval().requires_grad_(False)
-    weights = {id(p): p for p in dense.parameters()}
     models = {"dense": dense}
     for name, put_on in variants:
-        models[name] = copy.deepcopy(dense, dict(weights))
+        models[name] = builders.sharing_weights(dense)
         put_on(models[name])
     macs = {name: count_macs(model, x).total for name, model in models.items()}
     with torch.no_grad():
@@ -169,9 +167,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--clips", type=int, default=1, help="clips in a batch")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, metavar="FILE")
+    add_record_option(parser)
     args = parser.parse_args(argv)
     if args.clips < 1:
         raise UserError(f"--clips {args.clips}: give 1 or more.")
+    recording = Recording(args.record, __file__, argv)
     clip, rows = read_clips(args.video, args.clips), []
     torch.manual_seed(0)
     for title, model, variants, every in (CASES[name](args.quick) for name in args.models):
@@ -184,6 +184,7 @@ def main(argv: list[str] | None = None) -> None:
     print(table(rows))
     if args.json:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    recording.save([asdict(row) for row in rows])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
     python benchmarks/efficientvit.py --quick           # M0 at batch 1, nothing compiled
     python benchmarks/efficientvit.py --models m4 --batch 1 16
     python benchmarks/efficientvit.py --json out.json
+    python benchmarks/efficientvit.py --record          # keep the rows in benchmarks/results
 
 All models have every BatchNorm folded. The authors trace theirs with ``torch.jit.trace``; here
 that is this project's plain implementation, traced, and traced and frozen, which also looks the
@@ -20,7 +21,6 @@ import json
 import platform
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +33,6 @@ from torch import Tensor, nn
 from mmvitaccel.analysis.timing import alternate
 from mmvitaccel.core.macs.counter import count_macs
 from mmvitaccel.deploy.onnx_export import (
-    build_part,
     export_module,
     open_session,
     relative_error,
@@ -44,7 +43,9 @@ from mmvitaccel.models.efficientvit.backbone import EfficientViT
 from mmvitaccel.models.efficientvit.compiled import CompiledEfficientViT
 from mmvitaccel.models.efficientvit.tokens import switch_to_tokens
 from mmvitaccel.models.efficientvit.weights import ARCHS
-from mmvitaccel.runner.config import load_config
+from mmvitaccel.records.recording import Recording, add_record_option
+from mmvitaccel.testing.baselines import compiled, timm_efficientvit, traced, traced_and_frozen
+from mmvitaccel.testing.models import detector_heads, efficientvit
 
 CONFIG = Path(__file__).parents[1] / "configs" / "retinanet_efficientvit_m4_coco.py"
 DETECTOR = "retinanet"
@@ -57,19 +58,6 @@ BURST = 0.1
 
 Run = Callable[[], Any]
 Build = Callable[[nn.Module, Tensor], Run]
-
-
-class Heads(nn.Module):
-    """A detector from pixels to the outputs of its head, in one tuple."""
-
-    def __init__(self, detector: nn.Module) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) to scores and deltas of every level."""
-        scores, deltas = self.detector.bbox_head(self.detector.extract_feat(images))
-        return (*scores, *deltas)
 
 
 def channels_last(model: nn.Module) -> nn.Module:
@@ -99,20 +87,6 @@ def by_channel(x: Tensor) -> Tensor:
 def calling(function: Callable[[Tensor], Any], x: Tensor) -> Run:
     """The call itself."""
     return lambda: function(x)
-
-
-def traced(model: nn.Module, x: Tensor, then: Callable[[Any], Any] = lambda m: m) -> Run:
-    """The model as ``torch.jit.trace`` records it, and what is then done with it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return calling(then(torch.jit.trace(model, x, check_trace=False)), x)
-
-
-def compiled(model: nn.Module, x: Tensor, **options: bool) -> Run:
-    """The model in ``torch.compile``, compiled now."""
-    function = torch.compile(model, options=options or None, dynamic=False)
-    function(x)
-    return calling(function, x)
 
 
 def compiled_ahead(model: nn.Module, x: Tensor) -> Run:
@@ -151,18 +125,22 @@ class Way:
 
 
 WAYS = {
-    "traced": Way(traced, "authors"),
-    "traced, frozen": Way(lambda m, x: traced(m, x, torch.jit.freeze), "authors"),
-    "timm, compiled": Way(lambda m, x: compiled(m, x), "timm", True),
+    "traced": Way(lambda m, x: calling(traced(m, x), x), "authors"),
+    "traced, frozen": Way(lambda m, x: calling(traced_and_frozen(m, x), x), "authors"),
+    "timm, compiled": Way(lambda m, x: calling(compiled(m, x), x), "timm", True),
     "eager": Way(calling),
     "channels-last": Way(lambda m, x: calling(channels_last(m), by_channel(x))),
     "tokens": Way(lambda m, x: calling(tokens(m), by_channel(x))),
     "compiled steps": Way(lambda m, x: calling(in_steps(m), x)),
-    "traced, optimised": Way(lambda m, x: traced(m, x, torch.jit.optimize_for_inference)),
-    "compiled": Way(lambda m, x: compiled(m, x), None, True),
-    "compiled, frozen": Way(lambda m, x: compiled(m, x, freezing=True), None, True),
+    "traced, optimised": Way(
+        lambda m, x: calling(traced(m, x, torch.jit.optimize_for_inference), x)
+    ),
+    "compiled": Way(lambda m, x: calling(compiled(m, x), x), None, True),
+    "compiled, frozen": Way(lambda m, x: calling(compiled(m, x, freezing=True), x), None, True),
     "tokens, compiled, frozen": Way(
-        lambda m, x: compiled(tokens(m), by_channel(x), freezing=True), None, True
+        lambda m, x: calling(compiled(tokens(m), by_channel(x), freezing=True), by_channel(x)),
+        None,
+        True,
     ),
     "compiled ahead, frozen": Way(compiled_ahead, None, True),
     "tokens, compiled ahead, frozen": Way(
@@ -199,24 +177,8 @@ def build_model(name: str) -> nn.Module:
     """A folded model with random weights: backbone with ImageNet's windows, or the detector."""
     torch.manual_seed(0)
     if name == DETECTOR:
-        return Heads(build_part(load_config(str(CONFIG), {}), None, "model", True).detector).eval()
-    model = EfficientViT(name, out_indices=(2,), window_size=(7, 7, 4))
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            # reason: blocks start as the identity, which would hide an error in any of them
-            nn.init.normal_(module.weight, 1.0, 0.1)
-    model.eval().requires_grad_(False)
-    model.switch_to_deploy()
-    return model
-
-
-def timm_model(name: str) -> nn.Module:
-    """The backbone of timm, folded as timm does."""
-    import timm
-    from timm.utils import reparameterize_model
-
-    model = timm.create_model(f"efficientvit_{name}", num_classes=0, global_pool="")
-    return reparameterize_model(model.eval().requires_grad_(False))
+        return detector_heads(CONFIG)
+    return efficientvit(name, out_indices=(2,), window_size=(7, 7, 4))
 
 
 def measure(name: str, model: nn.Module, x: Tensor, ways: Sequence[str], rounds: int) -> list[Row]:
@@ -229,7 +191,7 @@ def measure(name: str, model: nn.Module, x: Tensor, ways: Sequence[str], rounds:
             rows.append(Row(name, batch, way, reason="timm has no detector"))
             continue
         try:
-            run = WAYS[way].build(timm_model(name) if theirs else model, x)
+            run = WAYS[way].build(timm_efficientvit(name) if theirs else model, x)
             given = run()
         except Exception as error:
             # reason: compilers and packages that are missing fail in many ways; each is shown
@@ -303,10 +265,35 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def best_own(rows: list[Row]) -> Row | None:
+    """The fastest of this project's ways."""
+    own = [row for row in rows if row.seconds and WAYS[row.way].baseline is None]
+    return min(own, key=lambda row: row.seconds, default=None)
+
+
+def figures(rows: list[Row], macs: int, rate: float) -> list[dict[str, Any]]:
+    """What is recorded of one model and batch: the rows, and how they compare.
+
+    Args:
+        rows: Of one model and batch.
+        macs: Multiply-adds of the batch.
+        rate: Multiply-adds a second of large products.
+    """
+    best, found = best_own(rows), []
+    for row in rows:
+        ratios = {
+            f"{whose}_over_this": ref.seconds / row.seconds if ref and row.seconds else None
+            for whose in ("authors", "timm")
+            for ref in [baseline(rows, whose)]
+        }
+        costs = dict(gmacs=macs / 1e9, least_seconds=macs / rate)
+        found.append(asdict(row) | ratios | costs | dict(best=row is best))
+    return found
+
+
 def summary(rows: list[Row]) -> str:
     """The best of this project's ways against both baselines, in a sentence."""
-    own = [row for row in rows if row.seconds and WAYS[row.way].baseline is None]
-    best = min(own, key=lambda row: row.seconds, default=None)
+    best = best_own(rows)
     if best is None:
         return "no way of this project's could be timed"
     against = [
@@ -332,6 +319,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=11, help="timings of each way")
     parser.add_argument("--threads", type=int, help="torch's own default otherwise")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    add_record_option(parser)
     return parser.parse_args(argv)
 
 
@@ -339,6 +327,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, and print a table and the best way of each model and batch."""
     args = parse_args(argv)
+    recording = Recording(args.record, __file__, argv)
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.quick:
@@ -350,6 +339,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rate = product_rate()
     print(f"products of 1024 x 1024: {rate / 1e9:.1f} G multiply-adds a second")
     rows: list[Row] = []
+    recorded: list[dict[str, Any]] = []
     for name in args.models:
         model = build_model(name)
         for batch in [1] if name == DETECTOR else args.batch:
@@ -358,9 +348,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 part = measure(name, model, x, args.ways, args.rounds)
                 macs = count_macs(model, x).total
             rows += part
+            recorded += figures(part, macs, rate)
             print(f"\n{table(part)}\n\n{summary(part)}")
             least = 1e3 * macs / rate
             print(f"{macs / 1e9:.2f} G multiply-adds, {least:.2f} ms at that rate", flush=True)
+    recording.save(recorded)
     if args.json:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
 

@@ -4,6 +4,7 @@
     python benchmarks/eventful.py VIDEO --quick              # one size, under a minute
     python benchmarks/eventful.py VIDEO --sizes 1024 --k 512 256 --modes exact tokenwise
     python benchmarks/eventful.py VIDEO --json out.json --plot out.png
+    python benchmarks/eventful.py VIDEO --record             # keep the rows in benchmarks/results
 
 Weights are random and fixed, frames follow each other as in the video, and both models share
 weights and frames. Each eventful model runs in turn with the dense one, whose attention is fused
@@ -15,7 +16,6 @@ would give if nothing else took time. All of it is the backbone; frames are prep
 from __future__ import annotations
 
 import argparse
-import copy
 import gc
 import json
 import platform
@@ -34,7 +34,8 @@ from mmvitaccel import TopK, apply_eventful
 from mmvitaccel.analysis.timing import alternate
 from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.errors import one_sentence_errors
-from mmvitaccel.models.vitdet.backbone import ViTDet
+from mmvitaccel.records.recording import Recording, add_record_option
+from mmvitaccel.testing.models import sharing_weights, vitdet
 from mmvitaccel.video.first_frames import first_frames
 
 # Tokens let through, by size of the image: the paper's tables, and all of them.
@@ -79,17 +80,12 @@ class Result:
 def build(size: int) -> nn.Module:
     """ViTDet-B with fixed random weights, relative positions included."""
     torch.manual_seed(0)
-    model = ViTDet(img_size=size).eval().requires_grad_(False)
-    for name, parameter in model.named_parameters():
-        if "rel_pos" in name:
-            parameter.normal_(std=0.02)
-    return model
+    return vitdet(img_size=size).eval().requires_grad_(False)
 
 
 def measure(dense: nn.Module, frames: list[Tensor], size: int, mode: str, k: int) -> Result:
     """Time one eventful model in turn with the dense one; the last frame is counted."""
-    shared = {id(p): p for p in dense.parameters()}
-    eventful = copy.deepcopy(dense, shared)
+    eventful = sharing_weights(dense)
     handle = apply_eventful(eventful, TopK(k), attention=mode)
     *timed, counted = frames[1:]
     with peak_memory() as peak:
@@ -194,7 +190,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, help="frames that are timed (default 5)")
     parser.add_argument("--json", metavar="FILE", help="write the figures to this file too")
     parser.add_argument("--plot", metavar="FILE", help="draw them")
+    add_record_option(parser)
     args = parser.parse_args(argv)
+    recording = Recording(args.record, __file__, argv)
     budgets = QUICK_BUDGETS if args.quick else BUDGETS
     count = args.frames or (3 if args.quick else 5)
     results = []
@@ -219,6 +217,7 @@ def main(argv: list[str] | None = None) -> None:
                         f"{row.error:9.1e}{row.state_mb:7.0f}{peak:>9}",
                         flush=True,
                     )
+    recording.save([asdict(row) for row in results])
     if args.json:
         Path(args.json).write_text(json.dumps([asdict(row) for row in results], indent=2))
     if args.plot:

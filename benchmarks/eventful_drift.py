@@ -1,6 +1,7 @@
 """How far exact attention strays from dense attention over the same gated tokens, in a long run.
 
     python benchmarks/eventful_drift.py VIDEO [VIDEO ...] --frames 1000
+    python benchmarks/eventful_drift.py VIDEO --record    # keep the rows in benchmarks/results
 
 The frames of the videos, played forwards and backwards, pass a ViTDet with random weights. Every so
 often the output of each global block's running sums is compared with dense attention over the very
@@ -21,6 +22,7 @@ from mmvitaccel import TopK, ViTDet, apply_eventful
 from mmvitaccel.core.eventful.modes.global_attention import GlobalAttention
 from mmvitaccel.core.eventful.modes.mode import TokenwiseAttention
 from mmvitaccel.errors import one_sentence_errors
+from mmvitaccel.records.recording import Recording, add_record_option
 from mmvitaccel.video_reader import open_video
 
 
@@ -56,7 +58,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=1000)
     parser.add_argument("--size", type=int, default=336, help="side of the frames, in pixels")
     parser.add_argument("--k", type=int, default=64, help="tokens that gates let through")
+    add_record_option(parser)
     args = parser.parse_args(argv)
+    recording = Recording(args.record, __file__, argv)
     torch.manual_seed(0)
     model = ViTDet(
         args.size, embed_dim=384, num_heads=6, depth=6, window_block_indexes=(0, 1, 3, 4)
@@ -66,6 +70,7 @@ def main(argv: list[str] | None = None) -> None:
         parameter.data.normal_(std=0.1 if "qkv" in name or "rel_pos" in name else 0.02)
     handle = apply_eventful(model, TopK(args.k))
     frames, largest, shown = to_and_fro(args.videos, args.size), 0.0, {1, 2, 5}
+    rows = []
     print("frame  deviation  largest so far")
     with torch.inference_mode():
         for number, frame in zip(range(1, args.frames + 1), frames):
@@ -78,7 +83,9 @@ def main(argv: list[str] | None = None) -> None:
             largest = max(largest, now)
             if number in shown or number == args.frames:
                 print(f"{number:5d}{now:11.1e}{largest:16.1e}", flush=True)
+                rows.append(dict(frame=number, deviation=now, largest=largest))
                 shown.add(10 * number)
+    recording.save(rows)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     python benchmarks/eventful_neck.py VIDEO              # 1024 and ViTDet-B, some five minutes
     python benchmarks/eventful_neck.py VIDEO --quick      # small: that everything runs
     python benchmarks/eventful_neck.py VIDEO --k 512 --json out.json
+    python benchmarks/eventful_neck.py VIDEO --record     # keep the rows in benchmarks/results
 
 An eventful ViTDet with fixed random weights makes the maps, k of its tokens passing each gate; of
 each map, the k cells that changed most are let through to the pyramid. Both pyramids share weights
@@ -14,7 +15,6 @@ the ratio of times stands that of multiply-adds, counted as they ran.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import platform
 import time
@@ -25,10 +25,12 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from mmvitaccel import SimpleFPN, TopK, ViTDet, apply_eventful, apply_eventful_neck
+from mmvitaccel import SimpleFPN, TopK, apply_eventful, apply_eventful_neck
 from mmvitaccel.analysis.timing import alternate
 from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.errors import one_sentence_errors
+from mmvitaccel.records.recording import Recording, add_record_option
+from mmvitaccel.testing.models import sharing_weights, vitdet
 from mmvitaccel.video.first_frames import first_frames
 
 
@@ -65,14 +67,14 @@ class Result:
 def make_maps(frames: list[Tensor], size: int, k: int, **config: int) -> list[Tensor]:
     """Maps (1, C, H, W) that an eventful ViTDet makes of the frames."""
     torch.manual_seed(0)
-    backbone = ViTDet(img_size=size, **config).eval()
+    backbone = vitdet(img_size=size, **config).eval()
     apply_eventful(backbone, TopK(k))
     return [backbone(frame)[0] for frame in frames]
 
 
 def measure(neck: nn.Module, maps: list[Tensor], size: int, k: int) -> Result:
     """Time both pyramids on the maps, count the eventful one and compare the last levels."""
-    eventful = copy.deepcopy(neck, {id(p): p for p in neck.parameters()})
+    eventful = sharing_weights(neck)
     handle = apply_eventful_neck(eventful, TopK(k))
     start = time.perf_counter()
     eventful(maps[0])
@@ -124,7 +126,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--k", type=int, nargs="+", help="cells let through; 512 and 256 if not")
     parser.add_argument("--frames", type=int, default=12, help="timed, after the first")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    add_record_option(parser)
     args = parser.parse_args(argv)
+    recording = Recording(args.record, __file__, argv)
     small = dict(embed_dim=96, num_heads=3) if args.quick else {}
     size, budgets = (128, args.k or [8]) if args.quick else (args.size, args.k or [512, 256])
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
@@ -143,6 +147,7 @@ def main(argv: list[str] | None = None) -> None:
                 f"{row.error:>9.4f}{row.state_mb:>10.0f}",
                 flush=True,
             )
+    recording.save([asdict(row) for row in results])
     if args.json:
         args.json.write_text(json.dumps([asdict(row) for row in results], indent=2) + "\n")
 

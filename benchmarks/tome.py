@@ -6,6 +6,7 @@
     python benchmarks/tome.py --train         # forward and backward, as in fine-tuning
     python benchmarks/tome.py --models vitdet --image photo.jpg
     python benchmarks/tome.py --json out.json
+    python benchmarks/tome.py --record        # keep the rows in benchmarks/results
 
 Dense and merging models share their weights and run in turn in one process, so that what slows
 the machine slows both. Beside the ratio of their median times stands the ratio of their
@@ -19,11 +20,11 @@ and so is the input without ``--image``: it is no measure of what a trained dete
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import median
 
 import torch
@@ -35,6 +36,8 @@ from mmvitaccel.analysis.timing import alternate
 from mmvitaccel.core.macs.counter import count_macs
 from mmvitaccel.core.tome.schedule import Entry
 from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.records.recording import Recording, add_record_option
+from mmvitaccel.testing.models import sharing_weights, timm_model, videomae, vitdet
 
 
 @dataclass(frozen=True)
@@ -58,71 +61,42 @@ class Case:
     has_map: bool = False
 
 
-def timm_model(name: str, **kwargs: object) -> Callable[[], nn.Module]:
-    """A builder of a timm model."""
-
-    def build() -> nn.Module:
-        import timm
-
-        return timm.create_model(name, **kwargs)
-
-    return build
-
-
-def videomae(**kwargs: object) -> Callable[[], nn.Module]:
-    """A builder of mmaction2's VideoMAE backbone."""
-
-    def build() -> nn.Module:
-        from mmaction.models.backbones.vit_mae import VisionTransformer
-
-        return VisionTransformer(**{**dict(num_frames=16, img_size=224), **kwargs})
-
-    return build
-
-
-def vitdet(**kwargs: object) -> Callable[[], nn.Module]:
-    """A builder of this package's ViTDet-B, whose tables of positions are not zero."""
-
-    def build() -> nn.Module:
-        from mmvitaccel.models.vitdet.backbone import ViTDet
-
-        model = ViTDet(**kwargs)
-        for name, parameter in model.named_parameters():
-            if "rel_pos" in name:
-                nn.init.normal_(parameter, std=0.02)
-        return model
-
-    return build
-
-
 CASES = {
     "vit-b": Case(
-        "ViT-B/16 at 224", timm_model("vit_base_patch16_224"), (8, 3, 224, 224), (8, 13, 16)
+        "ViT-B/16 at 224",
+        partial(timm_model, "vit_base_patch16_224"),
+        (8, 3, 224, 224),
+        (8, 13, 16),
     ),
-    "deit-s": Case("DeiT-S at 224", timm_model("deit_small_patch16_224"), (16, 3, 224, 224), (13,)),
-    "vit-l": Case("ViT-L/16 at 384", timm_model("vit_large_patch16_384"), (1, 3, 384, 384), (23,)),
+    "deit-s": Case(
+        "DeiT-S at 224", partial(timm_model, "deit_small_patch16_224"), (16, 3, 224, 224), (13,)
+    ),
+    "vit-l": Case(
+        "ViT-L/16 at 384", partial(timm_model, "vit_large_patch16_384"), (1, 3, 384, 384), (23,)
+    ),
     "videomae": Case(
-        "VideoMAE ViT-B, 16 frames", videomae(), (1, 3, 16, 224, 224), (65,), fused=False
+        "VideoMAE ViT-B, 16 frames", videomae, (1, 3, 16, 224, 224), (65,), fused=False
     ),
-    "vitdet": Case("ViTDet-B at 1024", vitdet(), (1, 3, 1024, 1024), (0.25, 0.5), has_map=True),
+    "vitdet": Case("ViTDet-B at 1024", vitdet, (1, 3, 1024, 1024), (0.25, 0.5), has_map=True),
 }
 QUICK_CASES = {
     "vit-b": Case(
         "ViT-B/16, 2 blocks",
-        timm_model("vit_base_patch16_224", img_size=96, depth=2),
+        partial(timm_model, "vit_base_patch16_224", img_size=96, depth=2),
         (2, 3, 96, 96),
         (8,),
     ),
     "videomae": Case(
         "VideoMAE, 2 blocks",
-        videomae(img_size=64, num_frames=4, depth=2, embed_dims=96, num_heads=3),
+        partial(videomae, img_size=64, num_frames=4, depth=2, embed_dims=96, num_heads=3),
         (1, 3, 4, 64, 64),
         (8,),
         fused=False,
     ),
     "vitdet": Case(
         "ViTDet, 2 blocks",
-        vitdet(
+        partial(
+            vitdet,
             img_size=64,
             embed_dim=96,
             depth=2,
@@ -170,8 +144,7 @@ def measure(case: Case, x: Tensor, rounds: int, train: bool = False) -> list[Res
     """Time one model at each of its schedules, all in turn."""
     torch.manual_seed(0)
     dense = case.build().train(train).requires_grad_(train)
-    weights = {id(p): p for p in dense.parameters()}
-    merged = {r: copy.deepcopy(dense, dict(weights)) for r in case.r}
+    merged = {r: sharing_weights(dense) for r in case.r}
     for r, model in merged.items():
         apply_tome(model, r)
     macs = {r: count_macs(model, x).total for r, model in merged.items()}
@@ -263,6 +236,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=11, help="timings of each model")
     parser.add_argument("--threads", type=int, help="torch threads; torch's own default otherwise")
     parser.add_argument("--json", metavar="FILE", help="write the figures to this file too")
+    add_record_option(parser)
     args = parser.parse_args(argv)
     for name in ("batch", "rounds", "threads"):
         given = getattr(args, name)
@@ -275,6 +249,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the table and write the figures if asked to."""
     args = parse_args(argv)
+    recording = Recording(args.record, __file__, argv)
     torch.manual_seed(0)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -291,6 +266,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for row in measure(case, x, 3 if args.quick else args.rounds, args.train):
             results.append(row)
             print(row_text(row), flush=True)
+    recording.save([asdict(row) for row in results])
     if args.json:
         with open(args.json, "w") as file:
             json.dump([asdict(row) for row in results], file, indent=2)

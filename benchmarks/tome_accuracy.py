@@ -27,6 +27,7 @@ from mmvitaccel import apply_tome
 from mmvitaccel.core.macs.counter import count_macs
 from mmvitaccel.errors import one_sentence_errors
 from mmvitaccel.extras import require
+from mmvitaccel.records.recording import Recording, add_record_option
 
 DIGIT, CANVAS, PATCH = 24, 32, 4
 BATCH = 32
@@ -202,7 +203,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("work_dirs/tome_accuracy"))
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--r", type=int, nargs="+", default=[*range(0, 13, 2), 16, 24, 32])
+    add_record_option(parser)
     args = parser.parse_args(argv)
+    recording = Recording(args.record, __file__, argv)
     torch.manual_seed(0)
     for_training, for_testing = load_splits()
     # reason: two grounds for each digit make the figures steadier
@@ -222,6 +225,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         torch.save(model.state_dict(), weights)
     rows = sweep(model, images, for_testing.labels, args.r)
     write(rows, args.out)
+    recording.save(rows)
     print(f"{len(images)} pictures; multiply-adds over dense, accuracy in percent\n{table(rows)}")
 
 

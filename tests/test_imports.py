@@ -131,6 +131,12 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         | {"models/wrappers", "registry", "runner", "video_reader"},
         {"mmengine"},
     ),
+    # what tests and benchmarks share
+    "records": ({"errors"}, set()),
+    "testing": (
+        {"deploy", "models/efficientvit", "models/vitdet", "models/vivit", "runner"},
+        {"mmaction", "timm"},
+    ),
     "demo": ({"analysis", "datasets/synthetic", "errors", "pictures", "runner"}, {"mmengine"}),
 }
 OUTSIDE = {"mmengine", "mmcv", "mmdet", "mmaction", "mmpretrain", "timm"}

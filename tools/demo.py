@@ -10,6 +10,7 @@ from pathlib import Path
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.demo.image_detector import Demo, verdict
 from mmvitaccel.errors import one_sentence_errors
+from mmvitaccel.records.recording import Recording, add_record_option
 
 TOOLS = Path(__file__).resolve().parent
 CONFIG = TOOLS.parent / "configs" / "demo" / "retinanet_efficientvit_synthetic.py"
@@ -19,8 +20,12 @@ WORK_DIR = Path("work_dirs") / "demo"
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Run every stage; exit status 1 if the detector did not learn."""
-    argparse.ArgumentParser(description=__doc__).parse_args(argv)
-    failure = verdict(Demo(TOOLS, CONFIG, WORK_DIR).run())
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_record_option(parser)
+    recording = Recording(parser.parse_args(argv).record, __file__, argv)
+    demo = Demo(TOOLS, CONFIG, WORK_DIR)
+    failure = verdict(demo.run())
+    recording.save(demo.rows())
     if failure:
         print(failure, file=sys.stderr)
         sys.exit(1)

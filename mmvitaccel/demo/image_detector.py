@@ -79,6 +79,7 @@ class Demo:
         self.cfg = load_config(str(config), {})
         self.console = Console()
         self._stage = 0
+        self._figures: dict[str, Figures] = {}
 
     def run(self) -> float:
         """Do everything and print the table.
@@ -108,7 +109,7 @@ class Demo:
         self.announce("Draw detections next to ground truth")
         picture = self.work_dir / "detections.png"
         draw_comparison(batch, predict(folded, batch), self.cfg.classes, picture)
-        rows = {
+        rows = self._figures = {
             "trained": Figures(trained, *counts[0], speeds["trained"]),
             "deployed": Figures(deployed, *counts[1], speeds["deployed"]),
         }
@@ -119,6 +120,10 @@ class Demo:
         self.console.print(f"Figures: {results}; checkpoint: {checkpoint}", soft_wrap=True)
         self.console.print(f"Done in {_clock(time.monotonic() - start)}.")
         return min(trained, deployed)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What :meth:`run` measured, a row for each state of the detector."""
+        return [dict(state=state) | asdict(figures) for state, figures in self._figures.items()]
 
     def announce(self, text: str) -> None:
         """Print the number and name of the stage that starts."""

@@ -74,6 +74,7 @@ def test_every_stage_at_a_tiny_size(tiny_config, tmp_path, monkeypatch, capsys):
     results = json.loads((work_dir / "results.json").read_text())
     trained, deployed = results["trained"], results["deployed"]
     assert ap50 == min(trained["ap50"], deployed["ap50"])
+    assert run.rows() == [dict(state=state) | values for state, values in results.items()]
     assert 0 <= ap50 < 0.5
     # folding takes away a scale and a shift per channel and leaves a bias: fewer parameters
     model = demo.build_model(run.cfg)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
@@ -22,6 +23,7 @@ from mmvitaccel.analysis.tradeoff import (
 )
 from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.fit.files import check_data
+from mmvitaccel.records.recording import Recording, add_record_option
 from mmvitaccel.runner.checkpoint import check_checkpoint
 from mmvitaccel.runner.config import ConfigOptions, load_config
 from mmvitaccel.runner.session import build_model
@@ -42,6 +44,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--k", type=int, nargs="+", default=[192, 128, 96, 64, 32, 16])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/eventful_tiny"))
+    add_record_option(parser)
     return parser.parse_args(argv)
 
 
@@ -49,6 +52,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw, train, measure."""
     args = parse_args(argv)
+    recording = Recording(args.record, __file__, argv)
     cfg = load_config(args.config, args.cfg_options, reads=("data_root", "generated"))
     draw_generated(cfg, _report_drawing)
     check_data(cfg, "train", "test")
@@ -58,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_checkpoint(build_model(cfg), str(checkpoint))
     points = measure(cfg, checkpoint, args.methods, args.k, args.work_dir / "tests", _report_point)
     files = save(points, args.work_dir)
+    recording.save([asdict(point) for point in points])
     print("\n" + table(points) + "\n\n" + "\n".join(map(str, files)))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
@@ -16,6 +17,7 @@ from mmvitaccel.analysis.motion_study import MotionPoint, MotionStudy, save, tab
 from mmvitaccel.datasets.motion_clips import make_motion_set
 from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.fit.files import check_data
+from mmvitaccel.records.recording import Recording, add_record_option
 from mmvitaccel.runner.config import ConfigOptions, load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -46,6 +48,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--r", type=int, nargs="+", default=[8, 16, 24], help="of ToMe")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/vivit_tiny"))
+    add_record_option(parser)
     return parser.parse_args(argv)
 
 
@@ -53,6 +56,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw, train, measure."""
     args = parse_args(argv)
+    recording = Recording(args.record, __file__, argv)
     dense = load_config(args.config, args.cfg_options)
     temporal = load_config(args.temporal_config, args.cfg_options)
     root = Path(dense.train_dataloader.dataset.data_root)
@@ -65,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     study = MotionStudy(dense, temporal, args.work_dir, _report_point)
     points = study.run(args.attention, args.k, args.r)
     files = save(points, args.work_dir)
+    recording.save(
+        [asdict(point) | dict(dense_over_this=points[0].gmacs / point.gmacs) for point in points]
+    )
     print("\n" + table(points) + "\n\n" + "\n".join(map(str, files)))
 
 

@@ -1,0 +1,87 @@
+"""The option ``--record`` of benchmarks and tools."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from mmvitaccel.records.machine import CpuWatch, describe_machine, describe_versions
+from mmvitaccel.records.record import CHECKOUT, Record, Row, git_state, path_of, write_record
+
+OPTION = "--record"
+
+
+def add_record_option(parser: argparse.ArgumentParser) -> None:
+    """Give a parser ``--record [NAME]``."""
+    parser.add_argument(
+        OPTION,
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="keep rows, command, machine and commit in benchmarks/results/NAME.json, which the "
+        "pages' tables are made from; default: the script's name",
+    )
+
+
+class Recording:
+    """One run that is recorded if the user asked for it.
+
+    Args:
+        name: What ``--record`` gave: None without it, '' for the script's name.
+        script: ``__file__`` of the script.
+        argv: Its arguments; None for those of the process.
+
+    Raises:
+        UserError: The name cannot be one, or there is no git checkout to keep records in.
+    """
+
+    def __init__(self, name: str | None, script: str, argv: Sequence[str] | None) -> None:
+        self._path = None
+        if name is None:
+            return
+        self._path = path_of(name or Path(script).stem.replace("_", "-"))
+        self._git = git_state()
+        self._command = command_of(script, sys.argv[1:] if argv is None else argv)
+        self._start, self._cpu = time.monotonic(), CpuWatch()
+
+    def save(self, rows: Sequence[Row]) -> None:
+        """Write the record, if one was asked for, and say where.
+
+        Raises:
+            ValueError: There are no rows, or a value cannot be written.
+        """
+        if self._path is None:
+            return
+        commit, uncommitted = self._git
+        record = Record(
+            command=self._command,
+            date=datetime.now(timezone.utc).date().isoformat(),
+            seconds=round(time.monotonic() - self._start, 1),
+            commit=commit,
+            uncommitted=uncommitted,
+            machine=describe_machine(),
+            versions=describe_versions(),
+            others=self._cpu.share_of_others(),
+            rows=[dict(row) for row in rows],
+        )
+        write_record(self._path, record)
+        print(f"recorded in {self._path}; 'make pages' brings it into the pages")
+
+
+def command_of(script: str, argv: Sequence[str]) -> str:
+    """The command as typed in the root of the checkout, without ``--record``."""
+    path = Path(script).resolve()
+    if path.is_relative_to(CHECKOUT):
+        path = path.relative_to(CHECKOUT)
+    kept, after_option = [], False
+    for argument in argv:
+        is_name = after_option and not argument.startswith("-")
+        after_option = argument == OPTION
+        if not (after_option or is_name or argument.startswith(f"{OPTION}=")):
+            kept.append(argument)
+    return shlex.join(["python", path.as_posix(), *kept])

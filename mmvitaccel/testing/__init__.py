@@ -1,0 +1,1 @@
+"""Models and baselines that the tests and the benchmarks share."""
