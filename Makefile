@@ -1,5 +1,5 @@
 # The README's commands. Each makes its own environment if there is none; a second run reuses it.
-.PHONY: demo test test-extras test-classic lint clean
+.PHONY: demo test test-extras test-classic lint pages records clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # One worker a core, one thread a worker; a file stays whole, since its fixtures are costly.
@@ -27,6 +27,16 @@ test-classic: $(CLASSIC)/.installed
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/python benchmarks/pages.py --check
+
+# The pages' tables of measured figures, from benchmarks/results.
+pages: $(VENV)/.installed
+	$(VENV)/bin/python benchmarks/pages.py
+
+# Those results, on a machine with nothing else to do: hours. RECORDS="tome clip" makes only these,
+# RECORDS=--missing those that are not there.
+records: $(VENV)/.installed
+	$(VENV)/bin/python benchmarks/run_all.py $(RECORDS)
 
 clean:
 	rm -rf $(VENV) $(WITH_EXTRAS) $(CLASSIC) build *.egg-info

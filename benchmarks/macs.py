@@ -1,6 +1,7 @@
 """Multiply-adds and parameters of configs, as tools/analysis/get_flops.py counts them, in a table.
 
     python benchmarks/macs.py CONFIG [CONFIG ...]
+    python benchmarks/macs.py 'configs/vivit/*.py'
     python benchmarks/macs.py CONFIG --record      # keep the rows in benchmarks/results
 
 A recognizer is counted for one view, and for all views that its test pipeline takes, as papers do:
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import glob
 import json
 import sys
 from collections.abc import Sequence
@@ -19,7 +21,7 @@ from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.analysis.flops import count_config
-from mmvitaccel.errors import one_sentence_errors
+from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.records.recording import Recording, add_record_option
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.runner.session import own_state
@@ -69,6 +71,21 @@ def measure(config: str) -> Row:
     )
 
 
+def find_configs(patterns: Sequence[str]) -> list[str]:
+    """Configs by their paths, or by patterns of them; each once, those of a pattern by name.
+
+    Raises:
+        UserError: A pattern matches nothing.
+    """
+    found: list[str] = []
+    for pattern in patterns:
+        matches = sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern]
+        if not matches:
+            raise UserError(f"no config matches {pattern!r}; correct the pattern.")
+        found += [config for config in matches if config not in found]
+    return found
+
+
 def row_text(row: Row) -> str:
     """A line of the table."""
     dense = "" if row.dense_over_this is None else f"{row.dense_over_this:8.2f}x"
@@ -84,13 +101,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("configs", nargs="+")
+    parser.add_argument("configs", nargs="+", help="paths or patterns in quotes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here too")
     add_record_option(parser)
     args = parser.parse_args(argv)
     recording, rows = Recording(args.record, __file__, argv), []
+    configs = find_configs(args.configs)
     print(f"{'config':<82}{'parameters':>12}{'G macs':>11}{'embedding':>11}  views  T macs  dense")
-    for config in args.configs:
+    for config in configs:
         rows.append(measure(config))
         print(row_text(rows[-1]), flush=True)
     if args.json:

@@ -179,7 +179,7 @@ def source(record: Record) -> str:
 
 def not_yet(command: str) -> str:
     """What stands where a record was not made yet."""
-    return f"*Not measured on this tree yet: `{command}` does so.*"
+    return f"*Not measured on this tree yet; `{command}` does so.*"
 
 
 def pages() -> list[Path]:

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import nn
 
+from mmvitaccel.testing import models
+
 
 class Host(NamedTuple):
     """A model, an input for it, and what it reads of its tokens."""
@@ -49,10 +51,8 @@ def timm_features_only():
 
 
 def videomae(**kwargs):
-    from mmaction.models.backbones.vit_mae import VisionTransformer
-
     size = dict(img_size=32, patch_size=8, embed_dims=32, depth=3, num_heads=4, num_frames=4)
-    return VisionTransformer(**{**size, **kwargs})
+    return models.videomae(**{**size, **kwargs})
 
 
 def timesformer(attention_type):
@@ -107,9 +107,7 @@ def mmpretrain_vit(name="VisionTransformer", **kwargs):
 
 
 def vivit():
-    from mmvitaccel.models.vivit.backbone import ViViT
-
-    return ViViT(
+    return models.vivit(
         img_size=32,
         num_frames=4,
         tubelet_size=(2, 8, 8),
@@ -121,11 +119,9 @@ def vivit():
 
 
 def vitdet(**kwargs):
-    from mmvitaccel.models.vitdet.backbone import ViTDet
-
     size = dict(img_size=64, patch_size=8, embed_dim=32, depth=3, num_heads=4)
     windows = dict(window_size=5, window_block_indexes=(0, 2), pretrain_img_size=32)
-    return ViTDet(**{**size, **windows, **kwargs})
+    return models.vitdet(**{**size, **windows, **kwargs})
 
 
 IMAGE, CLIP = (2, 3, 32, 32), (2, 3, 4, 32, 32)

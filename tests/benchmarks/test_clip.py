@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -14,16 +10,10 @@ from mmvitaccel.datasets.motion_clips import MotionSetSettings, draw_clip, write
 from mmvitaccel.errors import UserError
 from mmvitaccel.models import ViViT
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks/clip.py"
 
-
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("clip_benchmark", SCRIPT)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+@pytest.fixture
+def benchmark(load_benchmark):
+    return load_benchmark("clip")
 
 
 def test_rows(benchmark):

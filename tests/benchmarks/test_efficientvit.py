@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from mmvitaccel.errors import UserError
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
-def benchmark(monkeypatch):
-    path = ROOT / "benchmarks" / "efficientvit.py"
-    spec = importlib.util.spec_from_file_location("benchmark_efficientvit", path)
-    module = importlib.util.module_from_spec(spec)
-    # reason: dataclasses look their module up while it is being run
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+def benchmark(load_benchmark, monkeypatch):
+    module = load_benchmark("efficientvit")
     monkeypatch.setattr(module, "SETTLING", 0.0)
     monkeypatch.setattr(module, "BURST", 0.0)
-    yield module
-    del sys.modules[spec.name]
+    return module
 
 
 def test_quick_run(benchmark, tmp_path, capsys):

@@ -1,36 +1,24 @@
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
+from functools import partial
 
 import cv2
 import numpy as np
 import pytest
 
 from mmvitaccel.core.eventful.modes import exact
-from mmvitaccel.models.vitdet.backbone import ViTDet
-
-
-def load(name, monkeypatch):
-    """A script of the folder of benchmarks, as a module."""
-    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module
+from mmvitaccel.testing.models import vitdet
 
 
 @pytest.fixture
-def benchmark(monkeypatch):
+def benchmark(load_benchmark, monkeypatch):
     """The script, with a small model in place of ViTDet-B."""
-    module = load("eventful", monkeypatch)
+    module = load_benchmark("eventful")
     small = dict(
         embed_dim=32, depth=2, num_heads=2, window_size=2, window_block_indexes=(0,), patch_size=32
     )
-    monkeypatch.setattr(module, "ViTDet", lambda img_size: ViTDet(img_size, **small))
+    monkeypatch.setattr(module, "vitdet", partial(vitdet, **small))
     monkeypatch.setattr(module, "BUDGETS", {128: (4, 16)})
     return module
 
@@ -75,8 +63,8 @@ def test_a_video_that_is_too_short_or_missing(benchmark, video, capsys):
         assert sentence in capsys.readouterr().err
 
 
-def test_drift_stays_small_and_would_be_seen(video, capsys, monkeypatch):
-    drift = load("eventful_drift", monkeypatch)
+def test_drift_stays_small_and_would_be_seen(load_benchmark, video, capsys, monkeypatch):
+    drift = load_benchmark("eventful_drift")
     asked = [str(video), "--frames", "30", "--size", "128", "--k", "6"]
 
     def printed():

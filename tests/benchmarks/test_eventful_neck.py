@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
 from mmvitaccel.datasets.motion_clips import MotionSetSettings, draw_clip, write_clip
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks/eventful_neck.py"
 
-
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("eventful_neck_benchmark", SCRIPT)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+@pytest.fixture
+def benchmark(load_benchmark):
+    return load_benchmark("eventful_neck")
 
 
 @pytest.fixture(scope="module")

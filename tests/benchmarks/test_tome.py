@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,15 +13,8 @@ pytest.importorskip("timm")
 
 
 @pytest.fixture
-def benchmark():
-    path = Path(__file__).parents[2] / "benchmarks" / "tome.py"
-    spec = importlib.util.spec_from_file_location("benchmark_tome", path)
-    module = importlib.util.module_from_spec(spec)
-    # reason: dataclasses look their module up while it is being run
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def benchmark(load_benchmark):
+    return load_benchmark("tome")
 
 
 def block_macs(tokens_attention, tokens_mlp, dim):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import cv2
 import pytest
@@ -14,16 +11,11 @@ import torch
 from mmvitaccel import extras
 
 pytest.importorskip("timm")
-SCRIPT = Path(__file__).parents[2] / "benchmarks/tome_accuracy.py"
 
 
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("benchmark_tome_accuracy", SCRIPT)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+@pytest.fixture
+def benchmark(load_benchmark):
+    return load_benchmark("tome_accuracy")
 
 
 @pytest.fixture

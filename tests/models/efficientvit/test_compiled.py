@@ -15,18 +15,12 @@ from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.models.efficientvit import compiled as efficientvit_compiled
 from mmvitaccel.models.efficientvit.backbone import EfficientViT
 from mmvitaccel.models.efficientvit.compiled import CompiledEfficientViT
+from mmvitaccel.testing.models import efficientvit
 
 
 def folded(arch="m0", **kwargs):
-    """A model whose blocks are not the identity, and whose biases matter."""
     torch.manual_seed(0)
-    model = EfficientViT(arch, **kwargs)
-    for name, value in model.named_parameters():
-        if name.endswith(("bn.weight", "attention_biases", "bn.bias")):
-            nn.init.normal_(value, 1.0 if name.endswith("weight") else 0.0, 0.3)
-    model.eval().requires_grad_(False)
-    model.switch_to_deploy()
-    return model
+    return efficientvit(arch, **kwargs)
 
 
 def assert_same(found, expected):
