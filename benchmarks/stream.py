@@ -21,9 +21,10 @@ from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.records.recording import Recording, add_record_option
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.runner.session import build_model
+from mmvitaccel.video.clip_steps import ClipSettings
 from mmvitaccel.video.stream_recognition import StepResult
 from mmvitaccel.video.stream_report import recognise
-from mmvitaccel.video_reader import ClipSettings, FrameSource
+from mmvitaccel.video_reader import open_video
 
 
 def summarise(results: Sequence[StepResult]) -> list[dict[str, Any]]:
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.manual_seed(0)
     model = build_model(cfg).eval()
     report = recognise(
-        model, FrameSource(args.video), ClipSettings.of(cfg), max_steps=args.max_steps
+        model, open_video(args.video), ClipSettings.of(cfg), max_steps=args.max_steps
     )
     if len(report.results) < 2:
         raise UserError(f"{args.video} gives one step only; give a longer video.")

@@ -19,7 +19,7 @@ def test_relative_positions_count():
 @torch.no_grad()
 def test_blocks_of_efficientvit_are_not_the_identity():
     torch.manual_seed(0)
-    model, x = models.efficientvit("m0", out_indices=(2,)), torch.randn(1, 3, 64, 64)
+    model, x = models.efficientvit("m0", out_indices=(2,)), torch.randn(1, 3, 128, 128)
     assert not model.training and model.deploy
     (before,) = model(x)
     for parameter in model.parameters():
