@@ -76,7 +76,7 @@ def test_absurd_counts_do_not_make_a_file_damaged(write, backend, count):
 @pytest.mark.parametrize("reader", ["opencv", "pyav"])
 def test_containers_without_duration_or_rate(encode, reader, number_of, without_pyav):
     paths = [
-        encode("a.ts"), encode("a.h264", container="h264"), encode("a.webm", "libvpx"),
+        encode("a.ts"), encode("a.h264", container="h264"),
         encode("live.mkv", live="1"), encode("vfr.mkv", stamps=VARIABLE),
     ]  # fmt: skip
     if reader == "opencv":
