@@ -21,6 +21,11 @@ the other), which rows and which columns; what follows is generated:
 rows, may be multiplied by a number, and has a title and, behind ``|``, a format. Where a record has
 not been made yet, the page says so and names the command: no figure stands there that was measured
 on another tree. `benchmarks/records.yaml` lists every record with its command.
+
+A single figure in a sentence is the one row that fits, in YAML on one line, after a word (Markdown
+ends a paragraph at a comment that begins a line):
+
+    is <!-- figure {record: tome, column: r, format: "{}", where: {batch: 1}} -->8<!-- end -->
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +46,9 @@ from mmvitaccel.records.record import CHECKOUT, Record, path_of, read_record
 START, END = "<!-- table", "<!-- end of table -->"
 BLOCK = re.compile(rf"^{START}\n(?P<spec>.*?)^-->\n(?P<table>.*?)^{END}$", re.MULTILINE | re.DOTALL)
 KEYS = {"record", "where", "columns"}
+FIGURE_START, FIGURE_END = "<!-- figure", "<!-- end -->"
+FIGURE = re.compile(rf"{FIGURE_START} (?P<spec>.*?) -->[^\n]*?{FIGURE_END}")
+FIGURE_KEYS = {"record", "column", "format", "where"}
 
 
 def render_page(text: str, page: str, plan: Mapping[str, Planned]) -> str:
@@ -50,17 +58,25 @@ def render_page(text: str, page: str, plan: Mapping[str, Planned]) -> str:
         UserError: A table asks for what is not there; the message begins with page and line.
     """
 
-    def render(match: re.Match[str]) -> str:
-        line = text.count("\n", 0, match.start()) + 1
+    def placed(match: re.Match[str], render: Callable[..., str]) -> str:
+        line = match.string.count("\n", 0, match.start()) + 1
         try:
-            table = render_table(match["spec"], plan)
+            return render(match["spec"], plan)
         except UserError as error:
             raise UserError(f"{page}:{line}: {error}") from error
-        return f"{START}\n{match['spec']}-->\n\n{table}\n\n{END}"
 
-    rendered = BLOCK.sub(render, text)
-    outside = BLOCK.sub("", text)
-    for mark in (START, END):
+    def table(match: re.Match[str]) -> str:
+        return f"{START}\n{match['spec']}-->\n\n{placed(match, render_table)}\n\n{END}"
+
+    def figure(match: re.Match[str]) -> str:
+        return f"{FIGURE_START} {match['spec']} -->{placed(match, render_figure)}{FIGURE_END}"
+
+    # reason: figures first, so that their lines are those of the file
+    rendered = BLOCK.sub(table, FIGURE.sub(figure, text))
+    outside = FIGURE.sub("", BLOCK.sub("", text))
+    if re.search(rf"^[ >*-]*{FIGURE_START} ", BLOCK.sub("", text), re.MULTILINE):
+        raise UserError(f"{page}: a line begins with a figure's comment; begin it with a word.")
+    for mark in (START, END, FIGURE_START, FIGURE_END):
         if mark in outside:
             raise UserError(f"{page}: a '{mark}' has no counterpart; see benchmarks/pages.py.")
     return rendered
@@ -73,7 +89,7 @@ def render_table(spec: str, plan: Mapping[str, Planned]) -> str:
         spec: The YAML of its first comment.
         plan: Every record that there may be.
     """
-    asked = read_spec(spec)
+    asked = read_spec(spec, {"record", "columns"}, KEYS)
     names = asked["record"] if isinstance(asked["record"], list) else [asked["record"]]
     parts = [(name, find_record(name, plan)) for name in names]
     made = [(name, record) for name, record in parts if record is not None]
@@ -86,16 +102,28 @@ def render_table(spec: str, plan: Mapping[str, Planned]) -> str:
     return "\n\n".join(texts)
 
 
-def read_spec(spec: str) -> dict[str, Any]:
-    """The YAML of a table's first comment, checked."""
+def render_figure(spec: str, plan: Mapping[str, Planned]) -> str:
+    """The text of one figure of a sentence; says so where its record was not made yet."""
+    asked = read_spec(spec, {"record", "column", "format"}, FIGURE_KEYS)
+    record = find_record(asked["record"], plan)
+    if record is None:
+        return "(not measured yet)"
+    rows = choose(record.rows, asked.get("where"), asked["record"])
+    if len(rows) > 1:
+        raise UserError(f"{len(rows)} rows of record {asked['record']!r} fit; narrow 'where'.")
+    return show(cell(rows[0], asked["column"]), asked["format"], asked["column"])
+
+
+def read_spec(spec: str, needed: Set[str], allowed: Set[str]) -> dict[str, Any]:
+    """The YAML of a comment, checked."""
     try:
         asked = yaml.safe_load(spec)
     except yaml.YAMLError as error:
-        raise UserError(f"the table's comment is not YAML: {error}") from error
-    if not isinstance(asked, dict) or not {"record", "columns"} <= set(asked) <= KEYS:
+        raise UserError(f"the comment is not YAML: {error}") from error
+    if not isinstance(asked, dict) or not needed <= set(asked) <= allowed:
         raise UserError(
-            f"a table's comment has the keys 'record', 'columns' and perhaps 'where'; this has "
-            f"{sorted(asked) if isinstance(asked, dict) else asked!r}."
+            f"this comment has the keys {sorted(needed)} and perhaps {sorted(allowed - needed)}, "
+            f"not {sorted(asked) if isinstance(asked, dict) else asked!r}."
         )
     return asked
 

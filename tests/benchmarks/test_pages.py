@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from mmvitaccel.errors import UserError
 from mmvitaccel.records import record as records
@@ -116,7 +117,10 @@ def test_rows_of_several_records_and_of_several_values(pages, tome):
         ),
         (dict(where="{r: 99}"), r"no row of record 'tome' has \{'r': 99\}"),
         (dict(columns="{model: 'a | {:.2f}'}"), r"column 'model': 'ViT' does not fit '\{:\.2f\}'"),
-        (dict(rows="1"), r"has the keys 'record', 'columns' .*\['columns', 'record', 'rows'\]"),
+        (
+            dict(rows="1"),
+            r"has the keys \['columns', 'record'\] .*not \['columns', 'record', 'rows'\]",
+        ),
         (dict(where="{"), r"comment is not YAML"),
     ],
 )
@@ -126,7 +130,35 @@ def test_a_table_that_asks_for_what_is_not_there(pages, tome, changes, sentence)
         pages.render_page(page, "page", PLAN)
 
 
-@pytest.mark.parametrize("mark", ["<!-- end of table -->", "<!-- table\n-->"])
+FIGURE = (
+    '<!-- figure {record: tome, column: speedup, format: "{:.1f}", where: {r: 13}} -->'
+    "%s<!-- end -->"
+)
+
+
+def test_figures_in_sentences(pages, tome):
+    text = f"It is {FIGURE % 9} and {FIGURE % 8} times\n\n{PAGE}"
+    rendered = pages.render_page(text, "page", PLAN)
+    assert rendered.startswith(f"It is {FIGURE % '2.0'} and {FIGURE % '2.0'} times\n")
+    assert "| ViT | 13 |" in rendered
+    path_of("tome").unlink()
+    rendered = pages.render_page(text, "page", PLAN)
+    assert rendered.count("-->(not measured yet)<!-- end -->") == 2
+    assert pages.render_page(rendered, "page", PLAN) == rendered
+
+
+def test_a_figure_is_of_one_row(pages, tome):
+    text = "one\nis " + FIGURE.replace("r: 13", "model: ViT") % 2
+    with pytest.raises(UserError, match="page:2: 2 rows of record 'tome' fit; narrow 'where'"):
+        pages.render_page(text, "page", PLAN)
+
+
+def test_a_figure_does_not_begin_a_line(pages, tome):
+    with pytest.raises(UserError, match="page: a line begins with a figure's comment"):
+        pages.render_page(f"one\n  {FIGURE % 2}\n", "page", PLAN)
+
+
+@pytest.mark.parametrize("mark", ["<!-- end of table -->", "<!-- table\n-->", "<!-- end -->"])
 def test_a_mark_without_its_counterpart(pages, mark):
     with pytest.raises(UserError, match=rf"page: a '{mark.splitlines()[0]}' has no counterpart"):
         pages.render_page(f"text\n{mark}\n", "page", PLAN)
@@ -159,7 +191,7 @@ def test_the_pages_of_this_repository_agree_with_its_records(load_benchmark, cap
 def test_every_planned_record_is_on_a_page(load_benchmark):
     module = load_benchmark("pages")
     text = "\n".join(path.read_text() for path in module.pages())
-    asked = [module.read_spec(match["spec"])["record"] for match in module.BLOCK.finditer(text)]
+    asked = [yaml.safe_load(match["spec"])["record"] for match in module.BLOCK.finditer(text)]
     named = {name for one in asked for name in (one if isinstance(one, list) else [one])}
     assert named == set(module.read_plan())
     assert CHECKOUT / "configs" / "tome" / "README.md" in module.pages()
