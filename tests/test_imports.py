@@ -101,7 +101,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"mmengine"},
     ),
     # compares what a config names before it runs; a model runs once, of no stream
-    "fit": ({"compat", "core/eventful", "errors", "registry", "runner"}, {"mmengine"}),
+    "fit": ({"core/eventful", "errors", "registry", "runner"}, {"mmengine"}),
     "deploy": (
         {"errors", "extras", "fit", "hooks", "models/weights", "registry", "runner"},
         {"mmengine", "mmdet"},

@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     choice = choice_of(args)
     model = build_model(cfg)
     check_model(cfg, model, "test")
-    check_checkpoint(model, args.checkpoint, choice=choice)
-    check_start(cfg, args.checkpoint, True, "test")
+    meta = check_checkpoint(model, args.checkpoint, choice=choice)
+    check_start(cfg, args.checkpoint, meta, True, "test")
     del model
     cfg.load_from = args.checkpoint
     if args.tta:

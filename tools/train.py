@@ -82,8 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     if start is not None:
         whole = bool(cfg.get("resume"))
-        check_checkpoint(model, start, whole, choice)
-        check_start(cfg, start, whole, "train", "val")
+        meta = check_checkpoint(model, start, whole, choice)
+        check_start(cfg, start, meta, whole, "train", "val")
     del model
     start_processes(cfg, args.launcher, args.local_rank)
     run(cfg, "train", choice, args.skip_broken, [PictureSizeHook()])

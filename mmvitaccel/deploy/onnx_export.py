@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mmvitaccel.deploy.detection_graph import DetectionGraph
 from mmvitaccel.errors import UserError, running
 from mmvitaccel.extras import require
-from mmvitaccel.fit.check import SPLITS, check_model
+from mmvitaccel.fit.check import SPLITS, check_model, check_start
 from mmvitaccel.hooks.deploy_hook import fold_model
 from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.runner.checkpoint import check_checkpoint
@@ -79,7 +79,8 @@ def build_part(
     model = build_model(cfg)
     check_model(cfg, model, *SPLITS)
     if checkpoint is not None:
-        check_checkpoint(model, checkpoint, choice=choice)
+        meta = check_checkpoint(model, checkpoint, choice=choice)
+        check_start(cfg, checkpoint, meta, True, "test")
     model.eval().requires_grad_(False)
     if any(hasattr(module, "switch_to_deploy") for module in model.modules()):
         fold_model(model)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from torch import nn
 
-from mmvitaccel.compat.checkpoint import safe_load
 from mmvitaccel.fit.classes import (
     check_checkpoint_classes,
     check_head_classes,
@@ -66,22 +64,19 @@ def check_model(cfg: Config, model: nn.Module, *splits: str) -> None:
     check_strides(cfg, model)
 
 
-def check_start(cfg: Config, path: str, whole: bool, *splits: str) -> None:
+def check_start(cfg: Config, path: str, meta: Mapping[str, Any], whole: bool, *splits: str) -> None:
     """Compare what a checkpoint says of its training with the config.
 
     Args:
         cfg: A config.
-        path: A readable checkpoint; of an address nothing is read.
+        path: The checkpoint, for the sentence.
+        meta: Its ``meta``, as :func:`~mmvitaccel.runner.checkpoint.check_checkpoint` returns it.
         whole: False where only weights are taken from it.
         *splits: Whose data sets.
 
     Raises:
         UserError: It was trained on the same classes in another order.
     """
-    held: Any = safe_load(path, map_location="cpu") if Path(path).is_file() else None
-    meta = held.get("meta") if isinstance(held, Mapping) else None
-    if not isinstance(meta, Mapping):
-        return
     check_checkpoint_classes(path, meta, data_sets(cfg, *splits), whole)
     if cfg.get("resume"):
         check_resumed_batch(cfg, path, meta)

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from mmvitaccel.conversion.catalogue import recognise
 from mmvitaccel.errors import UserError, building
+from mmvitaccel.models.weights.checkpoint import read_content
 from mmvitaccel.models.weights.fit import load_fitting
-from mmvitaccel.models.weights.wrapped import USUAL, Choice, choose_weights, read_weights
+from mmvitaccel.models.weights.wrapped import USUAL, Choice, choose_weights
 
 
 def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +43,7 @@ def choice_of(args: argparse.Namespace) -> Choice:
 
 def check_checkpoint(
     model: nn.Module, path: str, whole: bool = True, choice: Choice = USUAL
-) -> None:
+) -> Mapping[str, Any]:
     """Load a checkpoint into a model of the config, and check that every part found its own.
 
     Args:
@@ -52,17 +53,21 @@ def check_checkpoint(
             that both have is enough.
         choice: Which weights in the file.
 
+    Returns:
+        The file's ``meta``: what it says of the training; empty where it says nothing.
+
     Raises:
         UserError: The file is missing, unreadable or for another model.
     """
     if "://" in path:
-        return
+        return {}
     if not Path(path).is_file():
         what = "is a folder" if Path(path).is_dir() else "does not exist"
         raise UserError(f"checkpoint {path} {what}; give the path of a .pth file.")
     source, own = f"checkpoint {path}", model.state_dict().keys()
     with building("checkpoint"):
-        weights = read_weights(path, own, choice)
+        content = read_content(path)
+        weights = choose_weights(content, path, own, choice)
     if whole:
         try:
             load_fitting(model, weights, source, hint=_layout)
@@ -74,6 +79,8 @@ def check_checkpoint(
             f"{source} holds none of {type(model).__name__}'s parameters (its first is "
             f"{next(iter(weights), 'none')!r}); {what}."
         )
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    return meta if isinstance(meta, Mapping) else {}
 
 
 def starting_point(cfg: Config) -> str | None:

@@ -156,26 +156,36 @@ def test_two_sets_in_two_orders(detector_config):
         check_set_classes(data_sets(cfg, "train", "val"))
 
 
-def save(path, classes, **meta):
-    torch.save(dict(meta=dict(dataset_meta=dict(classes=classes), **meta), state_dict={}), path)
-    return str(path)
+def trained_on(*classes) -> dict:
+    return dict(dataset_meta=dict(classes=classes))
 
 
-def test_what_the_checkpoint_was_trained_on(detector_config, tmp_path):
+def test_what_the_checkpoint_was_trained_on(detector_config):
     cfg = load_config(str(detector_config), {})
-    path = tmp_path / "a.pth"
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        check_start(cfg, save(path, ("bright", "dark")), True, "test")
-        torch.save(dict(state_dict={}), tmp_path / "bare.pth")
-        check_start(cfg, str(tmp_path / "bare.pth"), True, "test")
-    with pytest.raises(UserError, match=r"class 0 is 'dark' in checkpoint .*a\.pth's dataset_meta "
+        check_start(cfg, "a.pth", trained_on("bright", "dark"), True, "test")
+        check_start(cfg, "a.pth", {}, True, "test")
+    with pytest.raises(UserError, match=r"class 0 is 'dark' in checkpoint a\.pth's dataset_meta "
                                         r"and 'bright' in test_dataloader\.dataset"):  # fmt: skip
-        check_start(cfg, save(path, ("dark", "bright")), True, "test")
+        check_start(cfg, "a.pth", trained_on("dark", "bright"), True, "test")
     with pytest.warns(UserWarning, match=r"another order"):
-        check_start(cfg, save(path, ("dark", "bright")), False, "train")
+        check_start(cfg, "a.pth", trained_on("dark", "bright"), False, "train")
     with pytest.warns(UserWarning, match=r"class 1 is 'dim' in checkpoint"):
-        check_start(cfg, save(path, ("bright", "dim")), True, "test")
+        check_start(cfg, "a.pth", trained_on("bright", "dim"), True, "test")
+
+
+@pytest.mark.parametrize("options", [[], ["--weights", "averaged"], ["--prefix", "net."]])
+def test_the_order_of_chosen_weights_is_compared(run_tool, detector_config, capsys, options):
+    """Whichever weights of a file are taken, it was trained on what its ``meta`` says."""
+    weights = build_model(load_config(str(detector_config), {})).state_dict()
+    held = {f"net.{name}": value for name, value in weights.items()} | weights
+    content = dict(state_dict=held, averaged=weights, meta=trained_on("dark", "bright"))
+    torch.save(content, detector_config.parent / "a.pth")
+    with pytest.raises(SystemExit) as caught:
+        run_tool("test", detector_config, "a.pth", *options)
+    assert caught.value.code == 2
+    assert "class 0 is 'dark' in checkpoint a.pth's dataset_meta" in capsys.readouterr().err
 
 
 def test_what_fits_is_silent(detector_config):

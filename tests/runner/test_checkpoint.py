@@ -27,9 +27,11 @@ def save(tmp_path):
 
 def test_a_checkpoint_that_fits_is_loaded(save):
     trained, model = Net(), Net()
-    check_checkpoint(model, save(dict(state_dict=trained.state_dict(), meta=dict(epoch=3))))
+    path = save(dict(state_dict=trained.state_dict(), meta=dict(epoch=3)))
+    assert check_checkpoint(model, path) == dict(epoch=3)
     assert all(map(torch.equal, model.state_dict().values(), trained.state_dict().values()))
-    check_checkpoint(model, save({f"module.{k}": v for k, v in trained.state_dict().items()}))
+    path = save({f"module.{k}": v for k, v in trained.state_dict().items()})
+    assert check_checkpoint(model, path) == {}
     without = {k: v for k, v in trained.state_dict().items() if "num_batches" not in k}
     check_checkpoint(model, save(without | {"auxiliary.weight": torch.zeros(1)}))
 
