@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,16 @@ from mmvitaccel.video_reader.timing import Clock, Unreadable, known_rate
 from mmvitaccel.video_reader.video import frame_seconds, open_video
 
 _SAME = 5e-4  # seconds between two backends' times of one frame; half of Matroska's tick
+
+
+class DecordBatch(NamedTuple):
+    """Frames (n, H, W, 3), uint8 RGB, behind the one method of decord's arrays that is used."""
+
+    images: np.ndarray
+
+    def asnumpy(self) -> np.ndarray:
+        """The frames."""
+        return self.images
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,16 @@ class IndexedVideo:
             # reason: not every container can be sought in; its beginning can always be found
             found = self._from_beginning(wanted)
         return [found[i] for i in place.reshape(-1)]
+
+    def get_batch(self, indices: Sequence[int]) -> DecordBatch:
+        """The frames of these numbers, as mmaction2's ``DecordDecode`` expects them from decord.
+
+        mmaction2's inferencer puts that transform in place of :class:`DecodeFrames`.
+
+        Raises:
+            UserError: Not all can be decoded.
+        """
+        return DecordBatch(np.stack(self.frames(indices)))
 
     def _from_beginning(self, wanted: np.ndarray) -> list[np.ndarray]:
         """The frames of these numbers by their times, for a damaged file's numbers are others."""

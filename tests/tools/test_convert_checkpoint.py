@@ -98,7 +98,7 @@ def test_command_line(detector, run_tool, tmp_path, capsys):
     saved = torch.load(tmp_path / "ours.pth", weights_only=True)["state_dict"]
     torch.testing.assert_close(saved, dict(model.state_dict()), rtol=0, atol=0)
     check_checkpoint(model, str(tmp_path / "ours.pth"))
-    with pytest.raises(UserError, match=r"lacks .* of the released layout mmdet-vitdet, convert"):
+    with pytest.raises(UserError, match=r"it is of the released layout mmdet-vitdet, convert it"):
         check_checkpoint(model, str(folder / "theirs.pth"))
     shutil.copy(folder / "theirs.pth", tmp_path)
     for arguments, sentence in (

@@ -71,3 +71,11 @@ def test_an_unknown_rate_is_none(write, backend, number_of):
     assert video.fps is None
     assert np.isnan(video.seconds[1:]).all()
     assert [number_of(image) for image in video.frames([5])] == [5]
+
+
+def test_mmactions_own_decoding_reads_it(write, backend, number_of):
+    from mmaction.datasets.transforms import DecordDecode
+
+    results = dict(video_reader=open_indexed(write()), frame_inds=np.array([20, 3, 3, 0]))
+    images = DecordDecode().transform(results)["imgs"]
+    assert [number_of(image) for image in images] == [20, 3, 3, 0]
