@@ -45,7 +45,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "adapters/hosts/timm": ({"adapters", "core/attention"}, set()),
     "adapters/tome": ({"adapters", "adapters/hosts", "core/attention", "core/tome"}, set()),
     "adapters/eventful": (
-        {"adapters", "adapters/hosts", OWN_HOSTS, "core/eventful", GATES, MAPS, MODES},
+        {"adapters", "adapters/hosts", OWN_HOSTS, "core/eventful", GATES, MAPS, MODES}
+        | {"core/kernels"},
         set(),
     ),
     # the installed stack
@@ -103,7 +104,17 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # compares what a config names before it runs; a model runs once, of no stream
     "fit": ({"core/eventful", "errors", "registry", "runner"}, {"mmengine"}),
     "deploy": (
-        {"errors", "extras", "fit", "hooks", "models/weights", "registry", "runner"},
+        {
+            "adapters",
+            "core/kernels",
+            "errors",
+            "extras",
+            "fit",
+            "hooks",
+            "models/weights",
+            "registry",
+            "runner",
+        },
         {"mmengine", "mmdet"},
     ),
     # pictures, upright and with their times, of whatever a user calls a video

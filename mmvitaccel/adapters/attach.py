@@ -142,6 +142,7 @@ def _subclass(host: type, method: str, overrides: tuple[tuple[str, Override], ..
         "__module__": __name__,
         "__doc__": f"{host.__name__} with {method} on it.",
         "__reduce_ex__": _refuse_pickling,
+        "__prepare_scriptable__": _refuse_scripting,
         "host_class": host,
     }
     if "__deepcopy__" not in dir(host):
@@ -168,6 +169,15 @@ def _deepcopy(self: nn.Module, memo: dict[int, Any]) -> nn.Module:
     memo[id(self)] = new
     new.__dict__ = copy.deepcopy(self.__dict__, memo)
     return new
+
+
+def _refuse_scripting(self: nn.Module) -> Any:
+    """Called by ``torch.jit.script`` before it reads the module."""
+    found = link(self)
+    raise RuntimeError(
+        f"A {host_class(self).__name__} with {found.method} on it cannot be scripted: its steps "
+        "are taken apart in Python; remove the method first."
+    )
 
 
 def _refuse_pickling(self: nn.Module, protocol: int) -> Any:

@@ -13,12 +13,15 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from mmvitaccel.adapters.attach import link
+from mmvitaccel.core.kernels.export import why_not_exported
 from mmvitaccel.deploy.detection_graph import DetectionGraph
 from mmvitaccel.errors import UserError, running
 from mmvitaccel.extras import require
 from mmvitaccel.fit.check import SPLITS, check_model, check_start
 from mmvitaccel.hooks.deploy_hook import fold_model
 from mmvitaccel.models.weights.wrapped import USUAL, Choice
+from mmvitaccel.runner.attached_hooks import attach_hooks
 from mmvitaccel.runner.checkpoint import check_checkpoint
 from mmvitaccel.runner.session import build_model
 
@@ -65,6 +68,8 @@ def build_part(
 ) -> nn.Module:
     """The module to export, in eval mode, with every BatchNorm folded that can be.
 
+    What the config's hooks attach to a model, such as ToMe, is on it.
+
     Args:
         cfg: A detector's; of any model with a backbone for ``part='backbone'``.
         checkpoint: A trained one's; None leaves the weights at random.
@@ -81,6 +86,7 @@ def build_part(
     if checkpoint is not None:
         meta = check_checkpoint(model, checkpoint, choice=choice)
         check_start(cfg, checkpoint, meta, True, "test")
+    attach_hooks(cfg, model)
     model.eval().requires_grad_(False)
     if any(hasattr(module, "switch_to_deploy") for module in model.modules()):
         fold_model(model)
@@ -90,6 +96,18 @@ def build_part(
     if not isinstance(getattr(model, "backbone", None), nn.Module):
         raise UserError(f"model: {type(model).__name__} has no backbone; give --part model.")
     return model.backbone
+
+
+def _check_methods(module: nn.Module, dynamic: bool) -> None:
+    """Refuse methods that a file cannot hold, or not for every size."""
+    found = {link(part).method for part in module.modules() if link(part) and link(part).members}
+    for method in sorted(found - {"ToMe"}):
+        raise UserError(why_not_exported(method))
+    if dynamic and found:
+        raise UserError(
+            "ToMe: how many tokens each block merges belongs to one size of image, so a file for "
+            "every size would be wrong; give --static and the --shape to use."
+        )
 
 
 def output_names(module: nn.Module, example: Tensor) -> list[str]:
@@ -113,9 +131,11 @@ def export_module(
         opset: Version of ONNX's operators.
 
     Raises:
-        UserError: The package ``onnx`` is missing, or an operator cannot be expressed.
+        UserError: The package ``onnx`` is missing, an operator cannot be expressed, or a method
+            is on the module that a file cannot hold, or not for every size.
     """
     require("deploy", "onnx")
+    _check_methods(module, dynamic)
     example = example_images(size, image_channels(module))
     names = output_names(module, example)
     axes: Mapping[str, dict[int, str]] = {}

@@ -62,3 +62,56 @@ def test_missing_package(run_tool, efficientvit_config, capsys, monkeypatch):
     assert capsys.readouterr().err.startswith(
         "error: onnx and onnxruntime are not installed: pip install 'mmvitaccel[deploy]'"
     )
+
+
+TOME = ["default_hooks.tome.type=mmvitaccel.ToMeHook", "default_hooks.tome.r=5"]
+EVENTFUL = [
+    "default_hooks.eventful.type=mmvitaccel.EventfulHook",
+    "default_hooks.eventful.policy.type=TopK",
+    "default_hooks.eventful.policy.k=6",
+]
+
+
+@pytest.fixture
+def vitdet_config(efficientvit_config):
+    """The detector with a small ViTDet in place of its backbone, for one size."""
+    path = efficientvit_config.with_name("vitdet.py")
+    path.write_text(
+        f"_base_ = ['{efficientvit_config}']\n"
+        "model = dict(backbone=dict(_delete_=True, type='mmvitaccel.ViTDet', img_size=64,"
+        " patch_size=8, embed_dim=24, depth=3, num_heads=3, window_size=3,"
+        " window_block_indexes=(0, 2), pretrain_img_size=32))\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize("merging", [False, True])
+def test_hooks_are_in_the_file(run_tool, vitdet_config, tmp_path, capsys, merging):
+    """Half as many tokens pass the last block's layers; the tool compares the file with torch."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    options = ["--cfg-options", *TOME] if merging else []
+    run_tool(
+        "deploy/export_onnx", vitdet_config, "--part", "backbone", "--out", "m.onnx",
+        "--shape", 64, 64, "--static", *options,
+    )  # fmt: skip
+    error = float(capsys.readouterr().out.split("largest difference ")[1].split()[0])
+    assert error <= 1e-4
+    graph = onnx.load(str(tmp_path / "m.onnx")).graph
+    assert merging == any(node.op_type == "TopK" for node in graph.node)
+
+
+@pytest.mark.parametrize(
+    ("hook", "options", "sentence"),
+    [
+        (TOME, [], "ToMe: how many tokens each block merges belongs to one size of image"),
+        (EVENTFUL, ["--static"], "Eventful is not exported: what it computes depends on the"),
+    ],
+)
+def test_hooks_that_a_file_cannot_hold(run_tool, vitdet_config, capsys, hook, options, sentence):
+    with pytest.raises(SystemExit):
+        run_tool(
+            "deploy/export_onnx", vitdet_config, "--part", "backbone", "--shape", 64, 64,
+            *options, "--cfg-options", *hook,
+        )  # fmt: skip
+    assert sentence in capsys.readouterr().err

@@ -24,6 +24,7 @@ from mmvitaccel.core.eventful.frame import Clips, Frame, Naming, current_frames
 from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.eventful.gates.selection import Selection
 from mmvitaccel.core.eventful.stream import StreamState, StreamStore
+from mmvitaccel.core.kernels.export import refuse_export, why_not_exported
 
 #: The stream of frames that come without a name, one at a time.
 UNNAMED = "unnamed"
@@ -128,7 +129,9 @@ class StreamRun:
 
         Raises:
             ValueError: The streams named around the call do not fit the batch.
+            RuntimeError: The model is being traced or exported.
         """
+        refuse_export(why_not_exported(link(model).method))
         call = current_frames()
         goes_on = isinstance(call, Clips) and call.started(id(self))
         frames = self._frames_of(call, len(x))

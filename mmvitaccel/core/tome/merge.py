@@ -61,7 +61,7 @@ def bipartite_soft_matching(
             metric = F.normalize(metric, dim=-1)  # a zero (padding) token stays zero
         a, b = metric[:, first_a::2], metric[:, first_b::2]
         best, edge = (a @ b.transpose(1, 2)).max(dim=-1)  # (B, |A|, |B|) -> (B, |A|)
-        order = best.argsort(dim=-1, descending=True, stable=True)
+        order = _ranked(best)
         stay_a = order[:, r:].sort(dim=-1).values
         batch, size_a = best.shape
         at = torch.arange(n, device=metric.device).expand(batch, n)
@@ -76,11 +76,19 @@ def prune_matching(importance: Tensor, r: int, num_prefix_tokens: int) -> Matchi
     Dropped tokens point to the first token (the class token), which :func:`unmerge` gives them.
     """
     p = num_prefix_tokens
-    order = importance[:, p:].detach().argsort(dim=-1, stable=True) + p
+    order = _ranked(-importance[:, p:].detach()) + p
     prefix = torch.arange(p, device=order.device).expand(order.shape[0], p)
     src = order[:, :r]
     kept = torch.cat([prefix, order[:, r:].sort(dim=-1).values], dim=1)
     return Matching(kept, src, torch.zeros_like(src))
+
+
+def _ranked(x: Tensor) -> Tensor:
+    """Positions of values (B, N), the largest first, equal ones in their order."""
+    if torch.onnx.is_in_onnx_export():
+        # reason: ONNX has no stable sort, but its TopK keeps the order of equal values
+        return x.topk(x.shape[1], dim=-1).indices
+    return x.argsort(dim=-1, descending=True, stable=True)
 
 
 def _rows(index: Tensor, num_tokens: int) -> Tensor:
@@ -97,7 +105,10 @@ def take(x: Tensor, index: Tensor) -> Tensor:
 
 
 def _add_at(x: Tensor, index: Tensor, values: Tensor) -> Tensor:
-    """Add values (B, r, C) onto x (B, N, C) at positions (B, r), in place."""
+    """Add values (B, r, C) onto x (B, N, C) at positions (B, r), which may change x."""
+    if torch.onnx.is_in_onnx_export():
+        # reason: the exporters write index_add_ as an assignment, where positions repeat wrongly
+        return x.scatter_add(1, index[..., None].expand_as(values), values)
     x.flatten(0, 1).index_add_(0, _rows(index, x.shape[1]), values.flatten(0, 1))
     return x
 

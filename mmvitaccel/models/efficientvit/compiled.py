@@ -12,6 +12,7 @@ import copy
 import ctypes
 import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 from mmvitaccel.core.kernels import maps
 from mmvitaccel.core.kernels.compiler import kernels
+from mmvitaccel.core.kernels.export import refuse_export
 from mmvitaccel.core.kernels.maps import Step, Windows
 from mmvitaccel.models.efficientvit.backbone import EfficientViT
 from mmvitaccel.models.efficientvit.layers import (
@@ -32,6 +34,11 @@ from mmvitaccel.models.efficientvit.layers import (
 )
 
 _PLANS_KEPT = 4  # sizes of input whose steps and maps are kept
+
+_NOT_EXPORTED = (
+    "CompiledEfficientViT is not exported: its steps are compiled for this CPU and no graph sees "
+    "them; export the EfficientViT that it was made from."
+)
 
 
 @dataclass
@@ -90,6 +97,10 @@ class CompiledEfficientViT(nn.Module):
         self._plans: dict[tuple[int, ...], _Plan] = {}
         self._lock = threading.Lock()  # threads that call it share the maps
 
+    def __prepare_scriptable__(self) -> Any:
+        """Called by ``torch.jit.script``, which cannot follow either."""
+        raise RuntimeError(_NOT_EXPORTED)
+
     def __reduce__(self) -> tuple[type, tuple[EfficientViT]]:
         """Copies and pickles are made from the model: addresses hold in one place only."""
         return CompiledEfficientViT, (self._model[0],)
@@ -100,7 +111,9 @@ class CompiledEfficientViT(nn.Module):
 
         Raises:
             ValueError: The input is not a batch of images in single precision on a CPU.
+            RuntimeError: The module is being traced or exported.
         """
+        refuse_export(_NOT_EXPORTED)
         channels = self._model[0].in_channels
         images = x.dim() == 4 and x.shape[1] == channels and x.numel() > 0
         if not images or x.dtype != torch.float32 or x.device.type != "cpu":
