@@ -104,17 +104,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # compares what a config names before it runs; a model runs once, of no stream
     "fit": ({"core/eventful", "errors", "registry", "runner"}, {"mmengine"}),
     "deploy": (
-        {
-            "adapters",
-            "core/kernels",
-            "errors",
-            "extras",
-            "fit",
-            "hooks",
-            "models/weights",
-            "registry",
-            "runner",
-        },
+        {"adapters", "core/kernels", "errors", "extras", "fit", "hooks", "models/weights"}
+        | {"registry", "runner"},
         {"mmengine", "mmdet"},
     ),
     # pictures, upright and with their times, of whatever a user calls a video
