@@ -1,5 +1,5 @@
 # The README's commands. Each makes its own environment if there is none; a second run reuses it.
-.PHONY: demo test test-extras test-classic lint pages records clean
+.PHONY: demo test test-extras test-classic endurance lint pages records clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # One worker a core, one thread a worker; a file stays whole, since its fixtures are costly.
@@ -23,6 +23,15 @@ test-extras: $(WITH_EXTRAS)/.installed
 # torch 2.1.2 with mmcv built from source: needs a C++ compiler and about a quarter of an hour.
 test-classic: $(CLASSIC)/.installed
 	OMP_NUM_THREADS=1 $(CLASSIC)/bin/python $(PYTEST)
+
+# Hours on a small machine; the tests have a small form of each.
+endurance: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/endurance/many_streams.py
+	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/endurance/long_video.py
+	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/endurance/long_video.py --model base \
+		--frames 1000 --every 10 --dtypes float32
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --hypothesis-profile=thorough \
+		tests/adapters/eventful/test_properties.py tests/core/tome/test_properties.py
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

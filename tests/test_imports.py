@@ -85,7 +85,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # a layout ends in the names of a model; one of them is of a data set
     "conversion": (
         {"conversion/efficientvit", "conversion/layout", "conversion/vitdet", "conversion/vivit"}
-        | {"compat", "models/weights", "version"},
+        | {"compat", "models/weights", "version", "whole_files"},
         set(),
     ),
     "conversion/layout": (set(), set()),
@@ -98,7 +98,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # what the tools are made of
     "runner": (
         {"adapters", "compat", "conversion", "errors", "models/weights", "registry"}
-        | {"video_reader"},
+        | {"video_reader", "whole_files"},
         {"mmengine"},
     ),
     # compares what a config names before it runs; a model runs once, of no stream

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mmengine.runner import find_latest_checkpoint
-
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.fit.check import check_inputs, check_model, check_start
@@ -22,6 +20,7 @@ from mmvitaccel.runner.checkpoint import (
 from mmvitaccel.runner.config import add_config_arguments, load_config
 from mmvitaccel.runner.distributed import add_launcher_arguments, start_processes
 from mmvitaccel.runner.session import build_model, run, set_work_dir
+from mmvitaccel.runner.storage import check_room, last_checkpoint
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -65,11 +64,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not (cfg.get("auto_scale_lr") or {}).get("base_batch_size"):
             raise UserError("--auto-scale-lr: set auto_scale_lr.base_batch_size in the config.")
         cfg.auto_scale_lr.enable = True
-    if args.resume and (args.resume != "auto" or find_latest_checkpoint(cfg.work_dir)):
+    if args.resume and (args.resume != "auto" or last_checkpoint(cfg.work_dir)):
         # reason: with both, mmengine would resume from load_from. Without a checkpoint in the
         # work directory, training starts from load_from as usual.
         cfg.resume = True
         cfg.load_from = None if args.resume == "auto" else args.resume
+    if cfg.get("resume") and not cfg.get("load_from"):
+        # reason: mmengine trusts the file that names the last one, also when it is empty.
+        cfg.load_from = last_checkpoint(cfg.work_dir)
     check_inputs(cfg, "train", "val")
     model = build_model(cfg)
     check_model(cfg, model, "train", "val")
@@ -84,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         whole = bool(cfg.get("resume"))
         meta = check_checkpoint(model, start, whole, choice)
         check_start(cfg, start, meta, whole, "train", "val")
+    check_room(cfg, model)
     del model
     start_processes(cfg, args.launcher, args.local_rank)
     run(cfg, "train", choice, args.skip_broken, [PictureSizeHook()])

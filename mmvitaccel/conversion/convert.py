@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from mmvitaccel.conversion.report import Entry, Report
 from mmvitaccel.conversion.source import Source, check_finite, read_source
 from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.version import __version__
+from mmvitaccel.whole_files import check_folder, whole_file
 
 
 def convert_file(source: Path, target: Path, layout: str = "", choice: Choice = USUAL) -> Report:
@@ -32,7 +32,9 @@ def convert_file(source: Path, target: Path, layout: str = "", choice: Choice = 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It cannot be read, has no known layout, or is incomplete. Nothing is written.
+        UserError: The target cannot be written.
     """
+    check_folder(target.parent, 0, f"the checkpoint {target.name}")
     if target.suffix == ".safetensors" or target.resolve() == source.resolve():
         raise ValueError(
             f"{target}: the result is a file of torch's, beside the source; give another name "
@@ -172,12 +174,13 @@ def metadata(source: Source, layout: Layout, report: Report) -> dict:
 
 
 def write(target: Path, weights: Mapping[str, Tensor], meta: dict) -> None:
-    """Write a checkpoint atomically."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
+    """Write a checkpoint atomically.
+
+    Raises:
+        UserError: The folder cannot be written into, or its disk is full.
+    """
     plain = {name: value.detach().clone().contiguous() for name, value in weights.items()}
-    try:
-        torch.save({"state_dict": plain, "meta": meta}, part)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+    size = sum(value.numel() * value.element_size() for value in plain.values())
+    check_folder(target.parent, size, f"the checkpoint {target.name}")
+    with whole_file(target) as file:
+        torch.save({"state_dict": plain, "meta": meta}, file)

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmvitaccel.conversion.catalogue import recognise
@@ -18,6 +18,7 @@ from mmvitaccel.errors import UserError, building
 from mmvitaccel.models.weights.checkpoint import read_content
 from mmvitaccel.models.weights.fit import load_fitting
 from mmvitaccel.models.weights.wrapped import USUAL, Choice, choose_weights
+from mmvitaccel.runner.storage import last_checkpoint
 
 
 def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,9 +88,7 @@ def starting_point(cfg: Config) -> str | None:
     """The checkpoint that a training of this config begins with; None for none."""
     if cfg.get("load_from"):
         return cfg.load_from
-    if cfg.get("resume") and Path(cfg.work_dir, "last_checkpoint").is_file():
-        return find_latest_checkpoint(cfg.work_dir)
-    return None
+    return last_checkpoint(cfg.work_dir) if cfg.get("resume") else None
 
 
 class ChosenWeights(Hook):

@@ -22,6 +22,7 @@ from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.runner.checkpoint import ChosenWeights
 from mmvitaccel.runner.distributed import leave_processes
 from mmvitaccel.runner.loading import CheckedLoading
+from mmvitaccel.runner.storage import whole_checkpoints
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
@@ -96,7 +97,7 @@ def _build_and_run(cfg: Config, job: str, hooks: Sequence[Hook], skip_broken: bo
         for hook in hooks:
             runner.register_hook(hook)
         loading = CheckedLoading(runner, skip_broken)
-    with _sorted_errors(runner, progress):
+    with _sorted_errors(runner, progress), whole_checkpoints(runner):
         runner.train() if job == "train" else runner.test()
     loading.report()
 

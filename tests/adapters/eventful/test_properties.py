@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mmvitaccel import Always, Threshold, TopFraction, TopK, apply_eventful
@@ -111,6 +111,8 @@ def assert_close(found, expected, tolerance=1e-4):
     HISTORIES,
 )
 def test_with_every_token_let_through_it_is_the_dense_model(model, mode, position, policy, events):
+    # The paper's accumulator leaves out what a part that changed does to the rest (section 4.2).
+    assume(mode != "delta" or not isinstance(policy, Threshold))
     dense = copy.deepcopy(model)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "TopK: k=")

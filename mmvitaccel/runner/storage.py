@@ -1,0 +1,110 @@
+"""A run's checkpoints: room for them, whole files, and the last one that is whole.
+
+mmengine writes a checkpoint under its final name, removes the oldest before the new one is there,
+and then rewrites ``last_checkpoint`` in place: a run that is killed meanwhile may leave half a
+file, none, or an empty ``last_checkpoint``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+from torch import nn
+
+from mmvitaccel.whole_files import check_folder, whole_file
+
+LAST = "last_checkpoint"
+# Numbers that an optimizer keeps for each weight; of one not named here none are counted.
+_STATES = {"Adam": 2, "AdamW": 2, "NAdam": 2, "RAdam": 2, "SGD": 1, "RMSprop": 1}
+
+
+def check_room(cfg: Config, model: nn.Module) -> None:
+    """Check that the folder of a training's checkpoints can take one.
+
+    Raises:
+        UserError: It cannot be written into, or its disk is too full.
+    """
+    hook = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
+    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    optimizer = (cfg.get("optim_wrapper") or {}).get("optimizer") or {}
+    kind = optimizer.get("type")
+    kind = getattr(kind, "__name__", kind)
+    states = _STATES.get(kind, 0) if kind != "SGD" or optimizer.get("momentum") else 0
+    for place in {str(hook.get("out_dir") or cfg.work_dir), str(cfg.work_dir)}:
+        if "://" not in place:
+            check_folder(place, weights * (1 + states), "a checkpoint of this training")
+
+
+@contextmanager
+def whole_checkpoints(runner: Runner) -> Iterator[None]:
+    """Let a run write its checkpoints whole, and remove old ones only when a new one is there."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            hook._save_checkpoint_with_step = functools.partial(
+                _save, hook, hook._save_checkpoint_with_step
+            )
+    put = LocalBackend.put
+    LocalBackend.put = _put
+    try:
+        yield
+    finally:
+        LocalBackend.put = put
+
+
+def last_checkpoint(work_dir: str) -> str | None:
+    """The checkpoint from which a training goes on; None where there is none.
+
+    The one that ``last_checkpoint`` names. Where that file is empty or names what is not there,
+    which a broken run may leave, the newest ``epoch_*.pth`` or ``iter_*.pth``.
+    """
+    note = Path(work_dir, LAST)
+    if not note.is_file():
+        return None
+    named = note.read_text(errors="replace").strip()
+    if named and ("://" in named or Path(named).exists()):
+        return named
+    found = [p for kind in ("epoch_*.pth", "iter_*.pth") for p in Path(work_dir).glob(kind)]
+    return str(max(found, key=lambda path: path.stat().st_mtime)) if found else None
+
+
+def _put(backend: LocalBackend, obj: bytes, filepath: str | Path) -> None:
+    """``LocalBackend.put``, whole or not at all."""
+    with whole_file(filepath) as file:
+        file.write(obj)
+
+
+class _Later:
+    """A file backend whose removals wait."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.waiting: list[Callable[[], None]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def remove(self, path: str) -> None:
+        self.waiting.append(functools.partial(self.backend.remove, path))
+
+    def rmtree(self, path: str) -> None:
+        self.waiting.append(functools.partial(self.backend.rmtree, path))
+
+
+def _save(hook: CheckpointHook, save: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    """The hook's saving of a checkpoint; what is too old goes afterwards."""
+    backend = hook.file_backend
+    hook.file_backend = later = _Later(backend)
+    try:
+        save(*args, **kwargs)
+    finally:
+        hook.file_backend = backend
+    for remove in later.waiting:
+        remove()
