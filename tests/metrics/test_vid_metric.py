@@ -238,3 +238,18 @@ def test_overlap_out_of_range(write_cocovid):
 def test_missing_truth_is_said_before_anything_runs(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"val\.json is not there"):
         build(tmp_path / "val.json")
+
+
+def test_figures_of_classes_carry_their_names_in_any_order(write_cocovid):
+    path = write_cocovid(lengths=(5, 5), pictures=False)
+    samples = predictions(path)
+    for sample in samples:  # dogs are never found
+        labels = sample["pred_instances"]["labels"]
+        kept = labels == 0
+        sample["pred_instances"] = {k: v[kept] for k, v in sample["pred_instances"].items()}
+    straight = score(build(path, classwise=True), samples)
+    assert straight["vid/AP50/cat"] > straight["vid/AP50/dog"] == 0
+    for sample in samples:
+        sample["pred_instances"]["labels"] = 1 - sample["pred_instances"]["labels"]
+    turned = score(build(path, classes=("dog", "cat"), classwise=True), samples)
+    assert turned == straight
