@@ -15,7 +15,7 @@ from mmengine.hub import get_config
 from mmengine.runner import Runner
 
 from mmvitaccel.errors import UserError, building, closest
-from mmvitaccel.runner.overrides import differences, read_again
+from mmvitaccel.runner.overrides import differences, read_again, value_at
 
 # Top-level keys that the Runner and the tools read, whether or not a config sets them.
 _RUNNER_KEYS = {name for name in inspect.signature(Runner).parameters if name != "cfg"} | {
@@ -96,7 +96,7 @@ def load_config(path: str, options: Mapping[str, Any], reads: Collection[str] = 
     own = {key: options[key] for key in options if key.partition(".")[0] not in _RUNNER_KEYS}
     for key, value in own.items():
         if key.partition(".")[0] not in reads:
-            _refuse_used_up(cfg, key, value)
+            _refuse_used_up(cfg, key, value, options)
     read = {key: own[key] for key in own if key.partition(".")[0] in reads}
     with building("--cfg-options"):
         if read:
@@ -155,29 +155,35 @@ def _check_key(cfg: Config, key: str) -> None:
         path = f"{path}.{name}"
 
 
-def _refuse_used_up(cfg: Config, key: str, value: Any) -> None:
-    """Refuse an option of a variable that only the config itself reads."""
+def _refuse_used_up(cfg: Config, key: str, value: Any, options: Mapping[str, Any]) -> None:
+    """Refuse an option of a variable that only the config itself reads.
+
+    Where all that is made of it is given beside it, with the values that it would have, there is
+    nothing to refuse.
+    """
     name = key.partition(".")[0]
+    before = cfg.to_dict()
     try:
-        again = read_again(cfg.filename, {key: value})
+        again = read_again(cfg.filename, {key: value}).to_dict()
     except Exception as error:
         raise UserError(
             f"--cfg-options {key}: {name} is used up when the config is read, which fails with "
             f"{value!r} ({type(error).__name__}: {error}); set what is made of it."
         ) from error
+    # reason: what a config draws at random or takes from the clock differs at each reading
+    changing = {path for path, _ in differences(before, read_again(cfg.filename, {}).to_dict())}
     made = [
         (path, new)
-        for path, new in differences(cfg.to_dict(), again.to_dict())
-        if path[0] in _RUNNER_KEYS
+        for path, new in differences(before, again)
+        if path[0] in _RUNNER_KEYS and path not in changing
     ]
-    if made:
-        keys = " ".join(shlex.quote(_option(path, new)) for path, new in made[:_NAMED])
-        more = f" and {len(made) - _NAMED} more" if len(made) > _NAMED else ""
+    left = [(path, new) for path, new in made if options.get(".".join(path)) != new]
+    if left:
         raise UserError(
             f"--cfg-options {key}: {name} was used up when the config was read, setting it now "
-            f"changes nothing; set what was made of it, {keys}{more}."
+            f"changes nothing; set what was made of it, {_all_options(left)}."
         )
-    if next(differences(cfg.to_dict(), again.to_dict()), None) is not None:
+    if not made and value_at(before, key.split(".")) != value:
         warnings.warn(
             f"--cfg-options {key}: nothing in the config is made of {name}; it has an effect only "
             "where a hook of yours reads it.",
@@ -202,13 +208,17 @@ def _tell_unreached(cfg: Config, before: Mapping[str, Any], options: Mapping[str
         if path not in given and path[1:] in tails
     ]
     if left:
-        keys = " ".join(shlex.quote(_option(path, new)) for path, new in left[:_NAMED])
-        more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
         warnings.warn(
             f"--cfg-options: these were set to the same as what is overridden when the config was "
-            f"read, and do not follow it: {keys}{more}; give them too if they are meant.",
+            f"read, and do not follow it: {_all_options(left)}; give them too if they are meant.",
             stacklevel=3,
         )
+
+
+def _all_options(made: Sequence[tuple[Sequence[str], Any]]) -> str:
+    """``KEY=VALUE ...`` for the shell, the first few of them."""
+    keys = " ".join(shlex.quote(_option(path, new)) for path, new in made[:_NAMED])
+    return keys + (f" and {len(made) - _NAMED} more" if len(made) > _NAMED else "")
 
 
 def _option(path: Sequence[str], value: Any) -> str:

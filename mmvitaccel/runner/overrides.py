@@ -47,6 +47,18 @@ def differences(before: Any, after: Any, path: _Path = ()) -> Iterator[tuple[_Pa
         yield path, after
 
 
+def value_at(value: Any, path: Sequence[str]) -> Any:
+    """What is at a path inside a value; None where it leads nowhere."""
+    for key in path:
+        if isinstance(value, Mapping):
+            value = value.get(key)
+        elif isinstance(value, list) and key.isdigit() and int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return None
+    return value
+
+
 def set_at(value: Any, path: Sequence[str], new: Any) -> Any:
     """A value with another at a path inside it; as it was where the path leads nowhere.
 
@@ -91,11 +103,19 @@ class _Insert(ast.NodeTransformer):
     def visit_AugAssign(self, node: ast.AugAssign) -> Any:
         return self._after(node, [node.target])
 
+    def visit_For(self, node: ast.For) -> Any:
+        self.generic_visit(node)
+        node.body = [*self._added(node, [node.target]), *node.body]
+        return node
+
     def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
         return node
 
     def _after(self, node: ast.stmt, targets: Sequence[ast.expr]) -> list[ast.stmt]:
-        names = {target.id for target in targets if isinstance(target, ast.Name)}
+        return [node, *self._added(node, targets)]
+
+    def _added(self, node: ast.stmt, targets: Sequence[ast.expr]) -> list[ast.stmt]:
+        names = {name for target in targets for name in _stored(target)}
         added = [
             ast.parse(
                 f"{name} = __import__({__name__!r}, fromlist=['set_at'])"
@@ -104,7 +124,14 @@ class _Insert(ast.NodeTransformer):
             for (name, *rest), value in zip(self.options, self.values)
             if name in names
         ]
-        return [node, *(ast.copy_location(statement, node) for statement in added)]
+        return [ast.copy_location(statement, node) for statement in added]
+
+
+def _stored(target: ast.expr) -> Iterator[str]:
+    """The variables that an assignment sets, in ``a, (b, *c) = ...`` too."""
+    for node in ast.walk(target):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
 
 
 @contextmanager

@@ -152,3 +152,54 @@ def test_set_at_leaves_its_argument():
     assert set_at(value, ["a", "0", "b"], 5) == {"a": [{"b": 5}, 2]}
     assert value == {"a": [{"b": 1}, 2]}
     assert set_at((1, 2), ["0"], 5) == (1, 2)
+
+
+TUPLES = """
+name, (size, *rest) = 'x', (3, 4, 5)
+load_from = f'{name}.pth'
+for count in (1, 2):
+    train_dataloader = dict(dataset=dict(steps=[dict(text=f'{count} of {size}')]))
+"""
+SUBSTITUTED = """
+_base_ = './tuples.py'
+chance = __import__('random').random()
+model = dict(type='A', inner=dict(size={{_base_.size}}, names=_base_.rest, chance=chance))
+"""
+
+
+@pytest.fixture
+def substituted(tmp_path):
+    (tmp_path / "tuples.py").write_text(TUPLES)
+    (tmp_path / "child.py").write_text(SUBSTITUTED)
+    return str(tmp_path / "child.py")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "cure"),
+    [
+        ("name", "y", "load_from=y.pth"),
+        ("size", 7, "'train_dataloader.dataset.steps.0.text=2 of 7' model.inner.size=7"),
+        ("rest", [6, 7], "'model.inner.names=[6,7]'"),
+        ("rest.1", 7, "'model.inner.names=[4,7]'"),
+        ("count", 9, "'train_dataloader.dataset.steps.0.text=9 of 3'"),
+    ],
+)
+def test_variables_in_tuples_loops_texts_and_bases(substituted, key, value, cure):
+    """And what a config draws at random is made of none of them."""
+    with pytest.raises(UserError) as caught:
+        load_config(substituted, {key: value})
+    assert str(caught.value).endswith(f"set what was made of it, {cure}.")
+
+
+def test_a_variable_beside_all_that_is_made_of_it():
+    made = {f"{s}_dataloader.batch_size": 2 for s in ("train", "val", "test")}
+    assert load_config(DEMO, {"batch_size": 2} | made).train_dataloader.batch_size == 2
+    with pytest.raises(UserError, match=r"made of it, test_dataloader\.batch_size=2\."):
+        load_config(DEMO, {"batch_size": 2} | made | {"test_dataloader.batch_size": 3})
+
+
+def test_a_variable_of_a_json(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"model": {"type": "A"}, "epochs": 12, "train_cfg": {"max_epochs": 12}}')
+    with pytest.warns(UserWarning, match="--cfg-options epochs: nothing in the config is made of"):
+        load_config(str(path), {"epochs": 1})
