@@ -5,9 +5,9 @@ OpenMMLab package. It installs import hooks that provide stand-ins for missing m
 mmengine's checkpoint loaders safe, at the time when these modules are imported. Installed modules
 always take precedence.
 
-A new process (``torchrun``, a data loader worker under ``spawn``) must import mmvitaccel itself
-before mmdet: through ``custom_imports``, ``python -m mmvitaccel``, or a class of this package that
-the worker unpickles. Forked workers inherit the patches.
+A new process of ``torchrun`` must import mmvitaccel itself before mmdet: through
+``custom_imports`` or ``python -m mmvitaccel``. Forked workers inherit the patches, and those under
+``spawn`` and ``forkserver`` apply them before they unpickle their work.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from types import ModuleType
 from mmvitaccel.compat.fallback import serve_stand_ins
 from mmvitaccel.compat.import_hooks import after_import
 from mmvitaccel.compat.requirements import explain_missing_packages
+from mmvitaccel.compat.spawned import close_gaps_in_workers
 
 __all__ = ["apply"]
 
@@ -33,6 +34,7 @@ def apply() -> None:
     _applied = True
     explain_missing_packages()
     serve_stand_ins()
+    after_import("multiprocessing.process", close_gaps_in_workers)
     after_import("mmengine.runner.checkpoint", _guard_loaders)
     if find_spec("pkg_resources") is None:
         after_import("mmengine.utils.package_utils", _replace_look_up)
