@@ -27,7 +27,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "core/kernels": ({"core/macs"}, set()),
     "core/attention": ({"core/kernels"}, set()),
     "core/tome": ({"core/attention", "core/kernels"}, set()),
-    "core/eventful": ({GATES, MODES, "core/attention"}, set()),
+    "core/eventful": ({"core", GATES, MODES, "core/attention"}, set()),
     GATES: ({"core/kernels"}, set()),
     MODES: ({GATES, "core/attention", "core/kernels"}, set()),
     MAPS: ({GATES}, set()),
@@ -61,7 +61,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "models/weights": ({"compat"}, MODEL_PACKAGES),
     "models/efficientvit": (
-        {"core/attention", "core/kernels", "models/weights", "registry"},
+        {"core", "core/attention", "core/kernels", "models/weights", "registry"},
         MODEL_PACKAGES,
     ),
     "models/vitdet": ({"core/attention", "models/weights", "registry"}, MODEL_PACKAGES),

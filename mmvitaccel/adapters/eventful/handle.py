@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import detach, is_attached, link
 from mmvitaccel.adapters.eventful.stream_run import FrameInfo, StreamRun
-from mmvitaccel.core.eventful.frame import frames_of, streams
+from mmvitaccel.core.eventful.frame import frames_of
 from mmvitaccel.core.eventful.gates.policy import Policy
 
 
@@ -71,7 +71,8 @@ class StreamHandle:
     def frames(self) -> list[FrameInfo]:
         """The frames of the last call, in the batch's or clip's order; waits for a CUDA device.
 
-        Of a detector or tracker, whose data samples name the frames, of its own last call.
+        Of a detector or tracker, whose data samples name the frames, of its own last call. Of several
+        threads that call the model, each is told of its own.
         """
         return [frame.counted() for frame in self._state.frames]
 
@@ -91,6 +92,10 @@ class StreamHandle:
     ) -> AbstractContextManager[None]:
         """Say whose frames the calls in a ``with`` block are given.
 
+        The name holds in this thread and task, and in what takes its context along, as
+        ``asyncio.to_thread`` does. Threads may compute different streams at the same time; two that
+        compute frames of one stream at a time are refused.
+
         Args:
             stream: A list with an id for each image of the batch; or one id, and then a batch of
                 several goes in lockstep as one stream. None: belongs to no stream.
@@ -102,7 +107,7 @@ class StreamHandle:
             >>> with handle.stream("video7", frame_id=3):
             ...     features = model(frame)
         """
-        return streams(frames_of(stream, frame_id, cut))
+        return self._state.named(frames_of(stream, frame_id, cut))
 
     def reset(self, stream: Hashable | None = None) -> None:
         """Forget a stream, or all of them: the next frame is a first one."""

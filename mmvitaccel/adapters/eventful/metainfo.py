@@ -8,6 +8,7 @@ the inferencers alike. Of a tracker, a data sample is a clip, with a data sample
 from __future__ import annotations
 
 import inspect
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -108,6 +109,13 @@ def takes_data_samples(model: nn.Module) -> bool:
     return "data_samples" in inspect.signature(host_class(model).forward).parameters
 
 
+class _Open(threading.local):
+    """A thread's calls that have not ended, the innermost last."""
+
+    def __init__(self) -> None:
+        self.calls: list[ExitStack] = []
+
+
 class FollowMetainfo:
     """Forward hooks that say, for the length of a call, whose images it is given.
 
@@ -116,7 +124,7 @@ class FollowMetainfo:
     """
 
     def __init__(self) -> None:
-        self._open: list[ExitStack] = []
+        self._open = _Open()
         self._warned = False
         self._handles: list[Any] = []
 
@@ -142,12 +150,12 @@ class FollowMetainfo:
         opened = ExitStack()
         if clips is not None:
             opened.enter_context(streams(clips))
-        self._open.append(opened)
+        self._open.calls.append(opened)
 
     def leave(self, module: nn.Module, args: tuple, out: Any) -> None:
         """After the call, also one that failed."""
-        if self._open:
-            self._open.pop().close()
+        if self._open.calls:
+            self._open.calls.pop().close()
 
     def _clips(self, module: nn.Module, samples: Any) -> Clips | None:
         """What is said of the call; None where what is said around it holds."""

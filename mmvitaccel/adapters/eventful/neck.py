@@ -7,6 +7,7 @@ A frame begins when its map reaches the first path.
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,11 +99,16 @@ def apply_eventful_neck(
 
 def _forward(neck: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
     """The override of the neck's forward: frames of one stream go one after the other."""
+    state: NeckState = link(neck).state
     inputs = args[0] if args else next(iter(kwargs.values()))
     size = len(inputs if isinstance(inputs, Tensor) else inputs[0])
-    if not neck.training and link(neck).state.go_in_turn(size):
-        return in_turn(host, size, 0, args, kwargs)
-    return host(*args, **kwargs)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return state.run_pass(None, functools.partial(host, *args, **kwargs))
+
+    if not neck.training and state.go_in_turn(size):
+        return in_turn(run, size, 0, args, kwargs)
+    return run(*args, **kwargs)
 
 
 def _path_forward(path: nn.Module, host: Any, x: Tensor) -> Tensor:
@@ -143,6 +149,6 @@ def _begin(state: NeckState, neck: nn.Module, x: Tensor) -> None:
         # starts clean at its next frame.
         stream.busy = True
         if stream.blocks:
-            stream.blocks[0].take(part, state.policy)
+            stream.blocks[0].take(part, state.running.policy)
         else:
             stream.blocks[0] = MapMemory.start(part)

@@ -34,12 +34,10 @@ class EventfulState(StreamRun):
     Attributes:
         options: How blocks run.
         num_blocks: Blocks of the model.
-        image: Shape of the input of the method by which the present batch came.
     """
 
     options: EventfulOptions = field(default_factory=EventfulOptions)
     num_blocks: int = 0
-    image: tuple[int, ...] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EventfulState:
         # reason: a copied model starts without streams.
@@ -55,20 +53,15 @@ class EventfulState(StreamRun):
 def entry(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
     """The override of a method by which tokens enter the blocks: it notes the input's shape."""
     state: EventfulState = link(model).state
-    if state.image is not None:  # an entry that another one calls
-        return host(*args, **kwargs)
     given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
     dim = link(model).info.batch_dim(model)
     size = given[0].shape[dim] if given else 0
+    image = tuple(given[0].shape[1:]) if given else ()
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        state.image = tuple(given[0].shape[1:]) if given else ()
-        try:
-            return host(*args, **kwargs)
-        finally:
-            state.image = state.running = None
+        return state.run_pass(image, functools.partial(host, *args, **kwargs))
 
-    if not model.training and state.go_in_turn(size):
+    if not (model.training or state.is_part_of_a_pass) and state.go_in_turn(size):
         return in_turn(run, size, dim, args, kwargs)
     return run(*args, **kwargs)
 
@@ -82,7 +75,7 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
         return host(*args, **kwargs)
     given = spec.enter(block, *args, **kwargs)
     if index == 0:
-        state.begin(model, given.x, state.image, given.grid_size)
+        state.begin(model, given.x, state.call.image, given.grid_size)
     running = state.running
     if running is None or running.next_block != index:  # called outside of the model's forward
         return host(*args, **kwargs)
@@ -120,7 +113,7 @@ def _run_stream(
     if memory is None:
         out, stream.blocks[index] = start_block(steps, state.options, tokens)
     else:
-        out = step_block(steps, state.options, tokens, memory, state.policy)
+        out = step_block(steps, state.options, tokens, memory, state.running.policy)
     stream.busy = False
     return out
 

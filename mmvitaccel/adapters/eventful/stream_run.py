@@ -1,14 +1,18 @@
 """What methods that remember streams have in common: a batch on its way, each frame on its memory.
 
 A method's state derives from :class:`StreamRun`. It says ``begin`` when a batch arrives, reads and
-writes ``blocks`` of the streams' states while it is computed, and ``end`` when it is.
+writes ``blocks`` of the streams' states while it is computed, and ``end`` when it is. The batch on
+its way belongs to the thread that computes it: others may compute other streams meanwhile.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
+import threading
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,14 +24,16 @@ from mmvitaccel.adapters.attach import Swap, attach, link
 from mmvitaccel.adapters.base import class_name
 from mmvitaccel.adapters.eventful.fingerprint import fingerprint
 from mmvitaccel.adapters.eventful.metainfo import FollowMetainfo
-from mmvitaccel.core.eventful.frame import Clips, Frame, Naming, current_frames
-from mmvitaccel.core.eventful.gates.policy import Policy
+from mmvitaccel.core.eventful.frame import Clips, Frame, Naming, current_frames, streams
+from mmvitaccel.core.eventful.gates.policy import Policy, for_one_frame
 from mmvitaccel.core.eventful.gates.selection import Selection
-from mmvitaccel.core.eventful.stream import StreamState, StreamStore
+from mmvitaccel.core.eventful.stream import StreamState, StreamStore, Turn
 from mmvitaccel.core.kernels.export import refuse_export, why_not_exported
 
-#: The stream of frames that come without a name, one at a time.
+#: The stream of frames that come without a name, one at a time, in the main thread. Those of every
+#: other thread are a stream of their own, with a number behind.
 UNNAMED = "unnamed"
+_THREAD_NUMBERS = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -81,12 +87,16 @@ class Batch:
     Attributes:
         frames: Whose images it holds.
         states: What is remembered of them, None for a frame of no stream.
+        turn: What makes these streams its own.
+        policy: As it was when the batch arrived.
         goes_on: Whether the model around has handed on batches before in the same call.
         next_block: The block that it reaches next.
     """
 
     frames: tuple[Frame, ...]
     states: list[StreamState | None]
+    turn: Turn
+    policy: Policy
     goes_on: bool = False
     next_block: int = 0
 
@@ -97,6 +107,18 @@ class Batch:
         return list(zip(self.states, x.split(1)))
 
 
+class _Call(threading.local):
+    """What a thread's call of a model is at."""
+
+    def __init__(self) -> None:
+        main = threading.current_thread() is threading.main_thread()
+        self.unnamed = UNNAMED if main else f"{UNNAMED} {next(_THREAD_NUMBERS)}"
+        self.inside = False
+        self.image: tuple[int, ...] | None = None
+        self.running: Batch | None = None
+        self.frames: list[Passed] | None = None
+
+
 @dataclass
 class StreamRun:
     """What the modules of one attachment share.
@@ -105,19 +127,79 @@ class StreamRun:
         policy: Says what the gates let through.
         store: The streams.
         clips: Whether the host itself cuts its input into clips, so that callers name no streams.
-        running: The batch that is being computed.
-        frames: The frames of the call before, and what passed the gates of each block.
+        latest: The frames of the last batch of any thread, and what passed the gates.
+        naming: The threads of the blocks in which somebody names streams.
+        call: What this thread is at.
         followed: The models around this one that tell its streams, by their hooks.
     """
 
     policy: Policy
     store: StreamStore
     clips: bool = False
-    running: Batch | None = None
-    frames: list[Passed] = field(default_factory=list)
+    latest: list[Passed] = field(default_factory=list)
+    naming: list[threading.Thread] = field(default_factory=list)
+    call: _Call = field(default_factory=_Call)
     followed: WeakKeyDictionary[nn.Module, FollowMetainfo] = field(
         default_factory=WeakKeyDictionary
     )
+
+    @property
+    def running(self) -> Batch | None:
+        """The batch that this thread computes."""
+        return self.call.running
+
+    @property
+    def frames(self) -> list[Passed]:
+        """The frames of this thread's last batch; of a thread that had none, the latest."""
+        return self.latest if self.call.frames is None else self.call.frames
+
+    @property
+    def is_part_of_a_pass(self) -> bool:
+        """Whether this thread's call is one that another one calls before blocks are at work."""
+        call = self.call
+        return call.inside and (call.running is None or call.running.next_block == 0)
+
+    def run_pass(self, image: tuple[int, ...] | None, run: Callable[[], Any]) -> Any:
+        """A call that brings a batch: when it ends its streams are free, however it ends.
+
+        One that another one calls is a part of it, unless blocks are at work: then somebody, such
+        as a hook, calls the model anew, and the batch on its way goes on afterwards.
+
+        Args:
+            image: Shape of the call's input, without the batch.
+            run: The call.
+        """
+        if self.is_part_of_a_pass:
+            return run()
+        call = self.call
+        before = call.inside, call.image, call.running
+        call.inside, call.image, call.running = True, image, None
+        try:
+            return run()
+        except BaseException:
+            for state in filter(None, call.running.states if call.running else ()):
+                state.busy = True  # half of the blocks have seen the frame
+            raise
+        finally:
+            self._free()
+            call.inside, call.image, call.running = before
+
+    def _free(self) -> None:
+        """This thread's batch is computed, or nobody goes on with it."""
+        if self.call.running is not None:
+            self.store.end(self.call.running.states, self.call.running.turn)
+            self.call.running = None
+
+    @contextmanager
+    def named(self, frames: tuple[Frame, ...]) -> Iterator[None]:
+        """Say whose frames the calls in a block are given."""
+        thread = threading.current_thread()
+        self.naming.append(thread)
+        try:
+            with streams(frames):
+                yield
+        finally:
+            self.naming.remove(thread)
 
     def begin(self, model: nn.Module, x: Tensor, *alike: Hashable) -> None:
         """A batch (B, ...) arrives.
@@ -132,6 +214,7 @@ class StreamRun:
             RuntimeError: The model is being traced or exported.
         """
         refuse_export(why_not_exported(link(model).method))
+        self._free()  # a batch that was left half-way
         call = current_frames()
         goes_on = isinstance(call, Clips) and call.started(id(self))
         frames = self._frames_of(call, len(x))
@@ -139,7 +222,9 @@ class StreamRun:
         # reason: what was made in inference mode cannot be changed outside of it.
         how = (x.dtype, x.device, torch.is_inference_mode_enabled())
         signature = (*alike, shape, *how, fingerprint(model))
-        self.running = Batch(frames, self.store.begin(frames, signature), goes_on)
+        turn, policy = Turn(), for_one_frame(self.policy)
+        states = self.store.begin(frames, signature, turn)
+        self.call.running = Batch(frames, states, turn, policy, goes_on)
         self.saw(x)
 
     def saw(self, x: Tensor) -> None:
@@ -150,16 +235,16 @@ class StreamRun:
 
     def end(self, num_tokens: int) -> None:
         """The batch is computed; each of its frames has that many tokens."""
-        if not self.running.goes_on:
-            self.frames = []
+        passed = list(self.frames) if self.running.goes_on else []
         for frame, state in zip(self.running.frames, self.running.states):
             first = state is None or state.num_frames == 1
             blocks = [] if state is None else list(state.blocks.values())
             info = FrameInfo(frame.stream, frame.frame_id, first, num_tokens, [])
             # reason: the selections alone, so that a stream that is dropped frees its memory.
-            self.frames.append(Passed(info, [block.passed for block in blocks]))
+            passed.append(Passed(info, [block.passed for block in blocks]))
+        self.call.frames = self.latest = passed
         self.store.forget_finished(self.running.frames)
-        self.running = None
+        self._free()
 
     def follow_metainfo(self, model: nn.Module) -> None:
         """Take streams from the data samples that ``model``, around this one, is called with.
@@ -189,7 +274,8 @@ class StreamRun:
                     "streams, `with handle.stream(['a', 'b', ...]):`, or in a config put "
                     "'video_id' in the meta_keys."
                 )
-            return (Frame(UNNAMED),)
+            self._check_nobody_named_it()
+            return (Frame(self.call.unnamed),)
         if isinstance(call, Clips):
             return call.take(id(self), batch_size)
         lockstep = len(call) == 1 and call[0].lockstep
@@ -199,6 +285,17 @@ class StreamRun:
                 "name one for each."
             )
         return call
+
+    def _check_nobody_named_it(self) -> None:
+        """Refuse a frame without a name while another thread or task names streams."""
+        if any(thread.is_alive() for thread in self.naming):
+            raise RuntimeError(
+                "Eventful: a frame without a stream came in thread "
+                f"{threading.current_thread().name!r} while `with handle.stream(...)` is open in "
+                "another; its name holds in its own thread and task alone (asyncio.to_thread "
+                "takes it along, run_in_executor does not), so name the stream where the model "
+                "is called."
+            )
 
 
 def in_turn(

@@ -109,6 +109,8 @@ class ToMeHandle:
     def info(self) -> ToMeInfo:
         """What became of the tokens in the last forward pass.
 
+        Of several threads that run the model, each is told of its own last pass.
+
         Raises:
             RuntimeError: If there was none.
         """
@@ -220,14 +222,16 @@ def _entry_method(name: str) -> Any:
         found = link(model)
         state, full_at = found.state, frozenset(found.info.entries[name](model))
         traces = state.traces
-        if traces.active is not None:  # an entry that another one calls
+        if traces.active is not None and not traces.active.behind:  # one that another one calls
             traces.active.full_at |= full_at
             return host(*args, **kwargs)
-        traces.active = Trace(state.schedule, full_at)
+        # A pass of this thread whose blocks have begun is interrupted by somebody, such as a hook.
+        trace = Trace(state.schedule, full_at)
+        before = traces.start(trace)
         try:
             return host(*args, **kwargs)
         finally:
-            traces.last, traces.active = traces.active, None
+            traces.stop(trace, before)
 
     return run
 
@@ -245,7 +249,7 @@ def _block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> An
         return host(*args, **kwargs)
     given, entry = spec.enter(block, *args, **kwargs), trace.schedule[index]
     prefix, options = state.num_prefix_tokens, state.options
-    _check_tokens(state, index, given.x.shape[1])
+    _check_tokens(state, trace, index, given.x.shape[1])
     if spec.keeps_grid:
         x, standing = restore_block(block, spec, given, entry, prefix, options)
     else:
@@ -260,9 +264,9 @@ def _block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> An
     return out
 
 
-def _check_tokens(state: ToMeState, index: int, num_tokens: int) -> None:
+def _check_tokens(state: ToMeState, trace: Trace, index: int, num_tokens: int) -> None:
     free = num_tokens - state.num_prefix_tokens
-    if index == 0 and free < 2 and any(state.schedule):
+    if index == 0 and free < 2 and any(trace.schedule):
         raise ValueError(
             f"ToMe: r={state.r} but only {free} tokens beside {state.num_prefix_tokens} prefix "
             "tokens reach the first block; two are needed to merge, give a larger input or r=0."

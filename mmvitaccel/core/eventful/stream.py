@@ -3,11 +3,16 @@
 A stream's memory is a plain object that belongs to the stream: not to a module, where another
 stream's frame would find it, and not in registered buffers, which are saved, cast and averaged over
 ranks.
+
+Threads may compute different streams at the same time. A stream's frames come one after the other,
+and two threads that compute one stream have no order of frames: the second is refused. It does not
+wait, since nothing would say then that two videos go by one name.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
@@ -18,6 +23,18 @@ import torch
 from torch import Tensor
 
 from mmvitaccel.core.eventful.frame import Frame
+from mmvitaccel.core.locks import Lock
+
+
+class Turn:
+    """A call that computes frames: while it does, their streams are its own.
+
+    Attributes:
+        thread: The thread that it runs in. The streams of a thread that has ended are free.
+    """
+
+    def __init__(self) -> None:
+        self.thread = threading.current_thread()
 
 
 @dataclass
@@ -33,6 +50,7 @@ class StreamState:
         sound: Whether the last frame held nothing but finite numbers, a tensor (bool) that is not
             read before the next frame, so that nothing waits for it.
         busy: Whether a block is running, or was interrupted by an error.
+        turn: The call that computes its frame now, None between frames.
     """
 
     blocks: dict[int, Any] = field(default_factory=dict)
@@ -42,6 +60,12 @@ class StreamState:
     signature: Any = None
     sound: Tensor | None = None
     busy: bool = False
+    turn: Turn | None = None
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether a call computes its frame now."""
+        return self.turn is not None and self.turn.thread.is_alive()
 
     def begin(self, frame: Frame, signature: Any) -> None:
         """Start a frame: on what is remembered if that can be, clean otherwise."""
@@ -89,6 +113,7 @@ class StreamStore:
         self._states: OrderedDict[Hashable, StreamState] = OrderedDict()
         self._dropped: OrderedDict[Hashable, None] = OrderedDict()
         self._warned = False
+        self._lock = Lock()
 
     def __len__(self) -> int:
         return len(self._states)
@@ -99,7 +124,8 @@ class StreamStore:
     @property
     def names(self) -> list[Hashable]:
         """Streams kept, least recently used first."""
-        return list(self._states)
+        with self._lock:
+            return list(self._states)
 
     def state(self, stream: Hashable) -> StreamState:
         """What is remembered of a stream.
@@ -109,11 +135,19 @@ class StreamStore:
         """
         return self._states[stream]
 
-    def begin(self, frames: Sequence[Frame], signature: Any) -> list[StreamState | None]:
+    def begin(
+        self, frames: Sequence[Frame], signature: Any, turn: Turn | None = None
+    ) -> list[StreamState | None]:
         """States of a batch's frames, started; None for a frame that belongs to no stream.
+
+        Args:
+            frames: Of the batch.
+            signature: What must not change in a stream.
+            turn: The call that computes them, which is to :meth:`end` it. None: nobody else does.
 
         Raises:
             ValueError: The batch alone has more streams than are kept.
+            RuntimeError: Another call computes a frame of one of the streams.
         """
         named = [frame.stream for frame in frames if frame.stream is not None]
         if len(named) > self.max_streams:
@@ -121,41 +155,78 @@ class StreamStore:
                 f"Eventful: a batch of {len(named)} streams but max_streams={self.max_streams} are "
                 f"kept; set max_streams to at least {len(named)}."
             )
+        with self._lock:
+            states = self._take(named, turn)
+        try:
+            for frame in frames:
+                if frame.stream is not None:
+                    states[frame.stream].begin(frame, signature)
+        except BaseException:
+            self.end(list(states.values()), turn)
+            raise
+        return [None if f.stream is None else states[f.stream] for f in frames]
+
+    def end(self, states: Sequence[StreamState | None], turn: Turn | None) -> None:
+        """The call is done with its frames, or broken off; their streams are free again."""
+        with self._lock:
+            for state in states:
+                if state is not None and state.turn is turn:
+                    state.turn = None
+            self._drop_oldest(self.max_streams)
+
+    def drop(self, stream: Hashable | None = None) -> None:
+        """Forget a stream, or all of them; one that is not known is no error.
+
+        A frame that is being computed is not disturbed; the stream's next one is a first one.
+        """
+        with self._lock:
+            if stream is None:
+                self._states.clear()
+                self._dropped.clear()
+            else:
+                self._states.pop(stream, None)
+                self._dropped.pop(stream, None)
+
+    def memory_bytes(self) -> int:
+        """Bytes that all streams' tensors take."""
+        with self._lock:
+            states = list(self._states.values())
+        return memory_bytes([state.blocks for state in states])
+
+    def _take(self, named: Sequence[Hashable], turn: Turn | None) -> dict[Hashable, StreamState]:
+        """The states of a call's streams, made its own."""
+        for name in named:
+            state = self._states.get(name)
+            if state is not None and state.is_taken:
+                raise RuntimeError(
+                    f"Eventful: a frame of stream {name!r} came in thread "
+                    f"{threading.current_thread().name!r} while another is computed in "
+                    f"{state.turn.thread.name!r}; give the frames of a stream one after the other, "
+                    "and every video a name of its own."
+                )
         for name in named:  # the batch's own streams are the last to go
             if name in self._states:
                 self._states.move_to_end(name)
         for name in named:
             if name not in self._states:
-                self._make_room(name)
+                self._make_room(name, named)
                 self._states[name] = StreamState()
-        states = [None if f.stream is None else self._states[f.stream] for f in frames]
-        for frame, state in zip(frames, states):
-            if state is not None:
-                state.begin(frame, signature)
+        states = {name: self._states[name] for name in named}
+        for state in states.values():
+            state.busy = state.busy or state.turn is not None  # its thread ended within a frame
+            state.turn = turn
         return states
 
     def forget_finished(self, frames: Sequence[Frame]) -> None:
         """Forget those streams of a batch whose last frame it held."""
         for frame in frames:
-            state = self._states.get(frame.stream)
-            # reason: counted, since frames may be numbered from 0 or 1, and with gaps.
-            if state is not None and state.seen >= (frame.num_frames or math.inf):
-                self.drop(frame.stream)
+            with self._lock:
+                state = self._states.get(frame.stream)
+                # reason: counted, since frames may be numbered from 0 or 1, and with gaps.
+                if state is not None and state.seen >= (frame.num_frames or math.inf):
+                    self.drop(frame.stream)
 
-    def drop(self, stream: Hashable | None = None) -> None:
-        """Forget a stream, or all of them; an unknown name is ignored."""
-        if stream is None:
-            self._states.clear()
-            self._dropped.clear()
-        else:
-            self._states.pop(stream, None)
-            self._dropped.pop(stream, None)
-
-    def memory_bytes(self) -> int:
-        """Bytes that all streams' tensors take."""
-        return memory_bytes([state.blocks for state in self._states.values()])
-
-    def _make_room(self, newcomer: Hashable) -> None:
+    def _make_room(self, newcomer: Hashable, named: Sequence[Hashable]) -> None:
         if newcomer in self._dropped:
             del self._dropped[newcomer]
             if not self._warned:
@@ -166,9 +237,16 @@ class StreamStore:
                     "larger max_streams keeps more.",
                     stacklevel=2,
                 )
-        while len(self._states) >= self.max_streams:
-            oldest, _ = self._states.popitem(last=False)
-            self._dropped[oldest] = None
+        self._drop_oldest(self.max_streams - 1, named)
+
+    def _drop_oldest(self, at_most: int, needed: Sequence[Hashable] = ()) -> None:
+        """Keep so many streams; those needed or being computed stay."""
+        for name in list(self._states):
+            if len(self._states) <= at_most:
+                break
+            if name not in needed and not self._states[name].is_taken:
+                del self._states[name]
+                self._dropped[name] = None
         while len(self._dropped) > 64:
             self._dropped.popitem(last=False)
 

@@ -9,6 +9,7 @@ are not counted. An operator that multiplies and adds but has no formula is repo
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -104,7 +105,8 @@ class MacsCounter:
     ``inference_mode``; a backward pass inside the block is counted as well, outside any module.
 
     Modules are followed by their calls. When ``forward`` of a module is called
-    directly, its own work is attributed to the calling module, its submodules' work to them.
+    directly, its own work is attributed to the calling module, its submodules' work to them. Other
+    threads may compute meanwhile; what they do is not counted.
 
     Args:
         model: Whose submodule names and parameters the report is to give.
@@ -130,11 +132,16 @@ class MacsCounter:
         if self.model is not None:
             self._names = {module: name for name, module in self.model.named_modules()}
 
+        # reason: the hooks see the modules of all threads, the counting the operators of its own
+        thread = threading.get_ident()
+
         def enter_module(module: nn.Module, _args: Any) -> None:
-            stack.append(self._names.get(module, stack[-1]))
+            if threading.get_ident() == thread:
+                stack.append(self._names.get(module, stack[-1]))
 
         def leave_module(_module: nn.Module, _args: Any, _out: Any) -> None:
-            stack.pop()
+            if threading.get_ident() == thread:
+                stack.pop()
 
         with ExitStack() as opened:
             hooks = (

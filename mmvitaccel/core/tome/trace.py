@@ -2,10 +2,12 @@
 
 A pass may be recomputed block by block in its backward (activation checkpointing), after other
 passes have run, so what a block has to know is kept per pass and per block and never consumed.
+Threads run passes at the same time: the running pass is the thread's own.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -77,18 +79,46 @@ class Trace:
         return Standing(x.new_ones((*x.shape[:2], 1), dtype=torch.float32))
 
 
+class _Passes(threading.local):
+    """A thread's passes: the running one, the last one, and one that is resumed in a backward."""
+
+    active: Trace | None = None
+    last: Trace | None = None
+    resumed: tuple[int, int, Trace] | None = None
+
+
 class Traces:
     """The running pass, the last one, and those whose backward may still come."""
 
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
-        self.active: Trace | None = None
-        self.last: Trace | None = None
+        self._own = _Passes()
+        self._latest: Trace | None = None
         self._waiting: OrderedDict[tuple[int, int], Trace] = OrderedDict()
-        self._resumed: tuple[int, int, Trace] | None = None
 
     def __deepcopy__(self, memo: dict[int, object]) -> Traces:
         return Traces(self.num_blocks)
+
+    @property
+    def active(self) -> Trace | None:
+        """The pass that runs in this thread."""
+        return self._own.active
+
+    @property
+    def last(self) -> Trace | None:
+        """This thread's last pass; of a thread that had none, the latest of any."""
+        return self._latest if self._own.last is None else self._own.last
+
+    def start(self, trace: Trace) -> Trace | None:
+        """Let a pass run in this thread; returns the one, if any, that it interrupts."""
+        # reason: no context manager, which torch.compile of torch 2.1 does not see through
+        before, self._own.active = self._own.active, trace
+        return before
+
+    def stop(self, trace: Trace, before: Trace | None) -> None:
+        """End the pass and go on with the one that :meth:`start` returned."""
+        self._own.active = before
+        self._own.last = self._latest = trace
 
     def at(self, index: int, x: Tensor) -> Trace | None:
         """The pass that this call of block ``index`` on ``x`` belongs to.
@@ -103,8 +133,9 @@ class Traces:
         if _is_compiling() or torch._C._current_graph_task_id() == -1:
             return None
         key = (index, x.data_ptr())
-        if self._resumed is not None and self._resumed[:2] == key:
-            return self._resumed[2]
+        resumed = self._own.resumed
+        if resumed is not None and resumed[:2] == key:
+            return resumed[2]
         return self._waiting.get(key)
 
     def remember(self, index: int, x: Tensor, out: Tensor, trace: Trace) -> None:
@@ -113,10 +144,10 @@ class Traces:
             return
         if self.active is None:
             # reason: a checkpoint over several blocks saved the input of the first one only
-            self._resumed = (index + 1, out.data_ptr(), trace)
+            self._own.resumed = (index + 1, out.data_ptr(), trace)
         elif torch.is_grad_enabled() or x.requires_grad:
             key = (index, x.data_ptr())
             self._waiting.pop(key, None)
             self._waiting[key] = trace
-            if len(self._waiting) > _PASSES_KEPT * self.num_blocks:
+            if len(self._waiting) > _PASSES_KEPT * self.num_blocks * threading.active_count():
                 self._waiting.popitem(last=False)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import ctypes
-import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +21,7 @@ from mmvitaccel.core.kernels import maps
 from mmvitaccel.core.kernels.compiler import kernels
 from mmvitaccel.core.kernels.export import refuse_export
 from mmvitaccel.core.kernels.maps import Step, Windows
+from mmvitaccel.core.locks import Lock
 from mmvitaccel.models.efficientvit.backbone import EfficientViT
 from mmvitaccel.models.efficientvit.layers import (
     KEY_DIMS,
@@ -95,7 +95,7 @@ class CompiledEfficientViT(nn.Module):
         self._model = [model]  # in a list: no parameters are this module's
         self._packed: dict[int, tuple[Tensor, ...]] = {}
         self._plans: dict[tuple[int, ...], _Plan] = {}
-        self._lock = threading.Lock()  # threads that call it share the maps
+        self._lock = Lock()  # threads that call it share the maps
 
     def __prepare_scriptable__(self) -> Any:
         """Called by ``torch.jit.script``, which cannot follow either."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmvitaccel.core.eventful.frame import Frame, current_frames, frames_of, streams
-from mmvitaccel.core.eventful.stream import StreamState, StreamStore, memory_bytes
+from mmvitaccel.core.eventful.stream import StreamState, StreamStore, Turn, memory_bytes
 
 
 def is_clean(state, frame, signature="same"):
@@ -148,3 +148,99 @@ def test_wrong_names_are_refused():
         frames_of("a", [1, 2])
     with pytest.raises(TypeError, match=r"\{\} is not hashable"):
         frames_of([{}])
+
+
+def test_streams_that_are_computed_stay_and_are_refused_to_others():
+    store, mine, others = StreamStore(2), Turn(), Turn()
+    (a,) = store.begin([Frame("a")], None, mine)
+    store.begin([Frame("b"), Frame("c")], None, others)
+    assert store.names == ["a", "b", "c"]
+    with pytest.raises(RuntimeError, match="a frame of stream 'b' came in thread 'MainThread'"):
+        store.begin([Frame("d"), Frame("b")], None, Turn())
+    store.end([a], mine)
+    assert store.names == ["b", "c"]
+    with pytest.warns(UserWarning, match="'a' was dropped for others"):
+        store.begin([Frame("a")], None, mine)
+
+
+def test_a_batch_keeps_its_own_streams():
+    store = StreamStore(max_streams=2)
+    store.begin([Frame("a"), Frame("b")], None)
+    a, c = store.begin([Frame("a"), Frame("c")], None)
+    assert store.names == ["a", "c"] and a.num_frames == 2 and c.num_frames == 1
+    assert store.begin([Frame(None), Frame("c")], None) == [None, c]
+    with pytest.raises(ValueError, match="a batch of 3 streams but max_streams=2"):
+        store.begin([Frame("a"), Frame("b"), Frame("c")], None)
+    with pytest.raises(ValueError, match="max_streams=0"):
+        StreamStore(0)
+
+
+def test_memory_is_counted_once_for_each_storage_and_not_copied_with_the_model():
+    class Plain:
+        def __init__(self):
+            self.x = torch.zeros(10)
+            self.view = self.x[2:4]
+            self.more = {"y": [torch.zeros(3, dtype=torch.float64)], "z": (self.x, None, "text")}
+
+    assert memory_bytes(Plain()) == 40 + 24
+    store = StreamStore(3)
+    (state,) = store.begin([Frame("a")], None)
+    state.blocks[0] = Plain()
+    assert store.memory_bytes() == state.memory_bytes() == 64
+    copied = copy.deepcopy(store)
+    assert len(copied) == 0 and copied.max_streams == 3 and len(store) == 1
+
+
+def test_streams_are_named_around_a_call_and_nest():
+    assert current_frames() is None
+    with streams(frames_of("a", 3)):
+        assert current_frames() == (Frame("a", 3, lockstep=True),)
+        with pytest.raises(RuntimeError), streams(frames_of(["b", None], [1, 2], [False, True])):
+            assert current_frames() == (Frame("b", 1), Frame(None, 2, True))
+            raise RuntimeError
+        assert current_frames()[0].stream == "a"
+    assert current_frames() is None
+    assert frames_of(["a", "b"], 7) == (Frame("a", 7), Frame("b", 7))
+
+
+def test_wrong_names_are_refused():
+    with pytest.raises(ValueError, match="2 streams, 1 frame ids and 2 cuts"):
+        frames_of(["a", "b"], [1])
+    with pytest.raises(ValueError, match="names a stream twice"):
+        frames_of(["a", "a"])
+    with pytest.raises(ValueError, match=r"frame_id=\[1, 2\] is a list but stream='a'"):
+        frames_of("a", [1, 2])
+    with pytest.raises(TypeError, match=r"\{\} is not hashable"):
+        frames_of([{}])
+
+
+def test_streams_that_are_computed_stay_and_are_refused_to_others():
+    store, mine, others = StreamStore(2), Turn(), Turn()
+    (a,) = store.begin([Frame("a")], None, mine)
+    store.begin([Frame("b"), Frame("c")], None, others)
+    assert store.names == ["a", "b", "c"]
+    with pytest.raises(RuntimeError, match="a frame of stream 'b' came in thread 'MainThread'"):
+        store.begin([Frame("d"), Frame("b")], None, Turn())
+    store.end([a], mine)
+    assert store.names == ["b", "c"]
+    store.begin([Frame("a"), Frame("d")], None, mine)
+    with pytest.warns(UserWarning, match="'a' was dropped for others"):
+        store.drop("d")
+        store.end([store.state("a")], mine)
+        store.begin([Frame("a"), Frame("e")], None, mine)
+
+
+def test_a_batch_keeps_its_own_streams_when_all_others_are_computed():
+    store = StreamStore(2)
+    store.begin([Frame("a")], None)
+    store.begin([Frame("x")], None, Turn())
+    a, b = store.begin([Frame("a"), Frame("b")], None, Turn())
+    assert (a.num_frames, b.num_frames) == (2, 1)
+
+
+def test_a_stream_whose_frame_cannot_start_is_free():
+    store, turn = StreamStore(), Turn()
+    store.begin([Frame("a", 1)], None)
+    with pytest.raises(TypeError, match="'>' not supported"):
+        store.begin([Frame("a", "two")], None, turn)
+    assert not store.state("a").is_taken

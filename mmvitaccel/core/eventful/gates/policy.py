@@ -6,6 +6,7 @@ through out, as an index or as a mask. Any object with that method works; no bas
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from typing import Protocol
@@ -41,7 +42,7 @@ class TopK:
     """
 
     def __init__(self, k: int) -> None:
-        self._warned = False
+        self._warned: list[int] = []  # shared with copies, so that it is said once for all of them
         self.k = k
 
     @property
@@ -62,7 +63,7 @@ class TopK:
         """(B, N) -> (B, min(k, N)) int64."""
         num_tokens = error.shape[1]
         if self.k > num_tokens and not self._warned:
-            self._warned = True
+            self._warned.append(self.k)
             warnings.warn(
                 f"TopK: k={self.k} but the frame has {num_tokens} tokens; all are let through.",
                 stacklevel=2,
@@ -148,6 +149,14 @@ class Always:
 
     def __repr__(self) -> str:
         return "Always()"
+
+
+def for_one_frame(policy: Policy) -> Policy:
+    """The policy as it is now: another thread may set a budget while the frame is computed.
+
+    A policy of somebody else's is taken as it is; it may remember what it is asked.
+    """
+    return copy.copy(policy) if type(policy) in (TopK, TopFraction, Threshold) else policy
 
 
 def choose(policy: Policy, error: Tensor) -> Selection:
