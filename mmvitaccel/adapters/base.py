@@ -85,6 +85,8 @@ class BlockSpec:
         keeps_grid: The host regroups its tokens around the block (windows, frames), so that it
             must give back as many tokens as it got.
         refuse: A reason why this very block cannot be taken apart, or None.
+        bypassed: Submodules, by dotted name, that the host calls and these steps do not, or not
+            with the host's arguments: hooks on them are refused.
     """
 
     classes: tuple[str, ...]
@@ -108,6 +110,7 @@ class BlockSpec:
     )
     keeps_grid: bool = False
     refuse: Callable[[nn.Module], str | None] = field(default=lambda block: None)
+    bypassed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from torch import nn
 
 from mmvitaccel.adapters.attach import Swap
 from mmvitaccel.adapters.base import ViTAdapter, class_name, spec_of
+from mmvitaccel.adapters.bypass import bypass_of_blocks
 from mmvitaccel.adapters.eventful import run as eventful_run
 from mmvitaccel.adapters.eventful.around import follow_models_around
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
 from mmvitaccel.adapters.eventful.run import EventfulState
-from mmvitaccel.adapters.eventful.stream_run import attach_run, train
+from mmvitaccel.adapters.eventful.stream_run import Root, attach_run, train
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
 from mmvitaccel.core.eventful.block import BlockMemory
 from mmvitaccel.core.eventful.gates.policy import Policy
@@ -120,9 +121,12 @@ def apply_eventful(
         options=options,
         num_blocks=len(blocks),
     )
+    bypass = bypass_of_blocks(METHOD, model, blocks, specs)
+    bypass.check()
     num_prefix_tokens = len(adapter.prefix(model))
     entries = {name: eventful_run.entry for name in adapter.entries if hasattr(model, name)}
-    swaps = [Swap(model, {**entries, **adapter.clips, "train": train}, adapter)]
+    root = Root(bypass, adapter)
+    swaps = [Swap(model, {**entries, **adapter.clips, "train": train}, root)]
     for index, (block, spec) in enumerate(zip(blocks, specs)):
         info = (model, index, spec, num_prefix_tokens)
         swaps.append(Swap(block, {"forward": eventful_run.block_forward}, info))

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import Swap, link
+from mmvitaccel.adapters.bypass import Bypass
 from mmvitaccel.adapters.eventful.around import follow_models_around
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
-from mmvitaccel.adapters.eventful.stream_run import StreamRun, attach_run, in_turn, train
+from mmvitaccel.adapters.eventful.stream_run import Root, StreamRun, attach_run, in_turn, train
 from mmvitaccel.adapters.hosts.own.necks import find_neck
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
 from mmvitaccel.core.eventful.maps.levels import MapMemory, start_level
@@ -86,7 +87,9 @@ def apply_eventful_neck(
     policy = checked_policy(Threshold(0.0) if policy is None else policy)
     paths = adapter.paths(neck)
     state = NeckState(policy, StreamStore(max_streams), num_paths=len(paths))
-    swaps = [Swap(neck, {"forward": _forward, "train": train})]
+    bypass = Bypass(METHOD, neck, [(path, adapter.bypassed(path)) for path in paths])
+    bypass.check()
+    swaps = [Swap(neck, {"forward": _forward, "train": train}, Root(bypass))]
     for index, path in enumerate(paths):
         swaps.append(Swap(path, {"forward": _path_forward}, (neck, index, adapter)))
     attach_run(neck, METHOD, swaps, state)

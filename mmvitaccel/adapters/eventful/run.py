@@ -54,7 +54,7 @@ def entry(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
     """The override of a method by which tokens enter the blocks: it notes the input's shape."""
     state: EventfulState = link(model).state
     given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-    dim = link(model).info.batch_dim(model)
+    dim = link(model).info.adapter.batch_dim(model)
     size = given[0].shape[dim] if given else 0
     image = tuple(given[0].shape[1:]) if given else ()
 

@@ -14,14 +14,15 @@ import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import Swap, attach, link
-from mmvitaccel.adapters.base import class_name
+from mmvitaccel.adapters.base import ViTAdapter, class_name
+from mmvitaccel.adapters.bypass import Bypass
 from mmvitaccel.adapters.eventful.fingerprint import fingerprint
 from mmvitaccel.adapters.eventful.metainfo import FollowMetainfo
 from mmvitaccel.core.eventful.frame import Clips, Frame, Naming, current_frames, streams
@@ -78,6 +79,18 @@ class Passed:
         if not self.blocks:
             return torch.zeros(0, 3, 1, self.info.num_tokens, dtype=torch.bool)
         return torch.stack([torch.stack([gate.mask() for gate in b]) for b in self.blocks])
+
+
+class Root(NamedTuple):
+    """What the module that a method is put on knows of itself.
+
+    Attributes:
+        bypass: The submodules that the method does not call.
+        adapter: Of a transformer, its family.
+    """
+
+    bypass: Bypass
+    adapter: ViTAdapter | None = None
 
 
 @dataclass
@@ -211,9 +224,12 @@ class StreamRun:
 
         Raises:
             ValueError: The streams named around the call do not fit the batch.
-            RuntimeError: The model is being traced or exported.
+            RuntimeError: The model is being traced or exported, a hook would be dropped, or another
+                call computes one of the streams.
         """
         refuse_export(why_not_exported(link(model).method))
+        root: Root = link(model).info
+        root.bypass.check()
         self._free()  # a batch that was left half-way
         call = current_frames()
         goes_on = isinstance(call, Clips) and call.started(id(self))

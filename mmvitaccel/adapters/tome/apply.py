@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import Swap, attach, detach, is_attached, link
 from mmvitaccel.adapters.base import BlockSpec, ViTAdapter, host_class, spec_of
+from mmvitaccel.adapters.bypass import Bypass, bypass_of_blocks
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
 from mmvitaccel.adapters.tome.restore import restore_block
 from mmvitaccel.adapters.tome.step import MergeOptions, merge_block
@@ -37,6 +38,7 @@ class ToMeState:
         options: How tokens are compared and merged.
         trace_source: Whether ``info`` tells the sources.
         traces: The passes.
+        bypass: The modules that are not called.
     """
 
     r: Schedule
@@ -45,6 +47,7 @@ class ToMeState:
     options: MergeOptions
     trace_source: bool
     traces: Traces
+    bypass: Bypass
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,9 @@ def apply_tome(
             "each block; use reduction='merge'."
         )
     schedule = make_schedule(r, len(blocks))
-    state = ToMeState(r, schedule, len(prefix), options, trace_source, Traces(len(blocks)))
+    bypass = bypass_of_blocks(METHOD, model, blocks, specs)
+    bypass.check()
+    state = ToMeState(r, schedule, len(prefix), options, trace_source, Traces(len(blocks)), bypass)
     entries = {name: _entry_method(name) for name in adapter.entries if hasattr(model, name)}
     swaps = [Swap(model, entries, adapter)]
     swaps += [
@@ -226,6 +231,7 @@ def _entry_method(name: str) -> Any:
             traces.active.full_at |= full_at
             return host(*args, **kwargs)
         # A pass of this thread whose blocks have begun is interrupted by somebody, such as a hook.
+        state.bypass.check()
         trace = Trace(state.schedule, full_at)
         before = traces.start(trace)
         try:

@@ -75,7 +75,8 @@ class CompiledEfficientViT(nn.Module):
 
     Raises:
         TypeError: The model is not an :class:`EfficientViT`.
-        ValueError: It is not in single precision on a CPU, or its channels do not fill vectors.
+        ValueError: It is not in single precision on a CPU, its channels do not fill vectors, or a
+            hook or a replaced ``forward`` would be dropped.
         RuntimeError: There is no C++ compiler.
 
     Examples:
@@ -89,6 +90,7 @@ class CompiledEfficientViT(nn.Module):
                 f"CompiledEfficientViT: the model is a {type(model).__name__}; give it an "
                 "EfficientViT, of a detector its backbone."
             )
+        _check_hooks(model)
         model = copy.deepcopy(model).eval()
         model.switch_to_deploy()
         _check(model)
@@ -142,6 +144,16 @@ class CompiledEfficientViT(nn.Module):
                 self._plans.pop(next(iter(self._plans)))
             plan = self._plans[tuple(x.shape)] = _Builder(self._packed).build(self._model[0], x)
         return plan
+
+
+def _check_hooks(model: EfficientViT) -> None:
+    for name, module in model.named_modules():
+        hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+        if hooked or "forward" in module.__dict__:
+            raise ValueError(
+                f"CompiledEfficientViT: '{name}' has a hook or a forward of its own, which the "
+                "compiled steps would drop; remove it, or put it on what comes out of here."
+            )
 
 
 def _check(model: EfficientViT) -> None:

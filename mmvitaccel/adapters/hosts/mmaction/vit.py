@@ -52,6 +52,7 @@ _MAE_BLOCK = BlockSpec(
     mlp=lambda block, h: block.mlp(h),
     finish2=_mae_finish(2),
     refuse=_mae_refuse,
+    bypassed=("attn", "attn.attn_drop"),
 )
 
 
@@ -85,6 +86,7 @@ _SPATIAL_ATTENTION = BlockSpec(
     leave=_spatial_leave,
     keeps_grid=True,
     refuse=lambda block: why_not_split(block.attn),
+    bypassed=("attn",),
 )
 
 

@@ -91,6 +91,7 @@ LAYER = BlockSpec(
     enter=_enter,
     leave=_leave,
     refuse=_refuse,
+    bypassed=("attentions.0", "attentions.0.attn", "ffns.0"),
 )
 
 ADAPTERS = (

@@ -48,6 +48,7 @@ def _layer_spec(name: str, norm2: str) -> BlockSpec:
         norm2=lambda layer: getattr(layer, norm2),
         mlp=_mlp,
         refuse=_refuse,
+        bypassed=("attn", "ffn"),
     )
 
 

@@ -23,12 +23,14 @@ class NeckAdapter:
         paths: The submodules that make the levels, each from the whole map (B, C, H, W), in the
             order in which the neck calls them. What the neck does behind them is its own.
         steps: A path, taken apart.
+        bypassed: Submodules of a path, by name, that its steps do not call.
     """
 
     name: str
     classes: tuple[str, ...]
     paths: Callable[[nn.Module], Sequence[nn.Module]]
     steps: Callable[[nn.Module], LevelSteps]
+    bypassed: Callable[[nn.Module], Sequence[str]]
 
 
 def _simple_fpn_steps(path: nn.Sequential) -> LevelSteps:
@@ -55,6 +57,7 @@ ADAPTERS = (
         classes=("mmvitaccel.models.vitdet.simple_fpn.SimpleFPN",),
         paths=lambda neck: [getattr(neck, name) for name in neck.paths],
         steps=_simple_fpn_steps,
+        bypassed=lambda path: [str(len(path) - 1)],
     ),
 )
 

@@ -46,6 +46,7 @@ _BLOCK = BlockSpec(
     window_size=lambda block: block.window_size,
     rel_pos=_rel_pos,
     keeps_grid=True,
+    bypassed=("attn",),
 )
 
 ADAPTERS = (

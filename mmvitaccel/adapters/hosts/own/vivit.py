@@ -57,6 +57,7 @@ _BLOCK = BlockSpec(
     norm2=lambda block: block.norm2,
     mlp=lambda block, h: block.mlp(h),
     finish2=_finish,
+    bypassed=("attn",),
 )
 
 ADAPTERS = (

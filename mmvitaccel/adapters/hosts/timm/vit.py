@@ -131,6 +131,7 @@ def _block_spec(classes: tuple[str, ...], attention: tuple[str, ...], enter, fin
         finish2=finish(2),
         enter=enter,
         refuse=_attention_is(attention),
+        bypassed=("attn", "attn.attn_drop"),
     )
 
 

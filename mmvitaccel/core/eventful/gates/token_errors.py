@@ -97,5 +97,5 @@ def _is_plain(norm: Callable[[Tensor], Tensor] | None, x: Tensor) -> bool:
     return (
         type(norm) is nn.LayerNorm
         and norm.normalized_shape == x.shape[2:]
-        and not (norm._forward_hooks or norm._forward_pre_hooks)
+        and not (norm._forward_hooks or norm._forward_pre_hooks or "forward" in norm.__dict__)
     )

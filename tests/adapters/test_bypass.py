@@ -1,0 +1,202 @@
+"""Modules that a method does not call: hooks on them are refused, on all others they work."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from mmvitaccel.adapters.attach import is_attached, link
+from mmvitaccel.adapters.base import spec_of
+from mmvitaccel.adapters.eventful.apply import apply_eventful
+from mmvitaccel.adapters.eventful.neck import apply_eventful_neck
+from mmvitaccel.adapters.hosts.find import find_adapter, locate
+from mmvitaccel.adapters.tome.apply import apply_tome
+from mmvitaccel.core.eventful.gates.policy import Always, TopK
+from mmvitaccel.models.efficientvit.backbone import EfficientViT
+from mmvitaccel.models.efficientvit.compiled import CompiledEfficientViT
+from mmvitaccel.models.vitdet.simple_fpn import SimpleFPN
+from tests.adapters.conftest import HOSTS, scramble, timm_vit
+
+
+def calls_of(model, blocks, x):
+    """What each submodule of the blocks gives, by (block, name); a list for its calls."""
+    seen, hooks = {}, []
+    for index, block in enumerate(blocks):
+        for name, module in block.named_modules():
+            if name:
+
+                def note(module, args, out, key=(index, name)):
+                    seen.setdefault(key, []).append(out)
+
+                hooks.append(module.register_forward_hook(note))
+    with torch.no_grad():
+        model(x)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def test_each_record_names_what_is_bypassed_and_nothing_else(host, monkeypatch):
+    model, x = host
+    inner = locate(model)[1]
+    adapter = find_adapter(inner)
+    blocks = list(adapter.blocks(inner))
+    dense = calls_of(model, blocks, x)
+    apply_tome(model, 0)
+    monkeypatch.setattr(link(inner).state.bypass, "check", lambda: None)
+    ours = calls_of(model, blocks, x)
+    named = {(i, n) for i, b in enumerate(blocks) for n in spec_of(b, adapter).bypassed}
+    missing = dense.keys() - ours.keys()
+    assert missing <= named, "dropped and not named"
+    for index, name in named & dense.keys() & ours.keys():
+        assert name in ("ffn",), (index, name)  # called with other arguments
+
+
+def one_of_each(name):
+    """Bypassed modules of a host's second block, by name."""
+    model = scramble(HOSTS[name].build())
+    model.eval()
+    inner = locate(model)[1]
+    adapter = find_adapter(inner)
+    block = list(adapter.blocks(inner))[1]
+    modules = dict(block.named_modules())
+    return model, [modules[n] for n in spec_of(block, adapter).bypassed if n in modules]
+
+
+def hook_forward(module):
+    return module.register_forward_hook(lambda *_: None).remove
+
+
+def hook_pre(module):
+    return module.register_forward_pre_hook(lambda *_: None).remove
+
+
+def hook_backward(module):
+    return module.register_full_backward_hook(lambda *_: None).remove
+
+
+def replace_forward(module):
+    module.forward = lambda *args, **kwargs: args[0]
+    return lambda: module.__dict__.pop("forward")
+
+
+@pytest.mark.parametrize("put", [hook_forward, hook_pre, hook_backward, replace_forward])
+@pytest.mark.parametrize("method", ["ToMe", "Eventful"])
+@pytest.mark.parametrize(
+    "name", ["timm class token", "timm EVA", "mmpretrain class token", "mmvitaccel ViTDet"]
+)
+def test_refused_before_and_after(name, method, put):
+    model, modules = one_of_each(name)
+    x = torch.randn(1, *HOSTS[name].shape[1:])
+    attach = (lambda: apply_tome(model, 2)) if method == "ToMe" else None
+    attach = attach or (lambda: apply_eventful(model, TopK(4)))
+    for module in modules:
+        remove = put(module)
+        with pytest.raises(RuntimeError, match=rf"{method}: '.*\.1\..*': it.* would be dropped"):
+            attach()
+        assert not is_attached(locate(model)[1])
+        remove()
+        handle = attach()
+        with torch.no_grad():
+            model(x)
+            remove = put(module)
+            with pytest.raises(RuntimeError, match=rf"{method}: '.*\.1\..*': it.* would be dropp"):
+                model(x)
+            remove()
+            model(x)
+        handle.remove()
+
+
+@pytest.mark.parametrize("method", ["ToMe", "Eventful"])
+def test_a_replaced_attention_or_block_is_refused(method):
+    class Other(nn.Module):
+        def forward(self, x, **kwargs):
+            return x
+
+    model = scramble(timm_vit()).eval()
+    apply_tome(model, 2) if method == "ToMe" else apply_eventful(model, TopK(4))
+    x, own = torch.randn(1, 3, 32, 32), model.blocks[1].attn
+    with torch.no_grad():
+        model.blocks[1].attn = Other()
+        with pytest.raises(RuntimeError, match=r"'blocks\.1\.attn': it was replaced by a .*Other"):
+            model(x)
+        model.blocks[1].attn = copy.deepcopy(own)
+        model(x)
+        model.blocks[1].attn = own
+        model.blocks[1].forward = lambda x, **kwargs: x
+        with pytest.raises(RuntimeError, match=r"'blocks\.1': its forward was replaced"):
+            model(x)
+        del model.blocks[1].forward
+        assert torch.isfinite(model(x)).all()
+
+
+@pytest.mark.parametrize("method", ["ToMe", "Eventful"])
+@pytest.mark.parametrize("place", ["norm1", "attn.qkv", "attn.proj", "norm2", "mlp", "mlp.fc2"])
+def test_steering_on_called_modules_is_honoured(method, place):
+    model = scramble(timm_vit()).eval()
+    x = torch.randn(1, 3, 32, 32)
+
+    def steer(module, args, out):
+        return out + 0.5 * torch.linspace(-1, 1, out.shape[-1])
+
+    with torch.no_grad():
+        plain = model(x)
+        module = model.blocks[1].get_submodule(place)
+        hook = module.register_forward_hook(steer)
+        steered = model(x)
+        assert not torch.allclose(steered, plain, atol=1e-3)
+        apply_tome(model, 0) if method == "ToMe" else apply_eventful(model, Always())
+        for _ in range(3):
+            torch.testing.assert_close(model(x), steered, atol=1e-5, rtol=1e-4)
+        hook.remove()
+        torch.testing.assert_close(model(x), plain, atol=1e-5, rtol=1e-4)
+
+
+def test_grad_cam_on_a_block_with_tome():
+    model, seen = scramble(timm_vit()).eval(), {}
+    apply_tome(model, 2)
+    model.blocks[1].register_forward_hook(lambda m, a, out: seen.update(out=out))
+    model.blocks[1].register_full_backward_hook(lambda m, i, o: seen.update(grad=o[0]))
+    model(torch.randn(1, 3, 32, 32))[0, 0].backward()
+    assert seen["out"].shape == seen["grad"].shape == (1, 17 - 4, 32)
+    assert seen["grad"].abs().sum() > 0
+
+
+def test_copies_look_at_their_own_modules():
+    model = scramble(timm_vit()).eval()
+    apply_tome(model, 2)
+    twin = copy.deepcopy(model)
+    twin.blocks[0].attn.register_forward_hook(lambda *_: None)
+    x = torch.randn(1, 3, 32, 32)
+    model(x)
+    with pytest.raises(RuntimeError, match=r"ToMe: 'blocks\.0\.attn': it has a forward hook"):
+        twin(x)
+
+
+def test_a_neck_and_its_last_convolutions():
+    neck = scramble(SimpleFPN(in_channels=16, out_channels=16)).eval()
+    x = torch.randn(1, 16, 8, 8)
+    mix = neck.simfp_4[-1]
+    hook = mix.register_forward_hook(lambda *_: None)
+    with pytest.raises(RuntimeError, match=r"EventfulNeck: 'simfp_4\.1': it has a forward hook"):
+        apply_eventful_neck(neck)
+    hook.remove()
+    neck.simfp_4[0].register_forward_hook(lambda m, a, out: out + 1)
+    expected = neck(x)
+    apply_eventful_neck(neck)
+    for _ in range(2):
+        for found, wanted in zip(neck(x), expected):
+            torch.testing.assert_close(found, wanted)
+    mix.register_forward_pre_hook(lambda *_: None)
+    with pytest.raises(RuntimeError, match=r"'simfp_4\.1': it has a forward pre-hook"):
+        neck(x)
+
+
+def test_hooks_on_what_is_compiled_are_refused():
+    model = EfficientViT("m0").eval()
+    model.stages[1].register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match=r"'blocks2' has a hook or a forward of its own"):
+        CompiledEfficientViT(model)
