@@ -531,4 +531,4 @@ def test_what_a_detector_says_of_its_images_holds_in_its_thread():
         return [detector(None, [Sample(index)]) for _ in range(5)]
 
     for index, seen in enumerate(at_once(work, 4)):
-        assert [[frame.stream[0] for frame in frames] for frames in seen] == [[index]] * 5
+        assert [[frame.stream[0] for frame in clips.frames] for clips in seen] == [[index]] * 5

@@ -71,8 +71,8 @@ class StreamHandle:
     def frames(self) -> list[FrameInfo]:
         """The frames of the last call, in the batch's or clip's order; waits for a CUDA device.
 
-        Of a detector or tracker, whose data samples name the frames, of its own last call. Of several
-        threads that call the model, each is told of its own.
+        Of a detector or tracker, whose data samples name the frames, of its own last call. Of
+        several threads that call the model, each is told of its own.
         """
         return [frame.counted() for frame in self._state.frames]
 
