@@ -86,5 +86,6 @@ def _frame_index(batch_idx: int, data_batch: Any) -> int:
     sample = data_batch.get("data_samples") if isinstance(data_batch, dict) else None
     while isinstance(sample, (list, tuple)):  # test-time augmentation has a list for each view
         sample = sample[0] if sample else None
+    sample = getattr(sample, "video_data_samples", [sample])[0]  # a tracker's clip
     frame_id = None if sample is None else sample.metainfo.get("frame_id")
     return batch_idx if frame_id is None else int(frame_id)

@@ -22,6 +22,7 @@ from mmvitaccel.adapters.eventful.stream_run import FrameInfo
 from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.registry import HOOKS
 
+_CLIP = "video_data_samples"  # what a tracker's data sample keeps its frames' in
 # The gates of a block in the order in which tokens meet them.
 _GATES = ("qkv", "proj", "mlp")
 
@@ -31,7 +32,7 @@ class CostHook(Hook):
     """Write onto each result of a test what its frame cost.
 
     :class:`mmvitaccel.MacsMetric` reads it from the results' ``cost``, a dict of the frame's
-    share in its batch. Counting slows a model down, so that no frame is both counted and timed:
+    share in its batch or clip. Counting slows a model down, so that no frame is both counted and timed:
     of every two later frames of a video one, drawn at random, is counted and the other timed; a
     video's first frame is run twice, for which streams start clean. The dense figure is counted
     once for each size of input, on a copy that shares the weights and has no method on it.
@@ -81,8 +82,9 @@ class _MeasuredModel:
 
     def __init__(self, model: nn.Module, backbone: str, timed: bool) -> None:
         modules = dict(model.named_modules())
-        # reason: a model for test-time augmentation holds the detector as `module`
-        found = [name for name in (backbone, f"module.{backbone}") if name in modules]
+        # reason: test-time augmentation holds the detector as `module`, a tracker as `detector`
+        places = ("", "module.", "detector.", "module.detector.")
+        found = [place + backbone for place in places if place + backbone in modules]
         if not found:
             raise ValueError(
                 f"CostHook: {type(model).__name__} has no module {backbone!r}; set backbone to one "
@@ -92,6 +94,7 @@ class _MeasuredModel:
         self.run, self.timed = model.test_step, timed
         self.eventful = _handles(model)
         self.dense_model = _without_methods(model)
+        self.counted_copy: nn.Module | None = None
         self.stopwatch = _Stopwatch(modules[self.backbone])
         self.turns = _Turns()
         self.dense: dict[Any, dict[str, int]] = {}
@@ -108,7 +111,7 @@ class _MeasuredModel:
         first = self._is_first(data["data_samples"])
         cost: dict[str, Any] = {"first": first, **self._dense_figures(data)}
         if first and self.timed:
-            cost.update(self._count(self.model, copy.deepcopy(data)))
+            cost.update(self._count(self._to_count(data), copy.deepcopy(data)))
         if self.timed and (first or not self.turns.count_now()):
             results, times = self.stopwatch.time(self.run, data)
             cost.update(times)
@@ -116,10 +119,25 @@ class _MeasuredModel:
             with MacsCounter(self.model) as counter:
                 results = self.run(data)
             cost.update(self._figures(counter))
-        share = {name: _share(value, len(results)) for name, value in cost.items()}
-        for result, passed in zip(results, self._passed(len(results))):
-            result.set_metainfo({"cost": {**share, **passed}})
+        images = _images(results)
+        share = {name: _share(value, len(images)) for name, value in cost.items()}
+        starts = {id(clip[0]) for clip in map(_clip, results) if clip}
+        for image, passed in zip(images, self._passed(len(images))):
+            own = {"first": first and id(image) in starts}
+            image.set_metainfo({"cost": {**share, **own, **passed}})
         return results
+
+    def _to_count(self, data: dict[str, Any]) -> nn.Module:
+        """What runs a batch twice: of a tracker a copy, for its tracks remember what they saw."""
+        if not any(hasattr(sample, _CLIP) for sample in _flat(data["data_samples"])):
+            return self.model
+        if self.counted_copy is None:
+            del self.model.test_step
+            self.counted_copy = _shared_copy(self.model)
+            self.model.test_step = self
+        for handle in _handles(self.counted_copy):
+            handle.reset()
+        return self.counted_copy
 
     def _passed(self, batch_size: int) -> list[dict[str, Any]]:
         """For each frame, whether a stream started clean and what each gate let through."""
@@ -135,7 +153,12 @@ class _MeasuredModel:
 
     def _is_first(self, samples: Sequence[Any]) -> bool:
         """Whether each frame of a batch is the first one of its video."""
-        videos = [sample.get("video_id") for sample in _flat(samples)]
+        # reason: the frames of a clip are of one video, however many they are
+        videos = [
+            name
+            for sample in _flat(samples)
+            for name in dict.fromkeys(image.get("video_id") for image in _clip(sample))
+        ]
         first = None not in videos and videos != self.last_video
         self.last_video = videos
         return first
@@ -144,7 +167,9 @@ class _MeasuredModel:
         """Multiply-adds without any method, counted once for each size of input."""
         shapes = tuple(tuple(image.shape) for image in _flat(data["inputs"]))
         if shapes not in self.dense:
-            counted = self._count(self.dense_model, copy.deepcopy(data))
+            model = self.dense_model
+            model = self._to_count(data) if model is self.model else model
+            counted = self._count(model, copy.deepcopy(data))
             self.dense[shapes] = {f"dense_{name}": value for name, value in counted.items()}
         return self.dense[shapes]
 
@@ -221,6 +246,16 @@ def _flat(batch: Sequence[Any]) -> list[Any]:
     ]
 
 
+def _clip(sample: Any) -> Sequence[Any]:
+    """The data samples of a clip's frames; of an image its own."""
+    return getattr(sample, _CLIP) if hasattr(sample, _CLIP) else [sample]
+
+
+def _images(samples: Sequence[Any]) -> list[Any]:
+    """The data samples of all images in a batch of images or clips."""
+    return [image for sample in samples for image in _clip(sample)]
+
+
 def _handles(model: nn.Module) -> list[StreamHandle]:
     """Of the methods on a model that remember frames."""
     return [
@@ -241,13 +276,18 @@ def _tokens(handle: StreamHandle, frame: FrameInfo) -> dict[str, int]:
     }
 
 
+def _shared_copy(model: nn.Module) -> nn.Module:
+    """A copy that shares parameters and buffers."""
+    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, shared)
+
+
 def _without_methods(model: nn.Module) -> nn.Module:
     """A copy without methods that shares parameters and buffers; the model itself without any."""
     attached = [module for module in model.modules() if link(module) and link(module).members]
     if not attached:
         return model
-    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    twin = copy.deepcopy(model, shared)
+    twin = _shared_copy(model)
     for module in list(twin.modules()):
         if link(module) and link(module).members:
             detach(module, link(module).method)

@@ -51,13 +51,16 @@ class MacsMetric(BaseMetric):
         Raises:
             RuntimeError: The results have no cost.
         """
-        for sample in data_samples:
-            if "cost" not in sample:
+        images = [
+            image for sample in data_samples for image in sample.get("video_data_samples", [sample])
+        ]
+        for image in images:
+            if image.get("cost") is None:
                 raise RuntimeError(
                     "MacsMetric: the results carry no cost; add dict(type='mmvitaccel.CostHook') "
                     "to custom_hooks."
                 )
-            self.results.append(sample["cost"])
+            self.results.append(image.get("cost"))
 
     def evaluate(self, size: int) -> dict[str, Any]:
         """Gather from all ranks and compute.
