@@ -85,11 +85,12 @@ def vitdet_config(efficientvit_config):
     return path
 
 
+@needs_onnx
 @pytest.mark.parametrize("merging", [False, True])
 def test_hooks_are_in_the_file(run_tool, vitdet_config, tmp_path, capsys, merging):
     """Half as many tokens pass the last block's layers; the tool compares the file with torch."""
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
+    import onnx
+
     options = ["--cfg-options", *TOME] if merging else []
     run_tool(
         "deploy/export_onnx", vitdet_config, "--part", "backbone", "--out", "m.onnx",
@@ -101,6 +102,7 @@ def test_hooks_are_in_the_file(run_tool, vitdet_config, tmp_path, capsys, mergin
     assert merging == any(node.op_type == "TopK" for node in graph.node)
 
 
+@needs_onnx
 @pytest.mark.parametrize(
     ("hook", "options", "sentence"),
     [

@@ -14,13 +14,12 @@ from mmvitaccel.core.eventful.gates.policy import TopK
 from mmvitaccel.models.vitdet.backbone import ViTDet
 from mmvitaccel.models.vitdet.simple_fpn import SimpleFPN
 
+pytestmark = pytest.mark.extras("deploy", "onnx", "onnxscript")
 old = pytest.mark.skipif(torch.__version__ < "2.7", reason="the exporter of torch 2.7 on")
 
 
 def onnx(**kwargs):
     def export(model, x, path):
-        pytest.importorskip("onnx", reason="needs the extra deploy")
-        pytest.importorskip("onnxscript", reason="needs the extra deploy")
         torch.onnx.export(model, (x,), str(path), **kwargs)
 
     return export

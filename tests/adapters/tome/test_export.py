@@ -12,6 +12,7 @@ from mmvitaccel import apply_tome
 from mmvitaccel.adapters.base import host_class
 from mmvitaccel.models.vitdet.backbone import ViTDet
 
+pytestmark = pytest.mark.extras("deploy", "onnx", "onnxruntime", "onnxscript")
 SMALL = dict(img_size=48, embed_dim=32, depth=3, num_heads=2)
 ONLY_ONE = torch.__version__ < "2.5"  # exporter, without an argument to choose
 EXPORTERS = {
@@ -77,14 +78,12 @@ def images_for(model: nn.Module) -> torch.Tensor:
 
 
 def run_exported(model: nn.Module, x: torch.Tensor, path, exporter: str) -> list[torch.Tensor]:
-    pytest.importorskip("onnx", reason="needs the extra deploy")
-    runtime = pytest.importorskip("onnxruntime", reason="needs the extra deploy")
-    if exporter == "dynamo":
-        pytest.importorskip("onnxscript", reason="needs the extra deploy")
+    import onnxruntime
+
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(model, (x,), str(path), input_names=["x"], **EXPORTERS[exporter])
-    session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return [torch.from_numpy(out) for out in session.run(None, {"x": x.numpy()})]
 
 
