@@ -93,8 +93,11 @@ def play(model, handle, events):
             model.train()
             model.eval()
         frame = videos[event.stream].frame(event.size, event.share)
+        # reason: two histories are played side by side; a context that is open at a yield would be
+        # closed in the other one's turn, and leave gradients off.
         with torch.no_grad(), handle.stream(event.stream, cut=event.what == "cut"):
-            yield frame, model(frame)[0]
+            out = model(frame)[0]
+        yield frame, out
 
 
 def assert_close(found, expected, tolerance=1e-4):
