@@ -16,6 +16,7 @@ from mmengine.registry import DATASETS
 from mmvitaccel.errors import UserError
 
 _BENCHMARK = "MOTChallengeDataset"
+_BY_NAME = ("BaseDetDataset", "BaseVideoDataset")  # of mmdet
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class DataSet:
         """Names in the order of the labels; None where they are not known before it is built.
 
         Raises:
-            UserError: They are one text, or a name is there twice.
+            UserError: They are one text, or a name is there twice and labels go by names.
         """
         if self.kind is None or not issubclass(self.kind, BaseDataset):
             return None
@@ -57,12 +58,21 @@ class DataSet:
         if not isinstance(classes, Sequence) or not classes:
             return None
         double = next((name for name in classes if list(classes).count(name) > 1), None)
-        if double is not None:
+        if double is not None and self.finds_labels_by_name:
             raise UserError(
                 f"{self.where}.metainfo.classes has {double!r} {list(classes).count(double)} "
                 "times; give each class once."
             )
         return tuple(classes)
+
+    @property
+    def finds_labels_by_name(self) -> bool:
+        """Whether labels go by the names of classes; else names are shown alone.
+
+        ImageNet has two classes named crane, and two named maillot.
+        """
+        bases = self.kind.__mro__ if self.kind is not None else ()
+        return any(base.__name__ in _BY_NAME for base in bases)
 
     @property
     def num_things(self) -> int | None:

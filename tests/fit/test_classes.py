@@ -8,6 +8,7 @@ import warnings
 
 import pytest
 import torch
+from mmengine.dataset import BaseDataset
 
 from mmvitaccel.errors import UserError
 from mmvitaccel.fit.check import SPLITS, check_inputs, check_model, check_start
@@ -132,6 +133,23 @@ def test_a_json_with_one_name_twice(detector_config, boxes):
     (boxes / "boxes.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="has 2 categories named 'dark'"):
         check_inputs(load_config(str(detector_config), {}), *SPLITS)
+
+
+class Pictures(BaseDataset):
+    """As mmpretrain's data sets: labels are numbers, names are shown."""
+
+    METAINFO = dict(classes=("crane", "heron", "crane"))
+
+
+def test_two_classes_of_one_name_where_labels_are_numbers(detector_config):
+    """ImageNet has two cranes: a bird and a machine."""
+    cfg = load_config(str(detector_config), {})
+    for split in SPLITS:
+        dataset = cfg[f"{split}_dataloader"].dataset
+        cfg[f"{split}_dataloader"].dataset = dict(type=Pictures, ann_file=dataset.ann_file)
+    sets = data_sets(cfg, *SPLITS)
+    assert [data.classes for data in sets] == [("crane", "heron", "crane")] * 3
+    check_set_classes(sets)
 
 
 def test_imagenet_vid_matches_by_name(detector_config, write_cocovid):
