@@ -56,6 +56,22 @@ def test_all_views_and_the_embedding_apart(run_tool, capsys):
     )
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_other_channels(run_tool, efficientvit_config, capsys, channels):
+    run = ["analysis/get_flops", efficientvit_config, "--shape", "64", "--json", "-"]
+    run_tool(*run)
+    colour = json.loads(capsys.readouterr().out)
+    # reason: mmengine takes statistics of one channel or three; one is for all
+    options = [f"model.data_preprocessor.{key}=[1.0]" for key in ("mean", "std")]
+    run_tool(*run, "--cfg-options", f"model.backbone.in_channels={channels}", *options)
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["input_shape"] == [channels, 64, 64]
+    # the first of the stem's convolutions: 3 x 3 to 16 / 8 channels at half the size
+    width = 16 // 8
+    assert figures["params"] - colour["params"] == (channels - 3) * 9 * width
+    assert figures["macs"] - colour["macs"] == (channels - 3) * 9 * width * 32 * 32
+
+
 def test_a_process_writes_json_alone():
     """With a config that logs and warns while it is read and built."""
     config = ROOT / "configs" / "retinanet_efficientvit_m4_coco.py"
@@ -75,6 +91,14 @@ def test_a_process_writes_json_alone():
     ("arguments", "sentence"),
     [
         (["--shape", "8"], "--shape 8 8: too small"),
+        (
+            ["--cfg-options", "model.bbox_head.anchor_generator.strides=[8,16]"],
+            "have the strides [16, 32], but model.bbox_head.anchor_generator.strides is [8, 16]",
+        ),
+        (
+            ["--cfg-options", "model.bbox_head.num_classes=4"],
+            "model.bbox_head.num_classes is 4, but train_dataloader.dataset has 2 classes",
+        ),
         (["--shape", "-3", "64"], "--shape -3 64: an image has at least 1 pixel"),
         (["--shape", "64", "64", "64"], "--shape has 3 numbers; give H, or H and W."),
         (["--json", "nowhere/f.json"], "--json nowhere/f.json: the folder does not exist"),

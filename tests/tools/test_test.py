@@ -54,6 +54,71 @@ def test_detector_dumps_draws_and_augments(run_tool, detector_config, tmp_path):
     assert metrics(tmp_path / "a").keys() == metrics(tmp_path / "b").keys()
 
 
+@pytest.fixture
+def mask_config(detector_config, tmp_path):
+    """A narrow Mask R-CNN on the detector's pictures."""
+    cfg = load_config(str(detector_config), {})
+    model = load_config("mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py", {}).model
+    model.backbone = dict(type="ResNet", depth=18, base_channels=8, stem_channels=8)
+    model.neck.update(in_channels=[8, 16, 32, 64], out_channels=8)
+    model.rpn_head.update(in_channels=8, feat_channels=8)
+    model.roi_head.bbox_roi_extractor.out_channels = 8
+    model.roi_head.mask_roi_extractor.out_channels = 8
+    model.roi_head.bbox_head.update(in_channels=8, fc_out_channels=8, num_classes=2)
+    model.roi_head.mask_head.update(in_channels=8, conv_out_channels=8, num_classes=2, num_convs=1)
+    model.test_cfg.rpn.update(nms_pre=20, max_per_img=10)
+    model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=3)
+    cfg.model = model
+    cfg.test_evaluator.metric = ["bbox", "segm"]
+    path = tmp_path / "mask.py"
+    cfg.dump(str(path))
+    return path
+
+
+def test_masks_are_augmented_by_their_boxes_alone(run_tool, mask_config, tmp_path, capfd):
+    weights = save_weights(mask_config)
+    run_tool("test", mask_config, weights, "--work-dir", "a", "--out", "a.pkl", "--tta")
+    said = "".join(capfd.readouterr())
+    assert "--tta: masks cannot be merged; CocoMetric measures bbox only." in said
+    figures = metrics(tmp_path / "a")
+    assert "coco/bbox_mAP" in figures
+    assert not any("segm" in key for key in figures)
+    predictions = pickle.loads((tmp_path / "a.pkl").read_bytes())
+    boxes = [p["pred_instances"]["bboxes"] for p in predictions]
+    assert [len(b) > 0 and b.shape[1] == 4 for b in boxes] == [True] * 5
+
+
+def test_masks_alone_are_not_augmented(run_tool, mask_config, tmp_path, capsys):
+    weights = save_weights(mask_config)
+    only = ["--cfg-options", "test_evaluator.metric=segm"]
+    with pytest.raises(SystemExit) as caught:
+        run_tool("test", mask_config, weights, "--tta", *only)
+    assert caught.value.code == 2
+    sentence = "error: --tta: test_evaluator CocoMetric has metric=['segm'], and only boxes can be"
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "work_dirs").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", None])
+def test_a_broken_picture_is_named_or_skipped(run_tool, detector_config, tmp_path, capfd, content):
+    path = detector_config.parent / "boxes" / "images" / "3.png"
+    path.write_bytes(path.read_bytes()[:2000] if content is None else content)
+    tool = ["test", detector_config, save_weights(detector_config), "--out", "a.pkl", "--work-dir"]
+    with pytest.raises(SystemExit) as caught:
+        run_tool(*tool, "a")
+    assert caught.value.code == 2
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: {path}: ")
+    assert "--skip-broken" in error
+
+    run_tool(*tool, "b", "--skip-broken")
+    said = "".join(capfd.readouterr())
+    assert f"skipped: {path}: " in said
+    assert "1 broken file was skipped" in said
+    predictions = pickle.loads((tmp_path / "a.pkl").read_bytes())
+    assert [p["img_id"] for p in predictions] == [0, 1, 2, 4]
+
+
 def test_a_config_without_a_visualizer_draws(run_tool, detector_config, tmp_path):
     weights = save_weights(detector_config)
     with detector_config.open("a") as file:

@@ -60,6 +60,25 @@ def test_resuming_another_model(run_tool, detector_config, tmp_path, capsys):
     check_refused(caught, capsys, "epoch_1.pth: '", tmp_path / "run", before)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_picture_is_named_or_replaced(run_tool, detector_config, tmp_path, capfd, workers):
+    path = tmp_path / "boxes" / "images" / "3.png"
+    path.write_bytes(path.read_bytes()[:2000])
+    tool = ["train", detector_config, "--work-dir"]
+    options = ["--cfg-options", "val_cfg=None", "val_dataloader=None", "val_evaluator=None"]
+    options += [f"train_dataloader.num_workers={workers}"]
+    with pytest.raises(SystemExit) as caught:
+        run_tool(*tool, "a", *options)
+    assert caught.value.code == 2
+    assert f"error: {path}: " in capfd.readouterr().err.splitlines()[-1]
+
+    run_tool(*tool, "b", "--skip-broken", *options)
+    said = "".join(capfd.readouterr())
+    assert f"skipped: {path}: " in said
+    assert "1 broken file was skipped" in said
+    assert len(logged(tmp_path / "b", "loss")) == 3
+
+
 def test_amp_and_scaled_learning_rate(run_tool, detector_config, tmp_path):
     options = ["--cfg-options", "val_cfg=None", "val_dataloader=None", "val_evaluator=None"]
     run_tool("train", detector_config, "--amp", "--auto-scale-lr", "--work-dir", "run", *options)
