@@ -84,7 +84,7 @@ def draw_generated(cfg: Config, report: Callable[..., None]) -> None:
 
 
 def train(cfg: Config, work_dir: Path) -> Path:
-    """Train a config, unless it was trained there already; a run that was broken off goes on.
+    """Train a config, unless it was trained there already; an interrupted run is resumed.
 
     Args:
         cfg: A config with an epoch-based training loop.

@@ -56,7 +56,7 @@ def check_resumed_batch(cfg: Config, path: str, meta: Mapping[str, Any]) -> None
     if before is not None and now is not None and before != now:
         warnings.warn(
             f"train_dataloader.batch_size is {now}, but checkpoint {path} was trained with "
-            f"{before}: iterations are counted anew and learning rate and schedule are of the "
+            f"{before}: the count of iterations, the learning rate and the schedule belong to the "
             f"other size; set train_dataloader.batch_size={before} if this is not meant.",
             stacklevel=2,
         )

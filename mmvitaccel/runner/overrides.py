@@ -83,7 +83,7 @@ def _are_lists_of_dicts(before: Any, after: Any) -> bool:
 
 
 def _equal(before: Any, after: Any) -> bool:
-    # reason: in the lazy style a type is an object that is made anew each time
+    # reason: in the lazy style a type is a new object each time
     return before == after or (type(before) is type(after) and repr(before) == repr(after))
 
 

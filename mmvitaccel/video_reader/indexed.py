@@ -100,7 +100,7 @@ class IndexedVideo:
         if np.isnan(self.seconds).any():
             raise UserError(
                 f"{self.name} has neither time stamps nor a frame rate, so that {start:.2f} s to "
-                f"{stop:.2f} s are nowhere in it; write it anew with a rate (ffmpeg -r)."
+                f"{stop:.2f} s cannot be located; rewrite the file with a rate (ffmpeg -r)."
             )
         ends = np.append(self.seconds[1:], self.end)
         middles = (self.seconds + ends) / 2

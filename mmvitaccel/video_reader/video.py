@@ -226,9 +226,10 @@ def _connect(source: Source) -> Capture:
         return open_remote(source)
     except Unreadable as error:
         if source.kind == "camera":
-            what = "is no camera that can be opened"
-        else:
-            what = f"cannot be opened as a video ({str(error) or 'no answer, or no video'})"
+            raise UserError(
+                f"cannot open {source.name}; check with another program that the camera is there."
+            ) from error
+        what = f"cannot be opened as a video ({str(error) or 'no answer, or no video'})"
         raise UserError(f"{source.name} {what}; check it with another program.") from error
 
 

@@ -196,7 +196,7 @@ def test_sources_that_cannot_be_opened(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(UserError, match=r"text\.mp4 cannot be opened as a video"):
         open_video(str(tmp_path / "text.mp4"))
-    with pytest.raises(UserError, match="camera:7 is no camera that can be opened"):
+    with pytest.raises(UserError, match="cannot open camera:7; check"):
         open_video("camera:7")
 
 

@@ -255,7 +255,7 @@ def test_an_address_that_does_not_answer(backend):
 
 def test_a_camera_that_is_not_there():
     for name in ("camera:77", "/dev/video77", "77"):
-        with pytest.raises(UserError, match=f"{name} is no camera that can be opened"):
+        with pytest.raises(UserError, match=f"cannot open {name}; check"):
             open_video(name)
 
 

@@ -168,15 +168,15 @@ class StreamRun:
 
     @property
     def is_part_of_a_pass(self) -> bool:
-        """Whether this thread's call is one that another one calls before blocks are at work."""
+        """Whether this thread's call is nested in another one of which no block runs yet."""
         call = self.call
         return call.inside and (call.running is None or call.running.next_block == 0)
 
     def run_pass(self, image: tuple[int, ...] | None, run: Callable[[], Any]) -> Any:
-        """A call that brings a batch: when it ends its streams are free, however it ends.
+        """Run a call that brings a batch; its streams are released when it ends, also by an error.
 
-        One that another one calls is a part of it, unless blocks are at work: then somebody, such
-        as a hook, calls the model anew, and the batch on its way goes on afterwards.
+        A nested call is a part of the outer one, unless blocks are running: then a hook, for
+        instance, calls the model a second time, and the outer batch continues afterwards.
 
         Args:
             image: Shape of the call's input, without the batch.

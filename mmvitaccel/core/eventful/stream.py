@@ -167,7 +167,7 @@ class StreamStore:
         return [None if f.stream is None else states[f.stream] for f in frames]
 
     def end(self, states: Sequence[StreamState | None], turn: Turn | None) -> None:
-        """The call is done with its frames, or broken off; their streams are free again."""
+        """Release the streams of a call that has ended, normally or by an error."""
         with self._lock:
             for state in states:
                 if state is not None and state.turn is turn:
