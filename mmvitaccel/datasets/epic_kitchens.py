@@ -52,6 +52,9 @@ class EpicKitchens(BaseDataset):
         ValueError: The csv lacks a column, has no rows, or has an invalid value.
     """
 
+    LABEL_COUNTS = dict(num_verbs=NUM_VERBS, num_nouns=NUM_NOUNS)
+    """How many there are of each part of a label, by the head's name for it."""
+
     def __init__(
         self,
         ann_file: str,

@@ -10,6 +10,7 @@ from torch import nn
 
 from mmvitaccel.fit.classes import (
     check_checkpoint_classes,
+    check_folder_classes,
     check_head_classes,
     check_set_classes,
 )
@@ -60,6 +61,7 @@ def check_model(cfg: Config, model: nn.Module, *splits: str) -> None:
     check_head_classes(model, sets)
     head = next(heads_of(model), None)
     for data in sets:
+        check_folder_classes(data, head)
         check_list(data, head, labels_needed=not data.where.startswith("test"))
     check_strides(cfg, model)
 

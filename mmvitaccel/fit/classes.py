@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -11,8 +12,9 @@ from torch import nn
 
 from mmvitaccel.errors import UserError, closest
 from mmvitaccel.fit.coco_json import read_list
-from mmvitaccel.fit.datasets import DataSet
+from mmvitaccel.fit.datasets import DataSet, path_below
 from mmvitaccel.fit.heads import Head, heads_of
+from mmvitaccel.fit.lists import reading_class
 
 _NAMED = 5
 
@@ -24,10 +26,24 @@ def check_head_classes(model: nn.Module, sets: Sequence[DataSet]) -> None:
         UserError: They differ.
     """
     for data in sets:
+        _check_label_counts(model, data)
         for head in heads_of(model) if data.classes else ():
             # reason: of a panoptic set, boxes are of its things and maps of all classes
             if head.num_classes not in (len(data.classes), data.num_things):
                 raise UserError(_count_sentence(head, data))
+
+
+def _check_label_counts(model: nn.Module, data: DataSet) -> None:
+    """Compare a head of several classifiers with a data set whose labels have several parts."""
+    head = getattr(model, "cls_head", None)
+    for key, count in getattr(data.kind, "LABEL_COUNTS", {}).items():
+        # reason: a part may be left out with 0; another kind of head has no such number
+        own = getattr(head, key, None)
+        if own and own != count:
+            raise UserError(
+                f"model.cls_head.{key} is {own}, but {data.where} has {count} "
+                f"({data.kind.__name__}); set model.cls_head.{key}={count}."
+            )
 
 
 def check_set_classes(sets: Sequence[DataSet]) -> None:
@@ -42,6 +58,46 @@ def check_set_classes(sets: Sequence[DataSet]) -> None:
             _check_json(data, data.classes)
     for one, other in combinations([data for data in sets if data.classes], 2):
         _compare(one.where, one.classes, other.where, other.classes, "metainfo.classes")
+
+
+def check_folder_classes(data: DataSet, head: Head | None) -> None:
+    """Compare folders, one a class, with the names of the classes and the head.
+
+    Args:
+        data: Of mmpretrain's ``CustomDataset`` without an annotation file; others are left alone.
+        head: The classifier's; None where it is not known.
+
+    Raises:
+        UserError: The names have another order than the folders, or the head another number.
+    """
+    root = _folder_of_classes(data)
+    folders = sorted(f.name for f in os.scandir(root) if f.is_dir()) if root else []
+    names = data.classes or ()
+    if names and sorted(names) == folders and list(names) != folders:
+        raise UserError(
+            f"{data.where}.metainfo.classes is {_list(names)}, but labels follow the folders of "
+            f"{root} in the order {_list(folders)}: pictures would carry another class's name; use "
+            "that order."
+        )
+    if head is not None and folders and not names and head.num_classes != len(folders):
+        raise UserError(
+            f"{head.where} is {head.num_classes}, but {data.where} has {len(folders)} classes, the "
+            f"folders of {root} ({_list(folders)}); set {head.where}={len(folders)} or correct "
+            "the folders."
+        )
+
+
+def _folder_of_classes(data: DataSet) -> str | None:
+    """Where a data set finds its classes as folders; None for another kind of data set."""
+    config = data.config
+    if reading_class(data.kind) != "CustomDataset" or "split" in config:
+        return None
+    if config.get("ann_file") or not config.get("with_label", True):
+        return None
+    prefix = config.get("data_prefix") or ""
+    inner = prefix if isinstance(prefix, str) else prefix.get("img_path") or ""
+    root = path_below(config.get("data_root") or "", inner)
+    return root if os.path.isdir(root) else None
 
 
 def check_checkpoint_classes(

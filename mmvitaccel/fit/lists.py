@@ -45,7 +45,7 @@ def check_list(data: DataSet, head: Head | None, labels_needed: bool) -> None:
     Raises:
         UserError: A line cannot be read, a label is none of the head's, or a file is not there.
     """
-    reader = _READERS.get(_reading_class(data.kind))
+    reader = _READERS.get(reading_class(data.kind))
     if reader is None or data.annotations is None:
         return
     entries = list(_entries(data, *reader))
@@ -56,7 +56,7 @@ def check_list(data: DataSet, head: Head | None, labels_needed: bool) -> None:
     _check_files(data, entries, reader[1])
 
 
-def _reading_class(kind: type | None) -> str:
+def reading_class(kind: type | None) -> str:
     """The class whose way of reading a list a data set has."""
     name = getattr(getattr(kind, "load_data_list", None), "__qualname__", "")
     return name.partition(".")[0]

@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from torch import nn
 
 from mmvitaccel.errors import UserError
 from mmvitaccel.fit.check import SPLITS, check_inputs, check_model, check_start
-from mmvitaccel.fit.classes import check_head_classes, check_set_classes
+from mmvitaccel.fit.classes import check_folder_classes, check_head_classes, check_set_classes
 from mmvitaccel.fit.datasets import data_sets
-from mmvitaccel.fit.heads import heads_of
+from mmvitaccel.fit.heads import Head, heads_of
+from mmvitaccel.models.vivit.verb_noun_head import VerbNounHead
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.runner.session import build_model
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+EPIC = CONFIGS / "vivit" / "vivit-base_32x2x1_epic-kitchens100-rgb.py"
 
 
 def load(path, **options):
@@ -135,6 +142,29 @@ def test_a_json_with_one_name_twice(detector_config, boxes):
         check_inputs(load_config(str(detector_config), {}), *SPLITS)
 
 
+@pytest.mark.parametrize("split", SPLITS)
+def test_verbs_and_nouns(split):
+    cfg = load_config(str(EPIC), {})
+    model, sets = nn.Module(), data_sets(cfg, split)
+    for numbers in ((97, 300), (97, 0)):
+        model.cls_head = VerbNounHead(*numbers, in_channels=2)
+        check_head_classes(model, sets)
+    for numbers, sentence in (
+        (
+            (125, 300),
+            "num_verbs is 125, but {} has 97 (EpicKitchens); set model.cls_head.num_verbs",
+        ),
+        (
+            (97, 352),
+            "num_nouns is 352, but {} has 300 (EpicKitchens); set model.cls_head.num_nouns",
+        ),
+    ):
+        model.cls_head = VerbNounHead(*numbers, in_channels=2)
+        sentence = sentence.format(f"{split}_dataloader.dataset")
+        with pytest.raises(UserError, match=re.escape(f"model.cls_head.{sentence}=")):
+            check_head_classes(model, sets)
+
+
 class Pictures(BaseDataset):
     """As mmpretrain's data sets: labels are numbers, names are shown."""
 
@@ -150,6 +180,33 @@ def test_two_classes_of_one_name_where_labels_are_numbers(detector_config):
     sets = data_sets(cfg, *SPLITS)
     assert [data.classes for data in sets] == [("crane", "heron", "crane")] * 3
     check_set_classes(sets)
+
+
+@pytest.mark.extras("mmpretrain", "mmpretrain")
+@pytest.mark.parametrize("prefix", ["pictures", dict(img_path="pictures")])
+def test_classes_that_are_folders(tmp_path, prefix):
+    for name in ("ball", "leaf", "brick"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+    dataset = dict(type="mmpretrain.CustomDataset", data_root=str(tmp_path), data_prefix=prefix)
+    loader = dict(dataset=dataset)
+    cfg = Config(dict(default_scope="mmpretrain", train_dataloader=loader, train_cfg={}))
+
+    def check(count, *classes):
+        dataset["metainfo"] = dict(classes=classes)
+        cfg.train_dataloader = dict(dataset=dataset)
+        (data,) = data_sets(cfg, "train")
+        check_folder_classes(data, Head("model.head.num_classes", count))
+
+    check(3)
+    check(3, "ball", "brick", "leaf")
+    check(3, "Ball", "Brick", "Leaf")
+    with pytest.raises(UserError, match=r"model\.head\.num_classes is 1000, but train_dataloader"
+                                        r"\.dataset has 3 classes, the folders of \S+/pictures "
+                                        r"\('ball', 'brick', 'leaf'\); set .*=3"):  # fmt: skip
+        check(1000)
+    with pytest.raises(UserError, match=r"classes is 'ball', 'leaf', 'brick', but labels follow "
+                                        r"the folders of .* order 'ball', 'brick', "):  # fmt: skip
+        check(3, "ball", "leaf", "brick")
 
 
 def test_imagenet_vid_matches_by_name(detector_config, write_cocovid):

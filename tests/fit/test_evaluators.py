@@ -44,6 +44,19 @@ def test_other_pictures_of_the_same_ids(detector_config, other):
         check(detector_config, path)
 
 
+def test_other_pictures_are_found_before_a_training_that_validates(
+    run_tool, detector_config, other, capsys, tmp_path
+):
+    path = other(lambda content: content["images"][3].update(file_name="another.png"))
+    with pytest.raises(SystemExit) as caught:
+        run_tool("train", detector_config, "--cfg-options", f"val_evaluator.ann_file={path}")
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: val_evaluator.ann_file is {path} and val_dataloader.dataset.")
+    assert "picture 3 is another.png there and 3.png here" in error
+    assert not (tmp_path / "work_dirs").exists()
+
+
 def test_a_picture_that_is_not_in_it(detector_config, other):
     with pytest.raises(UserError, match=r"which has no picture 4 \(4\.png\)"):
         check(detector_config, other(lambda content: content["images"].pop()))

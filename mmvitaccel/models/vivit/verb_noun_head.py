@@ -56,6 +56,7 @@ class VerbNounHead(BaseModule):
                 f"VerbNounHead: average_clips={average_clips!r} is not known; give one of "
                 f"{', '.join(AVERAGES)}."
             )
+        self.num_verbs, self.num_nouns = num_verbs, num_nouns
         self.init_std = init_std
         self.label_smooth_eps = label_smooth_eps
         self.average_clips = average_clips
