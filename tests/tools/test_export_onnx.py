@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from mmvitaccel import extras
 from mmvitaccel.deploy import onnx_export
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.runner.session import build_model
 
 needs_onnx = pytest.mark.extras("deploy", "onnx", "onnxruntime")
 
@@ -27,6 +30,20 @@ def test_file_and_report(run_tool, efficientvit_config, tmp_path, capsys, option
 
 
 @needs_onnx
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_of_other_channels(run_tool, efficientvit_config, tmp_path, capsys, channels):
+    import onnx
+
+    options = [f"model.data_preprocessor.{key}=[1.0]" for key in ("mean", "std")]
+    options += [f"model.backbone.in_channels={channels}"]
+    run = ["deploy/export_onnx", efficientvit_config, "--out", "m.onnx", "--shape", 64, 96]
+    run_tool(*run, "--part", "backbone", "--static", "--cfg-options", *options)
+    assert "1 x 64 x 96: largest difference" in capsys.readouterr().out
+    (images,) = onnx.load(str(tmp_path / "m.onnx")).graph.input
+    assert [d.dim_value for d in images.type.tensor_type.shape.dim] == [1, channels, 64, 96]
+
+
+@needs_onnx
 def test_batch_norm_of_other_backbones(run_tool, detector_config, capsys):
     """A ResNet, which has no folding of its own."""
     run_tool("deploy/export_onnx", detector_config, "--out", "m.onnx", "--shape", 64, 96)
@@ -44,6 +61,45 @@ def test_mistakes(run_tool, efficientvit_config, capsys, options, sentence):
     with pytest.raises(SystemExit):
         run_tool("deploy/export_onnx", efficientvit_config, *options)
     assert sentence in capsys.readouterr().err
+
+
+@needs_onnx
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        (
+            "model.bbox_head.anchor_generator.strides=[16,32,64,128,256]",
+            "have the strides [8, 16, 32, 64, 128], but model.bbox_head.anchor_generator.strides",
+        ),
+        (
+            "model.bbox_head.num_classes=4",
+            "model.bbox_head.num_classes is 4, but train_dataloader.dataset has 2 classes",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_not_exported(
+    run_tool, efficientvit_config, tmp_path, capsys, option, sentence
+):
+    with pytest.raises(SystemExit) as caught:
+        run_tool("deploy/export_onnx", efficientvit_config, "--out", "m.onnx", "--shape", 64, 64,
+                 "--cfg-options", option)  # fmt: skip
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert sentence in error
+    assert not (tmp_path / "m.onnx").exists()
+
+
+@needs_onnx
+def test_a_checkpoint_of_another_order_is_not_exported(
+    run_tool, efficientvit_config, tmp_path, capsys
+):
+    weights = build_model(load_config(str(efficientvit_config), {})).state_dict()
+    meta = dict(dataset_meta=dict(classes=("dark", "bright")))
+    torch.save(dict(state_dict=weights, meta=meta), tmp_path / "a.pth")
+    with pytest.raises(SystemExit):
+        run_tool("deploy/export_onnx", efficientvit_config, "a.pth", "--shape", 64, 64)
+    assert "class 0 is 'dark' in checkpoint a.pth's dataset_meta" in capsys.readouterr().err
 
 
 @needs_onnx
