@@ -78,6 +78,8 @@ class BlockSpec:
         leave: ``(block, x, given)``: tokens (B, N, C) back to the host's layout.
         window_size: Side of the attention windows in tokens, 0 for global attention. Tokens are
             padded after ``norm1`` with zeros to whole windows.
+        padding: ``(block, q)`` to the query, key and value, each (1, H, 1, D) in the kind of ``q``,
+            of a token of padding; None where the block has no windows.
         rel_pos: ``(block, grid_size)`` to the decomposed relative positions of a whole window or
             grid: rows (H, H, D) and (W, W, D) of each query and key position, times the unscaled
             query, as :func:`mmvitaccel.core.attention.rel_pos.offset_rows` gives them; or None
@@ -105,6 +107,7 @@ class BlockSpec:
     enter: Callable[..., BlockInput] = _enter_plain
     leave: Callable[[nn.Module, Tensor, BlockInput], Tensor] = _leave_plain
     window_size: Callable[[nn.Module], int] = field(default=lambda block: 0)
+    padding: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
     rel_pos: Callable[[nn.Module, Grid], tuple[Tensor, Tensor] | None] = field(
         default=lambda block, grid_size: None
     )

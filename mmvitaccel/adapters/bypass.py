@@ -2,7 +2,9 @@
 
 A method calls most of a block's submodules, and hooks on those work. Of a few, such as the
 attention module around its linear layers, it does the work itself. A hook on one of them, or a
-``forward`` of its own, is refused: when the method is put on, and at the start of every pass.
+``forward`` of its own, is refused: when the method is put on, and at the start of every pass. So
+are global hooks, but for those of torch and of this package, which count and trace; and backward
+hooks within the blocks of a method whose outputs carry no gradients.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.modules import module as torch_module
 
-from mmvitaccel.adapters.base import BlockSpec, class_name
+from mmvitaccel.adapters.base import BlockSpec, ViTAdapter, class_name
 
 _HOOKS = {
     "_forward_hooks": "a forward hook",
@@ -21,6 +24,12 @@ _HOOKS = {
     "_backward_hooks": "a backward hook",
     "_backward_pre_hooks": "a backward pre-hook",
 }
+_GLOBAL_HOOKS = (
+    torch_module._global_forward_hooks,
+    torch_module._global_forward_pre_hooks,
+    torch_module._global_backward_hooks,
+    torch_module._global_backward_pre_hooks,
+)
 # reason: torch.compiler got it in torch 2.3
 _is_compiling = getattr(torch.compiler, "is_compiling", None) or torch._dynamo.is_compiling
 
@@ -43,24 +52,37 @@ class Bypass:
         model: The module that the method is on, from which paths are told.
         parts: The modules whose ``forward`` the method overrides, each with the dotted names of the
             submodules that are not called; names that do not exist are passed over.
+        parts_of: Gives the parts that the model has now.
+        gradients: Whether the method's outputs carry gradients.
     """
 
     def __init__(
-        self, method: str, model: nn.Module, parts: Sequence[tuple[nn.Module, Iterable[str]]]
+        self,
+        method: str,
+        model: nn.Module,
+        parts: Sequence[tuple[nn.Module, Iterable[str]]],
+        parts_of: Callable[[nn.Module], Sequence[nn.Module]],
+        gradients: bool,
     ) -> None:
         self.method, self.model = method, model
         self.parts = [part for part, _ in parts]
         self.bypassed = [found for part, names in parts for found in _find(part, names)]
+        self.parts_of = parts_of
+        self.inside = () if gradients else [m for part in self.parts for m in part.modules()]
 
     def check(self) -> None:
         """Refuse what would be dropped.
 
         Raises:
             RuntimeError: A bypassed module has a hook, a ``forward`` of its own or is another one
-                by now, or an overridden ``forward`` was replaced on its instance.
+                by now, an overridden ``forward`` was replaced on its instance, the model's parts
+                are others, or there are global hooks.
         """
         if _is_compiling():
             return
+        self._check_parts()
+        if any(_GLOBAL_HOOKS):
+            self._check_global_hooks()
         for part in self.parts:
             if "forward" in part.__dict__:
                 self._refuse(part, "", "its forward was replaced on the instance")
@@ -82,6 +104,42 @@ class Bypass:
             if type(part).forward is not forward:
                 self._refuse(parent, name, f"its class is {class_name(part)} by now", path)
 
+        if torch.is_grad_enabled():
+            self._check_backward_hooks()
+
+    def _check_parts(self) -> None:
+        """Refuse other parts; a wrapper around one, or its compiled form, is that part."""
+        now = list(self.parts_of(self.model))
+        same = len(now) == len(self.parts)
+        for part, own in zip(now, self.parts):
+            same = same and (part is own or any(inner is own for inner in part.modules()))
+        if not same:
+            raise RuntimeError(
+                f"{self.method}: the {class_name(self.model)} has other blocks than when "
+                f"{self.method} was put on ({len(self.parts)} then, {len(now)} now); remove it and "
+                "put it on again."
+            )
+
+    def _check_global_hooks(self) -> None:
+        for hooks in _GLOBAL_HOOKS:
+            for hook in list(hooks.values()):
+                origin = str(getattr(hook, "__module__", None))
+                if self.bypassed and origin.partition(".")[0] not in ("torch", "mmvitaccel"):
+                    raise RuntimeError(
+                        f"{self.method}: a global module hook of {origin!r} would not see "
+                        f"{self.bypassed[0].path!r} and others, which {self.method} computes "
+                        f"without calling them; remove the hook or {self.method}."
+                    )
+
+    def _check_backward_hooks(self) -> None:
+        for part in self.inside:
+            if part._backward_hooks or part._backward_pre_hooks:
+                raise RuntimeError(
+                    f"{self.method}: a {class_name(part)} within its blocks has a backward hook, "
+                    f"which would never run, since outputs of {self.method} carry no gradients; "
+                    f"take gradients without {self.method} (handle.remove())."
+                )
+
     def _refuse(self, parent: nn.Module, name: str, reason: str, path: str = "") -> None:
         places = {module: place for place, module in self.model.named_modules()}
         where = ".".join(filter(None, (places.get(parent, ""), name))) or path
@@ -93,10 +151,11 @@ class Bypass:
 
 
 def bypass_of_blocks(
-    method: str, model: nn.Module, blocks: Sequence[nn.Module], specs: Sequence[BlockSpec]
+    method: str, model: nn.Module, adapter: ViTAdapter, specs: Sequence[BlockSpec], gradients: bool
 ) -> Bypass:
     """Of a transformer's blocks."""
-    return Bypass(method, model, [(b, spec.bypassed) for b, spec in zip(blocks, specs)])
+    parts = [(block, spec.bypassed) for block, spec in zip(adapter.blocks(model), specs)]
+    return Bypass(method, model, parts, adapter.blocks, gradients)
 
 
 def _find(part: nn.Module, names: Iterable[str]) -> Iterable[_Bypassed]:

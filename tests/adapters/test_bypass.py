@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from mmvitaccel.adapters.attach import is_attached, link
 from mmvitaccel.adapters.base import spec_of
@@ -15,6 +16,7 @@ from mmvitaccel.adapters.eventful.neck import apply_eventful_neck
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
 from mmvitaccel.adapters.tome.apply import apply_tome
 from mmvitaccel.core.eventful.gates.policy import Always, TopK
+from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.models.efficientvit.backbone import EfficientViT
 from mmvitaccel.models.efficientvit.compiled import CompiledEfficientViT
 from mmvitaccel.models.vitdet.simple_fpn import SimpleFPN
@@ -200,3 +202,76 @@ def test_hooks_on_what_is_compiled_are_refused():
     model.stages[1].register_forward_hook(lambda *_: None)
     with pytest.raises(ValueError, match=r"'blocks2' has a hook or a forward of its own"):
         CompiledEfficientViT(model)
+
+
+@pytest.mark.parametrize("method", ["ToMe", "Eventful"])
+def test_global_hooks_are_refused_but_for_those_that_count(method):
+    model, x = scramble(timm_vit()).eval(), torch.randn(1, 3, 32, 32)
+    apply_tome(model, 2) if method == "ToMe" else apply_eventful(model, TopK(4))
+    hook = register_module_forward_hook(lambda module, args, out: None)
+    try:
+        with pytest.raises(RuntimeError, match=f"{method}: a global module hook of '.*test_bypas"):
+            model(x)
+    finally:
+        hook.remove()
+    with MacsCounter(model) as counter, torch.no_grad():
+        model(x)
+    assert counter.report().total > 0
+
+
+def test_backward_hooks_where_no_gradients_are():
+    model, x = scramble(timm_vit()).eval(), torch.randn(1, 3, 32, 32)
+    apply_eventful(model, TopK(4))
+    model.blocks[1].register_full_backward_hook(lambda *_: None)
+    with pytest.raises(RuntimeError, match="Block within its blocks has a backward hook"):
+        model(x)
+    with torch.no_grad():
+        model(x)
+
+
+@pytest.mark.parametrize("method", ["ToMe", "Eventful"])
+def test_other_blocks_are_refused_and_wrapped_ones_are_not(method):
+    class Wrapper(nn.Module):
+        def __init__(self, block):
+            super().__init__()
+            self.inner = block
+
+        def forward(self, *args, **kwargs):
+            return self.inner(*args, **kwargs)
+
+    model, x = scramble(timm_vit()).eval(), torch.randn(1, 3, 32, 32)
+    apply_tome(model, 2) if method == "ToMe" else apply_eventful(model, Always())
+    with torch.no_grad():
+        expected = model(x)
+        own = model.blocks[1]
+        model.blocks[1] = Wrapper(own)
+        torch.testing.assert_close(model(x), expected)
+        model.blocks[1] = timm_vit().blocks[1]
+        with pytest.raises(RuntimeError, match=r"has other blocks than when .*3 then, 3 now"):
+            model(x)
+        model.blocks[1] = own
+        del model.blocks[2]
+        with pytest.raises(RuntimeError, match=r"\(3 then, 2 now\)"):
+            model(x)
+
+
+def test_a_hook_on_the_projection_of_windows_sees_tokens_alone_and_leaves_the_padding():
+    model, x = scramble(HOSTS["mmvitaccel ViTDet"].build()).eval(), torch.randn(1, 3, 48, 64)
+    shapes = []
+
+    def steer(module, args, out):
+        shapes.append(tuple(out.shape))
+        return out + torch.linspace(-1, 1, out.shape[-1])
+
+    model.blocks[0].attn.qkv.register_forward_hook(steer)
+    with torch.no_grad():
+        expected = model(x)
+        handle = apply_tome(model, 0)
+        for found, wanted in zip(model(x), expected):
+            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+        handle.remove()
+        apply_eventful(model, Always())
+        for _ in range(2):
+            for found, wanted in zip(model(x), expected):
+                torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+    assert shapes == [(1, 6, 8, 96), *[(1, 48, 96)] * 3]

@@ -121,7 +121,7 @@ def apply_eventful(
         options=options,
         num_blocks=len(blocks),
     )
-    bypass = bypass_of_blocks(METHOD, model, blocks, specs)
+    bypass = bypass_of_blocks(METHOD, model, adapter, specs, gradients=False)
     bypass.check()
     num_prefix_tokens = len(adapter.prefix(model))
     entries = {name: eventful_run.entry for name in adapter.entries if hasattr(model, name)}

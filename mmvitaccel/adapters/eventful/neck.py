@@ -87,7 +87,8 @@ def apply_eventful_neck(
     policy = checked_policy(Threshold(0.0) if policy is None else policy)
     paths = adapter.paths(neck)
     state = NeckState(policy, StreamStore(max_streams), num_paths=len(paths))
-    bypass = Bypass(METHOD, neck, [(path, adapter.bypassed(path)) for path in paths])
+    parts = [(path, adapter.bypassed(path)) for path in paths]
+    bypass = Bypass(METHOD, neck, parts, adapter.paths, gradients=False)
     bypass.check()
     swaps = [Swap(neck, {"forward": _forward, "train": train}, Root(bypass))]
     for index, path in enumerate(paths):

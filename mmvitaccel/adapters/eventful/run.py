@@ -132,6 +132,7 @@ def _steps(block: nn.Module, spec: BlockSpec, num_prefix_tokens: int) -> BlockSt
         mlp=lambda h: spec.finish2(block, spec.mlp(block, h)),
         scale=spec.scale(block),
         window_size=spec.window_size(block),
+        padding=functools.partial(spec.padding, block) if spec.padding else None,
         rel_pos=functools.partial(spec.rel_pos, block),
         num_prefix_tokens=num_prefix_tokens,
     )

@@ -191,7 +191,7 @@ def apply_tome(
             "each block; use reduction='merge'."
         )
     schedule = make_schedule(r, len(blocks))
-    bypass = bypass_of_blocks(METHOD, model, blocks, specs)
+    bypass = bypass_of_blocks(METHOD, model, adapter, specs, gradients=True)
     bypass.check()
     state = ToMeState(r, schedule, len(prefix), options, trace_source, Traces(len(blocks)), bypass)
     entries = {name: _entry_method(name) for name in adapter.entries if hasattr(model, name)}

@@ -91,10 +91,8 @@ def _cut_heads(
     if not windows.size:
         return list(parts)
     heads = parts[0].shape[1]
-    # reason: padding is zero after the norm, so its projection is that of a zero token
-    zero = spec.qkv(block, h.new_zeros(1, 1, h.shape[-1]), None)
     cut = []
-    for part, padding in zip(parts, zero):
+    for part, padding in zip(parts, spec.padding(block, parts[0])):
         rows = part.transpose(1, 2).flatten(2)  # (B, H, N, D) -> (B, N, H * D)
         rows = windows.cut(rows, padding.flatten())
         cut.append(rows.unflatten(2, (heads, -1)).transpose(1, 2))

@@ -43,6 +43,8 @@ class BlockSteps:
         mlp: (B, M, C) -> (B, M, C), LayerScale included.
         scale: Factor of the attention logits.
         window_size: Tokens a side of a window; 0 attends globally.
+        padding: Queries, to query, key and value of a token of padding, each (1, h, 1, D) in their
+            kind; asked where there are windows.
         rel_pos: Of a grid (H, W), the rows of relative positions on both axes, or None.
         num_prefix_tokens: Tokens in front that are not on the grid.
     """
@@ -54,6 +56,7 @@ class BlockSteps:
     mlp: Callable[[Tensor], Tensor]
     scale: float
     window_size: int = 0
+    padding: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
     rel_pos: Callable[[tuple[int, int]], tuple[Tensor, Tensor] | None] = lambda grid: None
     num_prefix_tokens: int = 0
 
@@ -111,8 +114,8 @@ def start_block(
     normed = steps.norm1(x)
     qkv = QKV(*steps.qkv(normed, tokens.rope))
     padding = None
-    if steps.window_size:  # tokens of padding are zero after the norm
-        padding = QKV(*steps.qkv(normed.new_zeros(1, 1, normed.shape[2]), None))
+    if steps.window_size:
+        padding = QKV(*steps.padding(qkv.q))
     with _as_it_comes(x):
         attention, out = _start_attention(steps, options, tokens.grid_size, qkv, padding)
     branch = steps.project(out, lambda: normed)

@@ -21,6 +21,14 @@ def _qkv(block: nn.Module, h: Tensor, rope: Tensor | None) -> tuple[Tensor, Tens
     return attn.qkv(h).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
+def _padding(block: nn.Module, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    # reason: not by the layer, so that hooks on it see the tokens alone, as in the host
+    bias, heads = block.attn.qkv.bias, block.attn.num_heads
+    row = q.new_zeros(3 * heads * q.shape[-1]) if bias is None else bias.to(q.dtype)
+    # (3 * H * D) -> (3, 1, H, 1, D)
+    return row.view(3, 1, heads, 1, -1).unbind(0)
+
+
 def _rel_pos(block: nn.Module, grid_size: Grid) -> tuple[Tensor, Tensor] | None:
     return block.attn.position_rows(grid_size)
 
@@ -44,6 +52,7 @@ _BLOCK = BlockSpec(
     enter=_enter,
     leave=_leave,
     window_size=lambda block: block.window_size,
+    padding=_padding,
     rel_pos=_rel_pos,
     keeps_grid=True,
     bypassed=("attn",),
