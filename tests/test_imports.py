@@ -96,9 +96,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "conversion/vitdet": ({"conversion/layout", "datasets"}, set()),
     "conversion/vivit": ({"conversion/layout"}, set()),
     # what the tools are made of
+    "loaders": ({"compat", "errors", "video_reader"}, {"mmengine"}),
     "runner": (
-        {"adapters", "compat", "conversion", "errors", "models/weights", "registry"}
-        | {"video_reader", "whole_files"},
+        {"adapters", "conversion", "errors", "loaders", "models/weights", "registry"}
+        | {"whole_files"},
         {"mmengine"},
     ),
     # compares what a config names before it runs; a model runs once, of no stream
@@ -111,7 +112,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # pictures, upright and with their times, of whatever a user calls a video
     "video_reader": ({"errors"}, set()),
     "video": (
-        {"core/eventful", "core/macs", "errors", "models/weights", "registry"}
+        {"core/eventful", "core/macs", "errors", "loaders", "models/weights", "registry"}
         | {"runner", "video_reader"},
         {"mmengine"},
     ),
@@ -122,6 +123,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
             "datasets/synthetic",
             "errors",
             "fit",
+            "loaders",
             "models/efficientvit",
             "models/weights",
         }

@@ -17,8 +17,8 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmvitaccel.errors import UserError, building, running
+from mmvitaccel.loaders.checked import check_loader, without_workers
 from mmvitaccel.models.efficientvit.layers import KEY_DIMS, CascadedGroupAttention, FeedForward
-from mmvitaccel.runner.loading import check_loader, without_workers
 
 STRUCTURES = ("Q", "K", "V", "FFN")
 Rows = tuple[str, str, nn.Parameter, slice]

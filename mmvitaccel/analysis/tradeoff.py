@@ -25,8 +25,8 @@ from mmvitaccel.datasets.synthetic import (
     make_video_set,
 )
 from mmvitaccel.errors import UserError, building, running
+from mmvitaccel.loaders.checked import CheckedLoading
 from mmvitaccel.registry import type_name
-from mmvitaccel.runner.loading import CheckedLoading
 
 #: What the Eventful wrapper is given for each method.
 METHODS: dict[str, dict[str, Any]] = {

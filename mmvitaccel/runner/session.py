@@ -18,10 +18,10 @@ from mmengine.utils import ManagerMixin
 from torch import nn
 
 from mmvitaccel.errors import UserError, building, running
+from mmvitaccel.loaders.checked import CheckedLoading
 from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.runner.checkpoint import ChosenWeights
 from mmvitaccel.runner.distributed import leave_processes
-from mmvitaccel.runner.loading import CheckedLoading
 from mmvitaccel.runner.storage import whole_checkpoints
 
 

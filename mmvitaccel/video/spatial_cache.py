@@ -25,10 +25,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from mmvitaccel.errors import UserError, building, running
+from mmvitaccel.loaders.checked import check_loader
 from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.runner.attached_hooks import attach_hooks
 from mmvitaccel.runner.checkpoint import check_checkpoint
-from mmvitaccel.runner.loading import check_loader
 from mmvitaccel.runner.session import build_model
 
 INDEX_FILE = "index.json"

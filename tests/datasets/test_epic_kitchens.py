@@ -13,8 +13,8 @@ from mmengine.registry import init_default_scope
 
 from mmvitaccel.datasets.epic_kitchens import EpicKitchens
 from mmvitaccel.errors import UserError, running
+from mmvitaccel.loaders.checked import check_loader
 from mmvitaccel.registry import DATASETS, TRANSFORMS
-from mmvitaccel.runner.loading import check_loader
 
 HEADER = (
     "narration_id,participant_id,video_id,narration_timestamp,start_timestamp,stop_timestamp,"

@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmvitaccel.errors import UserError, frames_of_error, is_refusal, one_line
-from mmvitaccel.runner.damage import PICTURES, VIDEOS, describe_damage, is_unended, picture_damage
+from mmvitaccel.loaders.damage import PICTURES, VIDEOS, describe_damage, is_unended, picture_damage
 
 _MOST_REPLACED = 100  # broken samples in a row, before a data set is taken for broken
 _WORKER_OPTIONS = ("persistent_workers", "prefetch_factor", "multiprocessing_context", "timeout")

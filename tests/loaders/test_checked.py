@@ -13,8 +13,8 @@ from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader, Dataset
 
 from mmvitaccel.errors import UserError
-from mmvitaccel.runner.damage import describe_damage, is_unended
-from mmvitaccel.runner.loading import check_loader, without_workers
+from mmvitaccel.loaders.checked import check_loader, without_workers
+from mmvitaccel.loaders.damage import describe_damage, is_unended
 
 
 class Pictures(Dataset):
