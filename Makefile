@@ -1,5 +1,5 @@
 # The README's commands. Each makes its own environment if there is none; a second run reuses it.
-.PHONY: demo test test-extras test-classic endurance lint pages records clean
+.PHONY: demo test test-extras test-classic test-onedl endurance lint pages records clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # One worker a core, one thread a worker; a file stays whole, since its fixtures are costly.
@@ -7,6 +7,11 @@ PYTEST := -m pytest -n auto --dist loadfile
 VENV := .venv
 CLASSIC := .venv-classic
 WITH_EXTRAS := .venv-extras
+ONEDL := .venv-onedl
+# What meets mmengine, mmcv, mmdet or mmpretrain. The rest needs mmaction2, which that stack lacks, or
+# torch alone, which is that of `make test`.
+ONEDL_TESTS := $(addprefix tests/,adapters analysis compat configs datasets fit hooks metrics models \
+	runner tools test_env.py test_main.py test_package.py)
 # Extras that some test needs; one that no test needs yet is not installed.
 EXTRAS := deploy video
 
@@ -23,6 +28,10 @@ test-extras: $(WITH_EXTRAS)/.installed
 # torch 2.1.2 with mmcv built from source: needs a C++ compiler and about a quarter of an hour.
 test-classic: $(CLASSIC)/.installed
 	OMP_NUM_THREADS=1 $(CLASSIC)/bin/python $(PYTEST)
+
+# The parts for mmdet and mmpretrain on the forks named onedl-*; what needs mmaction2 is skipped.
+test-onedl: $(ONEDL)/.installed
+	OMP_NUM_THREADS=1 $(ONEDL)/bin/python $(PYTEST) -rs $(ONEDL_TESTS)
 
 # Hours on a small machine; the tests have a small form of each.
 endurance: $(VENV)/.installed
@@ -48,7 +57,7 @@ records: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/run_all.py $(RECORDS)
 
 clean:
-	rm -rf $(VENV) $(WITH_EXTRAS) $(CLASSIC) build *.egg-info
+	rm -rf $(VENV) $(WITH_EXTRAS) $(CLASSIC) $(ONEDL) build *.egg-info
 
 $(VENV)/.installed: requirements/default.txt requirements/mmpretrain.txt requirements/test.txt setup.py pyproject.toml
 	@echo "Installing the pinned stack into $(VENV) (a few minutes the first time)"
@@ -77,4 +86,12 @@ $(CLASSIC)/.installed: requirements/classic.txt requirements/mmpretrain.txt requ
 	MMCV_WITH_OPS=1 $(CLASSIC)/bin/python -m pip install --no-cache-dir --no-build-isolation \
 		mmcv==2.1.0
 	$(CLASSIC)/bin/python -m pip install --no-deps --no-build-isolation -e .
+	touch $@
+
+# reason: sdists, built without torch in reach: with it, onedl-mmcv would compile its operators.
+$(ONEDL)/.installed: requirements/onedl.txt requirements/test.txt setup.py pyproject.toml
+	@echo "Installing the forks named onedl-* into $(ONEDL)"
+	$(PYTHON) -m venv $(ONEDL)
+	$(ONEDL)/bin/python -m pip install -r requirements/onedl.txt -r requirements/test.txt
+	$(ONEDL)/bin/python -m pip install --no-deps --no-build-isolation -e .
 	touch $@

@@ -58,21 +58,70 @@ PACKAGES = (
     Package("torchvision", ("0.29.1", "0.16.2"), "torchvision==0.29.1", lowest="0.16"),
     Package("numpy", ("1.26.4",), "numpy==1.26.4"),
     Package("cv2", ("4.11.0",), "opencv-python==4.11.0.86 opencv-contrib-python==4.11.0.86"),
-    Package("mmengine", ("0.10.7",), "mmengine==0.10.7", "0.7.1", "1.0.0", "mmdet 3.3 asserts it"),
     Package(
-        "mmcv",
-        ("2.1.0",),
-        "mmcv-lite==2.1.0",
-        "2.0.0",
-        "2.2.0",
-        "mmdet 3.3.0 and mmaction2 1.2.0 assert mmcv < 2.2.0",
+        "mmengine",
+        ("0.10.7", "0.10.12"),
+        "mmengine==0.10.7",
+        "0.7.1",
+        "1.0.0",
+        "mmdet 3.3 asserts it",
     ),
-    Package("mmdet", ("3.3.0",), "mmdet==3.3.0", lowest="3.0"),
+    Package("mmcv", ("2.1.0", "2.3.6"), "mmcv-lite==2.1.0", lowest="2.0.0"),
+    Package("mmdet", ("3.3.0", "3.5.1"), "mmdet==3.3.0", lowest="3.0"),
     Package("pycocotools", ("2.0.11",), "pycocotools==2.0.11"),
     Package("mmaction", ("1.2.0",), "mmaction2==1.2.0", lowest="1.0", needed=False),
     Package("timm", ("1.0.31",), "timm==1.0.31", lowest="1.0", needed=False),
-    Package("mmpretrain", ("1.2.0",), "mmpretrain==1.2.0", lowest="1.0", needed=False),
+    Package("mmpretrain", ("1.2.0", "1.3.6"), "mmpretrain==1.2.0", lowest="1.0", needed=False),
 )
+# The packages that are installed as a set: the official ones, or the forks named onedl-*.
+OPENMMLAB = ("mmengine", "mmcv", "mmdet", "mmaction", "mmpretrain")
+
+
+@dataclass(frozen=True)
+class MmcvLimit:
+    """A package that refuses mmcv from some version on, with an assertion when it is imported.
+
+    Args:
+        module: Import name of the package.
+        name: Name of its distribution.
+        versions: Its versions that do so, from the first to below the second.
+        refused: The first version of mmcv that it refuses.
+    """
+
+    module: str
+    name: str
+    versions: tuple[str, str]
+    refused: str
+
+    def applies(self, version: str) -> bool:
+        """Check whether a version of the package refuses the mmcv that is installed.
+
+        Args:
+            version: Version of the package.
+        """
+        first, end = map(number, self.versions)
+        return first <= number(version) < end and number(version_of("mmcv")) >= number(self.refused)
+
+    def sentence(self, version: str) -> str:
+        """Return what the package refuses and what is installed.
+
+        Args:
+            version: Version of the package.
+        """
+        return (
+            f"{self.name} {version} refuses mmcv {self.refused} and newer, "
+            f"and mmcv {version_of('mmcv')} is installed"
+        )
+
+
+MMCV_LIMITS = {
+    limit.module: limit
+    for limit in (
+        MmcvLimit("mmdet", "mmdet", ("3.0", "3.4"), "2.2.0"),
+        MmcvLimit("mmaction", "mmaction2", ("1.0", "1.3"), "2.2.0"),
+        MmcvLimit("mmpretrain", "mmpretrain", ("1.0", "1.4"), "2.4.0"),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -158,7 +207,11 @@ def inspect_package(package: Package) -> Row:
     needed = package.needed
     if find_spec(package.module) is None:
         if not needed:
-            return Row(package.module, "-", "note", "not installed; optional")
+            remark = "not installed; optional"
+            limit, would_be = MMCV_LIMITS.get(package.module), package.install.partition("==")[2]
+            if limit is not None and limit.applies(would_be):
+                remark += f"; {limit.sentence(would_be)}"
+            return Row(package.module, "-", "note", remark)
         fix = f"pip install {package.install}"
         return Row(package.module, "-", "missing", "not installed", fix, True)
     error = import_quietly(package.module)
@@ -170,6 +223,10 @@ def inspect_package(package: Package) -> Row:
         wanted = f"wants >= {package.lowest}" + (f", < {package.below}" if package.below else "")
         remark = wanted + (f": {package.why}" if package.why else "")
         return Row(package.module, found, "wrong", remark, replacing(package), needed)
+    limit = MMCV_LIMITS.get(package.module)
+    if limit is not None and limit.applies(version):
+        fix = replacing(*in_place_of_this_mmcv())
+        return Row(package.module, found, "wrong", limit.sentence(version), fix, needed)
     if error:
         absent = re.search(r"No module named '(\w+)", error)
         known = absent is not None and absent[1] in {p.module for p in PACKAGES}
@@ -183,15 +240,33 @@ def inspect_package(package: Package) -> Row:
     return Row(package.module, found, "untested", remark)
 
 
-def replacing(package: Package) -> str:
-    """Return the command that replaces the installed version with the tested one.
+def in_place_of_this_mmcv() -> list[Package]:
+    """Return mmcv and those of OpenMMLab's packages that a fork, made for its mmcv, installed."""
+    return [
+        package
+        for package in PACKAGES
+        if package.module == "mmcv" or (package.module in OPENMMLAB and strangers(package))
+    ]
+
+
+def strangers(package: Package) -> list[str]:
+    """Return the installed distributions of a package that its ``pip install`` does not name.
 
     Args:
         package: The package.
     """
-    others = [n for n in distributions_of(package.module) if f"{n}==" not in package.install]
+    return [n for n in distributions_of(package.module) if f"{n}==" not in package.install]
+
+
+def replacing(*packages: Package) -> str:
+    """Return the command that replaces the installed versions with the tested ones.
+
+    Args:
+        packages: The packages.
+    """
+    others = [name for package in packages for name in strangers(package)]
     remove = f"pip uninstall -y {' '.join(others)} && " if others else ""
-    return f"{remove}pip install {package.install}"
+    return f"{remove}pip install {' '.join(package.install for package in packages)}"
 
 
 def inspect_python() -> Row:
@@ -219,15 +294,21 @@ def inspect_torchvision_pair() -> Iterable[Row]:
         )
 
 
+def inspect_doubles() -> Iterable[Row]:
+    """Report OpenMMLab's packages that two distributions installed, as mmcv and mmcv-lite do."""
+    for package in (p for p in PACKAGES if p.module in OPENMMLAB):
+        names = distributions_of(package.module)
+        if len(names) > 1:
+            fix = f"pip uninstall -y {' '.join(names)} && pip install {package.install}"
+            remark = "they overwrite each other's files"
+            found = " + ".join(names)
+            yield Row(f"{package.module} twice", found, "wrong", remark, fix, package.needed)
+
+
 def inspect_mmcv_operators() -> Iterable[Row]:
     """Report where mmcv's operators come from."""
     if "mmcv" not in sys.modules:
         return
-    both = [n for n in distributions_of("mmcv") if n in ("mmcv", "mmcv-lite", "mmcv-full")]
-    if len(both) > 1:
-        fix = f"pip uninstall -y {' '.join(both)} && pip install mmcv-lite==2.1.0"
-        remark = "they overwrite each other's files"
-        yield Row("mmcv twice", " + ".join(both), "wrong", remark, fix, True)
     spec = find_spec("mmcv._ext")
     if spec is None or "stand_ins" in str(spec.origin):
         remark = "nms, roi_align and others from torchvision; the rest raise when called"
@@ -287,6 +368,7 @@ def inspect() -> list[Row]:
     rows += [inspect_package(package) for package in PACKAGES]
     rows += [
         *inspect_torchvision_pair(),
+        *inspect_doubles(),
         *inspect_mmcv_operators(),
         *inspect_surroundings(),
     ]

@@ -273,6 +273,7 @@ def recognizer_config(tmp_path: Path) -> Path:
     for clip in range(4):
         (root / f"clip{clip}").mkdir(parents=True)
         for frame in range(1, 7):
+    pytest.importorskip("mmaction")
             image = np.full((40, 40, 3), 40 + 150 * (clip % 2), np.uint8)
             cv2.imwrite(str(root / f"clip{clip}" / f"{frame:05}.png"), image)
         lines.append(f"clip{clip} 6 {clip % 2}\n")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import re
 import subprocess
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -33,6 +34,13 @@ def fake(folder: Path, module: str, code: str) -> None:
     (folder / module / "__init__.py").write_text(code)
 
 
+def distribution(folder: Path, name: str, version: str, module: str) -> None:
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (info / "top_level.txt").write_text(f"{module}\n")
+
+
 def row(text: str, name: str) -> str:
     return next(line for line in text.splitlines() if line.startswith(f"{name} "))
 
@@ -41,9 +49,11 @@ def test_this_environment_can_do_the_main_job() -> None:
     done = report()
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("The main job (train and test an EfficientViT detector) can run.\n")
-    for module in ("mmdet.apis", "mmvitaccel.models", "mmaction.apis"):
+    modules = ["mmdet.apis", "mmvitaccel.models"]
+    modules += ["mmaction.apis"] if find_spec("mmaction") else []
+    for module in modules:
         assert row(done.stdout, f"import {module}").split()[2:] == ["works", "ok"]
-    assert importlib.metadata.version("mmdet") in row(done.stdout, "mmdet")
+    assert import_module("mmdet").__version__ in row(done.stdout, "mmdet")
 
 
 def test_without_any_package_it_runs_and_says_what_to_install() -> None:
@@ -64,34 +74,99 @@ def test_versions_that_do_not_fit(tmp_path: Path) -> None:
     fake(tmp_path, "torchvision", "__version__ = '0.27.0'")
     fake(tmp_path, "mmengine", "__version__ = '0.10.9'")
     fake(tmp_path, "mmcv", "__version__ = '2.2.0'")
-    fake(tmp_path, "mmdet", "raise AssertionError('MMCV==2.2.0 is used but\\n incompatible')")
+    fake(tmp_path, "mmdet", "raise AssertionError('MMCV==2.2.0 is used but incompatible')")
+    distribution(tmp_path, "mmdet", "3.3.0", "mmdet")
+    fake(tmp_path, "timm", "raise ValueError('some\\n reason')")
     fake(tmp_path, "pycocotools", "import matplotlib_is_missing")
-    (tmp_path / "onedl_mmcv-2.2.0.dist-info").mkdir()
-    (tmp_path / "onedl_mmcv-2.2.0.dist-info" / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: onedl-mmcv\nVersion: 2.2.0\n"
-    )
-    (tmp_path / "onedl_mmcv-2.2.0.dist-info" / "top_level.txt").write_text("mmcv\n")
+    distribution(tmp_path, "onedl-mmcv", "2.2.0", "mmcv")
     done = report(tmp_path, bare=True)
     assert done.returncode == 1
     assert row(done.stdout, "torch").split() == ["torch", "2.14.1+cpu", "ok"]
-    assert "untested  tested with 0.10.7" in row(done.stdout, "mmengine")
+    assert "untested  tested with 0.10.7 or 0.10.12" in row(done.stdout, "mmengine")
     assert "torch 2.14 goes with torchvision 0.29" in row(done.stdout, "torch + torchvision")
     assert 'torch + torchvision: pip install "torchvision==0.29.*"' in done.stdout
     assert "2.2.0 (onedl-mmcv)" in row(done.stdout, "mmcv")
-    assert "mmdet 3.3.0 and mmaction2 1.2.0 assert mmcv < 2.2.0" in row(done.stdout, "mmcv")
-    assert "mmcv: pip uninstall -y onedl-mmcv && pip install mmcv-lite==2.1.0" in done.stdout
-    assert "AssertionError: MMCV==2.2.0 is used but incompatible" in row(done.stdout, "mmdet")
+    refusal = "mmdet 3.3.0 refuses mmcv 2.2.0 and newer, and mmcv 2.2.0 is installed"
+    assert row(done.stdout, "mmdet").endswith(f"wrong     {refusal}")
+    assert "mmdet: pip uninstall -y onedl-mmcv && pip install mmcv-lite==2.1.0\n" in done.stdout
+    assert "ValueError: some reason" in row(done.stdout, "timm")
     assert "No module named 'matplotlib_is_missing'" in row(done.stdout, "pycocotools")
     assert "stand-in" in row(done.stdout, "mmcv operators")
 
 
-def test_both_mmcvs_are_reported(monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "mmcv", ModuleType("mmcv"))
-    monkeypatch.setattr(env, "distributions_of", lambda module: ["mmcv", "mmcv-lite"])
-    monkeypatch.setattr(env, "find_spec", lambda name: None)
-    first = next(iter(env.inspect_mmcv_operators()))
-    assert first.stops
-    assert first.fix == "pip uninstall -y mmcv mmcv-lite && pip install mmcv-lite==2.1.0"
+@pytest.mark.parametrize(
+    ("module", "names", "install"),
+    [
+        ("mmcv", ["mmcv", "mmcv-lite"], "mmcv-lite==2.1.0"),
+        ("mmengine", ["mmengine", "onedl-mmengine"], "mmengine==0.10.7"),
+        ("mmdet", ["mmdet", "onedl-mmdetection"], "mmdet==3.3.0"),
+    ],
+)
+def test_a_module_of_two_distributions_is_reported(
+    monkeypatch, module: str, names: list[str], install: str
+) -> None:
+    monkeypatch.setattr(env, "distributions_of", lambda name: names if name == module else ["a"])
+    (found,) = env.inspect_doubles()
+    assert (found.name, found.found, found.stops) == (f"{module} twice", " + ".join(names), True)
+    assert found.fix == f"pip uninstall -y {' '.join(names)} && pip install {install}"
+
+
+FORKS = {
+    "mmengine": ("0.10.12", "onedl-mmengine"),
+    "mmcv": ("2.3.6", "onedl-mmcv"),
+    "mmdet": ("3.5.1", "onedl-mmdetection"),
+}
+
+
+@pytest.fixture
+def forks(tmp_path: Path) -> Path:
+    """A folder of packages that look like the forks named onedl-*."""
+    for module, (version, name) in FORKS.items():
+        fake(tmp_path, module, f"__version__ = {version!r}")
+        distribution(tmp_path, name, version, module)
+    return tmp_path
+
+
+REFUSAL = "mmaction2 1.2.0 refuses mmcv 2.2.0 and newer, and mmcv 2.3.6 is installed"
+
+
+def test_the_forks_fit_and_mmaction2_is_said_not_to(forks: Path) -> None:
+    done = report(forks, bare=True)
+    for module, (version, name) in FORKS.items():
+        assert row(done.stdout, module).split() == [module, version, f"({name})", "ok"]
+    assert row(done.stdout, "mmaction").endswith(f"not installed; optional; {REFUSAL}")
+    assert "mmaction:" not in done.stdout
+
+
+def test_mmaction2_beside_the_forks_is_wrong_and_stops_nothing(forks: Path) -> None:
+    fake(forks, "mmaction", "raise AssertionError('MMCV==2.3.6 is used but incompatible')")
+    distribution(forks, "mmaction2", "1.2.0", "mmaction")
+    done = report(forks, bare=True)
+    assert row(done.stdout, "mmaction").endswith(f"wrong     {REFUSAL}")
+    assert (
+        "  mmaction: pip uninstall -y onedl-mmengine onedl-mmcv onedl-mmdetection && "
+        "pip install mmengine==0.10.7 mmcv-lite==2.1.0 mmdet==3.3.0\n"
+    ) in done.stdout
+    assert "mmaction" not in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("module", "version", "mmcv", "refused"),
+    [
+        ("mmdet", "3.3.0", "2.1.0", False),
+        ("mmdet", "3.3.0", "2.2.0", True),
+        ("mmdet", "3.5.1", "2.3.6", False),
+        ("mmaction", "1.2.0", "2.1.0", False),
+        ("mmaction", "?", "2.3.6", False),
+        ("mmpretrain", "1.3.6", "2.3.6", False),
+        ("mmpretrain", "1.3.6", "2.4.0", True),
+    ],
+)
+def test_which_version_refuses_which_mmcv(
+    monkeypatch, module: str, version: str, mmcv: str, refused: bool
+) -> None:
+    monkeypatch.setattr(env, "version_of", lambda name: mmcv)
+    assert env.MMCV_LIMITS[module].applies(version) is refused
 
 
 def test_operators_compiled_for_another_torch(tmp_path: Path, monkeypatch) -> None:
@@ -150,13 +225,21 @@ def test_table_is_aligned() -> None:
 
 
 def test_the_table_is_that_of_the_requirements_and_of_the_readme() -> None:
-    names = {"cv2": "opencv-python", "mmcv": "mmcv-lite", "mmaction": "mmaction2"}
-    files = [(ROOT / "requirements" / f"{n}.txt").read_text() for n in ("default", "classic")]
-    optional = (ROOT / "requirements" / "mmpretrain.txt").read_text()
+    names = {
+        "cv2": ("opencv-python",),
+        "mmcv": ("mmcv-lite", "onedl-mmcv"),
+        "mmengine": ("mmengine", "onedl-mmengine"),
+        "mmdet": ("mmdet", "onedl-mmdetection"),
+        "mmpretrain": ("mmpretrain", "onedl-mmpretrain"),
+        "mmaction": ("mmaction2",),
+    }
+    requirements = ("default", "classic", "mmpretrain", "onedl")
+    files = [(ROOT / "requirements" / f"{n}.txt").read_text() for n in requirements]
     readme = (ROOT / "README.md").read_text()
     for package in PACKAGES:
-        pin = re.compile(rf"^{names.get(package.module, package.module)}==([\d.]+)$", re.MULTILINE)
-        pins = [pin.search(text)[1] for text in (*files, optional) if pin.search(text)]
+        named = "|".join(names.get(package.module, (package.module,)))
+        pin = re.compile(rf"^(?:{named})==([\d.]+)$", re.MULTILINE)
+        pins = [pin.search(text)[1] for text in files if pin.search(text)]
         assert pins, package.module
         for version in pins:
             assert any(version.startswith(tested) for tested in package.tested)

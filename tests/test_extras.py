@@ -70,7 +70,7 @@ def test_extra_is_pinned(extra):
 
 def test_every_requirement_file_is_an_extra():
     files = {path.stem for path in (ROOT / "requirements").glob("*.txt")}
-    assert files - {"default", "classic"} == set(extras_of_setup())
+    assert files - {"default", "classic", "onedl"} == set(extras_of_setup())
 
 
 def test_requirements_that_code_names_are_pinned():

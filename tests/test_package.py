@@ -27,6 +27,7 @@ def test_the_import_is_light():
 
 
 def test_an_installation_with_mmaction2_alone():
+    pytest.importorskip("mmaction")
     code = (
         "import sys; sys.modules['mmdet'] = None\n"
         "import mmvitaccel\n"

@@ -51,11 +51,13 @@ def timm_features_only():
 
 
 def videomae(**kwargs):
+    pytest.importorskip("mmaction")
     size = dict(img_size=32, patch_size=8, embed_dims=32, depth=3, num_heads=4, num_frames=4)
     return models.videomae(**{**size, **kwargs})
 
 
 def timesformer(attention_type):
+    pytest.importorskip("mmaction")
     from mmaction.models.backbones.timesformer import TimeSformer
     from mmengine.registry import DefaultScope
 

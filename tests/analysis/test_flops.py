@@ -160,6 +160,7 @@ def test_detectors(detector_config):
 
 
 def test_clips(recognizer_config):
+    pytest.importorskip("mmaction")
     cfg = load_config(str(recognizer_config), {})
     example = make_example(cfg, None)
     assert (example.shape, example.inputs.shape) == ((3, 4, 32, 32), (1, 1, 3, 4, 32, 32))
@@ -174,6 +175,7 @@ def test_clips(recognizer_config):
 
 def test_layouts_of_clips():
     def example(layout, size=None, **frames):
+    pytest.importorskip("mmaction")
         cfg = config(
             pipeline=[
                 dict(type="SampleFrames", **frames),
@@ -247,6 +249,7 @@ def test_an_eventful_pyramid_alone_is_counted_by_frame():
 
 
 def test_tome_from_the_command_line(recognizer_config):
+    pytest.importorskip("mmaction")
     cfg = load_config(
         str(recognizer_config),
         {"default_hooks.tome.type": "mmvitaccel.ToMeHook", "default_hooks.tome.r": 2},

@@ -93,6 +93,7 @@ def test_the_audio_recognizer_trains_and_tests(tmp_path):
         loader.dataset.data_prefix = dict(audio="")
     cfg.train_cfg.val_begin = 2
     with DefaultScope.overwrite_default_scope("mmaction"):
+    pytest.importorskip("mmaction")
         sample = DATASETS.build(cfg.test_dataloader.dataset)[2]
         assert sample["inputs"].shape == (1, 1, 128, 80)
         assert (sample["inputs"][..., 100:, :] == 0).all()

@@ -55,6 +55,7 @@ def frame_numbers(brightness) -> np.ndarray:
 
 
 def pipeline(*transforms):
+    pytest.importorskip("mmaction")
     init_default_scope("mmaction")
     return [TRANSFORMS.build(t) for t in transforms]
 
@@ -86,6 +87,7 @@ def test_rows_of_the_released_csv(tmp_path):
 
 
 def test_frames_of_a_segment_in_one_file(tmp_path):
+    pytest.importorskip("mmaction")
     write_video(tmp_path / "P01/videos/P01_01.MP4")
     pack = dict(type="FormatShape", input_format="NCTHW"), dict(type="PackActionInputs")
     init_default_scope("mmaction")
@@ -102,6 +104,7 @@ def test_released_frames(tmp_path):
     folder = tmp_path / "P01/rgb_frames/P01_01"
     folder.mkdir(parents=True)
     for i in range(1, 25):
+    pytest.importorskip("mmaction")
         cv2.imwrite(str(folder / f"frame_{i:010d}.jpg"), np.full((16, 16, 3), 8 * i, np.uint8))
     init_default_scope("mmaction")
     sample = dict(type="SampleFrames", clip_len=4, frame_interval=2, test_mode=True)

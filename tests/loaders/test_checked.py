@@ -129,6 +129,7 @@ def test_a_broken_frame_of_a_clip_is_named(tmp_path, name, workers):
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("decoder", ["Decord", "OpenCV", "PyAV"])
 def test_a_broken_video_is_named(tmp_path, decoder, workers):
+    pytest.importorskip("mmaction")
     pytest.importorskip({"Decord": "decord", "PyAV": "av"}.get(decoder, "cv2"))
     path = tmp_path / "broken.mp4"
     path.write_bytes(b"\0" * 2000)

@@ -15,6 +15,7 @@ from mmvitaccel.pictures.tokens import draw_tokens, patch_grid, picture, token_m
 
 
 def videomae():
+    pytest.importorskip("mmaction")
     from mmaction.models.backbones.vit_mae import VisionTransformer
 
     return VisionTransformer(
@@ -23,6 +24,7 @@ def videomae():
 
 
 def timesformer():
+    pytest.importorskip("mmaction")
     from mmaction.models.backbones.timesformer import TimeSformer
 
     with DefaultScope.overwrite_default_scope("mmaction"):

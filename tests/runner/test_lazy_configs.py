@@ -105,6 +105,7 @@ def detector(tmp_path, boxes):
 
 @pytest.fixture
 def recognizer(tmp_path):
+    pytest.importorskip("mmaction")
     path = tmp_path / "lazy_recognizer.py"
     path.write_text(RECOGNIZER)
     return path

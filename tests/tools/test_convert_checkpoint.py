@@ -133,6 +133,7 @@ def test_detectors_inferencer(detector, run_tool, tmp_path):
 
 
 def test_recognizers_inferencer(run_tool, tmp_path):
+    pytest.importorskip("mmaction")
     from mmaction.apis import MMAction2Inferencer
 
     video = tmp_path / "video.mp4"

@@ -168,6 +168,7 @@ def test_training_is_dense_but_for_a_frozen_spatial_encoder():
 
 def test_inside_a_recognizer_no_video_id_is_asked_for(recwarn):
     """mmaction2 gives clips without one; each is a stream of its own."""
+    pytest.importorskip("mmaction")
     from mmaction.models import Recognizer3D
     from mmaction.structures import ActionDataSample
 

@@ -40,6 +40,7 @@ def mmpretrain_vit():
 
 
 def mmaction_vit():
+    pytest.importorskip("mmaction")
     from mmaction.models.backbones import VisionTransformer
 
     return VisionTransformer(

@@ -124,6 +124,7 @@ def test_windows_merge_the_same_number_and_the_map_keeps_its_shape():
 
 
 def make_timesformer():
+    pytest.importorskip("mmaction")
     from mmengine.registry import DefaultScope
 
     from mmvitaccel.compat import apply
