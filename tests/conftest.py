@@ -268,12 +268,12 @@ def write_cocovid(tmp_path):
 @pytest.fixture
 def recognizer_config(tmp_path: Path) -> Path:
     """A config of a video transformer with 29 000 parameters, its clips as frames beside it."""
+    pytest.importorskip("mmaction")
     root = tmp_path / "clips"
     lines = []
     for clip in range(4):
         (root / f"clip{clip}").mkdir(parents=True)
         for frame in range(1, 7):
-    pytest.importorskip("mmaction")
             image = np.full((40, 40, 3), 40 + 150 * (clip % 2), np.uint8)
             cv2.imwrite(str(root / f"clip{clip}" / f"{frame:05}.png"), image)
         lines.append(f"clip{clip} 6 {clip % 2}\n")

@@ -174,8 +174,9 @@ def test_clips(recognizer_config):
 
 
 def test_layouts_of_clips():
-    def example(layout, size=None, **frames):
     pytest.importorskip("mmaction")
+
+    def example(layout, size=None, **frames):
         cfg = config(
             pipeline=[
                 dict(type="SampleFrames", **frames),

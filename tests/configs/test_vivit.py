@@ -138,11 +138,11 @@ def write_epic(root: Path) -> None:
 )
 def test_pipelines_take_videos(tmp_path, data, write, side, label):
     """What each loader makes of a video, up to what the model is given."""
+    pytest.importorskip("mmaction")
     cfg = Config.fromfile(ROOT / f"configs/vivit/vivit-base_32x2x1_{data}.py")
     write(tmp_path)
     init_default_scope("mmaction")
     for split, views in (("train", 1), ("val", 1), ("test", 12)):
-    pytest.importorskip("mmaction")
         settings = cfg[f"{split}_dataloader"].dataset
         settings.data_root = str(tmp_path)
         item = DATASETS.build(settings)[0]

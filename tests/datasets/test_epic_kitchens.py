@@ -101,10 +101,10 @@ def test_frames_of_a_segment_in_one_file(tmp_path):
 
 
 def test_released_frames(tmp_path):
+    pytest.importorskip("mmaction")
     folder = tmp_path / "P01/rgb_frames/P01_01"
     folder.mkdir(parents=True)
     for i in range(1, 25):
-    pytest.importorskip("mmaction")
         cv2.imwrite(str(folder / f"frame_{i:010d}.jpg"), np.full((16, 16, 3), 8 * i, np.uint8))
     init_default_scope("mmaction")
     sample = dict(type="SampleFrames", clip_len=4, frame_interval=2, test_mode=True)

@@ -55,8 +55,8 @@ def load(config, tmp_path, **changes):
 
 
 def bare_model(config, tmp_path):
-    with DefaultScope.overwrite_default_scope("mmaction"):
     pytest.importorskip("mmaction")
+    with DefaultScope.overwrite_default_scope("mmaction"):
         return MODELS.build(load(config, tmp_path).model)
 
 

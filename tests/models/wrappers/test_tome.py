@@ -14,6 +14,9 @@ from torch import nn
 
 from mmvitaccel.adapters.attach import is_attached, link
 
+# Every test here is on a backbone of mmaction2.
+pytest.importorskip("mmaction")
+
 BARE = dict(
     type="mmaction.VisionTransformer",
     img_size=32,
@@ -58,7 +61,6 @@ def test_it_is_built_from_configs_of_any_scope(scope):
     with DefaultScope.overwrite_default_scope(scope):
         assert is_attached(MODELS.build(cfg.model), "ToMe")
         if scope == "mmaction":
-    pytest.importorskip("mmaction")
             cfg.model.backbone.type = "VisionTransformer"
             assert is_attached(MODELS.build(cfg.model), "ToMe")
 
