@@ -15,7 +15,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from mmvitaccel.errors import UserError
-from mmvitaccel.extras import require
+from mmvitaccel.extras import require, switch_off_telemetry
+from mmvitaccel.testing import network
+
+# No test reaches the network, in this process or (for these libraries) in one that it starts.
+network.refuse_network()
+switch_off_telemetry()
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 # What a property draws. The same few dozen examples every time; `--hypothesis-profile=thorough`
 # draws thousands of new ones.
@@ -160,6 +166,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         except UserError as error:
             installed = os.environ.get("MMVITACCEL_EXTRAS", "").split()
             (pytest.fail if marker.args[0] in installed else pytest.skip)(str(error))
+
+
+@pytest.fixture(autouse=True)
+def no_network():
+    """Fail a test during which the network was asked for, even where nobody saw the error."""
+    network.refused.clear()
+    yield
+    if network.refused:
+        pytest.fail("; ".join(network.refused))
 
 
 @pytest.fixture(autouse=True)

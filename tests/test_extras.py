@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,3 +113,45 @@ def test_marked_test_skips_without_its_package(pytester, monkeypatch):
 def test_marked_test_fails_where_its_extra_was_installed(pytester, monkeypatch):
     monkeypatch.setenv("MMVITACCEL_EXTRAS", "deploy video")
     run_marked(pytester, "no_such_thing").assert_outcomes(errors=1)
+
+
+SHOW_TELEMETRY = """
+import os, sys
+from mmvitaccel.extras import require
+require("serve")
+names = ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "NNCF_CI",
+         "RAY_USAGE_STATS_ENABLED")
+print(*(os.environ[name] for name in names))
+try:
+    import openvino_telemetry
+except ImportError as error:
+    print(error)
+"""
+
+
+def telemetry(**variables: str) -> list[str]:
+    """Settings after ``require`` in a process whose environment has only these of them."""
+    known = ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "NNCF_CI")
+    known += ("RAY_USAGE_STATS_ENABLED",)
+    env = {name: value for name, value in os.environ.items() if name not in known} | variables
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW_TELEMETRY], env=env, capture_output=True, text=True, check=True
+    )
+    return done.stdout.splitlines()
+
+
+def test_telemetry_is_off_before_the_import():
+    settings, openvino = telemetry()
+    assert settings == "False 1 1 0"
+    assert openvino == "import of openvino_telemetry halted; None in sys.modules"
+
+
+def test_who_wants_to_report_says_so_in_the_environment():
+    assert telemetry(RAY_USAGE_STATS_ENABLED="1")[0] == "False 1 1 1"
+
+
+@pytest.mark.extras("serve", "ray")
+def test_ray_reports_nothing():
+    from ray._private.usage.usage_lib import usage_stats_enabled
+
+    assert not usage_stats_enabled()
