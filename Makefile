@@ -1,5 +1,5 @@
 # The README's commands. Each makes its own environment if there is none; a second run reuses it.
-.PHONY: demo test test-extras test-classic test-onedl endurance lint pages records clean
+.PHONY: demo test test-extras test-classic test-onedl endurance lint pages records lock licences audit clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # One worker a core, one thread a worker; a file stays whole, since its fixtures are costly.
@@ -55,6 +55,19 @@ pages: $(VENV)/.installed
 # RECORDS=--missing those that are not there.
 records: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/run_all.py $(RECORDS)
+
+# The default stack with hashes, for the platform that this runs on: requirements/lock. Run it again
+# after a pin has changed, or to take newer versions of what is not pinned.
+lock:
+	$(PYTHON) requirements/lock.py
+
+# docs/licences.md, after a pin has changed.
+licences:
+	$(PYTHON) requirements/licences.py
+
+# Known vulnerabilities of the locked versions; exit status 2 where they could not be looked up.
+audit:
+	$(PYTHON) requirements/audit.py
 
 clean:
 	rm -rf $(VENV) $(WITH_EXTRAS) $(CLASSIC) $(ONEDL) build *.egg-info
