@@ -38,8 +38,9 @@ TOP = """\
 
 mmvitaccel is Apache-2.0 ([LICENSE](../LICENSE)). It ships none of the packages below; pip installs
 them. The page is written by `make licences` from their metadata (License-Expression, else License,
-else classifiers), resolved for {platform}. It is no legal advice: whoever passes on an
-environment or an image passes these on.
+else classifiers), resolved for {platform}. The stacks of `make test-classic` and
+`make test-onedl` are not resolved here. This is no legal advice: whoever passes on an environment
+or an image passes these on.
 
 ## What wheels carry beside their own code
 

@@ -53,7 +53,7 @@ def test_lock_says_where_it_comes_from_and_how_to_use_it(path):
 def test_scripts_know_every_requirement_file(script):
     resolve = script("resolve")
     files = {path.stem for path in REQUIREMENTS.glob("*.txt")}
-    assert {*resolve.DEFAULT, *resolve.EXTRAS} == files - {"classic"}
+    assert {*resolve.DEFAULT, *resolve.EXTRAS} == files - {"classic", "onedl"}
 
 
 def test_line_of_a_distribution(script):
