@@ -1,0 +1,132 @@
+"""Mutated inputs of every kind: each is read or refused in one sentence, and none runs code.
+
+    python benchmarks/endurance/fuzz.py --count 10000 --seed 0
+    python benchmarks/endurance/fuzz.py --kind videos --start 1234 --count 1  # one input again
+
+Every kind has a process of its own; one that ends it (a crash of a decoder, a hang inside one) is
+counted too, and the next process goes on behind it. Exit status 1 where anything went wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import multiprocessing
+import os
+import resource
+import tempfile
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+import torch
+
+import mmvitaccel  # noqa: F401  (closes the stack's gaps before mmdet is imported)
+from mmvitaccel.testing.fuzz.annotations import JsonFiles, XmlFiles
+from mmvitaccel.testing.fuzz.checkpoints import Checkpoints
+from mmvitaccel.testing.fuzz.options import Options
+from mmvitaccel.testing.fuzz.trial import Fault, Kind, Outcome, by_place, run
+from mmvitaccel.testing.fuzz.videos import Videos
+
+KINDS: dict[str, type[Kind]] = {
+    "checkpoints": Checkpoints,
+    "json": JsonFiles,
+    "xml": XmlFiles,
+    "videos": Videos,
+    "options": Options,
+}
+SECONDS = 30.0  # of one input
+_MEMORY = 8 << 30  # bytes of address space; what a header asks for beyond it is refused
+_PIECE = 100  # inputs between two reports to the parent
+
+
+def work(name: str, seed: int, indices: range, answers: Connection) -> None:
+    """Read inputs in a process of its own; tell the parent of each, and at times what came."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, hard))
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        kind = KINDS[name](Path(folder))
+
+        def tell(index: int) -> None:
+            # reason: native code that hangs takes no signal of Python's
+            faulthandler.dump_traceback_later(2 * SECONDS, exit=True)
+            answers.send(index)
+
+        for first in range(indices.start, indices.stop, _PIECE):
+            piece = range(first, min(first + _PIECE, indices.stop))
+            answers.send(run(kind, Path(folder), seed, piece, SECONDS, tell))
+        faulthandler.cancel_dump_traceback_later()
+
+
+def fuzz(name: str, seed: int, indices: range) -> Outcome:
+    """Read all inputs of a kind, over again in a new process where one ends."""
+    total = Outcome()
+    spawn = multiprocessing.get_context("spawn")
+    done = indices.start
+    while done < indices.stop:
+        receiver, sender = spawn.Pipe(duplex=False)
+        process = spawn.Process(
+            target=work, args=(name, seed, range(done, indices.stop), sender), daemon=True
+        )
+        process.start()
+        sender.close()
+        last, counted = done - 1, done
+        try:
+            while True:
+                message = receiver.recv()
+                if isinstance(message, int):
+                    last = message
+                else:
+                    _add(total, message)
+                    counted = last + 1
+        except EOFError:
+            process.join()
+        if counted == indices.stop:
+            break
+        what = f"the process ended with {process.exitcode}"
+        total.faults.append(Fault(last, what, f"{name} {last}"))
+        # reason: what the process had not reported yet ended neither in a fault nor in a crash
+        total.refused += max(last - counted, 0)
+        done = max(last + 1, done + 1)
+    return total
+
+
+def _add(total: Outcome, part: Outcome) -> None:
+    total.read += part.read
+    total.refused += part.refused
+    total.faults += part.faults
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run all kinds and print a line of each, and what went wrong."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--count", type=int, default=10000, help="inputs in all (default: 10000)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=int, default=0, help="number of the first one of each kind")
+    parser.add_argument("--kind", nargs="+", choices=KINDS, default=list(KINDS))
+    args = parser.parse_args(argv)
+    each = -(-args.count // len(args.kind))
+    wrong = 0
+    for name in args.kind:
+        outcome = fuzz(name, args.seed, range(args.start, args.start + each))
+        wrong += len(outcome.faults)
+        print(
+            f"{name}: {each} inputs, {outcome.read} read, {outcome.refused} refused in a sentence, "
+            f"{len(outcome.faults)} went wrong",
+            flush=True,
+        )
+        for what, count in by_place(outcome.faults).most_common():
+            first = next(fault for fault in outcome.faults if fault.what == what)
+            print(f"  {count} x {what}; the first is {first.index}: {first.given!r}", flush=True)
+    if wrong:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
