@@ -39,6 +39,7 @@ endurance: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/endurance/long_video.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/endurance/long_video.py --model base \
 		--frames 1000 --every 10 --dtypes float32
+	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/endurance/fuzz.py --count 10000 --seed 0
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --hypothesis-profile=thorough \
 		tests/adapters/eventful/test_properties.py tests/core/tome/test_properties.py
 

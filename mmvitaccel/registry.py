@@ -48,4 +48,6 @@ POLICIES = Registry("policy", scope=SCOPE, locations=["mmvitaccel.models"])
 def type_name(config: Mapping[str, Any]) -> str:
     """The ``type`` of what a config builds, without scope, also where it is the class itself."""
     kind = config.get("type") or ""
-    return kind.rpartition(".")[2] if isinstance(kind, str) else kind.__name__
+    return (
+        kind.rpartition(".")[2] if isinstance(kind, str) else getattr(kind, "__name__", repr(kind))
+    )

@@ -141,6 +141,11 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"deploy", "models/efficientvit", "models/vitdet", "models/vivit", "runner"},
         {"mmaction", "timm"},
     ),
+    "testing/fuzz": (
+        {"conversion", "datasets", "datasets/ilsvrc", "errors", "fit", "models/efficientvit"}
+        | {"runner", "video_reader"},
+        {"mmengine"},
+    ),
     "demo": ({"analysis", "datasets/synthetic", "errors", "pictures", "runner"}, {"mmengine"}),
 }
 OUTSIDE = {"mmengine", "mmcv", "mmdet", "mmaction", "mmpretrain", "timm"}

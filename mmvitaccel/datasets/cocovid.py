@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 from mmengine.fileio import exists, get_local_path, load
 from mmengine.logging import print_log
+
+_NUMBER = (int, float)
+_ID = (int, str)
+# What is read of each record.
+_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
+    "images": dict(
+        id=_ID, file_name=(str,), height=_NUMBER, width=_NUMBER, video_id=(int,), frame_id=(int,)
+    ),
+    "categories": dict(id=_ID, name=(str,)),
+    "annotations": dict(image_id=_ID, category_id=_ID, bbox=(list,), area=_NUMBER),
+}
+_MAY_LACK = ("video_id", "frame_id")
 
 
 def read_cocovid(ann_file: str, backend_args: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -31,7 +45,7 @@ def read_cocovid(ann_file: str, backend_args: dict[str, Any] | None = None) -> d
     with get_local_path(ann_file, backend_args=backend_args) as local_path:
         try:
             content = load(local_path, file_format="json")
-        except ValueError as error:
+        except (RecursionError, ValueError) as error:
             raise ValueError(
                 f"ImageNet VID: {ann_file} is not json or was cut short ({error}); convert again."
             ) from error
@@ -43,7 +57,14 @@ def read_cocovid(ann_file: str, backend_args: dict[str, Any] | None = None) -> d
             "a json in the CocoVID layout is needed."
         )
     content.setdefault("annotations", [])
+    for key, fields in _FIELDS.items():
+        _check_records(content[key], key, fields, ann_file)
     for image in content["images"]:
+        if image.get("video_id") is None and not isinstance(image["id"], int):
+            raise ValueError(
+                f"ImageNet VID: the image of {ann_file} with id {_short(image['id'])} is of no "
+                "video, which then is numbered by the image; give it a whole number as id."
+            )
         if image.get("video_id") is not None and image.get("frame_id") is None:
             raise ValueError(
                 f"ImageNet VID: image {image['id']} of {ann_file} has video_id "
@@ -51,6 +72,47 @@ def read_cocovid(ann_file: str, backend_args: dict[str, Any] | None = None) -> d
                 "convert the set again."
             )
     return content
+
+
+def _check_records(
+    records: Any, key: str, fields: dict[str, tuple[type, ...]], ann_file: str
+) -> None:
+    """Refuse a list whose records lack a field or have something else there."""
+    if not isinstance(records, list):
+        raise ValueError(
+            f"ImageNet VID: {key} of {ann_file} is a {type(records).__name__} and no list; convert "
+            "the set again."
+        )
+    for index, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise ValueError(
+                f"ImageNet VID: {key}[{index}] of {ann_file} is {_short(record)} and no record; "
+                "convert the set again."
+            )
+        for name, kinds in fields.items():
+            value = record.get(name)
+            if not isinstance(value, kinds) and not (name in _MAY_LACK and value is None):
+                raise ValueError(
+                    f"ImageNet VID: {key}[{index}] of {ann_file} has {_short(value)} as {name!r}; "
+                    "convert the set again."
+                )
+        _check_box(record, f"{key}[{index}] of {ann_file}")
+
+
+def _check_box(record: dict[str, Any], place: str) -> None:
+    box = record.get("bbox")
+    if box is not None and not (
+        len(box) == 4 and all(isinstance(x, (int, float)) and isfinite(x) for x in box)
+    ):
+        raise ValueError(
+            f"ImageNet VID: {place} has {_short(box)} as 'bbox'; four finite numbers are needed, "
+            "convert the set again."
+        )
+
+
+def _short(value: Any) -> str:
+    """A value as a message shows it."""
+    return reprlib.repr(value)
 
 
 def category_ids_by_class(

@@ -20,7 +20,7 @@ def read_list(path: str, key: str) -> list[dict[str, Any]] | None:
         key: ``categories``, ``images`` or ``annotations``.
 
     Returns:
-        The list; None where the file has none.
+        The list; None where the file has none, or one of anything else than records.
     """
     return _read_list(os.path.realpath(path), os.stat(path).st_mtime_ns, key)
 
@@ -33,7 +33,7 @@ def _read_list(path: str, changed: int, key: str) -> list[dict[str, Any]] | None
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         for found in re.finditer(rb'"%s"\s*:\s*(?=\[)' % key.encode(), content):
             value = _decode(content, found.end())
-            if isinstance(value, list) and all(isinstance(item, dict) for item in value[:1]):
+            if isinstance(value, list) and all(isinstance(item, dict) for item in value):
                 return value
     return None
 
@@ -45,6 +45,8 @@ def _decode(content: mmap.mmap, start: int) -> Any:
         piece = content[start : start + size]
         try:
             return json.JSONDecoder().raw_decode(piece.decode(errors="ignore"))[0]
+        except RecursionError:
+            return None  # reason: no annotations; what loads the file says so
         except ValueError:
             if len(piece) < size:
                 return None

@@ -112,8 +112,24 @@ def dataset_configs(cfg: Config, *splits: str) -> Iterator[tuple[str, dict[str, 
     """Dotted key and config of every data set of the splits that are switched on."""
     for split in splits:
         loader = cfg.get(f"{split}_dataloader")
-        if loader is not None and cfg.get(f"{split}_cfg") is not None:
-            yield from _unwrapped(loader.get("dataset"), f"{split}_dataloader.dataset")
+        if loader is None or cfg.get(f"{split}_cfg") is None:
+            continue
+        if not isinstance(loader, Mapping):
+            raise UserError(
+                f"{split}_dataloader is {loader!r}; give a dict with batch_size and dataset."
+            )
+        for where, dataset in _unwrapped(loader.get("dataset"), f"{split}_dataloader.dataset"):
+            _check_paths(where, dataset)
+            yield where, dataset
+
+
+def _check_paths(where: str, dataset: Mapping[str, Any]) -> None:
+    """Refuse paths and names of classes of another kind."""
+    root, metainfo = dataset.get("data_root"), dataset.get("metainfo")
+    if root is not None and not isinstance(root, (str, os.PathLike)):
+        raise UserError(f"{where}.data_root is {root!r}; give the path of a folder.")
+    if metainfo is not None and not isinstance(metainfo, Mapping):
+        raise UserError(f"{where}.metainfo is {metainfo!r}; give a dict, such as classes=(...).")
 
 
 def path_below(root: str, path: Any) -> Any:

@@ -70,6 +70,6 @@ def _compare(data: DataSet, own: str, where: str, path: str) -> None:
 
 def _pictures(path: str) -> dict[Any, str] | None:
     images = read_list(path, "images") if path.endswith(".json") else None
-    if images is None:
+    if images is None or not all(isinstance(image.get("id"), (int, str)) for image in images):
         return None
     return {image.get("id"): str(image.get("file_name")) for image in images}

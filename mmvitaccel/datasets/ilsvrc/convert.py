@@ -17,6 +17,7 @@ from mmvitaccel.datasets.ilsvrc.layout import (
     Video,
     find_release,
     find_videos,
+    read_list,
 )
 from mmvitaccel.datasets.ilsvrc.records import Annotation, CocoVID, read_annotation
 
@@ -165,7 +166,7 @@ def _det(
     """The images of DET's training set that the list names, else all with one of the classes."""
     listed = None if from_folders else release.find_list(DET_LIST)
     if listed:
-        names = [line.split()[0] for line in listed.read_text().splitlines() if line.strip()]
+        names = [line.split()[0] for line in read_list(listed) if line.strip()]
     else:
         paths = sorted((release.annotations / "train").rglob("*.xml"))
         names = [p.relative_to(release.annotations).with_suffix("").as_posix() for p in paths]

@@ -117,9 +117,24 @@ def spread_train_frames(num_frames: int) -> list[int]:
     return [frame - 1 for frame in sorted(middles)]
 
 
+def read_list(path: Path) -> list[str]:
+    """The lines of a list of a release.
+
+    Raises:
+        ValueError: It is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is no text in UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}. "
+            "Put the original list there or use --from-folders."
+        ) from error
+
+
 def _lines(path: Path, fields: int) -> Iterator[list[str]]:
     """The fields of each line that is not empty."""
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(read_list(path), 1):
         if line.strip():
             parts = line.split()
             if len(parts) != fields or not all(part.isdigit() for part in parts[1:]):

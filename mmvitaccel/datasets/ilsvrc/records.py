@@ -56,7 +56,8 @@ def read_annotation(path: Path) -> Annotation:
     """
     try:
         root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
+    # reason: expat asks Python for encodings that it does not know, which raises what it likes
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise ValueError(f"not readable as xml: {error}") from error
     things = [_thing(element) for element in root.iter("object")]
     height, width = (int(_number(root, f"size/{side}")) for side in ("height", "width"))

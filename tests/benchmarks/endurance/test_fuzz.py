@@ -1,0 +1,120 @@
+"""Some hundreds of mutated inputs: the small form of the endurance run; and inputs that failed."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from mmvitaccel.datasets.cocovid import read_cocovid
+from mmvitaccel.datasets.ilsvrc.layout import read_list as read_release_list
+from mmvitaccel.datasets.ilsvrc.records import read_annotation
+from mmvitaccel.errors import UserError
+from mmvitaccel.fit.coco_json import read_list
+from mmvitaccel.testing.fuzz.trial import MARKER, run
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("checkpoints", 60), ("json", 60), ("xml", 100), ("videos", 60), ("options", 60)],
+)
+def test_mutated_inputs_are_read_or_refused_in_a_sentence(load_script, tmp_path, name, count):
+    kind = load_script("fuzz").KINDS[name](tmp_path)
+    outcome = run(kind, tmp_path, 0, range(count))
+    assert outcome.faults == []
+    assert outcome.read + outcome.refused == count
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "json", "xml", "videos", "options"])
+def test_the_same_seed_gives_the_same_input(load_script, tmp_path, name):
+    kind = load_script("fuzz").KINDS[name](tmp_path)
+
+    def made(seed: int) -> object:
+        given = kind.make(random.Random(seed))
+        return given.read_bytes() if isinstance(given, Path) else given
+
+    assert made(1) == made(1)
+    assert made(1) != made(2)
+
+
+class _Kind:
+    """Whatever a function does."""
+
+    def __init__(self, read):
+        self.make, self.read = lambda rng: rng.random(), read
+
+
+def _refuse(given):
+    raise UserError("this is no input; give another.")
+
+
+def test_a_traceback_a_hang_and_code_that_ran_are_faults(tmp_path):
+    def traceback(given):
+        raise KeyError("id")
+
+    def hang(given):
+        while True:
+            pass
+
+    def run_code(given):
+        (tmp_path / MARKER).touch()
+
+    for read, said in ((traceback, "KeyError: id"), (hang, "Hang"), (run_code, "code of the")):
+        outcome = run(_Kind(read), tmp_path, 0, range(1), seconds=0.2)
+        assert said in outcome.faults[0].what
+    assert run(_Kind(_refuse), tmp_path, 0, range(2)).refused == 2
+
+
+@pytest.mark.parametrize("encoding", ["none", "rot13", "zip", "shift_jis"])
+def test_xml_of_an_encoding_that_is_none(tmp_path, encoding):
+    path = tmp_path / "a.xml"
+    path.write_text(f'<?xml version="1.0" encoding="{encoding}"?><annotation/>')
+    with pytest.raises(ValueError, match="not readable as xml"):
+        read_annotation(path)
+
+
+def test_list_that_is_no_text(tmp_path):
+    path = tmp_path / "val.txt"
+    path.write_bytes(b"v0/000000 1\n\xff")
+    with pytest.raises(ValueError, match=r"val\.txt is no text in UTF-8: byte 12 is 0xff"):
+        read_release_list(path)
+
+
+@pytest.mark.parametrize("text", ['{"images": [{}, 5]}', '{"images": ' + "[" * 100_000])
+def test_list_of_anything_else_than_records_is_none(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    assert read_list(str(path), "images") is None
+
+
+@pytest.mark.parametrize(
+    ("key", "record", "said"),
+    [
+        ("images", 5, r"images\[0\] of .* is 5 and no record"),
+        ("images", dict(id=[1]), r"images\[0\] of .* has \[1\] as 'id'"),
+        ("categories", dict(id=1, name=None), r"categories\[0\] of .* has None as 'name'"),
+        ("annotations", dict(image_id=1, category_id={}), r"has \{\} as 'category_id'"),
+        (
+            "annotations",
+            dict(image_id=1, category_id=1, area=1, bbox=[1, 2, 3]),
+            r"annotations\[0\] of .* has \[1, 2, 3\] as 'bbox'",
+        ),
+    ],
+)
+def test_cocovid_record_that_is_none(tmp_path, key, record, said):
+    image = dict(id=1, file_name="a", height=1, width=1, video_id=1, frame_id=0)
+    content = dict(images=[image], categories=[dict(id=1, name="a")], annotations=[])
+    content[key] = [record]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=said):
+        read_cocovid(str(path))
+
+
+def test_cocovid_that_is_nested_without_end(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"a\.json is not json or was cut short"):
+        read_cocovid(str(path))
