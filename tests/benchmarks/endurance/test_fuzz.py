@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from mmvitaccel.compat.checkpoint import safe_load
 from mmvitaccel.datasets.cocovid import read_cocovid
 from mmvitaccel.datasets.ilsvrc.layout import read_list as read_release_list
 from mmvitaccel.datasets.ilsvrc.records import read_annotation
 from mmvitaccel.errors import UserError
 from mmvitaccel.fit.coco_json import read_list
+from mmvitaccel.runner.checkpoint import check_checkpoint
 from mmvitaccel.testing.fuzz.trial import MARKER, run
 
 
@@ -37,6 +39,30 @@ def test_the_same_seed_gives_the_same_input(load_script, tmp_path, name):
 
     assert made(1) == made(1)
     assert made(1) != made(2)
+
+
+def test_what_is_mutated_is_right_before(load_script, tmp_path):
+    kinds = load_script("fuzz").KINDS
+    checkpoint, boxes = tmp_path / "a.pth", tmp_path / "whole.json"
+    checkpoints, files = kinds["checkpoints"](tmp_path), kinds["json"](tmp_path)
+    checkpoint.write_bytes(checkpoints.whole[0])
+    assert check_checkpoint(checkpoints.model, str(checkpoint))["epoch"] == 1
+    boxes.write_bytes(files.whole)
+    files.read(boxes)
+    videos = kinds["videos"](tmp_path)
+    assert len(videos.whole) >= 3
+    for path in videos.whole:
+        videos.read(path)
+
+
+def test_payloads_ask_for_names_that_are_refused(load_script, tmp_path):
+    kind = load_script("fuzz").KINDS["checkpoints"](tmp_path)
+    path = tmp_path / "a.pth"
+    for data in kind.payloads:
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=r"a\.pth: refused, because the file asks for"):
+            safe_load(path)
+    assert not (tmp_path / MARKER).exists()
 
 
 class _Kind:
