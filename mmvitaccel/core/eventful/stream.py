@@ -45,7 +45,7 @@ class StreamState:
         blocks: Memory of each block that ran, by its number.
         frame_id: Number of the last frame.
         num_frames: Frames since the last clean start, the present one included.
-        seen: Frames in all.
+        seen: Frames since the video was last begun, the present one included.
         signature: What must not change: shape, dtype, device, weights.
         sound: Whether the last frame held nothing but finite numbers, a tensor (bool) that is not
             read before the next frame, so that nothing waits for it.
@@ -69,13 +69,16 @@ class StreamState:
 
     def begin(self, frame: Frame, signature: Any) -> None:
         """Start a frame: on what is remembered if that can be, clean otherwise."""
+        advances = None in (frame.frame_id, self.frame_id) or frame.frame_id > self.frame_id
         goes_on = (
-            not frame.cut
+            advances
+            and not frame.cut
             and not self.busy
             and self.signature == signature
-            and (None in (frame.frame_id, self.frame_id) or frame.frame_id > self.frame_id)
             and (self.sound is None or bool(self.sound))
         )
+        if not advances:
+            self.seen = 0  # a frame or video that is given again, to be timed for instance
         if not goes_on:
             self.blocks.clear()
             self.num_frames = 0

@@ -81,6 +81,19 @@ def test_that_streams_are_dropped_is_said_once():
     assert len(said) == 1
 
 
+def test_a_first_frame_that_is_given_twice_counts_once():
+    store = StreamStore()
+    for frame_id in (0, 0, 1, 2):
+        frames = [Frame("a", frame_id, num_frames=4)]
+        store.begin(frames, None)
+        store.forget_finished(frames)
+    assert "a" in store and store.state("a").num_frames == 3
+    frames = [Frame("a", 3, num_frames=4)]
+    store.begin(frames, None)
+    store.forget_finished(frames)
+    assert "a" not in store
+
+
 def test_a_stream_whose_frames_have_all_been_seen_is_forgotten():
     store = StreamStore(max_streams=3)
     numbers = [1, 2, 7]  # from 1, and with a gap
