@@ -58,20 +58,13 @@ PACKAGES = (
     Package("torchvision", ("0.29.1", "0.16.2"), "torchvision==0.29.1", lowest="0.16"),
     Package("numpy", ("1.26.4",), "numpy==1.26.4"),
     Package("cv2", ("4.11.0",), "opencv-python==4.11.0.86 opencv-contrib-python==4.11.0.86"),
-    Package(
-        "mmengine",
-        ("0.10.7", "0.10.12"),
-        "mmengine==0.10.7",
-        "0.7.1",
-        "1.0.0",
-        "mmdet 3.3 asserts it",
-    ),
-    Package("mmcv", ("2.1.0", "2.3.6"), "mmcv-lite==2.1.0", lowest="2.0.0"),
-    Package("mmdet", ("3.3.0", "3.5.1"), "mmdet==3.3.0", lowest="3.0"),
+    Package("mmengine", ("0.10.7",), "mmengine==0.10.7", "0.7.1", "1.0.0", "mmdet 3.3 asserts it"),
+    Package("mmcv", ("2.1.0",), "mmcv-lite==2.1.0", lowest="2.0.0"),
+    Package("mmdet", ("3.3.0",), "mmdet==3.3.0", lowest="3.0"),
     Package("pycocotools", ("2.0.11",), "pycocotools==2.0.11"),
     Package("mmaction", ("1.2.0",), "mmaction2==1.2.0", lowest="1.0", needed=False),
     Package("timm", ("1.0.31",), "timm==1.0.31", lowest="1.0", needed=False),
-    Package("mmpretrain", ("1.2.0", "1.3.6"), "mmpretrain==1.2.0", lowest="1.0", needed=False),
+    Package("mmpretrain", ("1.2.0",), "mmpretrain==1.2.0", lowest="1.0", needed=False),
 )
 # The packages that are installed as a set: the official ones, or the forks named onedl-*.
 OPENMMLAB = ("mmengine", "mmcv", "mmdet", "mmaction", "mmpretrain")

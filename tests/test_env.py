@@ -82,7 +82,7 @@ def test_versions_that_do_not_fit(tmp_path: Path) -> None:
     done = report(tmp_path, bare=True)
     assert done.returncode == 1
     assert row(done.stdout, "torch").split() == ["torch", "2.14.1+cpu", "ok"]
-    assert "untested  tested with 0.10.7 or 0.10.12" in row(done.stdout, "mmengine")
+    assert "untested  tested with 0.10.7" in row(done.stdout, "mmengine")
     assert "torch 2.14 goes with torchvision 0.29" in row(done.stdout, "torch + torchvision")
     assert 'torch + torchvision: pip install "torchvision==0.29.*"' in done.stdout
     assert "2.2.0 (onedl-mmcv)" in row(done.stdout, "mmcv")
@@ -130,10 +130,10 @@ def forks(tmp_path: Path) -> Path:
 REFUSAL = "mmaction2 1.2.0 refuses mmcv 2.2.0 and newer, and mmcv 2.3.6 is installed"
 
 
-def test_the_forks_fit_and_mmaction2_is_said_not_to(forks: Path) -> None:
+def test_the_forks_stop_nothing_and_mmaction2_is_said_not_to_fit(forks: Path) -> None:
     done = report(forks, bare=True)
     for module, (version, name) in FORKS.items():
-        assert row(done.stdout, module).split() == [module, version, f"({name})", "ok"]
+        assert row(done.stdout, module).split()[:4] == [module, version, f"({name})", "untested"]
     assert row(done.stdout, "mmaction").endswith(f"not installed; optional; {REFUSAL}")
     assert "mmaction:" not in done.stdout
 
@@ -225,20 +225,13 @@ def test_table_is_aligned() -> None:
 
 
 def test_the_table_is_that_of_the_requirements_and_of_the_readme() -> None:
-    names = {
-        "cv2": ("opencv-python",),
-        "mmcv": ("mmcv-lite", "onedl-mmcv"),
-        "mmengine": ("mmengine", "onedl-mmengine"),
-        "mmdet": ("mmdet", "onedl-mmdetection"),
-        "mmpretrain": ("mmpretrain", "onedl-mmpretrain"),
-        "mmaction": ("mmaction2",),
-    }
-    requirements = ("default", "classic", "mmpretrain", "onedl")
+    names = {"cv2": "opencv-python", "mmcv": "mmcv-lite", "mmaction": "mmaction2"}
+    # reason: the suite has not run whole on requirements/onedl.txt
+    requirements = ("default", "classic", "mmpretrain")
     files = [(ROOT / "requirements" / f"{n}.txt").read_text() for n in requirements]
     readme = (ROOT / "README.md").read_text()
     for package in PACKAGES:
-        named = "|".join(names.get(package.module, (package.module,)))
-        pin = re.compile(rf"^(?:{named})==([\d.]+)$", re.MULTILINE)
+        pin = re.compile(rf"^{names.get(package.module, package.module)}==([\d.]+)$", re.MULTILINE)
         pins = [pin.search(text)[1] for text in files if pin.search(text)]
         assert pins, package.module
         for version in pins:
