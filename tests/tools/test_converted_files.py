@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import warnings
 from pathlib import Path
 
@@ -117,7 +118,8 @@ def convert_and_test(run_tool, tmp_path, capsys):
         expected = weights_of(cfg)
         cfg.dump(tmp_path / "config.py")
         run_tool("convert_checkpoint", source, "ours.pth")
-        layout = capsys.readouterr().out.split()[1]
+        # reason: what is said of the file's wrappers may come first
+        layout = re.search(r"^layout: (\S+)", capsys.readouterr().out, re.MULTILINE)[1]
         converted = torch.load(tmp_path / "ours.pth", weights_only=True)["state_dict"]
         assert converted.keys() == {n for n in expected if "bias_idxs" not in n}
         for name, value in converted.items():
