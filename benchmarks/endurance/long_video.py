@@ -146,7 +146,8 @@ def _measure(result: Result, remembered: int) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     result.resident.append(pages * 4096 / 2**20)
     # reason: by type, since isinstance asks some of torch's objects, which then warn.
-    tensors = (o for o in gc.get_objects() if issubclass(type(o), Tensor))
+    found = (o for o in gc.get_objects() if issubclass(type(o), Tensor))
+    tensors = (t for t in found if t.layout == torch.strided)  # others have no storage
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
     result.held.append(sum(storages.values()))
     result.remembered.append(remembered)

@@ -20,8 +20,8 @@ def test_a_stream_on_the_memory_of_another_is_a_mistake(load_script, monkeypatch
     script = load_script("many_streams")
     begin = StreamStore.begin
 
-    def mix(store, frames, signature):
-        states = begin(store, frames, signature)
+    def mix(store, frames, *rest):
+        states = begin(store, frames, *rest)
         store._states[frames[0].stream] = next(iter(store._states.values()))
         return states
 
@@ -34,6 +34,6 @@ def test_a_mistake_ends_the_command(load_script, monkeypatch, capsys):
     script = load_script("many_streams")
     script.main(["--streams", "3", "--kept", "2", "--frames", "12", "--attention", "exact"])
     assert "exact: frames 12, clean_starts" in capsys.readouterr().out
-    monkeypatch.setattr(StreamStore, "_make_room", lambda store, newcomer: None)
+    monkeypatch.setattr(StreamStore, "_drop_oldest", lambda *given: None)
     with pytest.raises(SystemExit, match="exact: more than 2 streams' memory is kept"):
         script.main(["--streams", "3", "--kept", "2", "--frames", "12", "--attention", "exact"])
