@@ -146,8 +146,9 @@ def _measure(result: Result, remembered: int) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     result.resident.append(pages * 4096 / 2**20)
     # reason: by type, since isinstance asks some of torch's objects, which then warn.
-    found = (o for o in gc.get_objects() if issubclass(type(o), Tensor))
-    tensors = (t for t in found if t.layout == torch.strided)  # others have no storage
+    # reason: sparse tensors and those of tracers have no storage that could be weighed
+    found = (o for o in gc.get_objects() if type(o) in (Tensor, torch.nn.Parameter))
+    tensors = (t for t in found if t.layout == torch.strided)
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
     result.held.append(sum(storages.values()))
     result.remembered.append(remembered)
