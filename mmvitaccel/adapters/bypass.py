@@ -161,8 +161,11 @@ def bypass_of_blocks(
 
 def _wraps_own_forward(part: nn.Module) -> bool:
     """Whether the instance's ``forward`` wraps its class's, as mmengine's checkpointing does."""
-    wrapped = inspect.unwrap(part.__dict__["forward"])
-    return getattr(wrapped, "__func__", None) is type(part).forward
+
+    def is_own(forward: Callable) -> bool:
+        return getattr(forward, "__func__", None) is type(part).forward
+
+    return is_own(inspect.unwrap(part.__dict__["forward"], stop=is_own))
 
 
 def _find(part: nn.Module, names: Iterable[str]) -> Iterable[_Bypassed]:
