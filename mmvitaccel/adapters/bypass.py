@@ -89,6 +89,8 @@ class Bypass:
                 self._refuse(part, "", "its forward was replaced on the instance")
         for path, parent, name, module, forward in self.bypassed:
             part = parent._modules.get(name)
+            if part is None:
+                self._refuse(parent, name, "it was removed", path)
             if part is not module and type(part).forward is not forward:
                 self._refuse(parent, name, f"it was replaced by a {class_name(part)}")
             has = part.__dict__
@@ -104,7 +106,6 @@ class Bypass:
                 self._refuse(parent, name, "its forward was replaced on the instance", path)
             if type(part).forward is not forward:
                 self._refuse(parent, name, f"its class is {class_name(part)} by now", path)
-
         if torch.is_grad_enabled():
             self._check_backward_hooks()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -118,6 +119,9 @@ def test_a_replaced_attention_or_block_is_refused(method):
         def forward(self, x, **kwargs):
             return x
 
+    def wrapped(forward):
+        return functools.wraps(forward)(lambda *args, **kwargs: forward(*args, **kwargs))
+
     model = scramble(timm_vit()).eval()
     apply_tome(model, 2) if method == "ToMe" else apply_eventful(model, TopK(4))
     x, own = torch.randn(1, 3, 32, 32), model.blocks[1].attn
@@ -125,9 +129,15 @@ def test_a_replaced_attention_or_block_is_refused(method):
         model.blocks[1].attn = Other()
         with pytest.raises(RuntimeError, match=r"'blocks\.1\.attn': it was replaced by a .*Other"):
             model(x)
+        model.blocks[1].attn = None
+        with pytest.raises(RuntimeError, match=r"'blocks\.1\.attn': it was removed"):
+            model(x)
         model.blocks[1].attn = copy.deepcopy(own)
-        model(x)
+        expected = model(x)
         model.blocks[1].attn = own
+        model.blocks[1].forward = wrapped(model.blocks[1].forward)  # as mmengine's checkpointing
+        assert torch.equal(model(x), expected)
+        del model.blocks[1].forward
         model.blocks[1].forward = lambda x, **kwargs: x
         with pytest.raises(RuntimeError, match=r"'blocks\.1': its forward was replaced"):
             model(x)
