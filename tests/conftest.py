@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -175,6 +176,15 @@ def no_network():
     yield
     if network.refused:
         pytest.fail("; ".join(network.refused))
+
+
+def pytest_configure() -> None:
+    """Import yapf once, before the workers of xdist start.
+
+    mmengine imports it, and it writes its grammar to a cache on the first import: of two processes
+    that do so at once in a new environment, one reads half a file.
+    """
+    importlib.import_module("yapf")
 
 
 @pytest.fixture(autouse=True)
