@@ -54,7 +54,7 @@ pages: $(VENV)/.installed
 
 # Those results, on a machine with nothing else to do: hours. RECORDS="tome clip" makes only these,
 # RECORDS=--missing those that are not there.
-records: $(VENV)/.installed
+records: $(VENV)/.benchmarks
 	$(VENV)/bin/python benchmarks/run_all.py $(RECORDS)
 
 # The default stack with hashes, for the platform that this runs on: requirements/lock. Run it again
@@ -79,6 +79,10 @@ $(VENV)/.installed: requirements/default.txt requirements/mmpretrain.txt require
 	$(VENV)/bin/python -m pip install -r requirements/default.txt \
 		-r requirements/mmpretrain.txt -r requirements/test.txt
 	$(VENV)/bin/python -m pip install --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.benchmarks: $(VENV)/.installed requirements/benchmarks.txt
+	$(VENV)/bin/python -m pip install -r requirements/benchmarks.txt
 	touch $@
 
 $(WITH_EXTRAS)/.installed: Makefile requirements/default.txt requirements/test.txt $(EXTRAS:%=requirements/%.txt) setup.py pyproject.toml

@@ -1,4 +1,4 @@
-"""EfficientViT deployed: the authors' way, timm's model compiled, and the ways of this project.
+"""EfficientViT deployed: the authors' way, timm's compiled, OpenVINO, and this project's ways.
 
     python benchmarks/efficientvit.py                   # M0 to M5 and the detector, half an hour
     python benchmarks/efficientvit.py --quick           # M0 at batch 1, nothing compiled
@@ -44,7 +44,13 @@ from mmvitaccel.models.efficientvit.compiled import CompiledEfficientViT
 from mmvitaccel.models.efficientvit.tokens import switch_to_tokens
 from mmvitaccel.models.efficientvit.weights import ARCHS
 from mmvitaccel.records.recording import Recording, add_record_option
-from mmvitaccel.testing.baselines import compiled, timm_efficientvit, traced, traced_and_frozen
+from mmvitaccel.testing.baselines import (
+    compiled,
+    openvino,
+    timm_efficientvit,
+    traced,
+    traced_and_frozen,
+)
 from mmvitaccel.testing.models import detector_heads, efficientvit
 
 CONFIG = Path(__file__).parents[1] / "configs" / "retinanet_efficientvit_m4_coco.py"
@@ -55,6 +61,8 @@ SETTLING = 0.15
 """Seconds of a way before it is timed: until then threads of the library before wait actively."""
 BURST = 0.1
 """Seconds that one timing lasts at least."""
+
+BASELINES = ("authors", "timm", "openvino")
 
 Run = Callable[[], Any]
 Build = Callable[[nn.Module, Tensor], Run]
@@ -115,7 +123,7 @@ class Way:
 
     Attributes:
         build: Makes the call.
-        baseline: Whose: ``authors``, ``timm``, or None for one of this project's.
+        baseline: Whose: one of ``BASELINES``, or None for one of this project's.
         compiles: Whether it takes half a minute to make.
     """
 
@@ -128,6 +136,7 @@ WAYS = {
     "traced": Way(lambda m, x: calling(traced(m, x), x), "authors"),
     "traced, frozen": Way(lambda m, x: calling(traced_and_frozen(m, x), x), "authors"),
     "timm, compiled": Way(lambda m, x: calling(compiled(m, x), x), "timm", True),
+    "OpenVINO": Way(lambda m, x: calling(openvino(m, x), x), "openvino"),
     "eager": Way(calling),
     "channels-last": Way(lambda m, x: calling(channels_last(m), by_channel(x))),
     "tokens": Way(lambda m, x: calling(tokens(m), by_channel(x))),
@@ -247,14 +256,15 @@ def baseline(rows: list[Row], whose: str) -> Row | None:
 def table(rows: list[Row]) -> str:
     """The rows of one model and batch as Markdown, with the best of this project's ways named."""
     lines = [
-        "| model | batch | way | ms | images/s | authors / this | timm / this | error |",
-        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| model | batch | way | ms | images/s | authors / this | timm / this | OpenVINO / this "
+        "| error |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    references = [baseline(rows, whose) for whose in ("authors", "timm")]
+    references = [baseline(rows, whose) for whose in BASELINES]
     for row in rows:
         start = f"| {row.model} | {row.batch} | {row.way} |"
         if row.seconds is None:
-            lines.append(f"{start} not available: {row.reason} | | | | |")
+            lines.append(f"{start} not available: {row.reason} | | | | | |")
             continue
         ratios = (f"{ref.seconds / row.seconds:.2f}x" if ref else "" for ref in references)
         error = "" if row.error is None else f"{row.error:.0e}"
@@ -283,7 +293,7 @@ def figures(rows: list[Row], macs: int, rate: float) -> list[dict[str, Any]]:
     for row in rows:
         ratios = {
             f"{whose}_over_this": ref.seconds / row.seconds if ref and row.seconds else None
-            for whose in ("authors", "timm")
+            for whose in BASELINES
             for ref in [baseline(rows, whose)]
         }
         costs = dict(gmacs=macs / 1e9, least_seconds=macs / rate)
@@ -292,13 +302,13 @@ def figures(rows: list[Row], macs: int, rate: float) -> list[dict[str, Any]]:
 
 
 def summary(rows: list[Row]) -> str:
-    """The best of this project's ways against both baselines, in a sentence."""
+    """The best of this project's ways against the baselines, in a sentence."""
     best = best_own(rows)
     if best is None:
         return "no way of this project's could be timed"
     against = [
         f"{ref.seconds / best.seconds:.2f}x {ref.way} ({whose})"
-        for whose in ("authors", "timm")
+        for whose in BASELINES
         if (ref := baseline(rows, whose))
     ]
     return f"{best.model}, batch {best.batch}: best is {best.way}, {', '.join(against)}"

@@ -6,11 +6,13 @@
     python benchmarks/eventful.py VIDEO --json out.json --plot out.png
     python benchmarks/eventful.py VIDEO --record             # keep the rows in benchmarks/results
 
-Weights are random and fixed, frames follow each other as in the video, and both models share
-weights and frames. Each eventful model runs in turn with the dense one, whose attention is fused
-and has its relative positions, in one process; times are medians over the frames after the first.
-Beside the ratio of times stands the ratio of multiply-adds, counted as they ran: what skipping
-would give if nothing else took time. All of it is the backbone; frames are prepared beforehand.
+Weights are random and fixed, frames follow each other as in the video, and all models share
+weights and frames. Each eventful model runs in turn with the dense one, in torch (fused attention,
+relative positions) and in OpenVINO where that is installed, in one process; times are medians over
+the frames after the first, and "dense" is the faster of the two. Beside the ratio of times stands
+the ratio of multiply-adds, counted as they ran: what skipping would give if nothing else took time;
+beside the error that of as many tokens at random. All of it is the backbone; frames are prepared
+beforehand. ``--dtype bfloat16`` gives both sides that precision.
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,11 +33,12 @@ from threading import Event, Thread
 import torch
 from torch import Tensor, nn
 
-from mmvitaccel import TopK, apply_eventful
+from mmvitaccel import RandomTokens, TopK, apply_eventful
 from mmvitaccel.analysis.timing import alternate
 from mmvitaccel.core.macs.counter import MacsCounter
-from mmvitaccel.errors import one_sentence_errors
+from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.records.recording import Recording, add_record_option
+from mmvitaccel.testing.baselines import openvino
 from mmvitaccel.testing.models import sharing_weights, vitdet
 from mmvitaccel.video.first_frames import first_frames
 
@@ -51,12 +55,18 @@ class Result:
         size: Side of the frames, in pixels.
         mode: Of attention.
         k: Tokens that each gate lets through.
-        dense_ms: Time of the dense model.
+        dtype: Of the weights and frames, on both sides.
+        torch_ms: Time of the dense model in torch.
+        openvino_ms: In OpenVINO, in the same precision; None where it cannot run so.
+        dense_ms: The smaller of the two.
         first_ms: Time of the eventful model's first frame.
         steady_ms: Time of a later one.
         speedup: ``dense_ms / steady_ms``.
         macs_ratio: Multiply-adds of the dense model over those of a later frame.
-        error: Norm of the difference of the last frame's features over the norm of the dense ones.
+        error: Norm of the difference of the last frame's features over the norm of the dense
+            float32 ones.
+        dense_error: The same of the dense model in torch: 0 in float32.
+        random_error: The same of an eventful model that lets k random tokens through.
         state_mb: Memory that the stream takes, in MB.
         peak_mb: The most that the process held in the eventful model's first two frames, in MB,
             the dense model's weights included; None where the system does not tell.
@@ -66,12 +76,17 @@ class Result:
     size: int
     mode: str
     k: int
+    dtype: str
+    torch_ms: float
+    openvino_ms: float | None
     dense_ms: float
     first_ms: float
     steady_ms: float
     speedup: float
     macs_ratio: float
     error: float
+    dense_error: float
+    random_error: float
     state_mb: float
     peak_mb: float | None
     frames: int
@@ -83,40 +98,102 @@ def build(size: int) -> nn.Module:
     return vitdet(img_size=size).eval().requires_grad_(False)
 
 
-def measure(dense: nn.Module, frames: list[Tensor], size: int, mode: str, k: int) -> Result:
-    """Time one eventful model in turn with the dense one; the last frame is counted."""
-    eventful = sharing_weights(dense)
+@dataclass(frozen=True)
+class Dense:
+    """The dense model in every way that it runs in, and what it gives.
+
+    Attributes:
+        model: In torch, in the precision that is measured.
+        openvino: The same in OpenVINO; None where it is missing or cannot run so.
+        expected: Features of the last frame in float32, (1, C, H, W).
+        macs: Multiply-adds of a frame.
+        error: Of the model's features against ``expected``.
+    """
+
+    model: nn.Module
+    openvino: Callable[[Tensor], list[Tensor]] | None
+    expected: Tensor
+    macs: int
+    error: float
+
+
+def dense_ways(size: int, frames: list[Tensor], dtype: torch.dtype) -> Dense:
+    """Build ViTDet-B for a size of frame, and run it on the last frame, (1, 3, size, size)."""
+    model = build(size)
+    expected, macs = count(model, frames[-1])
+    network = None
+    try:
+        network = openvino(model, frames[0], {torch.float32: "f32"}.get(dtype, "bf16"))
+    except UserError as error:
+        print(f"without OpenVINO: {error}", flush=True)
+    model = model.to(dtype)
+    features = model(frames[-1].to(dtype))[0].float()
+    return Dense(model, network, expected, macs, relative_error(features, expected))
+
+
+def relative_error(given: Tensor, expected: Tensor) -> float:
+    """Norm of the difference over the norm of what was expected."""
+    return float((given - expected).norm() / expected.norm())
+
+
+def measure(dense: Dense, frames: list[Tensor], size: int, mode: str, k: int) -> Result:
+    """Time one eventful model in turn with the dense ones; the last frame is counted."""
+    eventful = sharing_weights(dense.model)
     handle = apply_eventful(eventful, TopK(k), attention=mode)
-    *timed, counted = frames[1:]
+    dtype = next(eventful.parameters()).dtype
+    given = [frame.to(dtype) for frame in frames]
+    *timed, counted = given[1:]
     with peak_memory() as peak:
         start = time.perf_counter()
-        eventful(frames[0])
+        eventful(given[0])
         first = time.perf_counter() - start
         eventful(timed[0])
-    steps = {"dense": iter(timed), "eventful": iter(timed[1:])}
+    steps = {way: iter(timed) for way in ("torch", "eventful")} | {"openvino": iter(frames[1:])}
+    next(steps["eventful"])
     runs = {
-        "dense": lambda: dense(next(steps["dense"])),
+        "torch": lambda: dense.model(next(steps["torch"])),
         "eventful": lambda: eventful(next(steps["eventful"])),
     }
-    seconds = alternate(runs, len(timed) - 1, warmup=0)
-    (features, macs), (expected, dense_macs) = count(eventful, counted), count(dense, counted)
-    dense_seconds, steady = median(seconds["dense"]), median(seconds["eventful"])
+    if dense.openvino is not None:
+        dense.openvino(frames[0])
+        runs["openvino"] = lambda: dense.openvino(next(steps["openvino"]))
+    seconds = {
+        way: median(times) for way, times in alternate(runs, len(timed) - 1, warmup=0).items()
+    }
+    features, macs = count(eventful, counted)
+    fastest = min(seconds["torch"], seconds.get("openvino", math.inf))
     result = Result(
         size=size,
         mode=mode,
         k=k,
-        dense_ms=1e3 * dense_seconds,
+        dtype=str(dtype).removeprefix("torch."),
+        torch_ms=1e3 * seconds["torch"],
+        openvino_ms=1e3 * seconds["openvino"] if "openvino" in seconds else None,
+        dense_ms=1e3 * fastest,
         first_ms=1e3 * first,
-        steady_ms=1e3 * steady,
-        speedup=dense_seconds / steady,
-        macs_ratio=dense_macs / macs,
-        error=float((features - expected).norm() / expected.norm()),
+        steady_ms=1e3 * seconds["eventful"],
+        speedup=fastest / seconds["eventful"],
+        macs_ratio=dense.macs / macs,
+        error=relative_error(features.float(), dense.expected),
+        dense_error=dense.error,
+        random_error=error_of_random_tokens(dense, given, mode, k),
         state_mb=handle.memory_bytes / 1e6,
         peak_mb=peak[0] / 1e6 if peak else None,
         frames=len(timed) - 1,
     )
     handle.remove()
     return result
+
+
+def error_of_random_tokens(dense: Dense, frames: list[Tensor], mode: str, k: int) -> float:
+    """Error of the last frame where every gate lets k tokens through at random."""
+    eventful = sharing_weights(dense.model)
+    handle = apply_eventful(eventful, RandomTokens(k), attention=mode)
+    torch.manual_seed(0)
+    for frame in frames:
+        (features,) = eventful(frame)
+    handle.remove()
+    return relative_error(features.float(), dense.expected)
 
 
 def count(model: nn.Module, frame: Tensor) -> tuple[Tensor, int]:
@@ -174,6 +251,17 @@ def plot(results: list[Result], path: str) -> None:
     figure.savefig(path, dpi=120, bbox_inches="tight")
 
 
+def line(row: Result) -> str:
+    """A row as it is printed."""
+    network = "-" if row.openvino_ms is None else f"{row.openvino_ms:.0f}"
+    peak = "-" if row.peak_mb is None else f"{row.peak_mb:.0f}"
+    return (
+        f"{row.size:4d} {row.mode:<9}{row.k:5d}{row.torch_ms:10.0f}{network:>10}"
+        f"{row.first_ms:10.0f}{row.steady_ms:10.0f}{row.speedup:8.2f}x{row.macs_ratio:8.2f}x"
+        f"{row.error:9.1e}{row.random_error:9.1e}{row.state_mb:7.0f}{peak:>9}"
+    )
+
+
 @one_sentence_errors
 def main(argv: list[str] | None = None) -> None:
     """Measure, print the table and write the figures if asked to."""
@@ -187,6 +275,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--modes", nargs="+", default=["exact"], choices=["exact", "tokenwise", "delta"]
     )
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--frames", type=int, help="frames that are timed (default 5)")
     parser.add_argument("--json", metavar="FILE", help="write the figures to this file too")
     parser.add_argument("--plot", metavar="FILE", help="draw them")
@@ -198,25 +287,17 @@ def main(argv: list[str] | None = None) -> None:
     results = []
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
     print(
-        "size mode        k  dense ms  first ms steady ms  speedup  allowed    error"
-        "  state  peak MB"
+        "size mode        k  torch ms  openvino  first ms steady ms  speedup  allowed    error"
+        "   random  state  peak MB"
     )
     with torch.inference_mode():
         for size in args.sizes or budgets:
             frames = first_frames(args.video, size, count + 3)
-            dense = build(size)
-            dense(frames[0])
+            dense = dense_ways(size, frames, getattr(torch, args.dtype))
             for mode in args.modes:
                 for k in args.k or budgets[size]:
-                    row = measure(dense, frames, size, mode, k)
-                    results.append(row)
-                    peak = "-" if row.peak_mb is None else f"{row.peak_mb:.0f}"
-                    print(
-                        f"{size:4d} {mode:<9}{k:5d}{row.dense_ms:10.0f}{row.first_ms:10.0f}"
-                        f"{row.steady_ms:10.0f}{row.speedup:8.2f}x{row.macs_ratio:8.2f}x"
-                        f"{row.error:9.1e}{row.state_mb:7.0f}{peak:>9}",
-                        flush=True,
-                    )
+                    results.append(row := measure(dense, frames, size, mode, k))
+                    print(line(row), flush=True)
     recording.save([asdict(row) for row in results])
     if args.json:
         Path(args.json).write_text(json.dumps([asdict(row) for row in results], indent=2))

@@ -23,6 +23,7 @@ _HOME = {
     "CompiledEfficientViT": "mmvitaccel.models.efficientvit.compiled",
     "EfficientViT": "mmvitaccel.models.efficientvit.backbone",
     "EfficientViTFPN": "mmvitaccel.models.efficientvit.fpn",
+    "RandomTokens": "mmvitaccel.core.eventful.gates.random_tokens",
     "SimpleFPN": "mmvitaccel.models.vitdet.simple_fpn",
     "TopFraction": "mmvitaccel.core.eventful.gates.policy",
     "TopK": "mmvitaccel.core.eventful.gates.policy",

@@ -138,7 +138,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # what tests and benchmarks share
     "records": ({"errors"}, set()),
     "testing": (
-        {"deploy", "models/efficientvit", "models/vitdet", "models/vivit", "runner"},
+        {"deploy", "errors", "extras", "models/efficientvit", "models/vitdet", "models/vivit"}
+        | {"runner"},
         {"mmaction", "timm"},
     ),
     "testing/fuzz": (

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmvitaccel.errors import UserError
+from mmvitaccel.extras import require
+
 
 def traced(
     model: nn.Module, x: Tensor, then: Callable[[Any], Any] = lambda module: module
@@ -54,3 +57,35 @@ def compiled(model: nn.Module, x: Tensor, **options: bool) -> Callable[[Tensor],
     function = torch.compile(model, options=options or None, dynamic=False)
     function(x)
     return function
+
+
+def openvino(
+    model: nn.Module, x: Tensor, precision: str = "f32"
+) -> Callable[[Tensor], list[Tensor]]:
+    """The model in OpenVINO on the CPU for this size of input, tuned for latency.
+
+    Args:
+        model: In evaluation mode; what it returns is flattened into a list.
+        x: Example input.
+        precision: ``f32``, or ``bf16`` on processors that have instructions for it.
+
+    Raises:
+        UserError: OpenVINO is not installed, or it would compute in another precision than asked.
+    """
+    require("benchmarks", "openvino")
+    import openvino as ov
+
+    hints = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graph = ov.convert_model(model, example_input=x)
+    graph.reshape(list(x.shape))
+    network = ov.Core().compile_model(graph, "CPU", hints)
+    given = network.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if given != precision:
+        raise UserError(f"OpenVINO computes in {given} on this processor, not in {precision}.")
+    return lambda x: [torch.from_numpy(out) for out in network(x.numpy()).values()]

@@ -45,12 +45,24 @@ def test_table_json_and_plot(benchmark, video, tmp_path, capsys, monkeypatch):
     ]  # fmt: skip
     for row in rows:
         assert row["speedup"] == pytest.approx(row["dense_ms"] / row["steady_ms"])
+        assert row["dense_ms"] == min(row["torch_ms"], row["openvino_ms"] or row["torch_ms"])
         assert row["frames"] == 2 and row["state_mb"] > 0
         everything = row["k"] == 16
         assert (row["macs_ratio"] == pytest.approx(1.0)) == everything
-        assert (row["error"] < 1e-5) == everything
+        assert (row["error"] < 1e-5) == (row["random_error"] < 1e-5) == everything
+        assert row["dtype"] == "float32" and row["dense_error"] == 0
     assert cv2.imread(str(tmp_path / "out.png")) is not None
-    assert len(capsys.readouterr().out.splitlines()) == 2 + 4
+    printed = capsys.readouterr().out.splitlines()
+    assert len([row for row in printed if row.startswith(" 128 ")]) == 4
+
+
+def test_bfloat16_is_compared_with_float32(benchmark, video, tmp_path):
+    out = tmp_path / "out.json"
+    benchmark.main([str(video), "--frames", "2", "--dtype", "bfloat16", "--json", str(out)])
+    few, every = json.loads(out.read_text())
+    assert 1e-4 < few["dense_error"] == every["dense_error"] < 0.05
+    assert every["error"] < 2 * every["dense_error"]
+    assert few["error"] > every["error"]
 
 
 def test_a_video_that_is_too_short_or_missing(benchmark, video, capsys):

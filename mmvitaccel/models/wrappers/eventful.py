@@ -9,13 +9,14 @@ from torch import nn
 
 from mmvitaccel.adapters.eventful.apply import EventfulHandle, apply_eventful, make_attention
 from mmvitaccel.core.eventful.gates.policy import Always, Policy, Threshold, TopFraction, TopK
+from mmvitaccel.core.eventful.gates.random_tokens import RandomTokens
 from mmvitaccel.core.eventful.modes.exact import ExactAttention
 from mmvitaccel.core.eventful.modes.mode import AttentionMode
 from mmvitaccel.core.eventful.modes.running_sums import Guard
 from mmvitaccel.models.wrappers.target import find_target, unwrapped
 from mmvitaccel.registry import MODELS, POLICIES
 
-for _policy in (TopK, TopFraction, Threshold, Always):
+for _policy in (TopK, TopFraction, Threshold, Always, RandomTokens):
     POLICIES.register_module(module=_policy)
 
 
