@@ -329,14 +329,31 @@ def inspect_surroundings() -> Iterable[Row]:
     else:
         yield Row("importlib_metadata", version_of("importlib_metadata"), "ok")
     compiler = shutil.which(os.environ.get("CXX", "c++"))
-    use = "optional: makes Eventful's exact attention faster, and builds mmcv's own operators"
+    use = "optional: compiles kernels where no prebuilt ones fit, and mmcv's own operators"
     yield Row("C++ compiler", compiler or "-", "note", use)
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "cuda"):
+        yield inspect_kernels()
         built = f"torch for CUDA {torch.version.cuda}" if torch.version.cuda else "CPU-only torch"
         count = torch.cuda.device_count()
         device = torch.cuda.get_device_name(0) if count else "no CUDA device, it runs on the CPU"
         yield Row("CUDA", f"{count} device(s)", "note", f"{built}; {device}")
+
+
+def inspect_kernels() -> Row:
+    """Report which compiled kernels run on a CPU, and why these; they are compiled if need be."""
+    from mmvitaccel.core.kernels.library.choice import chosen
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the row says it
+            choice = chosen()
+    except ValueError as error:
+        return Row("kernels", "-", "wrong", str(error))
+    slower = "" if choice.library else "; torch's operators compute the same on a CPU, more slowly"
+    return Row(
+        "kernels", choice.name or "-", "ok" if choice.library else "note", choice.why + slower
+    )
 
 
 def inspect_imports() -> Iterable[Row]:

@@ -335,8 +335,8 @@ def real_video() -> Path:
 
 @pytest.fixture
 def kernel() -> None:
-    """Skips where the kernels cannot be compiled."""
-    from mmvitaccel.core.kernels.compiler import kernels
+    """Skips where there are no compiled kernels."""
+    from mmvitaccel.core.kernels.library.choice import chosen
 
-    if kernels() is None:
-        pytest.skip("no C++ compiler: install one, or name it in CXX")
+    if chosen().library is None:
+        pytest.skip(chosen().why)

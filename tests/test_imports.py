@@ -24,7 +24,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # the methods
     "core": (set(), set()),
     "core/macs": (set(), set()),
-    "core/kernels": ({"core/macs"}, set()),
+    "core/kernels": ({"core/kernels/library", "core/macs"}, set()),
+    "core/kernels/library": (set(), set()),
     "core/attention": ({"core/kernels"}, set()),
     "core/tome": ({"core/attention", "core/kernels"}, set()),
     "core/eventful": ({"core", GATES, MODES, "core/attention"}, set()),
@@ -61,7 +62,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "models/weights": ({"compat"}, MODEL_PACKAGES),
     "models/efficientvit": (
-        {"core", "core/attention", "core/kernels", "models/weights", "registry"},
+        {"core", "core/attention", "core/kernels", "core/kernels/library", "models/weights"}
+        | {"registry"},
         MODEL_PACKAGES,
     ),
     "models/vitdet": ({"core/attention", "models/weights", "registry"}, MODEL_PACKAGES),

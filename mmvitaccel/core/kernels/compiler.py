@@ -1,32 +1,21 @@
-"""The inner loops of attention, compiled where the machine has a C++ compiler.
+"""The inner loops of attention in C++ as torch's operators, where there are compiled kernels.
 
-The sources beside this file are compiled when they are first wanted, for the
-processor that they are to run on, and kept in the user's cache; they include no header but the
-language's own, so that a compiler is all they need (``CXX`` names it, else ``c++``). Without one
-the same is computed by torch's operators, more slowly.
+The sources lie beside this file; :mod:`mmvitaccel.core.kernels.library` has them compiled. Where
+that cannot be, the same is computed by torch's operators, more slowly.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-SOURCES = Path(__file__).parent
+from mmvitaccel.core.kernels.library.choice import chosen
+
 _LIBRARY = torch.library.Library("mmvitaccel", "FRAGMENT")
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp")
 
 
 def whole(*names: str) -> list[tuple[str, Any]]:
@@ -45,47 +34,9 @@ class Positions(ctypes.Structure):
     _fields_ = pointers("height", "width") + whole("grid_width", "key_rows", "key_columns")
 
 
-@functools.cache
 def kernels() -> ctypes.CDLL | None:
-    """The compiled kernels, or None where they cannot be compiled or loaded."""
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
-    if compiler is None:
-        return None
-    try:
-        return ctypes.CDLL(str(_library(compiler)))
-    except (OSError, RuntimeError, subprocess.SubprocessError):  # RuntimeError: there is no home
-        return None
-
-
-def _library(compiler: str) -> Path:
-    """The compiled file, made if it is not in the cache."""
-    sources = sorted(SOURCES.glob("*.cpp"))
-    # reason: these macros tell compiler, version and processor: a cache may be on a shared disk.
-    macros = _run(compiler, *FLAGS, "-E", "-dM", "-x", "c++", os.devnull)
-    texts = [path.read_bytes() for path in (*sources, *sorted(SOURCES.glob("*.h")))]
-    parts = (*texts, macros, " ".join(FLAGS).encode(), platform.machine().encode())
-    key = hashlib.sha256(b"\n".join(parts)).hexdigest()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmvitaccel"
-    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    library = cache / f"kernels-{key[:16]}.so"
-    if not library.exists():
-        # Made beside and moved: processes that start together each find a whole file or none.
-        with tempfile.TemporaryDirectory(dir=cache) as folder:
-            objects = [Path(folder) / f"{path.stem}.o" for path in sources]
-            with ThreadPoolExecutor() as pool:
-                commands = [
-                    (compiler, *FLAGS, "-c", path, "-o", made)
-                    for path, made in zip(sources, objects)
-                ]
-                list(pool.map(lambda command: _run(*command), commands))
-            # reason: without -fopenmp, so that OpenMP's calls find the runtime that torch loaded.
-            _run(compiler, "-shared", *objects, "-o", Path(folder) / library.name)
-            os.replace(Path(folder) / library.name, library)
-    return library
-
-
-def _run(*command: str | Path) -> bytes:
-    return subprocess.run(command, check=True, capture_output=True, timeout=300).stdout
+    """The compiled kernels, or None where they cannot be had."""
+    return chosen().library
 
 
 def cpu_operator(schema: str) -> Callable[[Callable], Callable]:

@@ -50,7 +50,7 @@ struct Step {
 
 namespace {
 
-#ifdef __AVX512F__
+#if defined(__AVX512F__) || defined(__aarch64__) // 32 registers
 constexpr int kMostRows = 14;
 #else
 constexpr int kMostRows = 6;
@@ -501,8 +501,7 @@ extern "C" void run_steps(const Step *steps, int64_t count, int num_threads) {
   std::unique_ptr<std::atomic<int64_t>[]> next(new std::atomic<int64_t>[count]);
   for (int64_t i = 0; i < count; ++i)
     next[i] = 0;
-#pragma omp parallel num_threads(num_threads)
-  {
+  auto run = [&] {
     static thread_local Scratch scratch; // kept: new memory costs more than many a step
     for (int64_t i = 0; i < count; ++i) {
       const Step &s = steps[i];
@@ -516,7 +515,8 @@ extern "C" void run_steps(const Step *steps, int64_t count, int num_threads) {
           run_task(s, num_threads, task, scratch);
         }
       i += together > 0;
-#pragma omp barrier
+      threads::meet();
     }
-  }
+  };
+  threads::in_team(num_threads, run);
 }

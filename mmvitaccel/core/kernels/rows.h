@@ -2,11 +2,11 @@
 //
 // With rows in the lanes a key is a broadcast number, the relative positions of a key are one vector
 // of each axis, and sums over keys never cross lanes. Vectors are those of GCC and Clang, whatever
-// their width on the machine. Threads are OpenMP's, and of the very runtime that torch has loaded
-// (compiled.py): threads of its own would have to share the processors with torch's, which spin for
-// a while after each operator.
+// their width on the machine.
 
 #pragma once
+
+#include "threads.h"
 
 #include <algorithm>
 #include <atomic>
@@ -18,6 +18,8 @@ namespace rows {
 
 #ifdef __AVX512F__
 constexpr int kLanes = 16, kSums = 16; // sums that the registers hold beside what goes into them
+#elif defined(__aarch64__)
+constexpr int kLanes = 4, kSums = 16;
 #else
 constexpr int kLanes = 8, kSums = 8;
 #endif
@@ -212,8 +214,7 @@ template <class Make> void in_parallel(int64_t tasks, int num_threads, Make make
     for (int64_t task; (task = next++) < tasks;)
       work(task);
   };
-#pragma omp parallel num_threads(num_threads)
-  run();
+  threads::in_team(num_threads, run);
 }
 
 // Calls run with dim as a type, if it is a multiple of 16 up to 128; returns whether it is.

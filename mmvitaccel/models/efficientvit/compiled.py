@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from mmvitaccel.core.kernels import maps
 from mmvitaccel.core.kernels.compiler import kernels
 from mmvitaccel.core.kernels.export import refuse_export
+from mmvitaccel.core.kernels.library.choice import chosen
 from mmvitaccel.core.kernels.maps import Step, Windows
 from mmvitaccel.core.locks import Lock
 from mmvitaccel.models.efficientvit.backbone import EfficientViT
@@ -77,7 +78,7 @@ class CompiledEfficientViT(nn.Module):
         TypeError: The model is not an :class:`EfficientViT`.
         ValueError: It is not in single precision on a CPU, its channels do not fill vectors, or a
             hook or a replaced ``forward`` would be dropped.
-        RuntimeError: There is no C++ compiler.
+        RuntimeError: There are no compiled kernels.
 
     Examples:
         >>> detector.backbone = CompiledEfficientViT(detector.backbone)
@@ -165,9 +166,7 @@ def _check(model: EfficientViT) -> None:
             "it must be in float32 on a CPU."
         )
     if kernels() is None:
-        raise RuntimeError(
-            "CompiledEfficientViT: there is no C++ compiler; install one, or name it in CXX."
-        )
+        raise RuntimeError(f"CompiledEfficientViT needs compiled kernels: {chosen().why}.")
     for name, module in model.named_modules():
         channels = 0  # that are taken a vector at a time
         if isinstance(module, CascadedGroupAttention):

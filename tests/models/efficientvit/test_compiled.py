@@ -145,7 +145,7 @@ def test_what_it_cannot_take_is_refused_in_a_sentence(kernel, monkeypatch):
     with pytest.raises(TypeError, match="the model is a Linear; give it an EfficientViT, of a det"):
         CompiledEfficientViT(nn.Linear(2, 2))
     monkeypatch.setattr(efficientvit_compiled, "kernels", lambda: None)
-    with pytest.raises(RuntimeError, match="no C\\+\\+ compiler; install one, or name it in CXX"):
+    with pytest.raises(RuntimeError, match="CompiledEfficientViT needs compiled kernels: "):
         CompiledEfficientViT(folded())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmvitaccel.core.kernels.compiler import kernels
+from mmvitaccel.core.kernels.library.choice import chosen
 from mmvitaccel.models.efficientvit.backbone import EfficientViT
 from mmvitaccel.models.efficientvit.compiled import CompiledEfficientViT
 from mmvitaccel.models.vitdet.backbone import ViTDet
@@ -91,8 +91,8 @@ def test_no_channels():
 @pytest.mark.parametrize("channels", [1, 4, 6])
 @torch.no_grad()
 def test_compiled_steps_of_other_channels(channels):
-    if kernels() is None:
-        pytest.skip("no C++ compiler: install one, or name it in CXX")
+    if chosen().library is None:
+        pytest.skip(chosen().why)
     model = filled(EfficientViT(**EFFICIENTVIT, in_channels=channels))
     x = torch.rand(2, channels, 65, 80)
     for found, expected in zip(CompiledEfficientViT(model)(x), model(x)):

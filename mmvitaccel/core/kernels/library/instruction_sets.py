@@ -1,0 +1,62 @@
+"""Instruction sets that kernels are made for ahead of time, and which of them a processor has."""
+
+from __future__ import annotations
+
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+# As Linux names them; it leaves out what the system does not save between threads.
+_V3 = frozenset(["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"])
+_V4 = _V3 | frozenset(["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"])
+
+
+@dataclass(frozen=True)
+class InstructionSet:
+    """What a compiler may use.
+
+    Args:
+        name: As in ``MMVITACCEL_KERNELS``.
+        machine: Of ``platform.machine()``.
+        flags: That make GCC and Clang use it.
+        features: That a processor must have, as ``/proc/cpuinfo`` names them.
+    """
+
+    name: str
+    machine: str
+    flags: tuple[str, ...]
+    features: frozenset[str]
+
+    def missing(self) -> str:
+        """Why this machine cannot run it; empty if it can."""
+        machine = platform.machine()
+        if machine != self.machine:
+            return f"this machine is {machine}, not {self.machine}"
+        lacking = sorted(self.features - processor_features())
+        return f"this processor lacks {', '.join(lacking)}" if lacking else ""
+
+
+#: Of each machine the fastest first.
+INSTRUCTION_SETS = (
+    InstructionSet(
+        "x86-64-v4-bf16",
+        "x86_64",
+        ("-march=x86-64-v4", "-mavx512bf16"),
+        _V4 | {"avx512_bf16"},
+    ),
+    InstructionSet("x86-64-v4", "x86_64", ("-march=x86-64-v4",), _V4),
+    InstructionSet("x86-64-v3", "x86_64", ("-march=x86-64-v3",), _V3),
+    InstructionSet("aarch64", "aarch64", ("-march=armv8-a",), frozenset({"fp", "asimd"})),
+)
+
+
+def processor_features() -> frozenset[str]:
+    """Features of this processor, as Linux names them; none where it cannot be asked."""
+    try:
+        text = CPUINFO.read_text()
+    except OSError:
+        return frozenset()
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(found[1].split()) if found else frozenset()
