@@ -1,5 +1,6 @@
 # The README's commands. Each makes its own environment if there is none; a second run reuses it.
-.PHONY: demo test test-extras test-classic test-onedl endurance lint pages records lock licences audit clean
+.PHONY: demo test test-extras test-classic test-onedl endurance lint pages records lock licences \
+	audit wheel wheel-check clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # One worker a core, one thread a worker; a file stays whole, since its fixtures are costly.
@@ -8,6 +9,7 @@ VENV := .venv
 CLASSIC := .venv-classic
 WITH_EXTRAS := .venv-extras
 ONEDL := .venv-onedl
+WHEELS := .venv-wheel
 # What meets mmengine, mmcv, mmdet or mmpretrain. The rest needs mmaction2, which that stack lacks, or
 # torch alone, which is that of `make test`.
 ONEDL_TESTS := $(addprefix tests/,adapters analysis compat configs datasets fit hooks metrics models \
@@ -70,8 +72,17 @@ licences:
 audit:
 	$(PYTHON) requirements/audit.py
 
+# Wheels with kernels made ahead, into dist/. That for another machine needs a cross compiler.
+wheel: $(WHEELS)/.installed
+	$(WHEELS)/bin/python release/build_wheels.py
+
+# What the wheels' names promise, and that the kernels of this machine's wheel run without a compiler.
+wheel-check: $(VENV)/.installed $(WHEELS)/.installed
+	for wheel in dist/*.whl; do $(WHEELS)/bin/auditwheel show $$wheel || exit 1; done
+	$(VENV)/bin/python release/check_wheel.py
+
 clean:
-	rm -rf $(VENV) $(WITH_EXTRAS) $(CLASSIC) $(ONEDL) build *.egg-info
+	rm -rf $(VENV) $(WITH_EXTRAS) $(CLASSIC) $(ONEDL) $(WHEELS) build dist *.egg-info
 
 $(VENV)/.installed: requirements/default.txt requirements/mmpretrain.txt requirements/test.txt setup.py pyproject.toml
 	@echo "Installing the pinned stack into $(VENV) (a few minutes the first time)"
@@ -112,4 +123,9 @@ $(ONEDL)/.installed: requirements/onedl.txt requirements/test.txt setup.py pypro
 	$(PYTHON) -m venv $(ONEDL)
 	$(ONEDL)/bin/python -m pip install -r requirements/onedl.txt -r requirements/test.txt
 	$(ONEDL)/bin/python -m pip install --no-deps --no-build-isolation -e .
+	touch $@
+
+$(WHEELS)/.installed: release/requirements.txt
+	$(PYTHON) -m venv $(WHEELS)
+	$(WHEELS)/bin/python -m pip install -r release/requirements.txt
 	touch $@

@@ -212,7 +212,8 @@ def not_yet(command: str) -> str:
 
 def pages() -> list[Path]:
     """Pages that may hold tables."""
-    return [CHECKOUT / "README.md", *sorted((CHECKOUT / "configs").rglob("README.md"))]
+    docs = sorted((CHECKOUT / "docs").glob("*.md"))
+    return [CHECKOUT / "README.md", *docs, *sorted((CHECKOUT / "configs").rglob("README.md"))]
 
 
 @one_sentence_errors
