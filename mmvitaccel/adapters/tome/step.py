@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.base import BlockInput, BlockSpec
+from mmvitaccel.core.kernels.openmp_wait import share_cores
 from mmvitaccel.core.tome.merge import (
     Matching,
     bipartite_soft_matching,
@@ -40,6 +41,7 @@ def merge_block(
 ) -> tuple[Tensor, Standing]:
     """Attention, merge, MLP (section 3.1): tokens (B, N, C) to (B, N - r, C)."""
     x = given.x
+    share_cores(x)
     h = spec.norm1(block)(x)
     q, k, v = spec.qkv(block, h, _rope_at(given.rope, standing.position))
     # reason: no mask while every token is one patch; fused attention is faster without

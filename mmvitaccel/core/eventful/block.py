@@ -27,6 +27,7 @@ from mmvitaccel.core.eventful.modes.global_attention import GlobalAttention
 from mmvitaccel.core.eventful.modes.mode import QKV, Logits
 from mmvitaccel.core.eventful.modes.windowed_attention import WindowedAttention
 from mmvitaccel.core.eventful.options import EventfulOptions
+from mmvitaccel.core.kernels.openmp_wait import share_cores
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def start_block(
         (B, N, C), and the memory for :func:`step_block`.
     """
     x, late = tokens.x, options.gate_position == "after_norm"
+    share_cores(x)
     if x.device.type == "cpu":
         # reason: glibc requests fresh pages for every allocation that is at least as large as the
         # largest block freed so far, up to 32 MB. All token tensors have one size.
@@ -156,6 +158,7 @@ def step_block(
         (B, N, C).
     """
     x, late = tokens.x, options.gate_position == "after_norm"
+    share_cores(x)
     norm1, norm2 = (steps.norm1, steps.norm2) if late else (None, None)
     look1, look2 = norm1 or _as_is, norm2 or _as_is
 

@@ -61,7 +61,7 @@ def cpu_operator(schema: str) -> Callable[[Callable], Callable]:
 
 def can_run(*tensors: Tensor) -> bool:
     """Whether the kernels serve numbers like these, here and now."""
-    if torch.jit.is_tracing() or _is_compiling():  # to run elsewhere
+    if torch.jit.is_tracing() or is_compiling():  # to run elsewhere
         return False
     if any(t.device.type != "cpu" or t.dtype != torch.float32 for t in tensors):
         return False
@@ -76,7 +76,8 @@ def can_attend(*tensors: Tensor) -> bool:
     return can_run(*tensors)
 
 
-def _is_compiling() -> bool:
+def is_compiling() -> bool:
+    """Whether ``torch.compile`` is reading this code."""
     if hasattr(torch.compiler, "is_compiling"):  # torch >= 2.3
         return torch.compiler.is_compiling()
     return torch._dynamo.is_compiling()

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmvitaccel.core.kernels.compiler import cpu_operator, kernels, pointers, whole
+from mmvitaccel.core.kernels.openmp_wait import share_cores
 from mmvitaccel.core.macs.formulas import register_macs_formula
 
 PRODUCT, PLANES, DEPTHWISE, MEANS, ATTENTION = range(5)
@@ -56,6 +57,7 @@ def run_steps(maps: list[Tensor], steps: int, count: int, macs: int) -> None:
         count: Its length.
         macs: Multiply-adds that they do.
     """
+    share_cores(maps[0])
     kernels().run_steps(
         ctypes.c_void_p(steps), ctypes.c_int64(count), ctypes.c_int(torch.get_num_threads())
     )

@@ -1,0 +1,108 @@
+"""Threads that wait sleep while other processes interrupt this one, and spin again afterwards."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmvitaccel import TopK, apply_eventful, apply_tome
+from mmvitaccel.core.kernels import openmp_wait
+from mmvitaccel.core.kernels.openmp_wait import Usage, Watch, runtime
+from mmvitaccel.testing.models import timm_model
+
+pytestmark = pytest.mark.skipif(
+    openmp_wait.resource is None or runtime() is None, reason="torch's OpenMP is not GNU's"
+)
+
+
+@pytest.fixture
+def usage(monkeypatch):
+    """``usage(seconds, interruptions)`` adds to what the process has used."""
+    used = [0.0, 0]
+    monkeypatch.setattr(Usage, "now", classmethod(lambda cls: Usage(*used)))
+
+    def add(seconds, interruptions):
+        used[0] += seconds
+        used[1] += interruptions
+
+    return add
+
+
+def threads():
+    """How many threads the process has, OpenMP's included."""
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+def owners():
+    return [t for t in threading.enumerate() if t.name == "mmvitaccel-openmp-wait"]
+
+
+def test_sleeps_under_load_and_spins_again(usage):
+    watch, before, cores = Watch(), threads(), len(os.sched_getaffinity(0))
+    usage(0.3, 10)
+    watch.look()
+    assert not watch.asleep and not owners()
+    usage(0.3, 40)
+    watch.look()
+    # one that owns the pool, and the rest of the pool
+    (owner,) = owners()
+    assert watch.asleep and threads() == before + cores
+    usage(1.1, 66)  # neither loaded nor quiet: it stays as it is
+    watch.look()
+    assert watch.asleep and owners() == [owner]
+    usage(1.1, 20)
+    watch.look()
+    owner.join(10)
+    assert not watch.asleep and not owners() and threads() == before
+
+
+def test_a_short_look_decides_nothing(usage):
+    watch = Watch()
+    for _ in range(3):
+        usage(0.08, 100)
+        watch.look()
+        assert not watch.asleep
+    usage(0.08, 100)
+    watch.look()
+    assert watch.asleep
+    usage(0.9, 0)
+    watch.look()
+    assert watch.asleep
+    usage(0.2, 0)
+    watch.look()
+    assert not watch.asleep
+
+
+@pytest.mark.parametrize("method", ["eventful", "tome"])
+def test_the_methods_look_in_every_block(method, monkeypatch):
+    looks = []
+    monkeypatch.setattr(openmp_wait, "_watch", lambda: Looking(looks))
+    model = timm_model("vit_tiny_patch16_224", img_size=32, depth=3).eval()
+    if method == "tome":
+        apply_tome(model, r=1)
+    else:
+        apply_eventful(model, TopK(2))
+    with torch.no_grad():
+        for frames in (1, 2):
+            model(torch.zeros(1, 3, 32, 32))
+            assert len(looks) == 3 * frames
+
+
+def test_nothing_happens_while_a_model_is_traced(monkeypatch):
+    looks = []
+    monkeypatch.setattr(openmp_wait, "_watch", lambda: Looking(looks))
+    torch.jit.trace(lambda x: (openmp_wait.share_cores(x), x + 1)[1], torch.zeros(1))
+    assert not looks
+    openmp_wait.share_cores(torch.zeros(1))
+    assert looks == [1]
+    openmp_wait.share_cores(torch.zeros(1, device="meta"))
+    assert looks == [1]
+
+
+class Looking:
+    def __init__(self, looks):
+        self.look = lambda: looks.append(1)
