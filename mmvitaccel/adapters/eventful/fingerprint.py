@@ -11,20 +11,25 @@ from torch import Tensor, nn
 def fingerprint(model: nn.Module) -> Hashable:
     """Something that differs once a weight, a dtype, a device or autocast changed.
 
-    Place and version of every parameter and buffer tell nearly all changes. A copy through
-    ``.data`` leaves both as they were (that is how mmengine swaps averaged weights in), so the
-    norms of the one-dimensional parameters, biases and norm layers, are compared as well.
+    Place and version of every parameter and buffer tell nearly all changes; :func:`norms` tell the
+    others.
     """
     tensors = [*model.parameters(), *model.buffers()]
     places = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
-    return places, _norms(tensors), _autocast(tensors[0].device.type if tensors else "cpu")
+    return places, _autocast(tensors[0].device.type if tensors else "cpu")
 
 
-def _norms(tensors: list[Tensor]) -> tuple[float, ...]:
+def norms(model: nn.Module) -> Tensor | None:
+    """Norms of the one-dimensional parameters and buffers, (n,) float32 on their device.
+
+    A copy through ``.data`` leaves place and version as they were (that is how mmengine swaps
+    averaged weights in); biases and norm layers tell it. None where a model has none.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
     small = [t.detach() for t in tensors if t.ndim == 1 and t.is_floating_point()]
     if not small or small[0].is_meta:
-        return ()
-    return tuple(torch.stack([n.float() for n in torch._foreach_norm(small)]).tolist())
+        return None
+    return torch.stack([n.float() for n in torch._foreach_norm(small)])
 
 
 def _autocast(device_type: str) -> Hashable:

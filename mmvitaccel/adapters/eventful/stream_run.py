@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from mmvitaccel.adapters.attach import Swap, attach, link
 from mmvitaccel.adapters.base import ViTAdapter, class_name
 from mmvitaccel.adapters.bypass import Bypass
-from mmvitaccel.adapters.eventful.fingerprint import fingerprint
+from mmvitaccel.adapters.eventful.fingerprint import fingerprint, norms
 from mmvitaccel.adapters.eventful.metainfo import FollowMetainfo
 from mmvitaccel.core.eventful.frame import Clips, Frame, Naming, current_frames, streams
 from mmvitaccel.core.eventful.gates.policy import Policy, for_one_frame
@@ -239,7 +239,7 @@ class StreamRun:
         how = (x.dtype, x.device, torch.is_inference_mode_enabled())
         signature = (*alike, shape, *how, fingerprint(model))
         turn, policy = Turn(), for_one_frame(self.policy)
-        states = self.store.begin(frames, signature, turn)
+        states = self.store.begin(frames, signature, turn, norms(model))
         self.call.running = Batch(frames, states, turn, policy, goes_on)
         self.saw(x)
 

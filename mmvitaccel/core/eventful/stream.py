@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from mmvitaccel.core.eventful.frame import Frame
+from mmvitaccel.core.eventful.gates.host_reads import Alarms
 from mmvitaccel.core.locks import Lock
 
 
@@ -47,8 +48,8 @@ class StreamState:
         num_frames: Frames since the last clean start, the present one included.
         seen: Frames since the video was last begun, the present one included.
         signature: What must not change: shape, dtype, device, weights.
-        sound: Whether the last frame held nothing but finite numbers, a tensor (bool) that is not
-            read before the next frame, so that nothing waits for it.
+        weights: Norms of weights that ``signature`` does not tell, at the clean start.
+        unsound: Raised when a frame held a number that is not finite, or ``weights`` changed.
         busy: Whether a block is running, or was interrupted by an error.
         turn: The call that computes its frame now, None between frames.
     """
@@ -58,7 +59,8 @@ class StreamState:
     num_frames: int = 0
     seen: int = 0
     signature: Any = None
-    sound: Tensor | None = None
+    weights: Tensor | None = None
+    unsound: Alarms = field(default_factory=Alarms)
     busy: bool = False
     turn: Turn | None = None
 
@@ -67,15 +69,23 @@ class StreamState:
         """Whether a call computes its frame now."""
         return self.turn is not None and self.turn.thread.is_alive()
 
-    def begin(self, frame: Frame, signature: Any) -> None:
-        """Start a frame: on what is remembered if that can be, clean otherwise."""
+    def begin(self, frame: Frame, signature: Any, weights: Tensor | None = None) -> None:
+        """Start a frame: on what is remembered if that can be, clean otherwise.
+
+        Args:
+            frame: The frame.
+            signature: What must not change.
+            weights: What must not change either and lies on a device, (n,).
+        """
+        if self.weights is not None and weights is not None and self.signature == signature:
+            self.unsound.watch((self.weights != weights).any())
         advances = None in (frame.frame_id, self.frame_id) or frame.frame_id > self.frame_id
         goes_on = (
             advances
             and not frame.cut
             and not self.busy
             and self.signature == signature
-            and (self.sound is None or bool(self.sound))
+            and not self.unsound.raised
         )
         if not advances:
             self.seen = 0  # a frame or video that is given again, to be timed for instance
@@ -83,16 +93,19 @@ class StreamState:
             self.blocks.clear()
             self.num_frames = 0
             self.busy = False
+            self.unsound.clear()
+            self.weights = weights
         self.frame_id, self.signature = frame.frame_id, signature
         self.num_frames += 1
         self.seen += 1
-        self.sound = None
 
     def saw(self, x: Tensor) -> None:
-        """Note whether ``x`` is finite; a stream that is not starts clean at its next frame."""
+        """Note whether ``x`` is finite; a stream that is not starts clean at its next frame.
+
+        On a device that is not to be waited for, at the first frame that begins after it is known.
+        """
         # reason: in single precision, the sum of half-precision numbers cannot overflow.
-        finite = torch.isfinite(x.sum(dtype=torch.float32))
-        self.sound = finite if self.sound is None else self.sound & finite
+        self.unsound.watch(torch.isfinite(x.sum(dtype=torch.float32)).logical_not())
 
     def memory_bytes(self) -> int:
         """Bytes that the state's tensors take."""
@@ -139,7 +152,11 @@ class StreamStore:
         return self._states[stream]
 
     def begin(
-        self, frames: Sequence[Frame], signature: Any, turn: Turn | None = None
+        self,
+        frames: Sequence[Frame],
+        signature: Any,
+        turn: Turn | None = None,
+        weights: Tensor | None = None,
     ) -> list[StreamState | None]:
         """States of a batch's frames, started; None for a frame that belongs to no stream.
 
@@ -147,6 +164,7 @@ class StreamStore:
             frames: Of the batch.
             signature: What must not change in a stream.
             turn: The call that computes them, which is to :meth:`end` it. None: nobody else does.
+            weights: What must not change either and lies on a device, (n,).
 
         Raises:
             ValueError: The batch alone has more streams than are kept.
@@ -163,7 +181,7 @@ class StreamStore:
         try:
             for frame in frames:
                 if frame.stream is not None:
-                    states[frame.stream].begin(frame, signature)
+                    states[frame.stream].begin(frame, signature, weights)
         except BaseException:
             self.end(list(states.values()), turn)
             raise

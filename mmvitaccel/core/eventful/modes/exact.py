@@ -48,13 +48,14 @@ class ExactAttention:
         ones = torch.ones_like(lse)
         # reason: the sums are changed in place, the output is the caller's.
         numerator = out.clone(memory_format=torch.contiguous_format)
-        memory = RunningSums(lse, ones, ones.clone(), numerator)
+        turn = torch.zeros((), dtype=torch.int64, device=lse.device)
+        memory = RunningSums(lse, ones, ones.clone(), numerator, turn)
         return out.to(qkv.q.dtype), memory
 
     def step(self, memory: RunningSums, qkv: QKV, change: Change, logits: Logits) -> Output:
         """See :class:`mmvitaccel.core.eventful.modes.mode.AttentionMode`."""
         out = Output(memory.numerator, memory.denominator, qkv.q.dtype)
-        if self._dense_is_cheaper(qkv, change) or _is_true(memory.overdue):
+        if self._dense_is_cheaper(qkv, change) or memory.overdue.raised:
             self._attend_all(memory, qkv, logits)
             return out
         if change.keys.index.shape[1] > 0:
@@ -77,7 +78,7 @@ class ExactAttention:
 
     def _attend_all(self, memory: RunningSums, qkv: QKV, logits: Logits) -> None:
         memory.attended(*_attend(qkv, logits.scale, logits.rel_pos))
-        memory.overdue = None
+        memory.overdue.clear()
 
     def __repr__(self) -> str:
         return f"ExactAttention(guard={self.guard}, dense_share={self.dense_share})"
@@ -87,10 +88,6 @@ def _attend(qkv: QKV, scale: float, rel_pos: RelPos | None) -> tuple[Tensor, Ten
     """Dense attention in single precision: rounded terms could not be subtracted again."""
     q, k, v = (t.float() for t in qkv)
     return dense_attention_with_lse(q, k, v, scale, rel_pos)
-
-
-def _is_true(flag: Tensor | None) -> bool:
-    return flag is not None and bool(flag)
 
 
 def exchange_keys(sums: RunningSums, qkv: QKV, change: Change, logits: Logits) -> None:

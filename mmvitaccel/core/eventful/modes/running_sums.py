@@ -12,12 +12,12 @@ Shapes: B batch, h heads, N query rows, D channels of a head.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from mmvitaccel.core.eventful.gates.host_reads import reading_is_free
+from mmvitaccel.core.eventful.gates.host_reads import Alarms, reading_is_free
 from mmvitaccel.core.eventful.modes.mode import Change
 
 # A denominator beyond this is near overflow: its row is recomputed, with a shift that fits.
@@ -33,17 +33,17 @@ class RunningSums:
         denominator: (B, h, N).
         peak: The largest denominator since the row was last recomputed, (B, h, N).
         numerator: (B, h, N, D).
-        turn: First of the rows that are recomputed next, in turn.
-        overdue: Whether more rows than the quota were in need in the last frame; a tensor (bool),
-            so that reading it can wait until the next frame. None where nothing is left over.
+        turn: First of the rows that are recomputed next, in turn; () int64, on the sums' device,
+            so that a frame holds no number of the host's that changes.
+        overdue: Raised when more rows than the quota were in need.
     """
 
     shift: Tensor
     denominator: Tensor
     peak: Tensor
     numerator: Tensor
-    turn: int = 0
-    overdue: Tensor | None = None
+    turn: Tensor
+    overdue: Alarms = field(default_factory=Alarms)
 
     def attended(self, out: Tensor, lse: Tensor, rows: Tensor | None = None) -> None:
         """Take rows that were attended over all keys: shift lse, denominator 1, numerator out.
@@ -73,8 +73,8 @@ class Guard:
     Attributes:
         smallest_share: A row is in need when its denominator is below this share of its peak.
         quota: Rows that are recomputed in a frame where the host cannot be asked how many are
-            in need (that is, not on a CPU), worst first. Should more be in need, the next frame
-            attends all rows.
+            in need (that is, not on a CPU), worst first. Should more be in need, all rows are
+            attended in the next frame that knows of it.
         turn_frames: Frames over which every row is recomputed once, a few rows in each frame.
     """
 
@@ -92,16 +92,16 @@ class Guard:
         sound = (share >= self.smallest_share) & (sums.denominator <= LARGEST_SUM)
         need = torch.where(sound, 1 - share, 2.0).amax(1)  # (B, N); 2: in need, 3: in turn
         turn = -(-num_rows // self.turn_frames)
-        in_turn = torch.arange(sums.turn, sums.turn + turn, device=need.device) % num_rows
-        need[:, in_turn] = 3.0
+        in_turn = (sums.turn + torch.arange(turn, device=need.device)) % num_rows
+        need.index_fill_(1, in_turn, 3.0)
         need.scatter_(1, changed, -1.0)
-        sums.turn = (sums.turn + turn) % num_rows
+        sums.turn.add_(turn).remainder_(num_rows)
         in_need = (need >= 2).sum(1).amax()
         spare = num_rows - changed.shape[1]
         if reading_is_free(need.device):
             extra = min(int(in_need), spare)
         else:
             extra = min(self.quota + turn, spare)
-            sums.overdue = in_need > extra
+            sums.overdue.watch(in_need > extra)
         worst = need.topk(extra, dim=1, sorted=False).indices
         return torch.cat((changed, worst), 1)

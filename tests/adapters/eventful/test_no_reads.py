@@ -1,0 +1,175 @@
+"""A steady frame reads nothing from its device, and is the same work every time.
+
+There is no GPU here: a CPU takes a device's path, and a dispatch mode refuses what would wait.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmvitaccel import TopFraction, TopK, apply_eventful, apply_eventful_neck
+from mmvitaccel.core.eventful.gates import host_reads
+from mmvitaccel.core.eventful.maps import levels, rows
+from mmvitaccel.core.eventful.modes import global_attention, running_sums, windowed_attention
+from mmvitaccel.core.kernels import compiler
+from mmvitaccel.models.vitdet.simple_fpn import SimpleFPN
+from mmvitaccel.testing.models import timm_model, vitdet
+
+READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "item", "unique", "masked_select")
+SMALL = dict(
+    img_size=128, embed_dim=32, depth=3, num_heads=2, window_size=4, window_block_indexes=(0, 2)
+)
+
+
+class Work(TorchDispatchMode):
+    """Notes the operators of a frame, their shapes and their numbers; refuses reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.done = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name().partition("::")[2].partition(".")[0]
+        if name in READS or any(is_mask(index) for index in indices(name, args)):
+            raise AssertionError(f"{name} waits for the device")
+        self.done.append((func.name(), *described((args, kwargs or {}))))
+        return func(*args, **(kwargs or {}))
+
+
+def indices(name, args):
+    return args[1] if name in ("index", "index_put", "index_put_") else ()
+
+
+def is_mask(index):
+    return index is not None and index.dtype in (torch.bool, torch.uint8)
+
+
+def described(value):
+    if isinstance(value, torch.Tensor):
+        return [(tuple(value.shape), value.dtype)]
+    if isinstance(value, (list, tuple)):
+        return [part for item in value for part in described(item)]
+    if isinstance(value, dict):
+        return described(list(value.items()))
+    return [str(value)]
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """A device that is not to be waited for; what it finds arrives when a test says so."""
+    arrived = []
+
+    def arriving(condition):
+        place = len(arrived)
+        arrived.append(False)
+        return lambda: bool(condition) if arrived[place] else None
+
+    for module in (
+        host_reads, levels, rows, global_attention, running_sums, windowed_attention,
+    ):  # fmt: skip
+        monkeypatch.setattr(module, "reading_is_free", lambda device: False)
+    monkeypatch.setattr(host_reads, "arriving", arriving)
+    monkeypatch.setattr(compiler, "kernels", lambda: None)
+    return lambda: arrived.__setitem__(slice(None), [True] * len(arrived))
+
+
+def frames_of(run, make, count=5):
+    """The work of each of the frames after the second."""
+    work = []
+    with torch.no_grad():
+        for number in range(count):
+            x = make(number)
+            with Work() as frame:
+                run(x)
+            work.append(frame.done)
+    return work[2:]
+
+
+def images(number, batch=1, size=128):
+    torch.manual_seed(number)
+    return torch.randn(batch, 3, size, size)
+
+
+@pytest.mark.parametrize("policy", [TopK(9), TopFraction(0.2)], ids=repr)
+@pytest.mark.parametrize("attention", ["exact", "tokenwise", "delta"])
+def test_vitdet(attention, policy, device):
+    torch.manual_seed(0)
+    model = vitdet(**SMALL).eval()
+    apply_eventful(model, policy, attention=attention)
+    first, *others = frames_of(model, images)
+    assert len(first) > 100 and all(frame == first for frame in others)
+
+
+@pytest.mark.parametrize("options", [dict(kv_pool_size=2), dict(buffer_dtype="bfloat16")], ids=str)
+def test_vitdet_with_options(options, device):
+    torch.manual_seed(0)
+    model = vitdet(**SMALL).eval()
+    apply_eventful(model, TopK(9), **options)
+    first, *others = frames_of(model, images)
+    assert all(frame == first for frame in others)
+
+
+def test_timm_and_a_batch_of_streams(device):
+    torch.manual_seed(0)
+    model = timm_model("vit_tiny_patch16_224", img_size=64, depth=2).eval()
+    handle = apply_eventful(model, TopK(5))
+
+    def run(x):
+        with handle.stream(["a", "b"]):
+            model(x)
+
+    first, *others = frames_of(run, lambda number: images(number, 2, 64))
+    assert all(frame == first for frame in others)
+
+
+def test_neck(device):
+    torch.manual_seed(0)
+    neck = SimpleFPN(16, 8).eval()
+    apply_eventful_neck(neck, TopK(4))
+
+    def run(number):
+        torch.manual_seed(number)
+        return torch.randn(1, 16, 8, 8)
+
+    first, *others = frames_of(neck, run)
+    assert all(frame == first for frame in others)
+
+
+def test_a_read_that_is_put_back_is_found(device):
+    model = vitdet(**SMALL).eval()
+
+    class Reads(TopK):
+        def select(self, error):
+            assert error.max().item() >= 0
+            return super().select(error)
+
+    apply_eventful(model, Reads(9))
+    with pytest.raises(AssertionError, match="_local_scalar_dense waits for the device"):
+        frames_of(model, images)
+
+
+def test_what_the_device_finds_is_noticed_once_it_arrives(device):
+    torch.manual_seed(0)
+    model = vitdet(**SMALL).eval()
+    handle = apply_eventful(model, TopK(9))
+
+    def is_first(x):
+        with torch.no_grad():
+            model(x)
+        return handle.frames[0].first
+
+    assert is_first(images(0)) and not is_first(images(1))
+    assert not is_first(images(2) * torch.nan)
+    assert not is_first(images(3))  # nothing has arrived
+    device()
+    assert is_first(images(4))
+    device()
+    assert not is_first(images(5))
+    model.blocks[0].norm1.bias.data.add_(1.0)  # neither place nor version tells it
+    assert not is_first(images(6))
+    device()
+    assert is_first(images(7))
+    device()
+    assert not is_first(images(8))
