@@ -1,6 +1,6 @@
 # The README's commands. Each makes its own environment if there is none; a second run reuses it.
 .PHONY: demo test test-extras test-classic test-onedl endurance lint pages records lock licences \
-	audit wheel wheel-check clean
+	audit wheel wheel-check cuda-check clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # One worker a core, one thread a worker; a file stays whole, since its fixtures are costly.
@@ -44,6 +44,10 @@ endurance: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/endurance/fuzz.py --count 10000 --seed 0
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --hypothesis-profile=thorough \
 		tests/adapters/eventful/test_properties.py tests/core/tome/test_properties.py
+
+# On a machine with a CUDA GPU; in .venv if there is one, else in whatever PYTHON names.
+cuda-check:
+	$(or $(wildcard $(VENV)/bin/python),$(PYTHON)) benchmarks/cuda_check.py
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from mmvitaccel.errors import UserError
@@ -179,12 +180,15 @@ def no_network():
 
 
 def pytest_configure() -> None:
-    """Import yapf once, before the workers of xdist start.
+    """Put what tests make on a device, and import yapf before the workers of xdist start.
 
-    mmengine imports it, and it writes its grammar to a cache on the first import: of two processes
-    that do so at once in a new environment, one reads half a file.
+    ``MMVITACCEL_TEST_DEVICE`` names the device. mmengine imports yapf, and that writes its grammar
+    to a cache on the first import: of two processes that do so at once in a new environment, one
+    reads half a file.
     """
     importlib.import_module("yapf")
+    if os.environ.get("MMVITACCEL_TEST_DEVICE"):
+        torch.set_default_device(os.environ["MMVITACCEL_TEST_DEVICE"])
 
 
 @pytest.fixture(autouse=True)
