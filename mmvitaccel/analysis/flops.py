@@ -43,7 +43,8 @@ def count_config(
         ``patch_embed`` (the multiply-adds of the patch embedding alone); with a method on,
         ``dense`` (the same without it) and ``saving`` (``1 - macs / dense macs``); and of an
         eventful model, whose figures are the mean over the frames, ``frames``: their ``length``,
-        and ``macs`` and ``modules`` of the ``first`` and of a ``steady`` one, the last.
+        and ``macs``, ``modules`` and ``left_out`` of the ``first`` and of a ``steady`` one, the
+        last.
 
     Raises:
         UserError: The model cannot be built, or not be run on such an input, or its parts and the
@@ -87,7 +88,8 @@ def _eventful_figures(
         for sample in example.kwargs.get("data_samples", ()):
             sample.set_metainfo(dict(video_id=0, frame_id=index))
         with streams(frames_of("counted", index)):
-            frames.append(_figures(model, _count(model, example, inputs), example, depth))
+            row = _figures(model, _count(model, example, inputs), example, depth)
+        frames.append(row | dict(left_out=_left_out(model)))
     macs = _mean(frame["macs"] for frame in frames)
     figures = frames[-1] | dict(macs=macs, flops=2 * macs)
     figures["modules"] = {
@@ -95,10 +97,17 @@ def _eventful_figures(
         for name, row in frames[-1]["modules"].items()
     }
     shown = {
-        name: {key: frame[key] for key in ("macs", "modules")}
+        name: {key: frame[key] for key in ("macs", "modules", "left_out")}
         for name, frame in (("first", frames[0]), ("steady", frames[-1]))
     }
     return figures | dict(frames=dict(length=length, **shown))
+
+
+def _left_out(model: nn.Module) -> float:
+    """What the last frame left out, the mean over the methods that remember frames."""
+    states = [found.state for found in map(link, model.modules()) if found is not None]
+    runs = {id(state): state for state in states if isinstance(state, StreamRun)}
+    return mean(run.frames[-1].counted().left_out for run in runs.values())
 
 
 def _mean(values: Iterable[int]) -> int:

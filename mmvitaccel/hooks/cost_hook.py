@@ -140,7 +140,10 @@ class _MeasuredModel:
         return self.counted_copy
 
     def _passed(self, batch_size: int) -> list[dict[str, Any]]:
-        """For each frame, whether a stream started clean and what each gate let through."""
+        """For each frame, whether a stream started clean, and what gates let through and left out.
+
+        What is left out is the mean over the methods that remember frames.
+        """
         passed: list[dict[str, Any]] = [{} for _ in range(batch_size)]
         for handle in self.eventful:
             frames = handle.frames
@@ -148,6 +151,8 @@ class _MeasuredModel:
                 return [{}] * batch_size
             for entry, frame in zip(passed, frames):
                 entry["first"] = frame.first or entry.get("first", False)
+                share = frame.left_out / len(self.eventful)
+                entry["left_out"] = entry.get("left_out", 0.0) + share
                 entry.setdefault("tokens", {}).update(_tokens(handle, frame))
         return passed
 

@@ -25,7 +25,9 @@ class MacsMetric(BaseMetric):
       of each video, as in the paper; also ``first_gmacs`` and ``later_gmacs`` separately;
     - ``dense_gmacs``: the same for the model without any method, and ``ratio``, dense over mean;
     - ``first_ms``, ``later_ms``: milliseconds, from preprocessing to boxes for the whole model;
-    - ``tokens``: tokens that pass each gate in later frames.
+    - ``tokens``: tokens that pass each gate in later frames;
+    - ``left_out``: of eventful models, the squared error that did not pass the gates over the
+      squared norm of the tokens, the mean over gates and all frames.
 
     A value without any frame, such as later frames in one-frame videos, is left out.
 
@@ -89,6 +91,9 @@ class MacsMetric(BaseMetric):
         }
         kinds = {kind: costs for kind, costs in kinds.items() if costs}
         figures = {**_part_figures("backbone_", kinds), **_part_figures("", kinds)}
+        left_out = _mean(results, "left_out")
+        if left_out is not None:
+            figures["left_out"] = left_out
         tokens = _mean_tokens(kinds.get("later", []))
         if tokens:
             figures["tokens"] = tokens
@@ -151,6 +156,8 @@ def _table(figures: dict[str, Any], kinds: dict[str, list[Cost]]) -> str:
     for kind, costs in kinds.items():
         counted, timed = (sum(key in cost for cost in costs) for key in ("macs", "ms"))
         lines.append(f"{len(costs)} {kind} frames: {counted} counted, {timed} timed")
+    if "left_out" in figures:
+        lines.append(f"left out, mean over gates and frames: {figures['left_out']:.2e}")
     return "\n".join(lines + _token_lines(figures.get("tokens", {})))
 
 

@@ -233,6 +233,7 @@ def test_eventful_models_by_frame():
     whole = figures["dense"]
     assert whole["modules"]["backbone.blocks.0.mlp.fc1"]["macs"] == 256 * 96 * 4 * 96
     assert steady["macs"] < whole["macs"] <= frames["first"]["macs"]
+    assert frames["first"]["left_out"] == 0 < steady["left_out"] < 1
     assert figures["saving"] == pytest.approx(1 - figures["macs"] / whole["macs"])
 
 

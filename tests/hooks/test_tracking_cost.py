@@ -105,6 +105,7 @@ def test_each_frame_of_a_tracker_is_counted_and_tracks_stay(config):
     budgets = [35, 5, 4, 4]
     assert watch.frames == [(v, n, n == 0, budgets[n]) for v in (1, 2) for n in range(4)]
     assert figures["cost/tokens"]["blocks.0.qkv"] == pytest.approx(13 / 3)
+    assert 0 < figures["cost/left_out"] < 1
     assert figures["cost/backbone_later_gmacs"] < 0.6 * figures["cost/backbone_dense_gmacs"]
     assert 0 < figures["cost/backbone_dense_gmacs"] < figures["cost/dense_gmacs"]
     config.custom_hooks = [hook for hook in config.custom_hooks if "Cost" not in hook.type]

@@ -116,6 +116,9 @@ def _summary(figures: dict[str, Any]) -> list[str]:
         lines.append(f"of {views} views {_short(views * figures['macs'])} multiply-adds")
         if embedding:
             lines.append(f"of {views} views without patch embedding: {_split(figures, views)}")
+    if "frames" in figures:
+        share = figures["frames"]["steady"]["left_out"]
+        lines.append(f"left out of the steady frame: {share:.2e} of the tokens' squared norm")
     if "dense" in figures and figures["macs"]:
         ratio = figures["dense"]["macs"] / figures["macs"]
         lines.append(f"{ratio:.3f} times fewer than dense (saves {figures['saving']:.1%})")

@@ -48,6 +48,8 @@ class FrameInfo:
         num_tokens: N.
         passed: For each block, the tokens that passed its gates: of a transformer three (queries,
             keys and values; output projection; MLP), of a neck its one.
+        left_out_by_gate: For each block and gate, the squared error of the tokens that did not
+            pass over the squared norm of all tokens.
     """
 
     stream: Hashable
@@ -55,6 +57,13 @@ class FrameInfo:
     first: bool
     num_tokens: int
     passed: list[tuple[int, ...]]
+    left_out_by_gate: list[tuple[float, ...]] = field(default_factory=list)
+
+    @property
+    def left_out(self) -> float:
+        """What the frame left out, the mean over gates: 0 if everything that changed passed."""
+        gates = [value for block in self.left_out_by_gate for value in block]
+        return sum(gates) / len(gates) if gates else 0.0
 
 
 @dataclass(frozen=True)
@@ -64,15 +73,20 @@ class Passed:
     Attributes:
         info: The frame; its ``passed`` is empty, for counting may wait for a device.
         blocks: The gates' selections of each block that remembers the stream.
+        left_out: What these gates left out, () float32 each.
     """
 
     info: FrameInfo
     blocks: list[tuple[Selection, ...]]
+    left_out: list[tuple[Tensor, ...]]
 
     def counted(self) -> FrameInfo:
         """The frame with its counts."""
         counts = [tuple(sum(gate.counts) for gate in block) for block in self.blocks]
-        return replace(self.info, passed=counts)
+        gates = [gate for block in self.left_out for gate in block]
+        values = iter(torch.stack(gates).tolist() if gates else ())
+        shares = [tuple(next(values) for _ in block) for block in self.left_out]
+        return replace(self.info, passed=counts, left_out_by_gate=shares)
 
     def tokens(self) -> Tensor:
         """Which tokens passed, (blocks, gates, B, N) bool."""
@@ -257,7 +271,8 @@ class StreamRun:
             blocks = [] if state is None else list(state.blocks.values())
             info = FrameInfo(frame.stream, frame.frame_id, first, num_tokens, [])
             # reason: the selections alone, so that a stream that is dropped frees its memory.
-            passed.append(Passed(info, [block.passed for block in blocks]))
+            seen = [block.passed for block in blocks]
+            passed.append(Passed(info, seen, [block.left_out for block in blocks]))
         self.call.frames = self.latest = passed
         self.store.forget_finished(self.running.frames)
         self._free()

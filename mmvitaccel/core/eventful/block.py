@@ -88,6 +88,7 @@ class BlockMemory:
         mlp_gate: Before the MLP.
         mlp: Results of the MLP's branch.
         passed: Tokens that each gate let through in the last frame: the three gates' selections.
+        left_out: What each gate left out of it, three times () float32.
     """
 
     qkv_gate: TokenGate
@@ -97,6 +98,7 @@ class BlockMemory:
     mlp_gate: TokenGate
     mlp: TokenBuffer
     passed: tuple[Selection, Selection, Selection]
+    left_out: tuple[Tensor, Tensor, Tensor]
 
 
 def start_block(
@@ -124,7 +126,7 @@ def start_block(
     middle = x + branch
     normed2 = steps.norm2(middle)
     branch2 = steps.mlp(normed2)
-    passed = everything(x)
+    passed, nothing = everything(x), x.new_zeros((), dtype=torch.float32)
     # reason: a gate changes what it keeps, and x is the host's.
     memory = BlockMemory(
         qkv_gate=TokenGate(normed if late else x.clone(), options.reference),
@@ -134,6 +136,7 @@ def start_block(
         mlp_gate=TokenGate(normed2 if late else middle, options.reference),
         mlp=TokenBuffer(branch2.to(options.buffer_dtype or branch2.dtype)),
         passed=(passed, passed, passed),
+        left_out=(nothing, nothing, nothing),
     )
     return middle + branch2, memory
 
@@ -164,6 +167,7 @@ def step_block(
 
     errors, _ = errors_of_sum(memory.qkv_gate.reference, x, None, norm1)
     first = choose(policy, errors)
+    left_out1 = memory.qkv_gate.left_out(first, errors)
     passed = _own(look1(first.gather(x)), x)
     memory.qkv_gate.let_through(first, passed, lambda block: look1(x[:, block]))
     qkv = QKV(*steps.qkv(passed if late else steps.norm1(passed), _rope_of(tokens, first)))
@@ -171,6 +175,7 @@ def step_block(
     with _as_it_comes(x):
         attended = memory.attention.take(qkv, first, memory.proj_gate)
         second = choose(policy, attended.errors)
+        left_out2 = memory.proj_gate.left_out(second, attended.errors)
         passed = attended.tokens(second)
         memory.proj_gate.let_through(second, passed, attended.block)
     branch = steps.project(passed, lambda: steps.norm1(second.gather(x)))
@@ -178,10 +183,12 @@ def step_block(
 
     errors, middle = errors_of_sum(memory.mlp_gate.reference, x, branch, norm2)
     third = choose(policy, errors)
+    left_out3 = memory.mlp_gate.left_out(third, errors)
     passed = _own(look2(third.gather(middle)), middle)
     memory.mlp_gate.let_through(third, passed, lambda block: look2(middle[:, block]))
     branch2 = steps.mlp(passed if late else steps.norm2(passed))
     memory.passed = (first, second, third)
+    memory.left_out = (left_out1, left_out2, left_out3)
     return middle.add_(memory.mlp.update(third, branch2))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from mmvitaccel.core.eventful.gates.selection import Selection
@@ -32,6 +33,7 @@ class TokenGate:
     def __init__(self, x: Tensor, reference: str = "last_passed") -> None:
         self.reference = x
         self.follows = reference == "last_frame"
+        self.squares = squared_norms(x)
 
     def let_through(
         self, selection: Selection, passed: Tensor, tokens: Callable[[slice], Tensor]
@@ -46,10 +48,49 @@ class TokenGate:
         if self.follows:
             for block in token_blocks(self.reference):
                 self.reference[:, block] = tokens(block)
-        elif selection.everything and passed.dtype == self.reference.dtype:
+            self.squares = squared_norms(self.reference)
+            return
+        selection.put(self.squares.unsqueeze(-1), squared_norms(passed).unsqueeze(-1))
+        if selection.everything and passed.dtype == self.reference.dtype:
             self.reference = passed
         else:
             selection.put(self.reference, passed)
+
+    def left_out(self, selection: Selection, errors: Tensor) -> Tensor:
+        """See :func:`left_out`, with the norms of what this gate remembers."""
+        return left_out(selection, errors, self.squares)
+
+
+def squared_norms(x: Tensor) -> Tensor:
+    """Squared norms of tokens (B, N, C), (B, N) in single precision."""
+    return torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32).square_()
+
+
+def left_out(selection: Selection, errors: Tensor, squares: Tensor) -> Tensor:
+    """What a gate left out of a frame: the squared error that did not pass, as a share.
+
+    0 where all that changed passed; 1 where the error is as large as the tokens themselves. The
+    tokens' norms are those with which they last passed, which the gate knows: a frame's own would
+    take another pass over all of them.
+
+    Args:
+        selection: What passed.
+        errors: (B, N) norms of the errors by which it was chosen.
+        squares: (B, N) squared norms of the tokens.
+
+    Returns:
+        () float32, over the whole batch.
+    """
+    if selection.everything:
+        return errors.new_zeros(())
+    passed = torch.zeros((), dtype=errors.dtype, device=errors.device)
+    if selection.chosen is not None:  # those that only fill a row up did not pass
+        passed = torch.where(selection.chosen, passed, errors.gather(1, selection.index))
+    else:
+        passed = passed.expand(selection.index.shape)
+    remaining = errors.scatter(1, selection.index, passed)
+    smallest = torch.finfo(torch.float32).tiny
+    return remaining.square().sum() / squares.sum().clamp_min(smallest)
 
 
 class TokenBuffer:

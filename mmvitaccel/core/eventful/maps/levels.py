@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmvitaccel.core.eventful.gates.gate import left_out, squared_norms
 from mmvitaccel.core.eventful.gates.host_reads import reading_is_free
 from mmvitaccel.core.eventful.gates.policy import Policy, choose
 from mmvitaccel.core.eventful.gates.selection import Selection, everything
@@ -93,13 +94,17 @@ class MapMemory:
 
     Attributes:
         seen: (B, H * W, C) each cell as it was when last let through.
+        squares: (B, H * W) the squared norms of these.
         passed: The cells that passed in the last frame.
+        left_out: What the gate left out of it, () float32.
         change: What they made of the map; None in a first frame.
         levels: By number.
     """
 
     seen: Tensor
+    squares: Tensor
     passed: tuple[Selection]
+    left_out: tuple[Tensor]
     change: Change | None
     levels: dict[int, LevelMemory]
 
@@ -108,14 +113,18 @@ class MapMemory:
         """Remember the map (B, C, H, W) of a first frame."""
         # reason: a copy, since the map is the caller's and this changes.
         cells = _cells(x).clone()
-        return cls(cells, (everything(cells),), None, {})
+        squares, nothing = squared_norms(cells), cells.new_zeros((), dtype=torch.float32)
+        return cls(cells, squares, (everything(cells),), (nothing,), None, {})
 
     def take(self, x: Tensor, policy: Policy) -> None:
         """Let cells of a later frame's map (B, C, H, W) through."""
         cells, grid = _cells(x), x.shape[2:]
         error = torch.linalg.vector_norm(self.seen - cells, dim=-1, dtype=torch.float32)
         selection = choose(policy, error)
-        selection.put(self.seen, selection.gather(cells))
+        self.left_out = (left_out(selection, error, self.squares),)
+        passed = selection.gather(cells)
+        selection.put(self.seen, passed)
+        selection.put(self.squares.unsqueeze(-1), squared_norms(passed).unsqueeze(-1))
         self.passed = (selection,)
         self.change = Change(
             seen=self.seen.unflatten(1, grid),
