@@ -129,7 +129,7 @@ def run_tests(device: str, tests: tuple[str, ...], limit: int) -> Row:
     """The tests in a process of their own, on the device."""
     if importlib.util.find_spec("pytest") is None:
         return Row("tests", result="not run: pytest is not installed")
-    workers = ["-n", "4"] if importlib.util.find_spec("xdist") else []
+    workers = ["-n", str(min(4, os.cpu_count() or 1))] if importlib.util.find_spec("xdist") else []
     ignored = [f"--ignore={folder}" for folder in NOT_HERE]
     command = [sys.executable, "-m", "pytest", "-q", "--tb=line", *workers, *ignored, *tests]
     try:

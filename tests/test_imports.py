@@ -28,7 +28,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "core/kernels/library": (set(), set()),
     "core/attention": ({"core/kernels"}, set()),
     "core/tome": ({"core/attention", "core/kernels"}, set()),
-    "core/eventful": ({"core", GATES, MODES, "core/attention"}, set()),
+    "core/eventful": ({"core", GATES, MODES, "core/attention", "core/kernels"}, set()),
     GATES: ({"core/kernels"}, set()),
     MODES: ({GATES, "core/attention", "core/kernels"}, set()),
     MAPS: ({GATES}, set()),
@@ -44,7 +44,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "adapters/hosts/mmpretrain": ({"adapters"}, set()),
     OWN_HOSTS: ({"adapters", "core/eventful", MAPS}, set()),
     "adapters/hosts/timm": ({"adapters", "core/attention"}, set()),
-    "adapters/tome": ({"adapters", "adapters/hosts", "core/attention", "core/tome"}, set()),
+    "adapters/tome": (
+        {"adapters", "adapters/hosts", "core/attention", "core/kernels", "core/tome"},
+        set(),
+    ),
     "adapters/eventful": (
         {"adapters", "adapters/hosts", OWN_HOSTS, "core/eventful", GATES, MAPS, MODES}
         | {"core/kernels"},
