@@ -131,7 +131,7 @@ def run_tests(device: str, tests: tuple[str, ...], limit: int) -> Row:
         return Row("tests", result="not run: pytest is not installed")
     workers = ["-n", str(min(4, os.cpu_count() or 1))] if importlib.util.find_spec("xdist") else []
     ignored = [f"--ignore={folder}" for folder in NOT_HERE]
-    command = [sys.executable, "-m", "pytest", "-q", "--tb=line", *workers, *ignored, *tests]
+    command = [sys.executable, "-m", "pytest", "--tb=line", *workers, *ignored, *tests]
     try:
         done = subprocess.run(
             command,
