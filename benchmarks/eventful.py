@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from statistics import median
 from threading import Event, Thread
@@ -56,6 +57,7 @@ class Result:
         mode: Of attention.
         k: Tokens that each gate lets through.
         dtype: Of the weights and frames, on both sides.
+        buffers: In which the stream's buffers are kept: ``own``, or a dtype.
         torch_ms: Time of the dense model in torch.
         openvino_ms: In OpenVINO, in the same precision; None where it cannot run so.
         dense_ms: The smaller of the two.
@@ -77,6 +79,7 @@ class Result:
     mode: str
     k: int
     dtype: str
+    buffers: str
     torch_ms: float
     openvino_ms: float | None
     dense_ms: float
@@ -136,10 +139,13 @@ def relative_error(given: Tensor, expected: Tensor) -> float:
     return float((given - expected).norm() / expected.norm())
 
 
-def measure(dense: Dense, frames: list[Tensor], size: int, mode: str, k: int) -> Result:
+def measure(
+    dense: Dense, frames: list[Tensor], size: int, mode: str, k: int, buffers: str
+) -> Result:
     """Time one eventful model in turn with the dense ones; the last frame is counted."""
     eventful = sharing_weights(dense.model)
-    handle = apply_eventful(eventful, TopK(k), attention=mode)
+    options = dict(attention=mode, buffer_dtype=None if buffers == "own" else buffers)
+    handle = apply_eventful(eventful, TopK(k), **options)
     dtype = next(eventful.parameters()).dtype
     given = [frame.to(dtype) for frame in frames]
     *timed, counted = given[1:]
@@ -167,6 +173,7 @@ def measure(dense: Dense, frames: list[Tensor], size: int, mode: str, k: int) ->
         mode=mode,
         k=k,
         dtype=str(dtype).removeprefix("torch."),
+        buffers=buffers,
         torch_ms=1e3 * seconds["torch"],
         openvino_ms=1e3 * seconds["openvino"] if "openvino" in seconds else None,
         dense_ms=1e3 * fastest,
@@ -176,7 +183,7 @@ def measure(dense: Dense, frames: list[Tensor], size: int, mode: str, k: int) ->
         macs_ratio=dense.macs / macs,
         error=relative_error(features.float(), dense.expected),
         dense_error=dense.error,
-        random_error=error_of_random_tokens(dense, given, mode, k),
+        random_error=error_of_random_tokens(dense, given, k, options),
         state_mb=handle.memory_bytes / 1e6,
         peak_mb=peak[0] / 1e6 if peak else None,
         frames=len(timed) - 1,
@@ -185,10 +192,12 @@ def measure(dense: Dense, frames: list[Tensor], size: int, mode: str, k: int) ->
     return result
 
 
-def error_of_random_tokens(dense: Dense, frames: list[Tensor], mode: str, k: int) -> float:
+def error_of_random_tokens(
+    dense: Dense, frames: list[Tensor], k: int, options: dict[str, str | None]
+) -> float:
     """Error of the last frame where every gate lets k tokens through at random."""
     eventful = sharing_weights(dense.model)
-    handle = apply_eventful(eventful, RandomTokens(k), attention=mode)
+    handle = apply_eventful(eventful, RandomTokens(k), **options)
     torch.manual_seed(0)
     for frame in frames:
         (features,) = eventful(frame)
@@ -256,7 +265,7 @@ def line(row: Result) -> str:
     network = "-" if row.openvino_ms is None else f"{row.openvino_ms:.0f}"
     peak = "-" if row.peak_mb is None else f"{row.peak_mb:.0f}"
     return (
-        f"{row.size:4d} {row.mode:<9}{row.k:5d}{row.torch_ms:10.0f}{network:>10}"
+        f"{row.size:4d} {row.mode:<9}{row.k:5d} {row.buffers:<8}{row.torch_ms:10.0f}{network:>10}"
         f"{row.first_ms:10.0f}{row.steady_ms:10.0f}{row.speedup:8.2f}x{row.macs_ratio:8.2f}x"
         f"{row.error:9.1e}{row.random_error:9.1e}{row.state_mb:7.0f}{peak:>9}"
     )
@@ -276,6 +285,9 @@ def main(argv: list[str] | None = None) -> None:
         "--modes", nargs="+", default=["exact"], choices=["exact", "tokenwise", "delta"]
     )
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument(
+        "--buffers", nargs="+", default=["own"], choices=["own", "bfloat16", "float16"]
+    )
     parser.add_argument("--frames", type=int, help="frames that are timed (default 5)")
     parser.add_argument("--json", metavar="FILE", help="write the figures to this file too")
     parser.add_argument("--plot", metavar="FILE", help="draw them")
@@ -287,16 +299,16 @@ def main(argv: list[str] | None = None) -> None:
     results = []
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
     print(
-        "size mode        k  torch ms  openvino  first ms steady ms  speedup  allowed    error"
-        "   random  state  peak MB"
+        "size mode        k buffers   torch ms  openvino  first ms steady ms  speedup  allowed"
+        "    error   random  state  peak MB"
     )
     with torch.inference_mode():
         for size in args.sizes or budgets:
             frames = first_frames(args.video, size, count + 3)
             dense = dense_ways(size, frames, getattr(torch, args.dtype))
             for mode in args.modes:
-                for k in args.k or budgets[size]:
-                    results.append(row := measure(dense, frames, size, mode, k))
+                for k, buffers in product(args.k or budgets[size], args.buffers):
+                    results.append(row := measure(dense, frames, size, mode, k, buffers))
                     print(line(row), flush=True)
     recording.save([asdict(row) for row in results])
     if args.json:

@@ -80,9 +80,10 @@ def apply_eventful(
             LayerNorm, which then runs on those that pass.
         reference: ``last_passed``, or ``last_frame`` for STGT, the paper's baseline.
         kv_pool_size: Average keys and values of global blocks over squares of this many tokens.
-        buffer_dtype: ``bfloat16`` or ``float16`` keeps the blocks' results, a quarter of what a
-            stream takes, in half precision; they are rounded, at no more than half a unit in the
-            last place of each. None keeps them as they are.
+        buffer_dtype: ``bfloat16`` or ``float16`` keeps tokens, queries, keys, values and results
+            in half precision, which is about half of what a stream takes; running sums stay in
+            single precision. What is kept is rounded, and converted whenever it is read. None keeps
+            everything as it is.
         max_streams: Most streams remembered at a time; the least recently used is evicted.
         adapter: A record for a model that no family here covers.
 

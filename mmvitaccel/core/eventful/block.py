@@ -122,6 +122,7 @@ def start_block(
         padding = QKV(*steps.padding(qkv.q))
     with _as_it_comes(x):
         attention, out = _start_attention(steps, options, tokens.grid_size, qkv, padding)
+    dtype = options.buffer_dtype
     branch = steps.project(out, lambda: normed)
     middle = x + branch
     normed2 = steps.norm2(middle)
@@ -129,12 +130,12 @@ def start_block(
     passed, nothing = everything(x), x.new_zeros((), dtype=torch.float32)
     # reason: a gate changes what it keeps, and x is the host's.
     memory = BlockMemory(
-        qkv_gate=TokenGate(normed if late else x.clone(), options.reference),
+        qkv_gate=TokenGate(normed if late else x.clone(), options.reference, dtype),
         attention=attention,
-        proj_gate=TokenGate(out, options.reference),
-        proj=TokenBuffer(branch.to(options.buffer_dtype or branch.dtype)),
-        mlp_gate=TokenGate(normed2 if late else middle, options.reference),
-        mlp=TokenBuffer(branch2.to(options.buffer_dtype or branch2.dtype)),
+        proj_gate=TokenGate(out, options.reference, dtype),
+        proj=TokenBuffer(branch, dtype),
+        mlp_gate=TokenGate(normed2 if late else middle, options.reference, dtype),
+        mlp=TokenBuffer(branch2, dtype),
         passed=(passed, passed, passed),
         left_out=(nothing, nothing, nothing),
     )
@@ -212,7 +213,7 @@ def _start_attention(
     size = steps.window_size
     if padding is not None:
         logits = _logits(steps, (size, size))
-        return WindowedAttention.start(qkv, padding, logits, grid_size, size)
+        return WindowedAttention.start(qkv, padding, logits, grid_size, size, options.buffer_dtype)
     return GlobalAttention.start(
         qkv,
         options.attention,
@@ -220,6 +221,7 @@ def _start_attention(
         grid_size,
         options.kv_pool_size,
         steps.num_prefix_tokens,
+        options.buffer_dtype,
     )
 
 

@@ -22,8 +22,9 @@ class EventfulOptions:
         reference: ``last_passed`` (the paper's gate) or ``last_frame`` (STGT, a baseline).
         kv_pool_size: Keys and values of global blocks are averaged over squares of this many
             tokens a side (section 4.4); 1 for no pooling.
-        buffer_dtype: In which the results of the output projection and of the MLP are kept; None
-            for their own. What is kept is rounded once, and nothing is summed up in it.
+        buffer_dtype: In which tokens, queries, keys, values and results are kept; None for their
+            own. What is kept is rounded once and used as it is kept, and nothing is summed up in
+            it: running sums stay in single precision.
 
     Raises:
         ValueError: A name that is not known, a pool size below 1, or no floating-point dtype.

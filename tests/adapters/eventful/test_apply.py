@@ -236,13 +236,32 @@ def test_results_kept_in_half_precision_take_less_and_err_little(dtype):
     whole = apply_eventful(other := make_model(), TopK(6))
     expected = run(other, video)
     errors = [float((a - b).norm() / b.norm()) for a, b in zip(outs, expected)]
-    assert errors[0] == 0.0, "a first frame reads no buffer"
-    assert 0 < max(errors) < 0.05 and handle.memory_bytes < whole.memory_bytes
-    kept = [memory for block in handle.remembered("unnamed").values() for memory in
-            (block.proj.memory, block.mlp.memory)]  # fmt: skip
+    assert 0 < max(errors) < 0.05
+    # queries, keys and values alone are rounded in a first frame, as they are taken off later
+    assert 0 < errors[0] < 0.01
+    kept = []
+    for block in handle.remembered("unnamed").values():
+        qkv = block.attention.qkv
+        kept += qkv if isinstance(qkv, tuple) else [qkv]
+        kept += [gate.reference for gate in (block.qkv_gate, block.proj_gate, block.mlp_gate)]
+        kept += [block.proj.memory, block.mlp.memory]
     assert {t.dtype for t in kept} == {getattr(torch, str(dtype).rpartition(".")[2])}
     saved = sum(t.numel() * 2 for t in kept)
     assert whole.memory_bytes - handle.memory_bytes == saved
+
+
+@pytest.mark.parametrize("attention", ["exact", "tokenwise", "delta"])
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.float16])
+def test_what_is_kept_in_half_precision_does_not_drift(dtype, attention):
+    """After many frames a model errs as far as rounding takes it, no further than at first."""
+    video = make_video(60)
+    handle = apply_eventful(model := make_model(), TopK(6), attention, buffer_dtype=dtype)
+    outs = run(model, video)
+    handle.remove()
+    apply_eventful(model, TopK(6), attention)
+    errors = [float((a - b).norm() / b.norm()) for a, b in zip(outs, run(model, video))]
+    early, late = (sum(part) / len(part) for part in (errors[5:25], errors[-20:]))
+    assert late < 1.5 * early and max(errors) < 0.05
 
 
 def test_what_is_remembered_can_be_read():

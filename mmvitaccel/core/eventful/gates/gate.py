@@ -25,13 +25,16 @@ class TokenGate:
     Args:
         x: Tokens of the first frame (B, N, C), all of which pass. The gate keeps this
             tensor and changes it in place.
+        dtype: In which they are kept; None for their own.
         reference: ``last_passed`` compares with the token as it last passed; ``last_frame`` with
             the token of the frame before, passed or not, as STGT does (a baseline of the paper:
             slow changes are never noticed).
     """
 
-    def __init__(self, x: Tensor, reference: str = "last_passed") -> None:
-        self.reference = x
+    def __init__(
+        self, x: Tensor, reference: str = "last_passed", dtype: torch.dtype | None = None
+    ) -> None:
+        self.reference = x.to(dtype or x.dtype)
         self.follows = reference == "last_frame"
         self.squares = squared_norms(x)
 
@@ -99,10 +102,11 @@ class TokenBuffer:
     Args:
         values: Results of the first frame, (B, N, C) or (B, heads, N, D). The buffer keeps
             this tensor and changes it in place.
+        dtype: In which they are kept; None for their own.
     """
 
-    def __init__(self, values: Tensor) -> None:
-        self.memory = values
+    def __init__(self, values: Tensor, dtype: torch.dtype | None = None) -> None:
+        self.memory = values.to(dtype or values.dtype)
 
     def update(self, selection: Selection, values: Tensor) -> Tensor:
         """Put in the results (B, k, C) of the tokens that passed; returns those of all.

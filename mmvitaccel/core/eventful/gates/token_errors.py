@@ -65,6 +65,9 @@ def errors_of_sum(
     plain, affine = _is_plain(norm, x), (None, None, None)
     if plain:
         affine = norm.eps, norm.weight, norm.bias
+    if reference.device.type == "cpu":
+        # reason: the kernel reads one dtype; a buffer of another is read once, not block by block
+        reference = reference.to(x.dtype)
     given = [t for t in (reference, x, branch, *affine[1:]) if t is not None]
     if (norm is None or plain) and can_run(*given):
         errors, total = normed_errors(reference, x, branch, *affine)
@@ -82,6 +85,8 @@ def errors_of_sum(
 
 def errors_of_output(reference: Tensor, out: Output) -> Tensor:
     """Norms of u - attention's output, (B, N), with u (B, N, C)."""
+    if reference.device.type == "cpu":
+        reference = reference.to(out.dtype)
     given = [t for t in (reference, out.numerator, out.denominator) if t is not None]
     if not can_run(*given) or out.dtype != reference.dtype or not reference.is_contiguous():
         return token_errors(reference, out.block)

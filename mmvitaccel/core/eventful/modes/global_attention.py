@@ -104,7 +104,8 @@ class GlobalAttention:
     """What a stream remembers of the attention of a global block.
 
     Attributes:
-        qkv: As last let through, each (B, h, N, D).
+        qkv: As last let through, each (B, h, N, D), in the dtype in which they are kept.
+        dtype: In which they are computed with.
         mode: How it is attended.
         logits: How queries and keys become logits.
         pool: Pooled keys and values, or None.
@@ -112,6 +113,7 @@ class GlobalAttention:
     """
 
     qkv: QKV
+    dtype: torch.dtype
     mode: AttentionMode
     logits: Logits
     pool: KeyPool | None
@@ -126,9 +128,16 @@ class GlobalAttention:
         grid_size: tuple[int, int] | None,
         pool_size: int = 1,
         num_prefix_tokens: int = 0,
+        dtype: torch.dtype | None = None,
     ) -> tuple[GlobalAttention, Tensor]:
-        """Attend over a first frame; the output is (B, N, C)."""
-        qkv = QKV(*(_head_by_head(t) for t in qkv))
+        """Attend over a first frame; the output is (B, N, C).
+
+        What is kept in another ``dtype`` is attended as it is kept: what running sums take off
+        later is then what they put on.
+        """
+        own = qkv.q.dtype
+        kept = QKV(*(_head_by_head(t, dtype or own) for t in qkv))
+        qkv = QKV(*(t.to(own) for t in kept))
         pool = None
         if pool_size > 1:
             pool = KeyPool.start(qkv, grid_size, pool_size, num_prefix_tokens)
@@ -136,8 +145,8 @@ class GlobalAttention:
                 rows_h, rows_w, _ = logits.rel_pos
                 pooled = RelPos(pool_rows(rows_h, pool_size), pool_rows(rows_w, pool_size))
                 logits = Logits(logits.scale, pooled)
-        attention = cls(qkv, mode, logits, pool)
-        out, attention.memory = mode.start(attention._attended(), logits)
+        attention = cls(kept, own, mode, logits, pool)
+        out, attention.memory = mode.start(attention._attended(qkv), logits)
         return attention, out.transpose(1, 2).flatten(2)  # (B, h, N, D) -> (B, N, C)
 
     def take(self, new: QKV, selection: Selection, next_gate: TokenGate) -> Attended:
@@ -148,22 +157,23 @@ class GlobalAttention:
             selection: Which tokens they are.
             next_gate: Before the output projection.
         """
-        old_k, old_v = selection.gather(self.qkv.k), selection.gather(self.qkv.v)
+        old_k, old_v = (selection.gather(t).to(self.dtype) for t in self.qkv[1:])
         change = Change(selection, selection, old_k, old_v)
         if selection.everything:  # what was gathered are the old buffers themselves
-            self.qkv = QKV(*(_head_by_head(t) for t in new))
+            self.qkv = QKV(*(_head_by_head(t, self.qkv.q.dtype) for t in new))
         else:
             for buffer, values in zip(self.qkv, new):
                 selection.put(buffer, values)
+        qkv = QKV(*(t.to(self.dtype) for t in self.qkv))
         if self.pool is not None:
-            change = self.pool.update(self.qkv, selection)
-        out = self.mode.step(self.memory, self._attended(), change, self.logits)
+            change = self.pool.update(qkv, selection)
+        out = self.mode.step(self.memory, self._attended(qkv), change, self.logits)
         return Attended(errors_of_output(next_gate.reference, out), out)
 
-    def _attended(self) -> QKV:
-        return self.qkv if self.pool is None else QKV(self.qkv.q, self.pool.k, self.pool.v)
+    def _attended(self, qkv: QKV) -> QKV:
+        return qkv if self.pool is None else QKV(qkv.q, self.pool.k, self.pool.v)
 
 
-def _head_by_head(x: Tensor) -> Tensor:
+def _head_by_head(x: Tensor, dtype: torch.dtype) -> Tensor:
     """A copy of (B, h, N, D) in this very order, so that a head's tokens lie side by side."""
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device).copy_(x)
+    return torch.empty(x.shape, dtype=dtype, device=x.device).copy_(x)

@@ -34,7 +34,9 @@ class WindowedAttention:
     Shapes: B batch, N tokens, W windows of T slots, h heads, D channels of a head, C = h * D.
 
     Attributes:
-        qkv: As last let through, (B, N + 1, 3, h, D); the last row is padding.
+        qkv: As last let through, (B, N + 1, 3, h, D); the last row is padding. In the dtype in
+            which they are kept.
+        dtype: In which they are computed with.
         errors: (B, N) norms of the output's difference to what the next gate last let through.
         slots: (B * W, T) rows of ``qkv`` with its first two axes as one.
         window_of: (B, N) the window, of B * W, in which a token lies.
@@ -42,6 +44,7 @@ class WindowedAttention:
     """
 
     qkv: Tensor
+    dtype: torch.dtype
     errors: Tensor
     slots: Tensor
     window_of: Tensor
@@ -49,7 +52,13 @@ class WindowedAttention:
 
     @classmethod
     def start(
-        cls, qkv: QKV, padding: QKV, logits: Logits, grid_size: tuple[int, int], window_size: int
+        cls,
+        qkv: QKV,
+        padding: QKV,
+        logits: Logits,
+        grid_size: tuple[int, int],
+        window_size: int,
+        dtype: torch.dtype | None = None,
     ) -> tuple[WindowedAttention, Tensor]:
         """Attend over a first frame.
 
@@ -59,13 +68,14 @@ class WindowedAttention:
             logits: How queries and keys become logits.
             grid_size: (H, W) in tokens.
             window_size: Tokens a side of a window.
+            dtype: In which queries, keys and values are kept; None for their own.
 
         Returns:
             The memory, and the output (B, N, C).
         """
         batch, heads, num_tokens, dim = qkv.q.shape
         memory = torch.empty(
-            batch, num_tokens + 1, 3, heads, dim, dtype=qkv.q.dtype, device=qkv.q.device
+            batch, num_tokens + 1, 3, heads, dim, dtype=dtype or qkv.q.dtype, device=qkv.q.device
         )
         memory[:, :-1], memory[:, -1:] = _by_token(qkv), _by_token(padding)
         slots = window_slots(grid_size, window_size).to(memory.device)
@@ -75,12 +85,13 @@ class WindowedAttention:
         entry = torch.arange(batch, device=slots.device)[:, None]
         attention = cls(
             qkv=memory,
+            dtype=qkv.q.dtype,
             errors=torch.zeros(batch, num_tokens, device=memory.device),
             slots=(slots + entry[..., None] * (num_tokens + 1)).flatten(0, 1),
             window_of=window_of[:-1] + entry * slots.shape[0],
             logits=logits,
         )
-        out = memory.new_empty(batch, num_tokens + 1, heads * dim)
+        out = qkv.q.new_empty(batch, num_tokens + 1, heads * dim)
         attention.attend(out, None)
         return attention, out[:, :-1]
 
@@ -97,7 +108,8 @@ class WindowedAttention:
                 part.copy_(values.transpose(1, 2))
         else:
             selection.put(self.qkv[:, :-1].flatten(2), _by_token(new).flatten(2))
-        out = self.qkv.new_empty(*self.qkv.shape[:2], self.qkv.shape[3] * self.qkv.shape[4])
+        shape = *self.qkv.shape[:2], self.qkv.shape[3] * self.qkv.shape[4]
+        out = self.qkv.new_empty(shape, dtype=self.dtype)
         touched = self._touched(selection, next_gate)
         if touched is not None:
             self.attend(out, touched.nonzero()[:, 0], next_gate.reference)
@@ -124,18 +136,22 @@ class WindowedAttention:
             windows: Indices of B * W; None for all.
             reference: (B, N, C); with it, the errors of these windows' tokens are noted.
         """
+        if windows is not None and not len(windows):
+            return
         slots = self.slots if windows is None else self.slots.index_select(0, windows)
-        logits, step, compiled = self.logits, len(slots), can_attend(self.qkv)
+        qkv = self.qkv.to(self.dtype)
+        reference = None if reference is None else reference.to(self.dtype)
+        logits, step, compiled = self.logits, len(slots), can_attend(qkv)
         if compiled:
             rows_h, rows_w, _ = logits.rel_pos or (None, None, None)
-            attend_windows(self.qkv, slots, out, logits.scale, rows_h, rows_w)
+            attend_windows(qkv, slots, out, logits.scale, rows_h, rows_w)
         if out.device.type == "cpu":
-            step = CPU_WINDOWS_NUMBERS // (slots.shape[1] * self.qkv[0, 0].numel())
+            step = CPU_WINDOWS_NUMBERS // (slots.shape[1] * qkv[0, 0].numel())
         for part in slots.split(max(step, 1)):
             rows = part.flatten()
             if not compiled:
                 # (windows * T, 3, h, D) -> 3 x (windows, h, T, D)
-                cut = self.qkv.flatten(0, 1).index_select(0, rows).unflatten(0, part.shape)
+                cut = qkv.flatten(0, 1).index_select(0, rows).unflatten(0, part.shape)
                 q, k, v = cut.permute(2, 0, 3, 1, 4)
                 attended = dense_attention(q, k, v, logits.scale, logits.rel_pos)
                 attended = attended.transpose(1, 2).reshape(-1, out.shape[-1])
