@@ -77,7 +77,7 @@ def test_of_a_model(attention):
     for policy in (Always(), TopK(64)):
         assert [info.left_out for info in info_after(policy, video, attention=attention)] == [0] * 3
     still = [video[0]] * 3
-    assert [info.left_out for info in info_after(TopK(4), still, attention=attention)] == [0] * 3
+    assert max(info.left_out for info in info_after(TopK(4), still, attention=attention)) < 1e-12
     everything_left = info_after(Threshold(1e9), video, attention=attention)[1]
     assert all(share > by_k[4] / 10 for share in everything_left.left_out_by_gate[0][:1])
 

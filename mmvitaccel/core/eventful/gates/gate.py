@@ -66,7 +66,8 @@ class TokenGate:
 
 def squared_norms(x: Tensor) -> Tensor:
     """Squared norms of tokens (B, N, C), (B, N) in single precision."""
-    return torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32).square_()
+    dtype = None if x.dtype == torch.float64 else torch.float32  # which is never narrowed
+    return torch.linalg.vector_norm(x, dim=-1, dtype=dtype).float().square_()
 
 
 def left_out(selection: Selection, errors: Tensor, squares: Tensor) -> Tensor:
