@@ -17,12 +17,12 @@ import functools
 import os
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from mmvitaccel.core.kernels.compiler import is_compiling
+from mmvitaccel.core.kernels.library.openmp import runtime_is_gnu, torch_runtime
 
 try:
     import resource
@@ -94,8 +94,11 @@ def _sleeping_pool() -> threading.Event:
     ready, leave = threading.Event(), threading.Event()
 
     def own() -> None:
+        parallel = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, *[ctypes.c_uint] * 2)
         # reason: any function that may run on all threads at once will do; free(NULL) does nothing
-        runtime().GOMP_parallel(ctypes.CDLL(None).free, None, len(os.sched_getaffinity(0)), 0)
+        nothing = ctypes.cast(ctypes.CDLL(None).free, ctypes.c_void_p)
+        run = parallel(torch_runtime()[0].value)
+        run(nothing, None, len(os.sched_getaffinity(0)), 0)
         ready.set()
         leave.wait()
 
@@ -105,26 +108,9 @@ def _sleeping_pool() -> threading.Event:
 
 
 @functools.cache
-def runtime() -> ctypes.CDLL | None:
-    """Torch's libgomp; None on other systems, or where torch was built with another runtime."""
-    try:
-        lines = Path("/proc/self/maps").read_text().splitlines()
-    except OSError:
-        return None
-    mapped = {line.split(maxsplit=5)[-1] for line in lines if "libgomp" in line}
-    # reason: other packages bring a libgomp as well; that of torch's wheels lies in its folder
-    own = str(Path(torch.__file__).parent)
-    for path in sorted(mapped, key=lambda path: not path.startswith(own)):
-        library = ctypes.CDLL(path)
-        if hasattr(library, "GOMP_parallel"):
-            return library
-    return None
-
-
-@functools.cache
 def _watch() -> Watch | None:
     """The process's own; None where there is nothing to be done."""
-    return Watch() if resource is not None and runtime() is not None else None
+    return Watch() if resource is not None and runtime_is_gnu() else None
 
 
 if hasattr(os, "register_at_fork"):

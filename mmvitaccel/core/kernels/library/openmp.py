@@ -28,3 +28,12 @@ def torch_runtime() -> list[ctypes.c_void_p] | None:
         except AttributeError:
             continue
     return None
+
+
+def runtime_is_gnu() -> bool:
+    """Whether the functions are GNU's own, and not LLVM's or Intel's that serve the same calls."""
+    for place in (None, torch._C.__file__):
+        library = ctypes.CDLL(place)
+        if all(hasattr(library, name) for name in FUNCTIONS):
+            return not hasattr(library, "__kmpc_fork_call")
+    return False
