@@ -15,7 +15,7 @@ import multiprocessing
 import os
 import resource
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -40,11 +40,11 @@ KINDS: dict[str, type[Kind]] = {
 }
 SECONDS = 30.0  # of one input
 _MEMORY = 8 << 30  # bytes of address space; what a header asks for beyond it is refused
-_PIECE = 100  # inputs between two reports to the parent
+Work = Callable[[str, int, range, Connection], None]
 
 
 def work(name: str, seed: int, indices: range, answers: Connection) -> None:
-    """Read inputs in a process of its own; tell the parent of each, and at times what came."""
+    """Read inputs in a process of its own; tell the parent of each, and what became of it."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, hard))
     torch.set_num_threads(1)
@@ -56,49 +56,64 @@ def work(name: str, seed: int, indices: range, answers: Connection) -> None:
             faulthandler.dump_traceback_later(2 * SECONDS, exit=True)
             answers.send(index)
 
-        for first in range(indices.start, indices.stop, _PIECE):
-            piece = range(first, min(first + _PIECE, indices.stop))
-            answers.send(run(kind, Path(folder), seed, piece, SECONDS, tell))
+        # reason: one at a time, so that a process that dies takes no other input's result with it
+        for index in indices:
+            one = range(index, index + 1)
+            answers.send(run(kind, Path(folder), seed, one, SECONDS, tell))
         faulthandler.cancel_dump_traceback_later()
 
 
-def fuzz(name: str, seed: int, indices: range) -> Outcome:
-    """Read all inputs of a kind, over again in a new process where one ends."""
+def fuzz(name: str, seed: int, indices: range, work: Work = work) -> Outcome:
+    """Read all inputs of a kind, those behind one that ends the process in a new process.
+
+    Args:
+        name: Of the kind.
+        seed: Of the inputs.
+        indices: Which inputs.
+        work: What the process runs.
+    """
     total = Outcome()
-    spawn = multiprocessing.get_context("spawn")
-    done = indices.start
-    while done < indices.stop:
-        receiver, sender = spawn.Pipe(duplex=False)
-        process = spawn.Process(
-            target=work, args=(name, seed, range(done, indices.stop), sender), daemon=True
-        )
-        process.start()
-        sender.close()
-        last, counted = done - 1, done
-        try:
-            while True:
-                message = receiver.recv()
-                if isinstance(message, int):
-                    last = message
-                else:
-                    _add(total, message)
-                    counted = last + 1
-        except EOFError:
-            process.join()
-        if counted == indices.stop:
+    left = indices
+    while left:
+        last, answered, status = _read_in_process(work, name, seed, left, total)
+        if last is None:
+            what = f"the process ended with {status} before its first input"
+            total.faults.append(Fault(left.start, what, f"{name} {left.start}"))
+            total.untried += len(left)
             break
-        what = f"the process ended with {process.exitcode}"
-        total.faults.append(Fault(last, what, f"{name} {last}"))
-        # reason: what the process had not reported yet ended neither in a fault nor in a crash
-        total.refused += max(last - counted, 0)
-        done = max(last + 1, done + 1)
+        if status or not answered:
+            when = "after this input" if answered else "in this input"
+            what = f"the process ended with {status} {when}"
+            total.faults.append(Fault(last, what, f"{name} {last}"))
+        left = range(last + 1, left.stop)
     return total
 
 
-def _add(total: Outcome, part: Outcome) -> None:
-    total.read += part.read
-    total.refused += part.refused
-    total.faults += part.faults
+def _read_in_process(
+    work: Work, name: str, seed: int, indices: range, total: Outcome
+) -> tuple[int | None, bool, int | None]:
+    """Read inputs in a new process and add what it says of them.
+
+    Returns:
+        The last input begun, whether the process said what became of it, and the exit status.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    receiver, sender = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=work, args=(name, seed, indices, sender), daemon=True)
+    process.start()
+    sender.close()
+    last, answered = None, False
+    try:
+        while True:
+            message = receiver.recv()
+            answered = not isinstance(message, int)
+            if answered:
+                total.add(message)
+            else:
+                last = message
+    except EOFError:
+        process.join()
+    return last, answered, process.exitcode
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -118,7 +133,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         wrong += len(outcome.faults)
         print(
             f"{name}: {each} inputs, {outcome.read} read, {outcome.refused} refused in a sentence, "
-            f"{len(outcome.faults)} went wrong",
+            f"{len(outcome.faults)} went wrong"
+            + (f", {outcome.untried} not tried" if outcome.untried else ""),
             flush=True,
         )
         for what, count in by_place(outcome.faults).most_common():

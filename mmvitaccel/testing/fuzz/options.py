@@ -73,7 +73,9 @@ class Options:
         add_config_arguments(parser)
         with contextlib.suppress(SystemExit):  # reason: argparse's own sentence, also status 2
             args = parser.parse_args([str(self.path), "--cfg-options", *given])
-            check_inputs(load_config(args.config, args.cfg_options), "train", "val")
+            cfg = load_config(args.config, args.cfg_options)
+            # reason: without what makes a sentence of any error, to see what it does not refuse
+            check_inputs.__wrapped__(cfg, "train", "val")
 
     def _value(self, rng: random.Random) -> str:
         value = rng.choice(self.values)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from mmvitaccel.errors import UserError, explain_system, is_refusal, one_line
+from mmvitaccel.errors import one_line, sentence_of
 
 MARKER = "code-was-run"
 """What every payload would make in its folder."""
@@ -59,19 +59,21 @@ class Outcome:
     Attributes:
         read: How many were read.
         refused: How many ended in one sentence.
-        faults: All others.
+        faults: All others that were tried.
+        untried: How many were not tried, because nothing could be.
     """
 
     read: int = 0
     refused: int = 0
     faults: list[Fault] = field(default_factory=list)
+    untried: int = 0
 
-
-def sentence_of(error: BaseException) -> str | None:
-    """What a tool says of an error in one sentence; None where it would show a traceback."""
-    if isinstance(error, UserError) or is_refusal(error):
-        return one_line(error)
-    return explain_system(error)
+    def add(self, other: Outcome) -> None:
+        """Count what became of other inputs too."""
+        self.read += other.read
+        self.refused += other.refused
+        self.faults += other.faults
+        self.untried += other.untried
 
 
 def run(
@@ -90,12 +92,12 @@ def run(
         seed: With the index it decides on the input.
         indices: Which inputs.
         seconds: Most that one may take.
-        tell: Called with each index before its input is read.
+        tell: Called with each index before its input is made.
     """
     outcome = Outcome()
     for index in indices:
-        given = kind.make(random.Random(f"{seed} {index}"))
         tell(index)
+        given = kind.make(random.Random(f"{seed} {index}"))
         what = _try(kind, given, seconds)
         if (folder / MARKER).exists():
             (folder / MARKER).unlink()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,44 @@ def test_a_traceback_a_hang_and_code_that_ran_are_faults(tmp_path):
         outcome = run(_Kind(read), tmp_path, 0, range(1), seconds=0.2)
         assert said in outcome.faults[0].what
     assert run(_Kind(_refuse), tmp_path, 0, range(2)).refused == 2
+
+
+_WORKER = """
+import os
+from mmvitaccel.testing.fuzz.trial import Outcome
+
+def work(name, seed, indices, answers):
+    if name == "no start":
+        os._exit(7)
+    for index in indices:
+        answers.send(index)
+        if (name, index) in {("killed", 3), ("quiet", 3)}:
+            os._exit(9 if name == "killed" else 0)
+        answers.send(Outcome(read=index % 2, refused=1 - index % 2))
+    os._exit(11 if name == "last" else 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "refused", "untried", "faults"),
+    [
+        ("killed", 2, 3, 0, [(3, "the process ended with 9 in this input")]),
+        ("quiet", 2, 3, 0, [(3, "the process ended with 0 in this input")]),
+        ("last", 3, 3, 0, [(5, "the process ended with 11 after this input")]),
+        ("no start", 0, 0, 6, [(0, "the process ended with 7 before its first input")]),
+        ("well", 3, 3, 0, []),
+    ],
+)
+def test_a_process_that_dies_takes_no_count_with_it(
+    load_script, tmp_path, monkeypatch, name, read, refused, untried, faults
+):
+    (tmp_path / "dying_worker.py").write_text(_WORKER)
+    monkeypatch.syspath_prepend(tmp_path)
+    work = importlib.import_module("dying_worker").work
+    outcome = load_script("fuzz").fuzz(name, 0, range(6), work)
+    monkeypatch.delitem(sys.modules, "dying_worker")
+    assert (outcome.read, outcome.refused, outcome.untried) == (read, refused, untried)
+    assert [(fault.index, fault.what) for fault in outcome.faults] == faults
 
 
 @pytest.mark.parametrize("encoding", ["none", "rot13", "zip", "shift_jis"])
