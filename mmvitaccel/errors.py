@@ -25,6 +25,9 @@ from typing import Any
 from torch import nn
 
 EXIT_STATUS = 2
+# Characters; a path has rarely as many as the first, a sentence as the second.
+_LONGEST_WORD = 300
+_LONGEST = 1500
 _TRACEBACK = "MMVITACCEL_TRACEBACK"
 _SHAPES_DIFFER = re.compile(
     r"expected .*(input|channels|size)|must match|size mismatch|shapes cannot be multiplied"
@@ -68,7 +71,26 @@ _OF_THE_DEVICE = (
 
 
 class UserError(Exception):
-    """One sentence for the user: what is wrong, where, and what to do."""
+    """One sentence for the user: what is wrong, where, and what to do.
+
+    Args:
+        sentence: What is overlong in it, such as a value that is repeated, loses its middle.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(shorten(sentence))
+
+
+def shorten(sentence: str) -> str:
+    """A message without the middle of overlong words, and of itself if it is overlong then."""
+    words = re.sub(r"\S+", lambda word: _cut(word[0], _LONGEST_WORD), sentence)
+    return _cut(words, _LONGEST)
+
+
+def _cut(text: str, most: int) -> str:
+    """A text without its middle; the end, which says what to do, is kept as the beginning is."""
+    left = len(text) - most
+    return f"{text[: most // 2]}[... {left} more ...]{text[-most // 2 :]}" if left > 0 else text
 
 
 def closest(name: str, known: Iterable[str]) -> str:
@@ -120,7 +142,7 @@ def one_sentence_errors(main: Callable[..., None]) -> Callable[..., None]:
         try:
             main(*args, **kwargs)
         except (Exception, KeyboardInterrupt) as error:
-            sentence = _sentence(error)
+            sentence = sentence_of(error)
             if sentence is None:
                 raise
             if os.environ.get(_TRACEBACK):
@@ -134,13 +156,13 @@ def one_sentence_errors(main: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _sentence(error: BaseException) -> str | None:
+def sentence_of(error: BaseException) -> str | None:
     """What a tool says of an error at its end; None for a fault of the program."""
-    if isinstance(error, UserError):
-        return one_line(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted from the keyboard; what was written so far is kept."
-    return explain_system(error)
+    known = isinstance(error, UserError) or is_refusal(error)
+    sentence = one_line(error) if known else explain_system(error)
+    return sentence and shorten(sentence)
 
 
 def explain_system(error: BaseException) -> str | None:

@@ -174,6 +174,40 @@ def ended(main, capsys) -> str:
     return error
 
 
+def test_what_the_package_refuses_ends_a_tool_in_a_sentence_and_its_faults_do_not(capsys):
+    assert ended(package_function(REFUSES), capsys) == "error: f: k is 5; set k <= 4.\n"
+    with pytest.raises(ValueError, match="invalid literal for int"):
+        one_sentence_errors(package_function(STUMBLES))()
+
+
+@pytest.mark.parametrize("value", ["x" * 20_000, "[1, 2], " * 3000, "/folder" * 2000])
+def test_overlong_values_lose_their_middle(value, capsys):
+    def give_up():
+        raise UserError(f"--k {value}: it is no number; give one.")
+
+    def refuse_path():
+        open(value)  # noqa: SIM115 (it is never opened)
+
+    said = ended(give_up, capsys)
+    assert len(said) < 1600
+    assert said.startswith(f"error: --k {value[:100]}")
+    assert " more ...]" in said
+    assert said.endswith("it is no number; give one.\n")
+    assert len(ended(refuse_path, capsys)) < 1600
+    with pytest.raises(UserError) as caught, building("config"):
+        raise KeyError(value)
+    assert len(str(caught.value)) < 1600
+
+
+def test_long_sentences_and_paths_stay_whole():
+    path = "/data/" + "folder/" * 40 + "epoch_12.pth"
+    assert (
+        str(UserError(f"checkpoint {path} does not exist.")) == f"checkpoint {path} does not exist."
+    )
+    words = "a word " * 200
+    assert str(UserError(words)) == words
+
+
 def test_files_that_the_system_refuses(tmp_path, capsys):
     def missing():
         (tmp_path / "none.json").read_text()

@@ -43,6 +43,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     share, _, shares = args.part.partition("/")
     if not (share.isdigit() and shares.isdigit() and 1 <= int(share) <= int(shares)):
         raise UserError(f"--part {args.part}: give I/N with I from 1 to N, such as 1/4.")
+    for option, least in (("batch-size", 1), ("num-workers", 0)):
+        given = getattr(args, option.replace("-", "_"))
+        if given < least:
+            raise UserError(f"--{option} is {given}; give {least} or more.")
     cfg = load_config(args.config, args.cfg_options)
     check_data(cfg, "train", "test")
     cache_spatial(

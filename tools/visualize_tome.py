@@ -28,6 +28,8 @@ from mmvitaccel.runner.checkpoint import (
 from mmvitaccel.runner.config import ConfigOptions, load_config
 from mmvitaccel.runner.session import build_model
 
+SUFFIXES = (".png", ".jpg", ".jpeg")
+
 
 def schedule(text: str) -> Any:
     """Parse ``--r``: 8, 0.25, [8,8,4] or (8,-1)."""
@@ -51,7 +53,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--r", help="tokens merged per block; default: the config's, else 8")
     parser.add_argument("--blocks", type=int, nargs="+", help="blocks to draw, from 0")
     parser.add_argument("--target", help="path of the transformer in the model")
-    parser.add_argument("--out", type=Path, default=Path("tokens.png"), help="PNG to write")
+    parser.add_argument("--out", type=Path, default=Path("tokens.png"), help="PNG or JPEG")
     add_weights_arguments(parser)
     return parser.parse_args(argv)
 
@@ -62,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if (args.config is None) == (args.timm is None):
         raise UserError("give either a config or --timm NAME.")
+    if args.out.suffix.lower() not in SUFFIXES:
+        raise UserError(f"--out {args.out}: give a name that ends in {', '.join(SUFFIXES)}.")
     r = None if args.r is None else schedule(args.r)
     if args.timm is not None:
         cfg = timm_config(args.timm, args.pretrained)
@@ -72,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_checkpoint(model, args.checkpoint, choice=choice_of(args))
     drawn = draw_merging(cfg, model, args.input, r, args.blocks, args.target)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(args.out), drawn[..., ::-1])
+    # reason: imwrite says nothing of a file that it could not write
+    args.out.write_bytes(cv2.imencode(args.out.suffix, drawn[..., ::-1])[1].tobytes())
     print(f"wrote {args.out}")
 
 

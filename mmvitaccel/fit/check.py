@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
+from mmvitaccel.errors import building
 from mmvitaccel.fit.classes import (
     check_checkpoint_classes,
     check_folder_classes,
@@ -26,6 +27,7 @@ from mmvitaccel.fit.strides import check_strides
 SPLITS = ("train", "val", "test")
 
 
+@building("config")
 def check_inputs(cfg: Config, *splits: str) -> None:
     """Check what can be checked without the model: files, classes, evaluators, the schedule.
 
@@ -46,6 +48,7 @@ def check_inputs(cfg: Config, *splits: str) -> None:
     check_picture_sizes(sets)
 
 
+@building("config")
 def check_model(cfg: Config, model: nn.Module, *splits: str) -> None:
     """Compare a built model with its data sets and its own parts.
 
@@ -66,6 +69,7 @@ def check_model(cfg: Config, model: nn.Module, *splits: str) -> None:
     check_strides(cfg, model)
 
 
+@building("config")
 def check_start(cfg: Config, path: str, meta: Mapping[str, Any], whole: bool, *splits: str) -> None:
     """Compare what a checkpoint says of its training with the config.
 

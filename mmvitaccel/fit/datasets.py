@@ -54,7 +54,7 @@ class DataSet:
                     f"write ({classes!r},) with a comma, or give an existing file with a name a "
                     "line."
                 )
-            classes = Path(classes).read_text().splitlines()
+            classes = Path(classes).read_text(encoding="utf-8").splitlines()
         if not isinstance(classes, Sequence) or not classes:
             return None
         double = next((name for name in classes if list(classes).count(name) > 1), None)

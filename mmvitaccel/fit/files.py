@@ -8,10 +8,11 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.model import PretrainedInit
 
-from mmvitaccel.errors import UserError
+from mmvitaccel.errors import UserError, building
 from mmvitaccel.fit.datasets import dataset_configs, path_below
 
 
+@building("config")
 def check_data(cfg: Config, *splits: str) -> None:
     """Check that annotation files and folders of the datasets in use are there.
 

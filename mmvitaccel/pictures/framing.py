@@ -12,6 +12,7 @@ from mmengine.config import Config
 from PIL import Image
 from torch import Tensor, nn
 
+from mmvitaccel.errors import building
 from mmvitaccel.registry import type_name
 from mmvitaccel.runner.config import package_of
 
@@ -40,6 +41,7 @@ class Framing:
     by_timm: Callable[[Image.Image], Image.Image] | None = None
 
     @classmethod
+    @building("the test pipeline")
     def of(cls, cfg: Config, model: nn.Module) -> Framing:
         """As the config's test pipeline does it; as timm does for a timm model by itself.
 

@@ -56,11 +56,10 @@ class GateRun:
         except ValueError as error:
             raise UserError(f"{error} Give an eventful config, or --k.") from error
         self.model = model.eval()
-        pipeline = cfg.test_dataloader.dataset.pipeline
-        steps = [s for s in pipeline if not type_name(s).startswith("Load")]
         scope = cfg.get("default_scope") or "mmdet"
         with building("the test pipeline"), DefaultScope.overwrite_default_scope(scope):
-            self.pipeline = Compose(steps)
+            pipeline = cfg.test_dataloader.dataset.pipeline
+            self.pipeline = Compose([s for s in pipeline if not type_name(s).startswith("Load")])
 
     def follow(self, frames: Iterator[np.ndarray]) -> Iterator[GateFrame]:
         """Take frames (height, width, 3) uint8 BGR one by one, as one stream."""

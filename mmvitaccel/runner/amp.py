@@ -14,7 +14,7 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from mmvitaccel.errors import UserError
+from mmvitaccel.errors import UserError, building
 from mmvitaccel.registry import OPTIM_WRAPPERS, type_name
 
 
@@ -57,6 +57,7 @@ def _as_float32(value: Any) -> Any:
     return value.float() if lower else value
 
 
+@building("config")
 def enable_amp(cfg: Config) -> None:
     """Set the mixed-precision optimizer wrapper that works on this machine's device.
 
@@ -74,6 +75,7 @@ def enable_amp(cfg: Config) -> None:
     wrapper.setdefault("loss_scale", "dynamic")
 
 
+@building("config")
 def serve_amp_on_cpu(cfg: Config) -> None:
     """Where there is a CPU only, let a config with ``AmpOptimWrapper`` train in bfloat16."""
     wrapper = cfg.get("optim_wrapper")

@@ -84,6 +84,7 @@ def check_checkpoint(
     return meta if isinstance(meta, Mapping) else {}
 
 
+@building("config")
 def starting_point(cfg: Config) -> str | None:
     """The checkpoint that a training of this config begins with; None for none."""
     if cfg.get("load_from"):

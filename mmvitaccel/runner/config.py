@@ -14,7 +14,7 @@ from mmengine.config import Config, DictAction
 from mmengine.hub import get_config
 from mmengine.runner import Runner
 
-from mmvitaccel.errors import UserError, building, closest
+from mmvitaccel.errors import UserError, building, closest, shorten
 from mmvitaccel.runner.overrides import differences, read_again, value_at
 
 # Top-level keys that the Runner and the tools read, whether or not a config sets them.
@@ -112,6 +112,18 @@ def load_config(path: str, options: Mapping[str, Any], reads: Collection[str] = 
     return cfg
 
 
+@building("config")
+def scale_learning_rate(cfg: Config) -> None:
+    """Let the learning rate follow the batch size, from the one that the config was made for.
+
+    Raises:
+        UserError: It does not say for which.
+    """
+    if not (cfg.get("auto_scale_lr") or {}).get("base_batch_size"):
+        raise UserError("--auto-scale-lr: set auto_scale_lr.base_batch_size in the config.")
+    cfg.auto_scale_lr.enable = True
+
+
 def package_of(cfg: Config) -> str:
     """The package of a config's model: its ``default_scope``, else by the model's ``type``."""
     kind = cfg.model.get("type")
@@ -185,8 +197,10 @@ def _refuse_used_up(cfg: Config, key: str, value: Any, options: Mapping[str, Any
         )
     if not made and value_at(before, key.split(".")) != value:
         warnings.warn(
-            f"--cfg-options {key}: nothing in the config is made of {name}; it has an effect only "
-            "where a hook of yours reads it.",
+            shorten(
+                f"--cfg-options {key}: nothing in the config is made of {name}; it has an effect "
+                "only where a hook of yours reads it."
+            ),
             stacklevel=3,
         )
 
@@ -209,8 +223,11 @@ def _tell_unreached(cfg: Config, before: Mapping[str, Any], options: Mapping[str
     ]
     if left:
         warnings.warn(
-            f"--cfg-options: these were set to the same as what is overridden when the config was "
-            f"read, and do not follow it: {_all_options(left)}; give them too if they are meant.",
+            shorten(
+                "--cfg-options: these were set to the same as what is overridden when the config "
+                f"was read, and do not follow it: {_all_options(left)}; give them too if they are "
+                "meant."
+            ),
             stacklevel=3,
         )
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
+from mmengine.registry import MODELS
 
-from mmvitaccel.errors import UserError
+from mmvitaccel.errors import UserError, building
 from mmvitaccel.registry import type_name
 from mmvitaccel.runner.config import package_of
 
@@ -30,6 +31,7 @@ _PACK_META = (
 _VISUALIZERS = dict(mmdet="mmdet.DetLocalVisualizer", mmpretrain="mmpretrain.UniversalVisualizer")
 
 
+@building("config")
 def dump_predictions(cfg: Config, path: str) -> None:
     """Write every prediction to a pickle file, in the package's own form.
 
@@ -44,6 +46,7 @@ def dump_predictions(cfg: Config, path: str) -> None:
     cfg.test_evaluator = [*metrics, dict(type=kind, out_file_path=path)]
 
 
+@building("config")
 def draw_predictions(cfg: Config, show: bool, directory: str | None, wait_time: float) -> None:
     """Switch the hook on that draws for the config's kind of model.
 
@@ -78,6 +81,7 @@ def _serve_visualizer(cfg: Config, package: str) -> None:
         cfg.visualizer = ConfigDict(visualizer, type=_VISUALIZERS[package])
 
 
+@building("config")
 def augment_test(cfg: Config) -> None:
     """Test-time augmentation by the config's ``tta_model`` and ``tta_pipeline``.
 
@@ -85,8 +89,10 @@ def augment_test(cfg: Config) -> None:
     be merged: a detector with masks is tested for its boxes alone.
 
     Raises:
-        UserError: Another kind of model has none, or the model or its evaluator knows masks alone.
+        UserError: Another kind of model has none, it tracks, or the model or its evaluator knows
+            masks alone.
     """
+    _check_images(cfg)
     dataset = cfg.test_dataloader.dataset
     while "dataset" in dataset:
         dataset = dataset.dataset
@@ -103,6 +109,21 @@ def augment_test(cfg: Config) -> None:
         cfg.tta_model.type = "mmvitaccel.BoxTTAModel"
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     dataset.pipeline = cfg.tta_pipeline
+
+
+def _check_images(cfg: Config) -> None:
+    """Refuse a model of videos: tracks of a video and of its mirror image cannot be merged."""
+    kind = cfg.model.get("type")
+    if isinstance(kind, str):
+        with MODELS.switch_scope_and_registry(cfg.get("default_scope")) as registry:
+            kind = registry.get(kind)
+    own_way = cfg.get("tta_model") is not None and type_name(cfg.tta_model) != "DetTTAModel"
+    tracks = any(base.__name__ == "BaseMOTModel" for base in getattr(kind, "__mro__", ()))
+    if tracks and not own_way:
+        raise UserError(
+            f"--tta: {type_name(cfg.model)} follows objects through videos, and tracks of a video "
+            "and of its mirror image cannot be merged; leave --tta out."
+        )
 
 
 def _check_boxes(cfg: Config) -> None:
@@ -145,6 +166,7 @@ def _flips() -> dict[str, Any]:
     )
 
 
+@building("config")
 def deploy(cfg: Config) -> None:
     """Fold batch normalisation once the weights are loaded."""
     hooks = list(cfg.get("custom_hooks") or [])

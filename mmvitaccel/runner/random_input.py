@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from mmvitaccel.errors import UserError
+from mmvitaccel.errors import UserError, building
 from mmvitaccel.registry import type_name
 from mmvitaccel.runner.config import package_of
 
@@ -34,6 +34,7 @@ class Example:
     views: int = 1
 
 
+@building("config")
 def make_example(cfg: Config, size: Sequence[int] | None) -> Example:
     """Make an input for the config's model.
 

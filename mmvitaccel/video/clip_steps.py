@@ -32,6 +32,7 @@ class ClipSettings:
     transforms: tuple[Any, ...]
 
     @classmethod
+    @building("the validation pipeline")
     def of(cls, cfg: Config) -> ClipSettings:
         """Read the pipeline of the validation, or else of the test: one view of a clip.
 
@@ -49,9 +50,8 @@ class ClipSettings:
         sample = pipeline[kinds.index("SampleFrames")]
         decoded = max(i for i, kind in enumerate(kinds) if "Decode" in kind)
         init_default_scope(cfg.get("default_scope") or "mmaction")
-        with building("the validation pipeline"):
-            steps = pipeline[decoded + 1 : kinds.index("FormatShape")]
-            transforms = tuple(TRANSFORMS.build(step) for step in steps)
+        steps = pipeline[decoded + 1 : kinds.index("FormatShape")]
+        transforms = tuple(TRANSFORMS.build(step) for step in steps)
         return cls(
             sample["clip_len"],
             sample.get("frame_interval", 1),

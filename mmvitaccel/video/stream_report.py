@@ -164,11 +164,15 @@ def read_names(path: Path) -> list[str]:
     """Names of classes, one a line.
 
     Raises:
-        UserError: There is no such file.
+        UserError: There is no such file, or it is no text.
     """
     if not path.is_file():
         raise UserError(f"--labels: {path} does not exist; give a text file, a class a line.")
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"--labels: {path} is no text in UTF-8 ({error.reason}).") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _macs(value: float | None) -> str:

@@ -60,3 +60,7 @@ def test_tool(run_tool, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run_tool("analysis/profile_ops", "deit_tiny_patch16_224", "--rounds", 0)
     assert "--rounds is 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as exit_:
+        run_tool("analysis/profile_ops", "deit_tiny_patch16_224", "--side", 7)
+    assert exit_.value.code == 2
+    assert "error: images of 7 x 7: " in capsys.readouterr().err

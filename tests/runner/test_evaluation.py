@@ -106,6 +106,19 @@ def test_an_augmented_test_of_masks_alone_is_refused():
         augment_test(cfg)
 
 
+def test_an_augmented_test_of_tracks_is_refused():
+    cfg = config("mmdet")
+    cfg.model.type = "mmdet.ByteTrack"
+    with pytest.raises(UserError, match="--tta: ByteTrack follows objects through videos, and tr"):
+        augment_test(cfg)
+    cfg.tta_model = dict(type="mmdet.DetTTAModel")
+    with pytest.raises(UserError, match="--tta: ByteTrack follows objects"):
+        augment_test(cfg)
+    cfg.tta_model = dict(type="TracksOfMine")
+    augment_test(cfg)
+    assert cfg.model.type == "TracksOfMine"
+
+
 def test_augment_as_the_config_says():
     cfg = config("mmaction", tta_model=dict(type="T", n=2), tta_pipeline=[dict(type="P")])
     augment_test(cfg)

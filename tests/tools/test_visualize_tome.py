@@ -55,6 +55,11 @@ def test_a_clip_with_a_config(run_tool, video, recognizer_config, tmp_path):
         (["--timm", "vit_tiny_patch16_224", "--r", "many"], "--r many: give 8, 0.25"),
         (["--timm", "vit_tiny_patch16_224", "--r", "-4"], "r=-4 is negative"),
         (["--timm", "vit_tiny_patch16_224", "--blocks", "12"], "has blocks 0 to 11"),
+        (["--timm", "vit_tiny_patch16_224", "--out", "a.mp4"], "--out a.mp4: give a name that en"),
+        (
+            ["--timm", "vit_tiny_patch16_224", "--out", "photo.png/a.png"],
+            "photo.png: file exists; g",
+        ),
     ],
 )
 def test_mistakes_are_a_sentence(run_tool, photo, arguments, message, capsys):

@@ -19,12 +19,21 @@ from mmvitaccel.errors import UserError
 from mmvitaccel.runner.session import build_model
 from mmvitaccel.video.clip_steps import ClipSettings, StepMaker
 from mmvitaccel.video.stream_recognition import StreamRecognizer, StreamRun
-from mmvitaccel.video.stream_report import recognise
+from mmvitaccel.video.stream_report import read_names, recognise
 from mmvitaccel.video_reader import Frame, open_video
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs/vivit/vivit-tiny_16x1x1_motion-clips.py"
 WINDOW = 8
+
+
+def test_labels_that_are_no_text(tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_bytes(b"cat\n\xff\n")
+    with pytest.raises(UserError, match=r"--labels: .*labels\.txt is no text in UTF-8"):
+        read_names(path)
+    path.write_text("\u732b\n\ndog\n", encoding="utf-8")
+    assert read_names(path) == ["\u732b", "dog"]
 
 
 def config(frame_interval: int = 1) -> Config:

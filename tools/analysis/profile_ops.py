@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.analysis.backbones import load_backbone
 from mmvitaccel.analysis.op_profile import MEMORY_BOUND, profile_shares
-from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import UserError, one_sentence_errors, running
 from mmvitaccel.runner.session import own_state
 
 CONFIG = Path(__file__).parents[2] / "configs" / "retinanet_efficientvit_m4_coco.py"
@@ -53,15 +54,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_fused_attn(False)
     x = torch.randn(args.batch, 3, args.side, args.side)
     figures = {}
+
+    def profile(model: nn.Module, label: str) -> None:
+        with running(model, f"images of {args.side} x {args.side}", every_error=True):
+            shares, seconds = profile_shares(model, x, args.rounds)
+        figures[label] = dict(shares=shares, seconds=seconds)
+
     with own_state():
         for name in args.models:
             model = load_backbone(name)
-            shares, seconds = profile_shares(model, x, args.rounds)
-            figures[Path(name).stem] = dict(shares=shares, seconds=seconds)
+            profile(model, Path(name).stem)
             if hasattr(model, "switch_to_deploy"):
                 model.switch_to_deploy()
-                shares, seconds = profile_shares(model, x, args.rounds)
-                figures[f"{Path(name).stem}, folded"] = dict(shares=shares, seconds=seconds)
+                profile(model, f"{Path(name).stem}, folded")
     print(f"batch {args.batch}, {args.side} x {args.side}, {torch.get_num_threads()} threads")
     groups = list(next(iter(figures.values()))["shares"])
     width = max(map(len, figures))

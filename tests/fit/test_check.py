@@ -1,0 +1,39 @@
+"""Settings of another kind than expected end in a sentence, wherever they are read."""
+
+from __future__ import annotations
+
+import pytest
+from mmengine.config import Config
+
+from mmvitaccel.errors import UserError
+from mmvitaccel.fit.check import check_inputs
+from mmvitaccel.fit.files import check_data
+from mmvitaccel.runner.config import scale_learning_rate
+from mmvitaccel.runner.evaluation import augment_test, deploy, draw_predictions, dump_predictions
+from mmvitaccel.runner.random_input import make_example
+from mmvitaccel.runner.session import set_work_dir
+from mmvitaccel.video.clip_steps import ClipSettings
+
+
+@pytest.mark.parametrize(
+    ("read", "setting", "what"),
+    [
+        (lambda cfg: check_inputs(cfg, "train"), dict(train_cfg=5), "config: .*'int' object"),
+        (lambda cfg: check_inputs(cfg, "train"), dict(train_cfg=dict(max_epochs="x"),
+            param_scheduler=[dict(type="StepLR", end=3)]), "config: .*'<' not supported"),
+        (lambda cfg: check_data(cfg, "test"), dict(test_cfg={}, test_dataloader=dict(
+            dataset=dict(ann_file="a", data_root=["b"]))), "data_root is .*give the path of"),
+        (lambda cfg: set_work_dir(cfg, None), dict(work_dir=5), "config: .*NoneType"),
+        (scale_learning_rate, dict(auto_scale_lr=5), "config: .*'int' object"),
+        (augment_test, dict(test_dataloader=5), "config: .*'int' object"),
+        (deploy, dict(custom_hooks=5), "config: .*'int' object"),
+        (lambda cfg: draw_predictions(cfg, True, None, 1.0), dict(default_hooks=5), "config: "),
+        (lambda cfg: dump_predictions(cfg, 5), {}, "config: .*'int' object"),
+        (lambda cfg: make_example(cfg, None), dict(test_dataloader=5), "config: .*'int' object"),
+        (ClipSettings.of, dict(val_dataloader=5), "the validation pipeline: .*'int' object"),
+    ],
+)  # fmt: skip
+def test_a_setting_of_another_kind_is_a_sentence(read, setting, what):
+    cfg = Config(dict(model=dict(type="M"), **setting))
+    with pytest.raises(UserError, match=what):
+        read(cfg)
