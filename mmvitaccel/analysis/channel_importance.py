@@ -75,13 +75,16 @@ def channel_importance(model: nn.Module) -> dict[str, dict[str, list[float]]]:
     return found
 
 
-def accumulate_gradients(model: nn.Module, cfg: Config, batches: int) -> float:
+def accumulate_gradients(
+    model: nn.Module, cfg: Config, batches: int, skip_broken: bool = False
+) -> float:
     """Let the config's loss on its training data leave gradients, in eval mode.
 
     Args:
         model: The config's.
         cfg: With a ``train_dataloader``.
         batches: How many batches are summed up.
+        skip_broken: Whether another sample takes the place of one that cannot be read.
 
     Returns:
         The mean loss.
@@ -93,7 +96,7 @@ def accumulate_gradients(model: nn.Module, cfg: Config, batches: int) -> float:
         raise UserError("the config has no train_dataloader; the loss is taken on its data.")
     with building("train_dataloader"):
         options = without_workers(cfg.train_dataloader)
-        loader = check_loader(Runner.build_dataloader(options, seed=0), training=True)
+        loader = check_loader(Runner.build_dataloader(options, seed=0), skip_broken, training=True)
     # reason: with running statistics and without dropped paths, as the model is used
     model.eval().zero_grad()
     total, count = 0.0, 0
@@ -104,6 +107,8 @@ def accumulate_gradients(model: nn.Module, cfg: Config, batches: int) -> float:
         total, count = total + loss.item(), count + 1
         if count == batches:
             break
+    if not count:
+        raise UserError("train_dataloader gives no batch; its data set is empty or all broken.")
     return total / count
 
 

@@ -126,8 +126,6 @@ class MotionStudy:
         for split in ("train", "val", "test"):
             tuning[f"{split}_dataloader"].dataset.data_root = str(features)
         tuning.load_from = str(features / "weights.pth")
-        # reason: loggers live as long as the process and are told apart by this name
-        tuning.experiment_name = f"tune_{name}"
         return train(tuning, self.work_dir / "tune" / name)
 
     def _point(self, method: str, budget: int | None, cfg: Config, weights: Path) -> MotionPoint:

@@ -16,7 +16,6 @@ from typing import Any
 import matplotlib
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import get_rank
-from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmvitaccel.datasets.synthetic import (
     ImageSetSettings,
@@ -24,9 +23,11 @@ from mmvitaccel.datasets.synthetic import (
     make_image_set,
     make_video_set,
 )
-from mmvitaccel.errors import UserError, building, running
-from mmvitaccel.loaders.checked import CheckedLoading
+from mmvitaccel.errors import UserError, building
+from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.registry import type_name
+from mmvitaccel.runner.session import run
+from mmvitaccel.runner.storage import last_checkpoint
 
 #: What the Eventful wrapper is given for each method.
 METHODS: dict[str, dict[str, Any]] = {
@@ -36,6 +37,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "STGT": dict(attention="tokenwise", reference="last_frame"),
 }
 DENSE = "dense"
+#: What is read of a test, and the evaluator that gives it.
+FIGURES = {
+    "vid/mAP50": "mmvitaccel.VIDMetric",
+    "cost/backbone_gmacs": "mmvitaccel.MacsMetric",
+    "cost/gmacs": "mmvitaccel.MacsMetric",
+    "cost/backbone_ratio": "mmvitaccel.MacsMetric",
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class Point:
     backbone_ratio: float
 
 
+@building("generated")
 def draw_generated(cfg: Config, report: Callable[..., None]) -> None:
     """Draw the sets that a config is to be tried on, as its ``generated`` says.
 
@@ -83,27 +92,26 @@ def draw_generated(cfg: Config, report: Callable[..., None]) -> None:
             raise UserError(f"generated.{kind}: {error}") from error
 
 
-def train(cfg: Config, work_dir: Path) -> Path:
+def train(cfg: Config, work_dir: Path, skip_broken: bool = False) -> Path:
     """Train a config, unless it was trained there already; an interrupted run is resumed.
 
     Args:
         cfg: A config with an epoch-based training loop.
         work_dir: For logs and checkpoints.
+        skip_broken: Whether files that cannot be read are passed over and counted.
 
     Returns:
         The last checkpoint.
     """
-    last = work_dir / f"epoch_{cfg.train_cfg.max_epochs}.pth"
+    with building("train_cfg"):
+        last = work_dir / f"epoch_{cfg.train_cfg.max_epochs}.pth"
     if not last.is_file():
         cfg = copy.deepcopy(cfg)
         cfg.work_dir = str(work_dir)
-        # reason: with both, mmengine would resume from load_from
-        if find_latest_checkpoint(cfg.work_dir):
-            cfg.resume, cfg.load_from = True, None
-        with building("config"):
-            runner = Runner.from_cfg(cfg)
-        with running(runner.model, "model"):
-            runner.train()
+        found = last_checkpoint(cfg.work_dir)
+        if found:
+            cfg.resume, cfg.load_from = True, found
+        run(cfg, "train", skip_broken=skip_broken)
     return last
 
 
@@ -127,11 +135,13 @@ def eventful(cfg: Config, method: str, k: int) -> Config:
 
 def measure(
     cfg: Config,
-    checkpoint: Path,
+    checkpoint: str | Path,
     methods: Sequence[str],
     budgets: Sequence[int],
     work_dir: Path,
     report: Callable[[Point], None],
+    choice: Choice = USUAL,
+    skip_broken: bool = False,
 ) -> list[Point]:
     """Test the weights dense and with every method at every k.
 
@@ -143,16 +153,27 @@ def measure(
         budgets: Values of k.
         work_dir: A folder for each test is made in it.
         report: Told each point as it is there.
+        choice: Which weights in the checkpoint.
+        skip_broken: Whether files that cannot be read are passed over and counted.
 
     Returns:
         The points, dense first.
+
+    Raises:
+        UserError: A figure is missing, since the config lacks the evaluator.
     """
     runs = [(DENSE, None, cfg)]
     runs += [(method, k, eventful(cfg, method, k)) for method in methods for k in budgets]
     points = []
     for method, k, variant in runs:
         name = method if k is None else f"{method}_k{k}"
-        figures = test(variant, checkpoint, work_dir / name)
+        figures = test(variant, checkpoint, work_dir / name, choice, skip_broken)
+        absent = [figure for figure in FIGURES if figure not in figures]
+        if absent:
+            raise UserError(
+                f"test_evaluator gives no {' and no '.join(absent)}; put "
+                f"{' and '.join(dict.fromkeys(FIGURES[figure] for figure in absent))} into it."
+            )
         points.append(
             Point(
                 method=method,
@@ -167,27 +188,29 @@ def measure(
     return points
 
 
-def test(cfg: Config, checkpoint: Path, work_dir: Path) -> dict[str, Any]:
+def test(
+    cfg: Config,
+    checkpoint: str | Path,
+    work_dir: Path,
+    choice: Choice = USUAL,
+    skip_broken: bool = False,
+) -> dict[str, Any]:
     """What the config's evaluators say of a checkpoint.
 
     Args:
         cfg: The config.
         checkpoint: Its weights.
         work_dir: For the log.
+        choice: Which weights in the checkpoint.
+        skip_broken: Whether files that cannot be read are passed over and counted.
     """
     cfg = copy.deepcopy(cfg)
     cfg.work_dir, cfg.load_from, cfg.resume = str(work_dir), str(checkpoint), False
-    # reason: loggers live as long as the process and are told apart by this name
-    cfg.experiment_name = f"tradeoff_{work_dir.name}"
     cfg.log_level = "WARNING"
     for hook in cfg.get("custom_hooks") or []:
         if type_name(hook) == "CostHook":
             hook["timed"] = False
-    with building("config"):
-        runner = Runner.from_cfg(cfg)
-        CheckedLoading(runner, skip=False)
-    with running(runner.model, "model"):
-        return runner.test()
+    return run(cfg, "test", choice, skip_broken)
 
 
 def table(points: Sequence[Point]) -> str:

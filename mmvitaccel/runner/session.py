@@ -25,6 +25,7 @@ from mmvitaccel.runner.distributed import leave_processes
 from mmvitaccel.runner.storage import whole_checkpoints
 
 
+@building("config")
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
     """The command line's, else the config's, else ``work_dirs/<config's name>``.
 
@@ -69,7 +70,7 @@ def run(
     choice: Choice = USUAL,
     skip_broken: bool = False,
     hooks: Sequence[Hook] = (),
-) -> None:
+) -> dict[str, float]:
     """Train or test.
 
     Args:
@@ -79,6 +80,9 @@ def run(
         skip_broken: Whether files that cannot be read are passed over and counted.
         hooks: Beside the config's own; they are not part of what is saved.
 
+    Returns:
+        Of a test, the evaluators' figures; of a training nothing.
+
     Raises:
         UserError: Something in the config cannot be built, or does not fit together when the
             model runs. Before the first iteration is done a work directory that was not there
@@ -87,10 +91,12 @@ def run(
     progress = _Progress()
     with own_state(), _removed_on_mistake(cfg.work_dir, progress):
         # reason: in a frame of its own, so that nothing of the runner is left when the state goes
-        _build_and_run(cfg, job, [progress, ChosenWeights(choice), *hooks], skip_broken)
+        return _build_and_run(cfg, job, [progress, ChosenWeights(choice), *hooks], skip_broken)
 
 
-def _build_and_run(cfg: Config, job: str, hooks: Sequence[Hook], skip_broken: bool) -> None:
+def _build_and_run(
+    cfg: Config, job: str, hooks: Sequence[Hook], skip_broken: bool
+) -> dict[str, float]:
     progress = next(hook for hook in hooks if isinstance(hook, _Progress))
     with building("config"):
         runner = _build_runner(cfg)
@@ -98,8 +104,13 @@ def _build_and_run(cfg: Config, job: str, hooks: Sequence[Hook], skip_broken: bo
             runner.register_hook(hook)
         loading = CheckedLoading(runner, skip_broken)
     with _sorted_errors(runner, progress), whole_checkpoints(runner):
-        runner.train() if job == "train" else runner.test()
+        if job == "test":
+            figures = runner.test()
+        else:
+            runner.train()
+            figures = {}
     loading.report()
+    return figures
 
 
 @contextmanager

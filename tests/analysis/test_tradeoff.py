@@ -1,10 +1,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import torch
 
-from mmvitaccel.analysis.tradeoff import METHODS, Point, eventful, save, table
+from mmvitaccel.analysis.tradeoff import METHODS, Point, eventful, measure, save, table
+from mmvitaccel.analysis.tradeoff import test as run_test
+from mmvitaccel.errors import UserError
+from mmvitaccel.models.weights.wrapped import Choice
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.runner.session import build_model
 
 
 def points() -> list[Point]:
@@ -28,6 +35,39 @@ def test_files_hold_what_was_measured(tmp_path):
     assert [Point(**values) for values in stored] == points()
     assert files[1].read_text() == table(points()) + "\n"
     assert files[2].read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_weights_that_are_meant_are_tested_and_broken_pictures_are_passed_over(
+    detector_config, tmp_path
+):
+    cfg = load_config(str(detector_config), {})
+    weights, path = build_model(cfg).state_dict(), tmp_path / "both.pth"
+    torch.save(dict(ema_state_dict=weights, raw=weights), path)
+    with pytest.raises(UserError, match="say which are meant with --weights"):
+        run_test(cfg, path, tmp_path / "a")
+    broken = next(Path(cfg.test_dataloader.dataset.data_root).rglob("*.png"))
+    broken.write_bytes(broken.read_bytes()[:60])
+    choice = Choice("ema_state_dict")
+    with pytest.raises(UserError, match=broken.name):
+        run_test(cfg, path, tmp_path / "b", choice)
+    figures = run_test(cfg, path, tmp_path / "c", choice, skip_broken=True)
+    assert "coco/bbox_mAP" in figures
+
+
+def test_a_config_without_its_evaluators_is_a_sentence(detector_config, tmp_path, capsys):
+    cfg = load_config(str(detector_config), {})
+    path = tmp_path / "a.pth"
+    torch.save(build_model(cfg).state_dict(), path)
+    sentence = r"no vid/mAP50 and no cost/backbone_gmacs .*; put mmvitaccel.VIDMetric and mmvita"
+    with pytest.raises(UserError, match=sentence):
+        measure(cfg, path, [], [], tmp_path / "tests", print)
+
+
+def test_a_choice_of_weights_needs_a_checkpoint(run_tool, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run_tool("analysis/eventful_tradeoff", "--weights", "ema_state_dict")
+    assert exit_.value.code == 2
+    assert "--weights and --prefix choose in a --checkpoint" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", list(METHODS))

@@ -21,6 +21,7 @@ from mmvitaccel.analysis.channel_importance import (
 )
 from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.fit.files import check_data
+from mmvitaccel.loaders.checked import add_skip_argument
 from mmvitaccel.runner.checkpoint import add_weights_arguments, check_checkpoint, choice_of
 from mmvitaccel.runner.config import add_config_arguments, load_config
 from mmvitaccel.runner.session import build_model, own_state
@@ -36,6 +37,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batches", type=int, default=4, help="of training data")
     parser.add_argument("--json", type=Path, metavar="FILE", help="every channel's importance")
     add_weights_arguments(parser)
+    add_skip_argument(parser)
     return parser.parse_args(argv)
 
 
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = build_model(cfg)
         if args.checkpoint:
             check_checkpoint(model, args.checkpoint, choice=choice_of(args))
-        loss = accumulate_gradients(model, cfg, args.batches)
+        loss = accumulate_gradients(model, cfg, args.batches, args.skip_broken)
         found = channel_importance(model)
     print(f"{args.config}, {args.checkpoint or 'random weights'}, mean loss {loss:.4f}")
     width = max(map(len, found))

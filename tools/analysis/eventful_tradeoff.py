@@ -23,8 +23,10 @@ from mmvitaccel.analysis.tradeoff import (
 )
 from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.fit.files import check_data
+from mmvitaccel.loaders.checked import add_skip_argument
+from mmvitaccel.models.weights.wrapped import USUAL
 from mmvitaccel.records.recording import Recording, add_record_option
-from mmvitaccel.runner.checkpoint import check_checkpoint
+from mmvitaccel.runner.checkpoint import add_weights_arguments, check_checkpoint, choice_of
 from mmvitaccel.runner.config import ConfigOptions, load_config
 from mmvitaccel.runner.session import build_model
 
@@ -38,12 +40,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--cfg-options", nargs="+", action=ConfigOptions, default={}, metavar="KEY=VALUE"
     )
-    parser.add_argument(
-        "--checkpoint", type=Path, help="weights to measure (default: train the config first)"
-    )
+    parser.add_argument("--checkpoint", help="weights to measure (default: train the config first)")
     parser.add_argument("--k", type=int, nargs="+", default=[192, 128, 96, 64, 32, 16])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/eventful_tiny"))
+    add_weights_arguments(parser)
+    add_skip_argument(parser)
     add_record_option(parser)
     return parser.parse_args(argv)
 
@@ -52,15 +54,28 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw, train, measure."""
     args = parse_args(argv)
+    choice = choice_of(args)
+    if choice != USUAL and not args.checkpoint:
+        raise UserError("--weights and --prefix choose in a --checkpoint; give one.")
     recording = Recording(args.record, __file__, argv)
     cfg = load_config(args.config, args.cfg_options, reads=("data_root", "generated"))
     draw_generated(cfg, _report_drawing)
     check_data(cfg, "train", "test")
-    if args.checkpoint and not args.checkpoint.is_file():
-        raise UserError(f"--checkpoint {args.checkpoint} does not exist; correct the path.")
-    checkpoint = args.checkpoint or train(cfg, args.work_dir / "train")
-    check_checkpoint(build_model(cfg), str(checkpoint))
-    points = measure(cfg, checkpoint, args.methods, args.k, args.work_dir / "tests", _report_point)
+    checkpoint = args.checkpoint
+    if checkpoint:
+        check_checkpoint(build_model(cfg), checkpoint, choice=choice)
+    else:
+        checkpoint = str(train(cfg, args.work_dir / "train", args.skip_broken))
+    points = measure(
+        cfg,
+        checkpoint,
+        args.methods,
+        args.k,
+        args.work_dir / "tests",
+        _report_point,
+        choice,
+        args.skip_broken,
+    )
     files = save(points, args.work_dir)
     recording.save([asdict(point) for point in points])
     print("\n" + table(points) + "\n\n" + "\n".join(map(str, files)))

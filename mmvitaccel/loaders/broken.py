@@ -1,0 +1,91 @@
+"""Which file a sample could not be made of, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from mmvitaccel.errors import UserError, frames_of_error, is_refusal, one_line
+from mmvitaccel.loaders.damage import PICTURES, VIDEOS, describe_damage, is_unended, picture_damage
+
+_DECODERS = ("mmaction.datasets.transforms.loading", "decord", "av", "mmcv.image", "mmcv.video")
+
+
+class BrokenPicture(ValueError):
+    """Bytes that are no whole picture."""
+
+
+def explain_sample(error: Exception) -> str | None:
+    """Say which file a sample could not be made of, and why; None for a fault of the program."""
+    frames = frames_of_error(error)
+    for path in _paths(frames):
+        reason = describe_damage(path)
+        if reason is not None:
+            return f"{path}: {reason}; replace or remove it"
+    if isinstance(error, BrokenPicture):
+        path = next(_paths(frames), "a picture")
+        return f"{path}: {error}; replace or remove it"
+    if isinstance(error, UserError) or is_refusal(error):
+        return one_line(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}; correct the path or the permissions"
+    module = frames[-1].f_globals.get("__name__", "") if frames else ""
+    if module.startswith(_DECODERS):
+        for path in _paths(frames):
+            return f"{path}: it cannot be decoded ({one_line(error)}); replace or remove it"
+    return None
+
+
+def _paths(frames: Sequence[FrameType]) -> Iterator[str]:
+    """Pictures and videos that the frames of an error were about, the innermost first."""
+    seen: set[str] = set()
+    for frame in reversed(frames):
+        for path in _paths_in(frame.f_locals):
+            # reason: a template of frames' names is no file
+            if path not in seen and "{" not in path:
+                seen.add(path)
+                yield path
+
+
+def _paths_in(names: dict[str, Any]) -> Iterator[str]:
+    results = names.get("results")
+    held = dict(names, **results) if isinstance(results, dict) else names
+    for value in list(held.values()):
+        if isinstance(value, str) and value.lower().endswith((*PICTURES, *VIDEOS)):
+            yield value
+    for name in ("img_path", "filename", "filepath"):
+        if isinstance(held.get(name), str):
+            yield held[name]
+    if isinstance(results, dict) and "frame_dir" in results:
+        template = str(results.get("filename_tmpl", ""))
+        for number in np.ravel(results.get("frame_inds", ())):
+            name = template.format(int(number) + int(results.get("offset", 0)))
+            yield f"{results['frame_dir']}/{name}"
+
+
+def refuse_unended_pictures() -> None:
+    """Let ``mmcv.imfrombytes`` refuse a picture that is cut short; a second call changes nothing.
+
+    OpenCV says nothing of it and fills up the rest in grey.
+    """
+    import mmcv
+
+    decode = mmcv.imfrombytes
+    if getattr(decode, "refuses_unended", False):
+        return
+
+    def imfrombytes(content: bytes, *args: Any, **kwargs: Any) -> np.ndarray:
+        """As mmcv's, of whole pictures."""
+        damage = picture_damage(content) if is_unended(bytes(content)) else None
+        if damage is not None:
+            raise BrokenPicture(damage)
+        picture = decode(content, *args, **kwargs)
+        if picture is None:
+            raise BrokenPicture(picture_damage(content) or "the picture cannot be decoded")
+        return picture
+
+    imfrombytes.refuses_unended = True
+    mmcv.imfrombytes = imfrombytes
