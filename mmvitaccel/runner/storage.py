@@ -19,13 +19,14 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from torch import nn
 
+from mmvitaccel.errors import building
+from mmvitaccel.runner.checkpoint_size import best_bytes, checkpoint_bytes
 from mmvitaccel.whole_files import check_folder, whole_file
 
 LAST = "last_checkpoint"
-# Numbers that an optimizer keeps for each weight; of one not named here none are counted.
-_STATES = {"Adam": 2, "AdamW": 2, "NAdam": 2, "RAdam": 2, "SGD": 1, "RMSprop": 1}
 
 
+@building("config")
 def check_room(cfg: Config, model: nn.Module) -> None:
     """Check that the folder of a training's checkpoints can take one.
 
@@ -33,14 +34,13 @@ def check_room(cfg: Config, model: nn.Module) -> None:
         UserError: It cannot be written into, or its disk is too full.
     """
     hook = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
-    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    optimizer = (cfg.get("optim_wrapper") or {}).get("optimizer") or {}
-    kind = optimizer.get("type")
-    kind = getattr(kind, "__name__", kind)
-    states = _STATES.get(kind, 0) if kind != "SGD" or optimizer.get("momentum") else 0
-    for place in {str(hook.get("out_dir") or cfg.work_dir), str(cfg.work_dir)}:
+    work_dir, best = str(cfg.work_dir), best_bytes(cfg, model)
+    what = "a checkpoint of this training" + (" beside the best one" if best else "")
+    needed = {work_dir: 0}
+    needed[str(hook.get("out_dir") or work_dir)] = checkpoint_bytes(cfg, model) + best
+    for place, num_bytes in needed.items():
         if "://" not in place:
-            check_folder(place, weights * (1 + states), "a checkpoint of this training")
+            check_folder(place, num_bytes, what)
 
 
 @contextmanager

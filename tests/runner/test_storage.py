@@ -12,29 +12,64 @@ from mmengine.hooks import CheckpointHook
 from torch import nn
 
 from mmvitaccel.errors import UserError
+from mmvitaccel.runner.checkpoint_size import checkpoint_bytes
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.runner.session import build_model, run
 from mmvitaccel.runner.storage import check_room, last_checkpoint, whole_checkpoints
 
 
+def optimizer(hook=None, **options) -> dict:
+    hooks = {} if hook is None else dict(default_hooks=dict(checkpoint=hook))
+    return dict(optim_wrapper=dict(optimizer=options), **hooks)
+
+
 @pytest.mark.parametrize(
-    ("optimizer", "megabytes"),
+    ("setting", "megabytes"),
     [
-        (dict(type="AdamW"), 12),
-        (dict(type="SGD", momentum=0.9), 8),
-        (dict(type="SGD"), 4),
-        (dict(type="Unknown"), 4),
+        (optimizer(type="AdamW", lr=0.1), 12),
+        (optimizer(type="AdamW", lr=0.1, fused=True), 12),
+        (optimizer(type="AdamW", lr=0.1, amsgrad=True), 16),
+        (optimizer(type="SGD", lr=0.1, momentum=0.9), 8),
+        (optimizer(type="SGD", lr=0.1), 4),
+        (optimizer(type="RMSprop", lr=0.1, momentum=0.9), 12),
+        (optimizer(type="Adagrad", lr=0.1), 8),
+        (optimizer(type="Unknown"), 4),
+        (dict(optim_wrapper=dict(a=dict(optimizer=dict(type="Adam", lr=0.1)))), 12),
+        (dict(custom_hooks=[dict(type="EMAHook")]), 8),
+        (dict(default_hooks=dict(ema=dict(type="mmpretrain.EMAHook"))), 8),
+        (optimizer(type="AdamW", lr=0.1, hook=dict(save_optimizer=False)), 4),
+        (optimizer(type="AdamW", lr=0.1, hook=dict(save_best="auto")), 16),
+        (optimizer(type="AdamW", lr=0.1, hook=dict(save_best=["a", "b"])), 20),
     ],
 )
-def test_room_is_asked_for_weights_and_what_the_optimizer_keeps(
-    tmp_path, monkeypatch, optimizer, megabytes
-):
-    model = nn.Linear(1024, 1024, bias=False)
-    cfg = Config(dict(work_dir=str(tmp_path), optim_wrapper=dict(optimizer=optimizer)))
-    free = megabytes * 2**20
+def test_room_is_asked_for_all_that_is_written(tmp_path, monkeypatch, setting, megabytes):
+    model = nn.Sequential(nn.Linear(1024, 1024, bias=False)).train()
+    cfg = Config(dict(work_dir=str(tmp_path), **setting))
+    free = megabytes * 2**20 + 64  # counts of steps
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     check_room(cfg, model)
-    free -= 1
+    free -= 65
     with pytest.raises(UserError, match=rf"takes {megabytes}\.0 MB and the disk has"):
         check_room(cfg, model)
+    assert model[0].weight.grad is None
+
+
+def test_frozen_weights_have_no_state(tmp_path):
+    model = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False))
+    model[0].requires_grad_(False)
+    cfg = Config(optimizer(type="SGD", lr=0.1, momentum=0.9))
+    assert checkpoint_bytes(cfg, model) == 4 * (64 + 64 + 64)
+
+
+def test_it_is_what_mmengine_writes(tmp_path, detector_config):
+    cfg = load_config(str(detector_config), {"work_dir": str(tmp_path / "w")})
+    cfg.custom_hooks = [dict(type="EMAHook")]
+    cfg.optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-3))
+    cfg.train_cfg.max_epochs = 1
+    size = checkpoint_bytes(cfg, build_model(cfg))
+    run(cfg, "train")
+    written = (tmp_path / "w" / "epoch_1.pth").stat().st_size
+    assert size < written < 1.5 * size  # names, the config's text and alignment beside
 
 
 def test_checkpoints_elsewhere_are_looked_at_there(tmp_path):
@@ -45,6 +80,16 @@ def test_checkpoints_elsewhere_are_looked_at_there(tmp_path):
         check_room(cfg, nn.Linear(1, 1))
     cfg.default_hooks.checkpoint.out_dir = "s3://bucket"
     check_room(cfg, nn.Linear(1, 1))
+
+
+def test_the_work_directory_of_checkpoints_elsewhere_needs_no_room(tmp_path, monkeypatch):
+    hooks = dict(checkpoint=dict(type="CheckpointHook", out_dir=str(tmp_path / "out")))
+    cfg = Config(dict(work_dir=str(tmp_path / "work"), default_hooks=hooks))
+    (tmp_path / "work").mkdir()
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: SimpleNamespace(free=0 if path.name == "work" else 2**30)
+    )
+    check_room(cfg, nn.Linear(64, 64))
 
 
 def test_the_last_checkpoint_is_one_that_is_there(tmp_path):
