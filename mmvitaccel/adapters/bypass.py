@@ -69,6 +69,8 @@ class Bypass:
         self.parts = [part for part, _ in parts]
         self.bypassed = [found for part, names in parts for found in _find(part, names)]
         self.parts_of = parts_of
+        # reason: by these names, for torch.compile passes over guards on names of hooks
+        self.watched = [getattr(found.module, kind) for found in self.bypassed for kind in _HOOKS]
         self.inside = () if gradients else [m for part in self.parts for m in part.modules()]
 
     def check(self) -> None:
@@ -80,12 +82,31 @@ class Bypass:
                 are others, or there are global hooks.
         """
         if _is_compiling():
+            # reason: what is read here is guarded, so that a hook that comes later compiles anew
+            sum([len(hooks) for hooks in (*self.watched, *_GLOBAL_HOOKS)])
+            reason = self._found_at_compiling()
+            if reason is not None:
+                raise RuntimeError(reason)
             return
+        self._check_now()
+
+    def _found_at_compiling(self) -> str | None:
+        """What is refused, found outside of the graph when it is compiled."""
+        try:
+            self._check_now()
+        except RuntimeError as error:
+            return str(error)
+        return None
+
+    # reason: torch.compiler.assume_constant_result, which sets it, takes a second to import dynamo
+    _found_at_compiling._dynamo_marked_constant = True
+
+    def _check_now(self) -> None:
         self._check_parts()
         if any(_GLOBAL_HOOKS):
             self._check_global_hooks()
         for part in self.parts:
-            if "forward" in part.__dict__ and not _wraps_own_forward(part):
+            if "forward" in part.__dict__ and not wraps_own(part):
                 self._refuse(part, "", "its forward was replaced on the instance")
         for path, parent, name, module, forward in self.bypassed:
             part = parent._modules.get(name)
@@ -160,13 +181,13 @@ def bypass_of_blocks(
     return Bypass(method, model, parts, adapter.blocks, gradients)
 
 
-def _wraps_own_forward(part: nn.Module) -> bool:
-    """Whether the instance's ``forward`` wraps its class's, as mmengine's checkpointing does."""
+def wraps_own(part: nn.Module, name: str = "forward") -> bool:
+    """Whether the instance's method wraps its class's, as mmengine's checkpointing does."""
 
-    def is_own(forward: Callable) -> bool:
-        return getattr(forward, "__func__", None) is type(part).forward
+    def is_own(method: Callable) -> bool:
+        return getattr(method, "__func__", None) is getattr(type(part), name)
 
-    return is_own(inspect.unwrap(part.__dict__["forward"], stop=is_own))
+    return is_own(inspect.unwrap(part.__dict__[name], stop=is_own))
 
 
 def _find(part: nn.Module, names: Iterable[str]) -> Iterable[_Bypassed]:

@@ -145,6 +145,78 @@ def test_a_replaced_attention_or_block_is_refused(method):
         assert torch.isfinite(model(x)).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "calls_another"),
+    [
+        ("timm class token", True),  # forward calls forward_features, where ToMe begins as well
+        ("mmpretrain class token", False),
+        ("mmvitaccel ViTDet", False),
+    ],
+)
+def test_a_models_replaced_forward_is_honoured_or_refused(name, calls_another):
+    model, x = scramble(HOSTS[name].build()), torch.randn(1, *HOSTS[name].shape[1:])
+    model.eval()
+    inner = locate(model)[1]
+    handle = apply_tome(model, 2)
+
+    def check_as_before():
+        for found, wanted in zip(model(x), expected):
+            torch.testing.assert_close(found, wanted)
+        assert handle.info.tokens == tokens
+
+    with torch.no_grad():
+        expected, tokens = model(x), handle.info.tokens
+        ours, hosts = inner.forward, type(inner).host_class.forward
+        inner.forward = lambda *args, **kwargs: ours(*args, **kwargs)
+        check_as_before()
+        inner.forward = functools.partial(hosts, inner)
+        if calls_another:
+            check_as_before()
+        else:
+            refused = "ToMe: a block runs outside of a pass, and 'forward' of this .* was replaced"
+            with pytest.raises(RuntimeError, match=refused):
+                model(x)
+        del inner.forward
+        check_as_before()
+
+
+def test_a_replaced_forward_that_runs_the_blocks_itself_is_refused():
+    model, x = scramble(timm_vit()).eval(), torch.randn(1, 3, 32, 32)
+    apply_tome(model, 2)
+    assert model.blocks(model.patch_embed(x)).shape == (1, 16, 32)  # alone, a block is the host's
+    model.forward = lambda x: model.blocks(model.patch_embed(x))
+    with pytest.raises(RuntimeError, match="outside of a pass, and 'forward' of this VisionTransf"):
+        model(x)
+
+
+@pytest.mark.parametrize("fullgraph", [True, False])
+@pytest.mark.parametrize("put", [hook_forward, hook_pre, hook_backward, replace_forward])
+def test_what_a_compiled_model_would_drop_is_refused(put, fullgraph):
+    if fullgraph and not hasattr(torch.compiler, "is_compiling"):
+        pytest.skip("torch.compile of this torch breaks the graph at attribute writes")
+    model, x = scramble(timm_vit()).eval(), torch.randn(1, 3, 32, 32)
+    apply_tome(model, 2)
+    compiled = torch.compile(model, backend="eager", fullgraph=fullgraph)
+    attention = model.blocks[1].attn
+    with torch.no_grad():
+        expected = model(x)
+        remove = put(attention)  # before it is compiled
+        with pytest.raises(RuntimeError, match=r"'blocks\.1\.attn': it"):
+            compiled(x)
+        remove()
+        torch._dynamo.reset()
+        torch.testing.assert_close(compiled(x), expected)
+        remove = put(attention)  # and after
+        if put is replace_forward:
+            torch._dynamo.reset()  # as for any module that torch has compiled
+        with pytest.raises(RuntimeError, match=r"'blocks\.1\.attn': it"):
+            compiled(x)
+        remove()
+        torch._dynamo.reset()
+        torch.testing.assert_close(compiled(x), expected)
+    torch._dynamo.reset()
+
+
 @pytest.mark.parametrize("method", ["ToMe", "Eventful"])
 @pytest.mark.parametrize("place", ["norm1", "attn.qkv", "attn.proj", "norm2", "mlp", "mlp.fc2"])
 def test_steering_on_called_modules_is_honoured(method, place):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import Swap, attach, detach, is_attached, link
 from mmvitaccel.adapters.base import BlockSpec, ViTAdapter, host_class, spec_of
-from mmvitaccel.adapters.bypass import Bypass, bypass_of_blocks
+from mmvitaccel.adapters.bypass import Bypass, bypass_of_blocks, wraps_own
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
 from mmvitaccel.adapters.tome.restore import restore_block
 from mmvitaccel.adapters.tome.step import MergeOptions, merge_block
@@ -252,6 +252,7 @@ def _block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> An
     handed = args[0] if args else next(iter(kwargs.values()))
     trace = state.traces.at(index, handed)
     if trace is None:  # called outside of the model's forward: it is the host's
+        _check_entries(state.bypass.model)
         return host(*args, **kwargs)
     given, entry = spec.enter(block, *args, **kwargs), trace.schedule[index]
     prefix, options = state.num_prefix_tokens, state.options
@@ -268,6 +269,18 @@ def _block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> An
     out = spec.leave(block, x, given)
     state.traces.remember(index, handed, out, trace)
     return out
+
+
+def _check_entries(model: nn.Module) -> None:
+    """Refuse a method of the model that was replaced, and calls the blocks past ToMe."""
+    for name in ("forward", *link(model).info.entries):
+        if name in model.__dict__ and not wraps_own(model, name):
+            raise RuntimeError(
+                f"ToMe: a block runs outside of a pass, and {name!r} of this "
+                f"{host_class(model).__name__} was replaced on the instance: ToMe begins in the "
+                f"class's own, so that it would be off; let yours call that one, restore it (del "
+                f"model.{name}) or take ToMe off (handle.remove())."
+            )
 
 
 def _check_tokens(state: ToMeState, trace: Trace, index: int, num_tokens: int) -> None:

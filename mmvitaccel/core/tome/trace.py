@@ -82,9 +82,11 @@ class Trace:
 class _Passes(threading.local):
     """A thread's passes: the running one, the last one, and one that is resumed in a backward."""
 
-    active: Trace | None = None
-    last: Trace | None = None
-    resumed: tuple[int, int, Trace] | None = None
+    # reason: of each instance, for torch.compile guards on what one has
+    def __init__(self) -> None:
+        self.active: Trace | None = None
+        self.last: Trace | None = None
+        self.resumed: tuple[int, int, Trace] | None = None
 
 
 class Traces:
