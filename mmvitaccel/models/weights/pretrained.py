@@ -73,7 +73,8 @@ class PretrainedBackbone(BaseModule):
         if not choice.prefix and any(name.startswith("backbone.") for name in weights):
             weights = cut(weights, "backbone.")
         weights = self.translate(weights)
-        adapt_stem(weights, self.STEM, own[self.STEM], source)
+        if self.STEM in own:
+            adapt_stem(weights, self.STEM, own[self.STEM], source)
         absent = load_fitting(self, weights, source, self.name, self.MAY_LACK, self.explain)
         lacking = f"; it has no {', '.join(absent)}, which are initialised afresh" if absent else ""
         count = sum(name in own for name in weights)
