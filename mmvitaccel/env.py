@@ -22,12 +22,10 @@ from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 
+from mmvitaccel.compat.mmcv_build import rebuild_command
 from mmvitaccel.version import __version__
 
 MAIN_JOB = "the main job (train and test an EfficientViT detector)"
-OPS_COMMAND = (
-    "pip install --force-reinstall --no-deps --no-cache-dir --no-build-isolation mmcv==2.1.0"
-)
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,7 @@ class Package:
         below: First later version that is known not to work, or None.
         why: Where this limit comes from.
         needed: Whether the main job needs it.
+        fork: The same of the fork named onedl-*, or nothing.
     """
 
     module: str
@@ -51,6 +50,11 @@ class Package:
     below: str | None = None
     why: str = ""
     needed: bool = True
+    fork: str = ""
+
+    def wanted(self) -> str:
+        """Return what to install: the fork beside other forks, which refuse the official ones."""
+        return self.fork if self.fork and forks() else self.install
 
 
 PACKAGES = (
@@ -58,13 +62,28 @@ PACKAGES = (
     Package("torchvision", ("0.29.1", "0.16.2"), "torchvision==0.29.1", lowest="0.16"),
     Package("numpy", ("1.26.4",), "numpy==1.26.4"),
     Package("cv2", ("4.11.0",), "opencv-python==4.11.0.86 opencv-contrib-python==4.11.0.86"),
-    Package("mmengine", ("0.10.7",), "mmengine==0.10.7", "0.7.1", "1.0.0", "mmdet 3.3 asserts it"),
-    Package("mmcv", ("2.1.0",), "mmcv-lite==2.1.0", lowest="2.0.0"),
-    Package("mmdet", ("3.3.0",), "mmdet==3.3.0", lowest="3.0"),
+    Package(
+        "mmengine",
+        ("0.10.7",),
+        "mmengine==0.10.7",
+        "0.7.1",
+        "1.0.0",
+        "mmdet 3.3 asserts it",
+        fork="onedl-mmengine==0.10.12",
+    ),
+    Package("mmcv", ("2.1.0",), "mmcv-lite==2.1.0", lowest="2.0.0", fork="onedl-mmcv==2.3.6"),
+    Package("mmdet", ("3.3.0",), "mmdet==3.3.0", lowest="3.0", fork="onedl-mmdetection==3.5.1"),
     Package("pycocotools", ("2.0.11",), "pycocotools==2.0.11"),
     Package("mmaction", ("1.2.0",), "mmaction2==1.2.0", lowest="1.0", needed=False),
     Package("timm", ("1.0.31",), "timm==1.0.31", lowest="1.0", needed=False),
-    Package("mmpretrain", ("1.2.0",), "mmpretrain==1.2.0", lowest="1.0", needed=False),
+    Package(
+        "mmpretrain",
+        ("1.2.0",),
+        "mmpretrain==1.2.0",
+        lowest="1.0",
+        needed=False,
+        fork="onedl-mmpretrain==1.3.6",
+    ),
 )
 # The packages that are installed as a set: the official ones, or the forks named onedl-*.
 OPENMMLAB = ("mmengine", "mmcv", "mmdet", "mmaction", "mmpretrain")
@@ -205,7 +224,7 @@ def inspect_package(package: Package) -> Row:
             if limit is not None and limit.applies(would_be):
                 remark += f"; {limit.sentence(would_be)}"
             return Row(package.module, "-", "note", remark)
-        fix = f"pip install {package.install}"
+        fix = f"pip install {package.wanted()}"
         return Row(package.module, "-", "missing", "not installed", fix, True)
     error = import_quietly(package.module)
     version = version_of(package.module)
@@ -215,7 +234,9 @@ def inspect_package(package: Package) -> Row:
     if too_old or (package.below and number(version) >= number(package.below)):
         wanted = f"wants >= {package.lowest}" + (f", < {package.below}" if package.below else "")
         remark = wanted + (f": {package.why}" if package.why else "")
-        return Row(package.module, found, "wrong", remark, replacing(package), needed)
+        return Row(
+            package.module, found, "wrong", remark, replacing(package, forks=forks()), needed
+        )
     limit = MMCV_LIMITS.get(package.module)
     if limit is not None and limit.applies(version):
         fix = replacing(*in_place_of_this_mmcv())
@@ -224,7 +245,7 @@ def inspect_package(package: Package) -> Row:
         absent = re.search(r"No module named '(\w+)", error)
         known = absent is not None and absent[1] in {p.module for p in PACKAGES}
         # reason: where another package of the table is what lacks, its own row has the command.
-        fix = "" if known else f"pip install --force-reinstall --no-deps {package.install}"
+        fix = "" if known else f"pip install --force-reinstall --no-deps {package.wanted()}"
         return Row(package.module, found, "wrong", error, fix, needed)
     if version.split("+")[0] in package.tested:
         return Row(package.module, found, "ok")
@@ -242,24 +263,34 @@ def in_place_of_this_mmcv() -> list[Package]:
     ]
 
 
-def strangers(package: Package) -> list[str]:
-    """Return the installed distributions of a package that its ``pip install`` does not name.
+def forks() -> bool:
+    """Check whether forks named onedl-* are installed in the place of the official packages."""
+    return any(n.startswith("onedl-") for m in OPENMMLAB for n in distributions_of(m))
+
+
+def strangers(package: Package, install: str = "") -> list[str]:
+    """Return the installed distributions of a package that a ``pip install`` does not name.
 
     Args:
         package: The package.
+        install: What is installed; by default the official package.
     """
-    return [n for n in distributions_of(package.module) if f"{n}==" not in package.install]
+    install = install or package.install
+    return [n for n in distributions_of(package.module) if f"{n}==" not in install]
 
 
-def replacing(*packages: Package) -> str:
-    """Return the command that replaces the installed versions with the tested ones.
+def replacing(*packages: Package, forks: bool = False) -> str:
+    """Return the command that replaces the installed versions.
 
     Args:
         packages: The packages.
+        forks: Whether the forks named onedl-* are to be installed, else the tested packages.
     """
-    others = [name for package in packages for name in strangers(package)]
+    installs = [(forks and package.fork) or package.install for package in packages]
+    pairs = zip(packages, installs)
+    others = [name for package, install in pairs for name in strangers(package, install)]
     remove = f"pip uninstall -y {' '.join(others)} && " if others else ""
-    return f"{remove}pip install {' '.join(package.install for package in packages)}"
+    return f"{remove}pip install {' '.join(installs)}"
 
 
 def inspect_python() -> Row:
@@ -310,7 +341,7 @@ def inspect_mmcv_operators() -> Iterable[Row]:
     error = import_quietly("mmcv._ext")
     if error:
         remark = f"{error}; mmcv was compiled for another torch"
-        yield Row("mmcv operators", "compiled", "wrong", remark, OPS_COMMAND, True)
+        yield Row("mmcv operators", "compiled", "wrong", remark, rebuild_command(), True)
     else:
         yield Row("mmcv operators", "compiled", "ok", "used as they are")
 

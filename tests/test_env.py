@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -127,6 +128,28 @@ def forks(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_beside_the_forks_a_missing_package_is_theirs(forks: Path) -> None:
+    for path in forks.glob("mmdet*"):
+        shutil.rmtree(path)
+    for path in forks.glob("onedl_mmdetection*"):
+        shutil.rmtree(path)
+    done = report(forks, bare=True)
+    assert "  mmdet: pip install onedl-mmdetection==3.5.1\n" in done.stdout
+
+
+def test_beside_the_forks_an_old_one_gives_way_to_a_newer(monkeypatch) -> None:
+    monkeypatch.setattr(env, "distributions_of", lambda module: ["onedl-mmengine"])
+    monkeypatch.setattr(env, "version_of", lambda module: "0.6.0")
+    (engine,) = (package for package in PACKAGES if package.module == "mmengine")
+    assert inspect_package(engine).fix == "pip install onedl-mmengine==0.10.12"
+
+
+def test_the_forks_are_those_of_the_requirements() -> None:
+    pins = (ROOT / "requirements" / "onedl.txt").read_text().splitlines()
+    found = [package.fork for package in PACKAGES if package.fork]
+    assert found == [pin for pin in pins if pin.startswith("onedl-")]
+
+
 REFUSAL = "mmaction2 1.2.0 refuses mmcv 2.2.0 and newer, and mmcv 2.3.6 is installed"
 
 
@@ -179,7 +202,11 @@ def test_operators_compiled_for_another_torch(tmp_path: Path, monkeypatch) -> No
     (found,) = env.inspect_mmcv_operators()
     assert found.stops
     assert "ImportError: undefined symbol: _ZN3c10; mmcv was compiled for" in found.remark
-    assert "--no-cache-dir --no-build-isolation mmcv==2.1.0" in found.fix
+    assert found.fix.endswith("--no-cache-dir --no-build-isolation mmcv==2.1.0")
+    distribution(tmp_path, "onedl-mmcv", "2.3.5", "mmcv")
+    monkeypatch.syspath_prepend(tmp_path)
+    (found,) = env.inspect_mmcv_operators()
+    assert found.fix.endswith("--no-cache-dir --no-build-isolation onedl-mmcv==2.3.5")
 
 
 def _load(folder: Path) -> ModuleType:

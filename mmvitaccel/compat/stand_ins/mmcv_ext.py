@@ -1,4 +1,4 @@
-"""Stand-in for ``mmcv._ext``, mmcv's compiled operators, if only mmcv-lite is installed.
+"""Stand-in for ``mmcv._ext``, mmcv's compiled operators, where mmcv was installed without.
 
 The operators that the detectors of mmdet and the recognizers of mmaction2 need are implemented with
 torchvision or torch. Every other name exists, because ``mmcv.ops`` checks this on import, and
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+from mmvitaccel.compat.mmcv_build import advice
 from mmvitaccel.compat.ops.deform_conv import (
     deform_conv_backward_input,
     deform_conv_backward_parameters,
@@ -42,13 +43,6 @@ __all__ = [
     "softnms",
 ]
 
-# mmcv's setup.py needs pkg_resources and torch at build time; pip's cache may hold a build for
-# another torch.
-INSTALL_COMMAND = (
-    "pip uninstall -y mmcv-lite && pip install 'setuptools<81' wheel ninja && "
-    "pip install --no-cache-dir --no-build-isolation mmcv==2.1.0"
-)
-
 
 def get_compiler_version() -> str:
     """Answer mmcv's environment report."""
@@ -78,7 +72,6 @@ class _MissingOp:
 
     def __call__(self, *args: object, **kwargs: object) -> NoReturn:
         raise NotImplementedError(
-            f"mmcv operator '{self.name}': mmcv-lite has no compiled operators and mmvitaccel has "
-            f"no replacement for this one; install a compiled mmcv (torch 2.12 or older and a C++ "
-            f"compiler): {INSTALL_COMMAND}"
+            f"mmcv operator '{self.name}': the mmcv here has no compiled operators and mmvitaccel "
+            f"has no replacement for this one; {advice()}"
         )

@@ -1,0 +1,37 @@
+"""How the mmcv that is installed gets operators compiled for the torch that is installed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+FORK = "onedl-mmcv"
+
+
+def requirement() -> str:
+    """The mmcv to compile: the fork where it is installed, in its version, else the tested one."""
+    try:
+        return f"{FORK}=={importlib.metadata.version(FORK)}"
+    except importlib.metadata.PackageNotFoundError:
+        return "mmcv==2.1.0"
+
+
+def rebuild_command() -> str:
+    """The command for an mmcv that was compiled for another torch."""
+    return f"pip install --force-reinstall --no-deps {_BUILD} {requirement()}"
+
+
+def advice() -> str:
+    """What to do where mmcv has no compiled operators."""
+    wanted = requirement()
+    # reason: mmcv 2.1.0 does not compile with newer ones; of the fork no limit is known
+    torch = "" if wanted.startswith(FORK) else "torch 2.12 or older and "
+    installed = FORK if wanted.startswith(FORK) else "mmcv-lite"
+    return (
+        f"install a compiled mmcv ({torch}a C++ compiler): pip uninstall -y {installed} && "
+        f"pip install 'setuptools<81' wheel ninja && pip install {_BUILD} {wanted}"
+    )
+
+
+# reason: its setup.py needs pkg_resources and torch at build time; pip's cache may hold a build
+# for another torch
+_BUILD = "--no-cache-dir --no-build-isolation"
