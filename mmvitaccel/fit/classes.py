@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 from torch import nn
 
-from mmvitaccel.errors import UserError, closest
-from mmvitaccel.fit.coco_json import read_list
+from mmvitaccel.errors import UserError
 from mmvitaccel.fit.datasets import DataSet, path_below
 from mmvitaccel.fit.heads import Head, heads_of
+from mmvitaccel.fit.json_classes import check_json_classes, compare_names, list_names
 from mmvitaccel.fit.lists import reading_class
-
-_NAMED = 5
 
 
 def check_head_classes(model: nn.Module, sets: Sequence[DataSet]) -> None:
@@ -54,10 +51,10 @@ def check_set_classes(sets: Sequence[DataSet]) -> None:
             order, or two data sets have one set of classes in two orders.
     """
     for data in sets:
-        if data.classes and data.annotations and _labels_by_json(data):
-            _check_json(data, data.classes)
+        if data.classes and data.annotations:
+            check_json_classes(data, data.annotations, data.classes)
     for one, other in combinations([data for data in sets if data.classes], 2):
-        _compare(one.where, one.classes, other.where, other.classes, "metainfo.classes")
+        compare_names(one.where, one.classes, other.where, other.classes, "metainfo.classes")
 
 
 def check_folder_classes(data: DataSet, head: Head | None) -> None:
@@ -75,15 +72,15 @@ def check_folder_classes(data: DataSet, head: Head | None) -> None:
     names = data.classes or ()
     if names and sorted(names) == folders and list(names) != folders:
         raise UserError(
-            f"{data.where}.metainfo.classes is {_list(names)}, but labels follow the folders of "
-            f"{root} in the order {_list(folders)}: pictures would carry another class's name; use "
-            "that order."
+            f"{data.where}.metainfo.classes is {list_names(names)}, but labels follow the folders "
+            f"of {root} in the order {list_names(folders)}: pictures would carry another class's "
+            "name; use that order."
         )
     if head is not None and folders and not names and head.num_classes != len(folders):
         raise UserError(
             f"{head.where} is {head.num_classes}, but {data.where} has {len(folders)} classes, the "
-            f"folders of {root} ({_list(folders)}); set {head.where}={len(folders)} or correct "
-            "the folders."
+            f"folders of {root} ({list_names(folders)}); set {head.where}={len(folders)} or "
+            "correct the folders."
         )
 
 
@@ -120,7 +117,7 @@ def check_checkpoint_classes(
         return
     for data in sets[:1]:
         if data.classes and len(data.classes) == len(classes):
-            _compare(
+            compare_names(
                 f"checkpoint {path}'s dataset_meta",
                 tuple(classes),
                 data.where,
@@ -130,80 +127,10 @@ def check_checkpoint_classes(
             )
 
 
-def _compare(
-    left: str,
-    names: Sequence[str],
-    right: str,
-    others: Sequence[str],
-    cure: str,
-    certain: bool = True,
-) -> None:
-    """Refuse one set of names in two orders; warn of names that differ at their place."""
-    if tuple(names) == tuple(others):
-        return
-    reordered = sorted(names) == sorted(others)
-    at = next((i for i, (a, b) in enumerate(zip(names, others)) if a != b), None)
-    if at is None:
-        what = f"{left} has {len(names)} classes and {right} has {len(others)}"
-    else:
-        what = f"class {at} is {names[at]!r} in {left} and {others[at]!r} in {right}"
-    if reordered:
-        sentence = f"{what}: the same classes in another order; give both {cure}."
-        if certain:
-            raise UserError(sentence)
-    else:
-        sentence = f"{what}: names at one place should mean one thing; correct one if they do not."
-    warnings.warn(sentence, stacklevel=3)
-
-
-def _labels_by_json(data: DataSet) -> bool:
-    """Whether labels count through the json's categories that have the classes' names."""
-    # reason: imported here, since recognizers and classifiers do without mmdet
-    try:
-        from mmdet.datasets import BaseVideoDataset, CocoDataset
-    except ImportError:
-        return False
-    reader = getattr(data.kind, "load_data_list", None)
-    return reader in (CocoDataset.load_data_list, BaseVideoDataset.load_data_list)
-
-
-def _check_json(data: DataSet, classes: Sequence[str]) -> None:
-    categories = read_list(data.annotations or "", "categories")
-    if not categories:
-        return
-    names = [str(category.get("name")) for category in categories]
-    held = [name for name in names if name in set(classes)]
-    absent = [name for name in classes if name not in held]
-    place = f"{data.where}.metainfo.classes"
-    if absent:
-        raise UserError(
-            f"{place} has {_list(absent)}, which {data.annotations} lacks (it has {_list(names)}): "
-            f"the labels of other classes would move; correct the names"
-            f"{closest(absent[0], names) or '.'}"
-        )
-    double = next((name for name in held if held.count(name) > 1), None)
-    if double is not None:
-        raise UserError(
-            f"{data.annotations} has {held.count(double)} categories named {double!r}: the labels "
-            f"of {place} would move; give each category a name of its own."
-        )
-    if held != list(classes):
-        raise UserError(
-            f"{place} is {_list(classes)}, but {data.annotations} has these in the order "
-            f"{_list(held)}, by which labels are given: boxes would carry another class's name; "
-            "use the json's order."
-        )
-
-
 def _count_sentence(head: Head, data: DataSet) -> str:
     classes = data.classes or ()
     return (
         f"{head.where} is {head.num_classes}, but {data.where} has {len(classes)} classes "
-        f"({_list(classes)}); set {head.where}={len(classes)} or correct "
+        f"({list_names(classes)}); set {head.where}={len(classes)} or correct "
         f"{data.where}.metainfo.classes."
     )
-
-
-def _list(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:_NAMED]))
-    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"

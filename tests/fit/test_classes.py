@@ -7,6 +7,7 @@ import re
 import warnings
 from pathlib import Path
 
+import mmdet.datasets
 import pytest
 import torch
 from mmengine.config import Config
@@ -140,6 +141,51 @@ def test_a_json_with_one_name_twice(detector_config, boxes):
     (boxes / "boxes.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="has 2 categories named 'dark'"):
         check_inputs(load_config(str(detector_config), {}), *SPLITS)
+
+
+def stock(tmp_path, kind, categories) -> list:
+    """A data set of mmdet with the classes that it names itself, and a json of others."""
+    path = tmp_path / "stock.json"
+    path.write_text(json.dumps(dict(images=[], annotations=[], categories=categories)))
+    dataset = dict(type=f"mmdet.{kind}", ann_file=str(path))
+    return data_sets(Config(dict(train_dataloader=dict(dataset=dataset), train_cfg={})), "train")
+
+
+def own_categories(kind) -> list:
+    classes = getattr(mmdet.datasets, kind).METAINFO["classes"]
+    return [dict(id=number, name=name) for number, name in enumerate(classes, 1)]
+
+
+@pytest.mark.parametrize("kind", ["LVISV05Dataset", "LVISV1Dataset"])
+def test_stock_classes_whose_labels_are_the_places_in_the_json(tmp_path, kind):
+    categories = own_categories(kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_set_classes(stock(tmp_path, kind, categories))
+    count = len(categories)
+    with pytest.raises(UserError, match=rf"classes has {count} names .*stock\.json has {count - 1} "
+                       rf"categories .*, and {kind} gives a label to each"):  # fmt: skip
+        check_set_classes(stock(tmp_path, kind, categories[1:]))
+    swapped = [categories[1], categories[0], *categories[2:]]
+    with pytest.raises(UserError, match=r"class 0 is .*: the same classes in another order; give"):
+        check_set_classes(stock(tmp_path, kind, swapped))
+    other = [*categories[:-1], dict(id=count, name="something else")]
+    with pytest.warns(UserWarning, match=rf"class {count - 1} is .* and 'something else' in .*sto"):
+        check_set_classes(stock(tmp_path, kind, other))
+
+
+def test_objects365_sorts_the_categories_of_one_version(tmp_path):
+    for kind in ("Objects365V1Dataset", "Objects365V2Dataset"):
+        categories = own_categories(kind)
+        check_set_classes(stock(tmp_path, kind, categories))
+        missing = [dict(c, name="other") if c["id"] == 9 else c for c in categories]
+        with pytest.raises(UserError, match=r"which .*stock\.json lacks"):
+            check_set_classes(stock(tmp_path, kind, missing))
+    turned = own_categories("Objects365V1Dataset")[::-1]
+    check_set_classes(stock(tmp_path, "Objects365V1Dataset", turned))
+    turned = own_categories("Objects365V2Dataset")[::-1]
+    with pytest.raises(UserError, match="has these in the order"):
+        check_set_classes(stock(tmp_path, "Objects365V2Dataset", turned))
 
 
 @pytest.mark.parametrize("split", SPLITS)

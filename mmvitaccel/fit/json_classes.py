@@ -1,0 +1,127 @@
+"""Names of classes in the order of their labels against the categories of a json."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from mmvitaccel.errors import UserError, closest
+from mmvitaccel.fit.coco_json import read_list
+from mmvitaccel.fit.datasets import DataSet
+
+_NAMED = 5
+_BY_NAME, _BY_NAME_AND_ID, _BY_PLACE = "by name", "by name in the order of ids", "by place"
+
+
+def check_json_classes(data: DataSet, path: str, classes: Sequence[str]) -> None:
+    """Compare the classes of a data set with the categories by which a json gives its labels.
+
+    Args:
+        data: One that reads its labels otherwise, or by code of its own, is left alone.
+        path: Its json.
+        classes: Its classes.
+
+    Raises:
+        UserError: The json lacks a class or has it twice, or gives labels in another order.
+    """
+    way = _ways().get(getattr(data.kind, "load_data_list", None))
+    categories = read_list(path, "categories") if way else None
+    if not categories:
+        return
+    if way == _BY_NAME_AND_ID:
+        categories = sorted(categories, key=lambda category: category.get("id", 0))
+    names = [str(category.get("name")) for category in categories]
+    if way == _BY_PLACE:
+        _check_places(data, path, classes, names)
+    else:
+        _check_names(data, path, classes, names)
+
+
+@cache
+def _ways() -> dict[Any, str]:
+    """How mmdet's data sets give labels, by the function that reads the json."""
+    # reason: imported here, since recognizers and classifiers do without mmdet
+    try:
+        from mmdet import datasets
+    except ImportError:
+        return {}
+    kinds = {
+        "CocoDataset": _BY_NAME,
+        "BaseVideoDataset": _BY_NAME,
+        "Objects365V2Dataset": _BY_NAME,
+        "Objects365V1Dataset": _BY_NAME_AND_ID,
+        "LVISV05Dataset": _BY_PLACE,
+        "LVISV1Dataset": _BY_PLACE,
+    }
+    return {getattr(datasets, kind).load_data_list: way for kind, way in kinds.items()}
+
+
+def _check_places(data: DataSet, path: str, classes: Sequence[str], names: Sequence[str]) -> None:
+    """Compare classes of which every category of the json is one, whatever its name."""
+    place = f"{data.where}.metainfo.classes"
+    if len(names) != len(classes):
+        raise UserError(
+            f"{place} has {len(classes)} names ({list_names(classes)}), but {path} has "
+            f"{len(names)} categories ({list_names(names)}), and {data.kind.__name__} gives a "
+            "label to each; give the names of all, in the json's order."
+        )
+    compare_names(place, classes, path, names, "the json's order")
+
+
+def _check_names(data: DataSet, path: str, classes: Sequence[str], names: Sequence[str]) -> None:
+    """Compare classes with the categories that have their names."""
+    held = [name for name in names if name in set(classes)]
+    absent = [name for name in classes if name not in held]
+    place = f"{data.where}.metainfo.classes"
+    if absent:
+        raise UserError(
+            f"{place} has {list_names(absent)}, which {path} lacks (it has {list_names(names)}): "
+            f"the labels of other classes would move; correct the names"
+            f"{closest(absent[0], names) or '.'}"
+        )
+    double = next((name for name in held if held.count(name) > 1), None)
+    if double is not None:
+        raise UserError(
+            f"{path} has {held.count(double)} categories named {double!r}: the labels of {place} "
+            "would move; give each category a name of its own."
+        )
+    if held != list(classes):
+        raise UserError(
+            f"{place} is {list_names(classes)}, but {path} has these in the order "
+            f"{list_names(held)}, by which labels are given: boxes would carry another class's "
+            "name; use the json's order."
+        )
+
+
+def compare_names(
+    left: str,
+    names: Sequence[str],
+    right: str,
+    others: Sequence[str],
+    cure: str,
+    certain: bool = True,
+) -> None:
+    """Refuse one set of names in two orders; warn of names that differ at their place."""
+    if tuple(names) == tuple(others):
+        return
+    reordered = sorted(names) == sorted(others)
+    at = next((i for i, (a, b) in enumerate(zip(names, others)) if a != b), None)
+    if at is None:
+        what = f"{left} has {len(names)} classes and {right} has {len(others)}"
+    else:
+        what = f"class {at} is {names[at]!r} in {left} and {others[at]!r} in {right}"
+    if reordered:
+        sentence = f"{what}: the same classes in another order; give both {cure}."
+        if certain:
+            raise UserError(sentence)
+    else:
+        sentence = f"{what}: names at one place should mean one thing; correct one if they do not."
+    warnings.warn(sentence, stacklevel=3)
+
+
+def list_names(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(map(repr, names[:_NAMED]))
+    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
