@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from mmvitaccel.video_reader.display import AS_STORED, of_angle, read_display
 from mmvitaccel.video_reader.timing import Stamp, Unreadable
 
 TIMEOUT = 10.0  # seconds of an address until it counts as broken off
@@ -31,7 +32,9 @@ class OpenCVCapture:
         self.duration = self.count / self.fps if self.fps > 0 else None
         # reason: whether OpenCV turns pictures itself depends on its build; here one place does
         self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
-        self._turns = -round(self._capture.get(cv2.CAP_PROP_ORIENTATION_META) / 90) % 4
+        known = read_display(target) if isinstance(target, str) and not remote else None
+        # reason: 0 where it is mirrored too, which only the matrix of an MP4 tells
+        self._display = known or of_angle(-self._capture.get(cv2.CAP_PROP_ORIENTATION_META))
         self._index = -1
 
     def grab(self) -> Stamp | None:
@@ -46,13 +49,12 @@ class OpenCVCapture:
         success, image = self._capture.retrieve()
         if not success:
             raise Unreadable(f"frame {self._index} could be found but not decoded")
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        return np.ascontiguousarray(np.rot90(image, self._turns)) if self._turns else image
+        return self._display.upright(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
     @property
     def turned(self) -> bool:
-        """Whether the display matrix turns the pictures."""
-        return self._turns != 0
+        """Whether the display matrix turns or mirrors the pictures."""
+        return self._display != AS_STORED
 
     def close(self) -> None:
         """Release the source."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mmvitaccel.video_reader.display import Display, of_angle, of_matrix
 from mmvitaccel.video_reader.opencv import TIMEOUT
 from mmvitaccel.video_reader.timing import Stamp, Unreadable
 
@@ -41,10 +42,17 @@ def open_container(target: str, remote: bool = False) -> tuple[Any, Any]:
 
 
 def upright(frame: Any) -> np.ndarray:
-    """A decoded frame as (H, W, 3) uint8 RGB, turned as its display matrix says."""
-    image = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+    """A decoded frame as (H, W, 3) uint8 RGB, turned and mirrored as its display matrix says."""
+    display = _matrix_of(frame) or of_angle(frame.rotation)
+    return display.upright(frame.to_ndarray(format="rgb24"))
+
+
+def _matrix_of(frame: Any) -> Display | None:
+    """By a frame's own matrix; None where it has none, or one that is no quarter turn."""
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            return of_matrix(np.frombuffer(bytes(data), np.int32, 9))
+    return None
 
 
 def av_time_base() -> int:

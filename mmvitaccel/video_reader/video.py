@@ -11,7 +11,6 @@ import numpy as np
 
 from mmvitaccel.errors import UserError
 from mmvitaccel.video_reader.backends import open_file, open_remote
-from mmvitaccel.video_reader.ending import Ending, broke_off
 from mmvitaccel.video_reader.live import POLICIES, LiveCapture, LiveOptions
 from mmvitaccel.video_reader.pictures import PictureCapture
 from mmvitaccel.video_reader.signature import ISO, Signature
@@ -20,9 +19,11 @@ from mmvitaccel.video_reader.timing import (
     MOST_FPS,
     Capture,
     Clock,
+    Ending,
     Frame,
     Stamp,
     Unreadable,
+    broke_off,
     known_count,
     known_duration,
     known_rate,

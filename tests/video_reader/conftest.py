@@ -15,11 +15,15 @@ from mmvitaccel.video_reader import backends, indexed, writer
 
 HEIGHT, WIDTH = 48, 96
 ONE = 0x10000
-# Display matrices of tkhd that turn clockwise by so many degrees.
+# Display matrices of tkhd that turn clockwise by so many degrees, and that mirror.
 MATRICES = {
     90: (0, ONE, 0, -ONE, 0, 0, 0, 0, 0x40000000),
     180: (-ONE, 0, 0, 0, -ONE, 0, 0, 0, 0x40000000),
     270: (0, -ONE, 0, ONE, 0, 0, 0, 0, 0x40000000),
+    "left and right": (-ONE, 0, 0, 0, ONE, 0, 0, 0, 0x40000000),
+    "up and down": (ONE, 0, 0, 0, -ONE, 0, 0, 0, 0x40000000),
+    "rows and columns": (0, ONE, 0, ONE, 0, 0, 0, 0, 0x40000000),
+    "the other diagonal": (0, -ONE, 0, -ONE, 0, 0, 0, 0, 0x40000000),
 }
 
 
@@ -51,8 +55,8 @@ def number_of() -> Callable[[np.ndarray], int]:
 
 
 @pytest.fixture
-def turn() -> Callable[[Path, int], Path]:
-    """``turn(path, 90)`` writes a turned copy of an mp4."""
+def turn() -> Callable[[Path, int | str], Path]:
+    """``turn(path, 90)`` writes a turned copy of an mp4, ``turn(path, "up and down")`` a mirror."""
     return _turn
 
 
@@ -100,7 +104,7 @@ def encode(tmp_path: Path) -> Callable[..., Path]:
     return run
 
 
-def _turn(path: Path, degrees: int) -> Path:
+def _turn(path: Path, degrees: int | str) -> Path:
     """Write a display matrix into an mp4, as phones do that are held upright."""
     data = bytearray(path.read_bytes())
     place = data.find(b"tkhd") + 4 + 40

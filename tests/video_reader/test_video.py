@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmvitaccel.errors import UserError
-from mmvitaccel.video_reader import frame_seconds, open_video
+from mmvitaccel.video_reader import frame_seconds, open_indexed, open_video
 
 VARIABLE = [40 * i for i in range(12)] + [480 + 160 * i for i in range(12)]
 
@@ -39,12 +39,22 @@ def corner(image):
 
 @pytest.mark.parametrize(
     ("degrees", "shape", "place"),
-    [(90, (96, 48), (False, True)), (180, (48, 96), (True, True)), (270, (96, 48), (True, False))],
+    [
+        (90, (96, 48), (False, True)),
+        (180, (48, 96), (True, True)),
+        (270, (96, 48), (True, False)),
+        ("left and right", (48, 96), (False, True)),
+        ("up and down", (48, 96), (True, False)),
+        ("rows and columns", (96, 48), (False, False)),
+        ("the other diagonal", (96, 48), (True, True)),
+    ],
 )
-def test_turned_videos_are_upright(write, backend, degrees, shape, place, turn):
-    frame = next(iter(open_video(turn(write(), degrees))))
-    assert frame.image.shape[:2] == shape
-    assert corner(frame.image) == place
+def test_turned_and_mirrored_videos_are_upright(write, backend, degrees, shape, place, turn):
+    path = turn(write(), degrees)
+    for image in (next(iter(open_video(path))).image, open_indexed(path).frames([0])[0]):
+        assert image.shape[:2] == shape
+        assert corner(image) == place
+        assert image.flags.c_contiguous
 
 
 @pytest.mark.parametrize(
