@@ -56,11 +56,12 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # the installed stack
     "compat": (set(), {"mmengine", "mmcv", "mmaction"}),
     "compat/ops": (set(), {"mmcv"}),
-    "compat/stand_ins": ({"compat/ops"}, set()),
+    "compat/stand_ins": ({"compat", "compat/ops"}, set()),
     "compat/stand_ins/mmaction_drn": (set(), {"mmaction"}),
     # what OpenMMLab's registries know
     "models": (
-        {"models/efficientvit", "models/vitdet", "models/vivit", "models/wrappers", "registry"},
+        {"models/efficientvit", "models/vitdet", "models/vivit", "models/weights"}
+        | {"models/wrappers", "registry"},
         MODEL_PACKAGES,
     ),
     "models/weights": ({"compat"}, MODEL_PACKAGES),

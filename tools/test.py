@@ -9,6 +9,8 @@ import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is 
 from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.fit.check import check_inputs, check_model, check_start
 from mmvitaccel.fit.pictures import PictureSizeHook
+from mmvitaccel.loaders.checked import add_skip_argument
+from mmvitaccel.pictures.class_names import LegibleNamesHook
 from mmvitaccel.runner.checkpoint import (
     add_weights_arguments,
     check_checkpoint,
@@ -35,11 +37,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--deploy", action="store_true", help="fold BatchNorm into the preceding layers"
     )
-    parser.add_argument(
-        "--skip-broken",
-        action="store_true",
-        help="skip images and videos that cannot be read, and count them",
-    )
+    add_skip_argument(parser)
     add_launcher_arguments(parser)
     return parser.parse_args(argv)
 
@@ -74,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "one would shift them; test in one process."
         )
     start_processes(cfg, args.launcher, args.local_rank)
-    run(cfg, "test", choice, args.skip_broken, [PictureSizeHook()])
+    run(cfg, "test", choice, args.skip_broken, [PictureSizeHook(), LegibleNamesHook()])
 
 
 if __name__ == "__main__":

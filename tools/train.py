@@ -9,7 +9,9 @@ import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is 
 from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.fit.check import check_inputs, check_model, check_start
 from mmvitaccel.fit.pictures import PictureSizeHook
+from mmvitaccel.loaders.checked import add_skip_argument
 from mmvitaccel.models.weights.wrapped import USUAL
+from mmvitaccel.pictures.class_names import LegibleNamesHook
 from mmvitaccel.runner.amp import enable_amp, serve_amp_on_cpu
 from mmvitaccel.runner.checkpoint import (
     add_weights_arguments,
@@ -17,7 +19,7 @@ from mmvitaccel.runner.checkpoint import (
     choice_of,
     starting_point,
 )
-from mmvitaccel.runner.config import add_config_arguments, load_config
+from mmvitaccel.runner.config import add_config_arguments, load_config, scale_learning_rate
 from mmvitaccel.runner.distributed import add_launcher_arguments, start_processes
 from mmvitaccel.runner.session import build_model, run, set_work_dir
 from mmvitaccel.runner.storage import check_room, last_checkpoint
@@ -42,11 +44,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="scale the learning rate by the batch size, from auto_scale_lr.base_batch_size",
     )
-    parser.add_argument(
-        "--skip-broken",
-        action="store_true",
-        help="pass over pictures and videos that cannot be read, and count them",
-    )
+    add_skip_argument(parser)
     add_launcher_arguments(parser)
     return parser.parse_args(argv)
 
@@ -61,9 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         enable_amp(cfg)
     serve_amp_on_cpu(cfg)
     if args.auto_scale_lr:
-        if not (cfg.get("auto_scale_lr") or {}).get("base_batch_size"):
-            raise UserError("--auto-scale-lr: set auto_scale_lr.base_batch_size in the config.")
-        cfg.auto_scale_lr.enable = True
+        scale_learning_rate(cfg)
     if args.resume and (args.resume != "auto" or last_checkpoint(cfg.work_dir)):
         # reason: with both, mmengine would resume from load_from. Without a checkpoint in the
         # work directory, training starts from load_from as usual.
@@ -89,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_room(cfg, model)
     del model
     start_processes(cfg, args.launcher, args.local_rank)
-    run(cfg, "train", choice, args.skip_broken, [PictureSizeHook()])
+    run(cfg, "train", choice, args.skip_broken, [PictureSizeHook(), LegibleNamesHook()])
 
 
 if __name__ == "__main__":
