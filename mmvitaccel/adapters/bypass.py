@@ -33,6 +33,8 @@ _GLOBAL_HOOKS = (
 )
 # reason: torch.compiler got it in torch 2.3
 _is_compiling = getattr(torch.compiler, "is_compiling", None) or torch._dynamo.is_compiling
+# reason: torch 2.1 calls a method marked as constant without its object; 2.14 is the one tried
+CHECKED_WHEN_COMPILING = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14)
 
 
 class _Bypassed(NamedTuple):
@@ -82,6 +84,8 @@ class Bypass:
                 are others, or there are global hooks.
         """
         if _is_compiling():
+            if not CHECKED_WHEN_COMPILING:
+                return
             # reason: what is read here is guarded, so that a hook that comes later compiles anew
             sum([len(hooks) for hooks in (*self.watched, *_GLOBAL_HOOKS)])
             reason = self._found_at_compiling()
