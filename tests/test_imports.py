@@ -35,22 +35,22 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # what they are put on
     "adapters": (set(), set()),
     "adapters/hosts": (
-        {"adapters", OWN_HOSTS, *(f"adapters/hosts/{p}" for p in ("mmaction", "mmcv"))}
+        {"adapters", OWN_HOSTS, *(f"adapters/hosts/{p}" for p in ("mmaction", "mmcv", "mmdet"))}
         | {f"adapters/hosts/{p}" for p in ("mmpretrain", "timm")},
         set(),
     ),
     "adapters/hosts/mmaction": ({"adapters", "adapters/hosts/mmcv"}, set()),
-    "adapters/hosts/mmcv": ({"adapters"}, set()),
+    "adapters/hosts/mmcv": ({"adapters", MAPS}, set()),
+    "adapters/hosts/mmdet": ({"adapters", "adapters/hosts/mmcv", MAPS}, set()),
     "adapters/hosts/mmpretrain": ({"adapters"}, set()),
-    OWN_HOSTS: ({"adapters", "core/eventful", MAPS}, set()),
+    OWN_HOSTS: ({"adapters", "adapters/hosts/mmcv", "core/eventful", MAPS}, set()),
     "adapters/hosts/timm": ({"adapters", "core/attention"}, set()),
     "adapters/tome": (
         {"adapters", "adapters/hosts", "core/attention", "core/kernels", "core/tome"},
         set(),
     ),
     "adapters/eventful": (
-        {"adapters", "adapters/hosts", OWN_HOSTS, "core/eventful", GATES, MAPS, MODES}
-        | {"core/kernels"},
+        {"adapters", "adapters/hosts", "core/eventful", GATES, MAPS, MODES} | {"core/kernels"},
         set(),
     ),
     # the installed stack

@@ -1,7 +1,6 @@
 """A neck that brings its levels up to date: ``apply_eventful_neck`` and its handle.
 
-The neck's own forward runs; the paths that it calls, one for each level, are those that remember.
-A frame begins when its map reaches the first path.
+The steps of the neck's record run in place of its forward. A frame begins when its maps reach it.
 """
 
 from __future__ import annotations
@@ -18,10 +17,12 @@ from mmvitaccel.adapters.attach import Swap, link
 from mmvitaccel.adapters.bypass import Bypass
 from mmvitaccel.adapters.eventful.around import follow_models_around
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
+from mmvitaccel.adapters.eventful.pages import memory_of, put_pages
 from mmvitaccel.adapters.eventful.stream_run import Root, StreamRun, attach_run, in_turn, train
-from mmvitaccel.adapters.hosts.own.necks import find_neck
+from mmvitaccel.adapters.hosts.parts import find_neck
+from mmvitaccel.adapters.parts import NeckAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
-from mmvitaccel.core.eventful.maps.levels import MapMemory, start_level
+from mmvitaccel.core.eventful.maps.memory import Pages
 from mmvitaccel.core.eventful.stream import StreamStore
 
 METHOD = "EventfulNeck"
@@ -29,24 +30,25 @@ METHOD = "EventfulNeck"
 
 @dataclass
 class NeckState(StreamRun):
-    """What the neck and its paths share.
+    """What the neck and its handle share.
 
     Attributes:
-        num_paths: Paths of the neck.
+        lends: Whether the levels that are given out are the memory itself, which the stream's next
+            frame changes.
     """
 
-    num_paths: int = 0
+    lends: bool = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NeckState:
         # reason: a copied model starts without streams.
-        return NeckState(self.policy, copy.deepcopy(self.store), num_paths=self.num_paths)
+        return NeckState(self.policy, copy.deepcopy(self.store), lends=self.lends)
 
 
 class EventfulNeckHandle(StreamHandle):
     """Steers EventfulNeck on one model; a transformer's :class:`EventfulHandle` is another one.
 
-    Of :attr:`frames`, ``num_tokens`` are the cells of the neck's input, and ``passed`` holds one
-    number, of the cells that were let through.
+    Of :attr:`frames`, ``num_tokens`` are the cells of all maps that the neck reads, and ``passed``
+    holds one number, of the cells that were let through.
     """
 
     method = METHOD
@@ -59,16 +61,23 @@ def apply_eventful_neck(
     """Compute of a feature pyramid only what changed from frame to frame.
 
     A gate before the neck remembers each cell of its input as it was when last let through.
-    Pixels of the levels that depend on a cell which passes are recomputed, and the levels are
-    those of the plain neck on the map as the gate let it through: with the default policy, on the
-    map itself. A stream takes the memory of two further copies of the levels.
+    Pixels of the levels that depend on a cell which passes are recomputed, all others keep their
+    value bit by bit, and the levels are those of the plain neck on the maps as the gates let them
+    through: with the default policy, on the maps themselves. A stream takes the memory of some two
+    further copies of the levels.
+
+    Of a neck that reads several maps, each has a gate. The policy chooses the cells of each map by
+    itself, by errors that are relative to the root mean square of the norms of that map's cells:
+    one ``Threshold`` above the noise serves all of them.
 
     Keys of the state dict, parameters and classes of the package stay as they are. In training the
     neck is the plain one; outputs in evaluation carry no gradients.
 
     Args:
-        model: A supported neck, or a module that holds exactly one; such a module may be a
-            detector of OpenMMLab, whose data samples then say which video an image is of.
+        model: A supported neck (:class:`~mmvitaccel.SimpleFPN`,
+            :class:`~mmvitaccel.EfficientViTFPN`, mmdet's ``FPN``), or a module that holds exactly
+            one; such a module may be a detector of OpenMMLab, whose data samples then say which
+            video an image is of.
         policy: What the gate lets through of the cells: :class:`~mmvitaccel.TopK`,
             ``TopFraction``, ``Threshold``, ``Always``, or any object with their one method. By
             default every cell that differs at all. ``Threshold`` waits for a CUDA device, to know
@@ -84,75 +93,85 @@ def apply_eventful_neck(
         TypeError: The policy has no method ``select``.
     """
     neck, adapter = find_neck(model)
-    policy = checked_policy(Threshold(0.0) if policy is None else policy)
-    paths = adapter.paths(neck)
-    state = NeckState(policy, StreamStore(max_streams), num_paths=len(paths))
-    parts = [(path, adapter.bypassed(path)) for path in paths]
-    bypass = Bypass(METHOD, neck, parts, adapter.paths, gradients=False)
-    bypass.check()
-    swaps = [Swap(neck, {"forward": _forward, "train": train}, Root(bypass))]
-    for index, path in enumerate(paths):
-        swaps.append(Swap(path, {"forward": _path_forward}, (neck, index, adapter)))
-    attach_run(neck, METHOD, swaps, state)
-    follow_models_around(neck)
-    handle = EventfulNeckHandle(neck)
+    handle = attach_neck(neck, adapter, policy, max_streams)
     if model is not neck:
         handle.follow_metainfo(model)
     return handle
 
 
-def _forward(neck: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
+def attach_neck(
+    neck: nn.Module,
+    adapter: NeckAdapter,
+    policy: Policy | None = None,
+    max_streams: int = 4,
+    lends: bool = False,
+) -> EventfulNeckHandle:
+    """Put EventfulNeck on a neck by its record; see :func:`apply_eventful_neck`.
+
+    Args:
+        neck: The neck.
+        adapter: Its record.
+        policy: See there.
+        max_streams: See there.
+        lends: Whether the levels are given out without a copy of each.
+    """
+    policy = checked_policy(Threshold(0.0) if policy is None else policy)
+    state = NeckState(policy, StreamStore(max_streams), lends=lends)
+    parts = [(neck, adapter.bypassed(neck))]
+    bypass = Bypass(METHOD, neck, parts, _itself, gradients=False)
+    bypass.check()
+    swap = Swap(neck, {"forward": _forward, "train": train}, Root(bypass, adapter))
+    attach_run(neck, METHOD, [swap], state)
+    follow_models_around(neck)
+    return EventfulNeckHandle(neck)
+
+
+def _itself(neck: nn.Module) -> list[nn.Module]:
+    return [neck]
+
+
+def _forward(neck: nn.Module, host: Any, inputs: Any) -> Any:
     """The override of the neck's forward: frames of one stream go one after the other."""
     state: NeckState = link(neck).state
-    inputs = args[0] if args else next(iter(kwargs.values()))
+    if any(module.training for module in neck.modules()):
+        return host(inputs)
     size = len(inputs if isinstance(inputs, Tensor) else inputs[0])
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        return state.run_pass(None, functools.partial(host, *args, **kwargs))
-
-    if not neck.training and state.go_in_turn(size):
-        return in_turn(run, size, 0, args, kwargs)
-    return run(*args, **kwargs)
+    run = functools.partial(state.run_pass, None)
+    if state.go_in_turn(size):
+        return in_turn(lambda x: run(lambda: _levels(neck, state, x)), size, 0, (inputs,), {})
+    return run(lambda: _levels(neck, state, inputs))
 
 
-def _path_forward(path: nn.Module, host: Any, x: Tensor) -> Tensor:
-    """The override of a path's forward."""
-    found = link(path)
-    state: NeckState = found.state
-    neck, index, adapter = found.info
-    if path.training:
-        return host(x)
-    with torch.no_grad():
-        if index == 0:
-            _begin(state, neck, x)
-        running = state.running
-        if running is None or running.next_block != index:  # called outside of the model's forward
-            return host(x)
-        running.next_block += 1
-        steps, levels = adapter.steps(path), []
-        for stream, part in running.parts(x):
-            if stream is None:
-                levels.append(start_level(steps, part).out)
-            else:
-                levels.append(stream.blocks[0].level(index, steps, part))
-        if running.next_block == state.num_paths:
-            for stream in filter(None, running.states):
-                stream.busy = False
-            state.end(x.shape[2] * x.shape[3])
-    # reason: a copy, for the memory is changed by the next frame, and the levels are the caller's.
-    return torch.cat(levels).permute(0, 3, 1, 2)
+@torch.no_grad()
+def _levels(neck: nn.Module, state: NeckState, inputs: Any) -> tuple[Tensor, ...]:
+    """The levels of a batch of frames, each with its stream's memory."""
+    adapter = link(neck).info.adapter
+    maps = adapter.inputs(neck, inputs)
+    state.begin(neck, maps[0], *(x.shape[1:] for x in maps[1:]), others=maps[1:])
+    make, border = adapter.levels(neck), adapter.border(neck)
+    pages = []
+    running = state.running
+    shares = zip(*(running.parts(x) for x in maps))
+    for share in shares:
+        stream = share[0][0]
+        memory = memory_of(stream)
+        own = memory.take([x for _, x in share], running.policy, border)
+        pages.append(memory.pages(make(memory.sheets, own)))
+        if stream is not None:
+            stream.busy = False
+    state.end(sum(x.shape[2] * x.shape[3] for x in maps))
+    return _given_out(pages, state.lends)
 
 
-def _begin(state: NeckState, neck: nn.Module, x: Tensor) -> None:
-    """A map reaches the first path: the gate looks at each frame's."""
-    state.begin(neck, x)
-    for stream, part in state.running.parts(x):
-        if stream is None:
-            continue
-        # reason: an interrupted frame leaves its memory half changed; the stream then
-        # starts clean at its next frame.
-        stream.busy = True
-        if stream.blocks:
-            stream.blocks[0].take(part, state.running.policy)
-        else:
-            stream.blocks[0] = MapMemory.start(part)
+def _given_out(pages: list[Pages], lends: bool) -> tuple[Tensor, ...]:
+    """The levels (B, C, h, w) of a batch; with them, what heads may follow."""
+    if lends and len(pages) == 1:
+        levels = tuple(sheet.map for sheet in pages[0].sheets)
+    else:
+        # reason: a copy, for the memory is changed by the next frame, and the levels are the
+        # caller's.
+        streams = [[sheet.pixels for sheet in page.sheets] for page in pages]
+        levels = tuple(torch.cat(parts).permute(0, 3, 1, 2) for parts in zip(*streams))
+    if lends:
+        put_pages(levels, pages)
+    return levels

@@ -11,7 +11,7 @@ import functools
 import itertools
 import threading
 import warnings
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from mmvitaccel.adapters.base import ViTAdapter, class_name
 from mmvitaccel.adapters.bypass import Bypass
 from mmvitaccel.adapters.eventful.fingerprint import fingerprint, norms
 from mmvitaccel.adapters.eventful.metainfo import FollowMetainfo
+from mmvitaccel.adapters.parts import HeadAdapter, NeckAdapter
 from mmvitaccel.core.eventful.frame import Clips, Frame, Naming, current_frames, streams
 from mmvitaccel.core.eventful.gates.policy import Policy, for_one_frame
 from mmvitaccel.core.eventful.gates.selection import Selection
@@ -100,11 +101,11 @@ class Root(NamedTuple):
 
     Attributes:
         bypass: The submodules that the method does not call.
-        adapter: Of a transformer, its family.
+        adapter: Its family.
     """
 
     bypass: Bypass
-    adapter: ViTAdapter | None = None
+    adapter: ViTAdapter | NeckAdapter | HeadAdapter
 
 
 @dataclass
@@ -228,13 +229,17 @@ class StreamRun:
         finally:
             self.naming.remove(thread)
 
-    def begin(self, model: nn.Module, x: Tensor, *alike: Hashable) -> None:
+    def begin(
+        self, model: nn.Module, x: Tensor, *alike: Hashable, others: Sequence[Tensor] | None = ()
+    ) -> None:
         """A batch (B, ...) arrives.
 
         Args:
             model: Whose weights a stream's memory was made with.
             x: The batch.
             *alike: What else, beside the shape and kind of ``x``, must not change in a stream.
+            others: What belongs to the batch beside ``x``. None where another part has looked at
+                all of it already.
 
         Raises:
             ValueError: The streams named around the call do not fit the batch.
@@ -255,7 +260,8 @@ class StreamRun:
         turn, policy = Turn(), for_one_frame(self.policy)
         states = self.store.begin(frames, signature, turn, norms(model))
         self.call.running = Batch(frames, states, turn, policy, goes_on)
-        self.saw(x)
+        for given in () if others is None else (x, *others):
+            self.saw(given)
 
     def saw(self, x: Tensor) -> None:
         """Note whether each frame's share of (B, ...) is finite."""
@@ -271,8 +277,9 @@ class StreamRun:
             blocks = [] if state is None else list(state.blocks.values())
             info = FrameInfo(frame.stream, frame.frame_id, first, num_tokens, [])
             # reason: the selections alone, so that a stream that is dropped frees its memory.
-            seen = [block.passed for block in blocks]
-            passed.append(Passed(info, seen, [block.left_out for block in blocks]))
+            gated = [block for block in blocks if block.passed]
+            seen = [block.passed for block in gated]
+            passed.append(Passed(info, seen, [block.left_out for block in gated]))
         self.call.frames = self.latest = passed
         self.store.forget_finished(self.running.frames)
         self._free()

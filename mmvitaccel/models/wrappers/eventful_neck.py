@@ -21,7 +21,8 @@ def EventfulNeck(
     data samples, which video each image is of. The backbone may be eventful or not.
 
     Args:
-        neck: Config of the neck: a :class:`mmvitaccel.SimpleFPN`.
+        neck: Config of the neck: a :class:`mmvitaccel.SimpleFPN`, an ``EfficientViTFPN`` or mmdet's
+            ``FPN``.
         policy: What is let through of the cells of the neck's input: config of one of ``TopK``,
             ``TopFraction``, ``Threshold``, ``Always`` or of a class of your own, or the object. By
             default every cell that differs at all, which gives the plain neck's levels.

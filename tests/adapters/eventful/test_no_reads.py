@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmvitaccel import TopFraction, TopK, apply_eventful, apply_eventful_neck
 from mmvitaccel.core.eventful.gates import host_reads
-from mmvitaccel.core.eventful.maps import levels, rows
+from mmvitaccel.core.eventful.maps import rows, steps
 from mmvitaccel.core.eventful.modes import global_attention, running_sums, windowed_attention
 from mmvitaccel.core.kernels import compiler
 from mmvitaccel.models.vitdet.simple_fpn import SimpleFPN
@@ -67,7 +67,7 @@ def device(monkeypatch):
         return lambda: bool(condition) if arrived[place] else None
 
     for module in (
-        host_reads, levels, rows, global_attention, running_sums, windowed_attention,
+        host_reads, rows, steps, global_attention, running_sums, windowed_attention,
     ):  # fmt: skip
         monkeypatch.setattr(module, "reading_is_free", lambda device: False)
     monkeypatch.setattr(host_reads, "arriving", arriving)

@@ -383,9 +383,9 @@ def test_a_pyramid_beside_a_backbone_that_a_hook_makes_eventful():
 
 
 def test_a_neck_that_is_not_supported_is_named():
-    fpn = dict(type="mmdet.FPN", in_channels=[24], out_channels=8, num_outs=1)
-    with pytest.raises(ValueError, match=r"necks\.fpn\.FPN holds no supported neck; supported are"):
-        build({**DETECTOR, "neck": dict(type="mmvitaccel.EventfulNeck", neck=fpn)})
+    mapper = dict(type="mmdet.ChannelMapper", in_channels=[24], out_channels=8)
+    with pytest.raises(ValueError, match=r"ChannelMapper holds no supported neck; supported are"):
+        build({**DETECTOR, "neck": dict(type="mmvitaccel.EventfulNeck", neck=mapper)})
     with pytest.raises(ValueError, match=r"policy=\{.type.: .Top.\} has no type that is reg"):
         build({**DETECTOR, "neck": eventful_neck(policy=dict(type="Top"))})
 

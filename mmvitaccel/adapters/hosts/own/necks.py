@@ -1,89 +1,121 @@
-"""Necks that make pyramid levels of one map: records of what is known of each family."""
+"""This package's necks: the simple pyramid of ViTDet and that of the EfficientViT detectors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial, reduce
 from math import prod
 
 from torch import Tensor, nn
 
-from mmvitaccel.adapters.base import class_name, host_class, named_base
-from mmvitaccel.core.eventful.maps.levels import LevelSteps
+from mmvitaccel.adapters.hosts.mmcv.conv_module import bypassed_in, spread_of, why_not
+from mmvitaccel.adapters.hosts.mmcv.top_down import (
+    laterals_of,
+    merge,
+    mixes_of,
+    smooth,
+    subsampled,
+)
+from mmvitaccel.adapters.parts import NeckAdapter
+from mmvitaccel.core.eventful.maps.sheets import Sheet, Sheets
+from mmvitaccel.core.eventful.maps.steps import Mix, Spread, mix, spread
+
+_Levels = Callable[[Sheets, Sequence[Sheet]], list[Sheet]]
 
 
-@dataclass(frozen=True)
-class NeckAdapter:
-    """One family of necks.
-
-    Attributes:
-        name: What messages call the family.
-        classes: ``module.Class`` names; a subclass matches as long as it keeps the ``forward``.
-        paths: The submodules that make the levels, each from the whole map (B, C, H, W), in the
-            order in which the neck calls them. What the neck does behind them is its own.
-        steps: A path, taken apart.
-        bypassed: Submodules of a path, by name, that its steps do not call.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    paths: Callable[[nn.Module], Sequence[nn.Module]]
-    steps: Callable[[nn.Module], LevelSteps]
-    bypassed: Callable[[nn.Module], Sequence[str]]
+def _last(neck: nn.Module, given: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    return [given if isinstance(given, Tensor) else given[-1]]
 
 
-def _simple_fpn_steps(path: nn.Sequential) -> LevelSteps:
-    *spread, mix = path
-    pools = [layer.kernel_size for layer in spread if isinstance(layer, nn.MaxPool2d)]
-    grows = [layer.stride[0] for layer in spread if isinstance(layer, nn.ConvTranspose2d)]
-    return LevelSteps(
-        spread=partial(reduce, _apply, spread),
-        weight=mix.weight,
-        bias=mix.bias,
-        finish=mix.norm,
-        cells=prod(pools),
-        pixels=prod(grows),
-    )
+def _simple_levels(neck: nn.Module) -> _Levels:
+    steps = [_simple_steps(getattr(neck, name)) for name in neck.paths]
+
+    def run(sheets: Sheets, maps: Sequence[Sheet]) -> list[Sheet]:
+        levels = []
+        for name, (first, then) in zip(neck.paths, steps):
+            made = spread(sheets, f"{name} spread", maps[0], first)
+            levels += mix(sheets, {name: then}, made)
+        return subsampled(sheets, levels, neck.num_outs)
+
+    return run
+
+
+def _simple_steps(path: nn.Sequential) -> tuple[Spread, Mix]:
+    *layers, last = path
+    pools = [layer.kernel_size for layer in layers if isinstance(layer, nn.MaxPool2d)]
+    grows = [layer.stride[0] for layer in layers if isinstance(layer, nn.ConvTranspose2d)]
+    first = Spread(partial(reduce, _apply, layers), cells=prod(pools), pixels=prod(grows))
+    return first, Mix(last.weight, last.bias, last.norm)
 
 
 def _apply(x: Tensor, layer: nn.Module) -> Tensor:
     return layer(x)
 
 
-ADAPTERS = (
+def _simple_bypassed(neck: nn.Module) -> Iterable[str]:
+    for name in neck.paths:
+        yield from (name, f"{name}.{len(getattr(neck, name)) - 1}")
+
+
+_FPN_CONVS = dict(lateral_convs=1, fpn_convs=3, extra_fpn_convs=3)
+
+
+def _maps(neck: nn.Module, given: Sequence[Tensor]) -> list[Tensor]:
+    channels = tuple(x.shape[1] for x in given)
+    if channels != neck.in_channels:
+        raise ValueError(
+            f"EfficientViTFPN: the inputs have {channels} channels; set in_channels to these "
+            f"instead of {neck.in_channels}, or the backbone's out_indices."
+        )
+    return list(given)
+
+
+def _efficientvit_levels(neck: nn.Module) -> _Levels:
+    laterals = laterals_of(neck.lateral_convs)
+    doubling = [spread_of(module) for module in neck.extra_trans_convs]
+    outs, finer_outs = mixes_of(neck.fpn_convs), mixes_of(neck.extra_fpn_convs)
+
+    def run(sheets: Sheets, maps: Sequence[Sheet]) -> list[Sheet]:
+        merged = merge(sheets, laterals, maps, dict(mode="nearest"))
+        finer = [merged[0]]
+        for place, step in enumerate(doubling):
+            finer.insert(0, spread(sheets, f"finer {place}", finer[0], step))
+        levels = smooth(sheets, finer_outs, finer, "extra out")
+        levels += smooth(sheets, outs, merged, "out")
+        return subsampled(sheets, levels, neck.num_outs)
+
+    return run
+
+
+def _efficientvit_bypassed(neck: nn.Module) -> Iterable[str]:
+    for name in (*_FPN_CONVS, "extra_trans_convs"):
+        for place, module in enumerate(getattr(neck, name)):
+            yield from bypassed_in(f"{name}.{place}", module)
+
+
+def _refuse_efficientvit(neck: nn.Module) -> str | None:
+    for name, kernel in _FPN_CONVS.items():
+        for place, module in enumerate(getattr(neck, name)):
+            reason = why_not(f"{name}.{place}", module, kernel)
+            if reason is not None:
+                return reason
+    return None
+
+
+NECKS = (
     NeckAdapter(
         name="mmvitaccel SimpleFPN",
         classes=("mmvitaccel.models.vitdet.simple_fpn.SimpleFPN",),
-        paths=lambda neck: [getattr(neck, name) for name in neck.paths],
-        steps=_simple_fpn_steps,
-        bypassed=lambda path: [str(len(path) - 1)],
+        inputs=_last,
+        levels=_simple_levels,
+        bypassed=_simple_bypassed,
+    ),
+    NeckAdapter(
+        name="mmvitaccel EfficientViTFPN",
+        classes=("mmvitaccel.models.efficientvit.fpn.EfficientViTFPN",),
+        inputs=_maps,
+        levels=_efficientvit_levels,
+        bypassed=_efficientvit_bypassed,
+        refuse=_refuse_efficientvit,
     ),
 )
-
-
-def find_neck(model: nn.Module) -> tuple[nn.Module, NeckAdapter]:
-    """The one supported neck that ``model`` is or holds, and its record.
-
-    Raises:
-        ValueError: There is none or several, or it overrides the ``forward`` of its family.
-    """
-    found = [
-        (module, adapter, base)
-        for module in model.modules()
-        for adapter in ADAPTERS
-        if (base := named_base(module, adapter.classes)) is not None
-    ]
-    if len(found) != 1:
-        known = ", ".join(name for adapter in ADAPTERS for name in adapter.classes)
-        raise ValueError(
-            f"EventfulNeck: {class_name(model)} holds {len(found) or 'no'} supported "
-            f"neck{'s: give one' if found else ''}; supported are: {known}."
-        )
-    neck, adapter, base = found[0]
-    if host_class(neck).forward is not base.forward:
-        raise ValueError(
-            f"EventfulNeck: {class_name(neck)} overrides the forward of {base.__name__}, so what "
-            "a level depends on is not known."
-        )
-    return neck, adapter

@@ -6,6 +6,8 @@ numbered in the same way.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,31 +16,65 @@ from mmvitaccel.core.eventful.gates.host_reads import reading_is_free
 from mmvitaccel.core.eventful.gates.selection import from_mask
 
 
-def rows_where(mask: Tensor, at_most: int) -> Tensor:
+class Rows(NamedTuple):
+    """Some rows of a flattened map.
+
+    Attributes:
+        index: (M,) int64.
+        chosen: (M,) bool, False where a row only fills up; None where all are meant.
+    """
+
+    index: Tensor
+    chosen: Tensor | None
+
+    def keep(self, values: Tensor, memory: Tensor, places: Tensor) -> Tensor:
+        """Values (M, D) where rows are meant, what ``memory`` holds at ``places`` elsewhere."""
+        values = values.to(memory.dtype)
+        if self.chosen is None:
+            return values
+        return torch.where(self.chosen[:, None], values, memory.index_select(0, places))
+
+    def split(self, size: int) -> list[Rows]:
+        """At most ``size`` at a time."""
+        parts = self.index.split(size)
+        chosen = [None] * len(parts) if self.chosen is None else self.chosen.split(size)
+        return [Rows(*part) for part in zip(parts, chosen)]
+
+    def repeated(self, side: int) -> Rows:
+        """For squares laid side by side, (side, M, side) pixels."""
+        if self.chosen is None or side == 1:
+            return self
+        chosen = self.chosen[None, :, None].expand(side, -1, side).flatten()
+        return Rows(self.index, chosen)
+
+
+def rows_where(mask: Tensor, at_most: int) -> Rows:
     """Where (B, ...) is True, as rows of it flattened.
 
     Where reading how many there are would wait for the device, ``at_most`` of each entry of the
-    batch are given, some of them False; what is computed of those comes out as it was.
+    batch are given, some of them not chosen.
     """
     flat = mask.flatten(1)
     if reading_is_free(mask.device):
-        return flat.flatten().nonzero()[:, 0]
-    index = from_mask(flat, min(at_most, flat.shape[1])).index
+        return Rows(flat.flatten().nonzero()[:, 0], None)
+    found = from_mask(flat, min(at_most, flat.shape[1]))
     entry = torch.arange(len(flat), device=mask.device)[:, None]
-    return (index + entry * flat.shape[1]).flatten()
+    chosen = None if found.chosen is None else found.chosen.flatten()
+    return Rows((found.index + entry * flat.shape[1]).flatten(), chosen)
 
 
 def squares_with_any(mask: Tensor, side: int) -> Tensor:
     """(B, H, W) -> (B, H // side, W // side): whether a square holds anything True."""
+    if side == 1:
+        return mask
     rows, columns = mask.shape[1] // side, mask.shape[2] // side
     squares = mask[:, : rows * side, : columns * side]
     return squares.unflatten(1, (rows, side)).unflatten(3, (columns, side)).any(4).any(2)
 
 
-def reached(squares: Tensor, pixels: int) -> Tensor:
-    """(B, H, W) squares -> (B, h, w) the pixels with a pixel of one in their neighbourhood."""
-    fine = squares.repeat_interleave(pixels, 1).repeat_interleave(pixels, 2)
-    return F.max_pool2d(fine.float()[:, None], 3, stride=1, padding=1)[:, 0] > 0
+def grown(mask: Tensor, stride: int = 1) -> Tensor:
+    """(B, H, W) -> (B, h, w): the pixels whose 3 x 3 neighbourhoods hold anything True."""
+    return F.max_pool2d(mask.float()[:, None], 3, stride=stride, padding=1)[:, 0] > 0
 
 
 def corners(rows: Tensor, grid: tuple[int, int], side: int, inside: Tensor) -> Tensor:

@@ -1,0 +1,129 @@
+"""mmcv's ConvModule and plain convolutions as steps over remembered maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from torch import Tensor, nn
+
+from mmvitaccel.adapters.base import class_name, named_base
+from mmvitaccel.core.eventful.maps.steps import Mix, Spread
+
+_CONV_MODULE = ("mmcv.cnn.bricks.conv_module.ConvModule",)
+_CONVOLUTIONS = ("torch.nn.modules.conv.Conv2d", "mmcv.cnn.bricks.wrappers.Conv2d")
+# Of each pixel alone; others may average over the map.
+_NORMS = (
+    "torch.nn.modules.batchnorm.BatchNorm2d",
+    "torch.nn.modules.batchnorm.SyncBatchNorm",
+    "mmvitaccel.models.vitdet.simple_fpn.LN2d",
+    "mmpretrain.models.utils.norm.LayerNorm2d",
+)
+_ACTIVATIONS = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid,
+    nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.Identity,
+)  # fmt: skip
+_MMCV_ACTIVATIONS = tuple(
+    f"mmcv.cnn.bricks.{name}"
+    for name in ("swish.Swish", "hswish.HSwish", "hsigmoid.HSigmoid", "activation.Clamp")
+)
+
+
+def is_conv_module(module: nn.Module) -> bool:
+    """Whether it is a ConvModule of mmcv."""
+    return named_base(module, _CONV_MODULE) is not None
+
+
+def conv_of(module: nn.Module) -> nn.Module:
+    """The convolution in a ConvModule; a convolution itself."""
+    return module.conv if is_conv_module(module) else module
+
+
+def after(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """What a ConvModule does behind its convolution: its norm and activation."""
+    if not is_conv_module(module):
+        return _nothing
+    steps = [module.norm] if module.with_norm else []
+    steps += [module.activate] if module.with_activation else []
+
+    def run(x: Tensor) -> Tensor:
+        for step in steps:
+            x = step(x)
+        return x
+
+    return run
+
+
+def mix_of(module: nn.Module, border: int = 1) -> Mix:
+    """A 3 x 3 convolution, or a ConvModule with one."""
+    conv = conv_of(module)
+    return Mix(conv.weight, conv.bias, after(module), conv.stride[0], border)
+
+
+def spread_of(module: nn.Module) -> Spread:
+    """A 1 x 1 convolution, a transposed one without overlap, or a ConvModule with one."""
+    conv, finish = conv_of(module), after(module)
+    pixels = conv.stride[0] if isinstance(conv, nn.ConvTranspose2d) else 1
+    return Spread(lambda x: finish(conv(x)), pixels=pixels)
+
+
+def bypassed_in(path: str, module: nn.Module) -> Iterable[str]:
+    """Submodules that :func:`mix_of` (of 3 x 3) and :func:`spread_of` do not call."""
+    if is_conv_module(module):
+        yield path
+    if conv_of(module).kernel_size[0] == 3:
+        yield f"{path}.conv" if is_conv_module(module) else path
+
+
+def why_not(path: str, module: nn.Module, kernel: int = 3, stride: int = 1) -> str | None:
+    """Why a convolution or ConvModule is no step, or None.
+
+    Args:
+        path: Its name, for the reason.
+        module: It.
+        kernel: The side of the kernel that is expected.
+        stride: The stride that is.
+    """
+    conv = conv_of(module)
+    if class_name(conv) not in _CONVOLUTIONS:
+        return f"{path} is a {class_name(conv)}, not a plain convolution"
+    sides = dict(kernel_size=kernel, stride=stride, padding=kernel // 2, dilation=1)
+    expected = {name: (side, side) for name, side in sides.items()}
+    for name, value in dict(expected, groups=1, padding_mode="zeros").items():
+        if getattr(conv, name) != value:
+            return f"{path} has {name}={getattr(conv, name)!r}, and {value!r} can be served"
+    if not is_conv_module(module):
+        return None
+    if module.order[0] != "conv" or module.with_explicit_padding or module.with_spectral_norm:
+        return f"{path} has a norm before its convolution, a padding layer or a spectral norm"
+    return why_not_after(path, module)
+
+
+def why_not_after(path: str, module: nn.Module) -> str | None:
+    """Why what a ConvModule does behind its convolution does not act on each pixel alone."""
+    if module.with_norm:
+        reason = why_norm_is_not(f"{path}.{module.norm_name}", module.norm)
+        if reason is not None:
+            return reason
+    if module.with_activation and tuple(module.order) != ("conv", "norm", "act"):
+        return f"{path} has the order {tuple(module.order)}, and conv, norm, act can be served"
+    if module.with_activation:
+        activation = module.activate
+        known = type(activation) in _ACTIVATIONS or named_base(activation, _MMCV_ACTIVATIONS)
+        if not known:
+            return f"{path} has the activation {class_name(activation)}, which may mix pixels"
+    return None
+
+
+def why_norm_is_not(path: str, norm: nn.Module) -> str | None:
+    """Why a norm does not act on each pixel alone, or None."""
+    if isinstance(norm, nn.GroupNorm):
+        return f"{path} is a GroupNorm, whose statistics are those of the whole map"
+    if named_base(norm, _NORMS) is None:
+        return f"{path} is a {class_name(norm)}, which may average over the map"
+    if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_mean is None:
+        return f"{path} is a BatchNorm without running statistics, which averages over the batch"
+    return None
+
+
+def _nothing(x: Tensor) -> Tensor:
+    return x

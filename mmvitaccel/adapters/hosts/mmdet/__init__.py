@@ -1,0 +1,1 @@
+"""mmdet's necks and heads."""

@@ -1,0 +1,176 @@
+"""mmdet's heads over maps: RPN, RetinaNet (arXiv 1708.02002) and FCOS (arXiv 1904.01355)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmvitaccel.adapters.hosts.mmcv.conv_module import bypassed_in, mix_of, why_not
+from mmvitaccel.adapters.parts import HeadAdapter
+from mmvitaccel.core.eventful.maps.sheets import Sheet, Sheets
+from mmvitaccel.core.eventful.maps.steps import Mix, mix
+
+_Outputs = Callable[[Sheets, Sequence[Sheet]], tuple[list[Tensor], ...]]
+
+
+def _rpn_convs(head: nn.Module) -> dict[str, nn.Module]:
+    if isinstance(head.rpn_conv, nn.Sequential):
+        return {f"rpn_conv.{place}": module for place, module in enumerate(head.rpn_conv)}
+    return {"rpn_conv": head.rpn_conv}
+
+
+def _rpn_outputs(head: nn.Module) -> _Outputs:
+    *tower, last = [mix_of(module) for module in _rpn_convs(head).values()]
+    scores = head.rpn_cls.out_channels
+
+    def finish(x: Tensor) -> Tensor:
+        x = F.relu(last.finish(x))
+        return torch.cat([head.rpn_cls(x), head.rpn_reg(x)], 1)
+
+    # reason: nobody looks at what is behind the last convolution but the 1 x 1 ones, which need
+    # their own pixel alone, so that it is not remembered
+    out = Mix(last.weight, last.bias, finish, border=0)
+
+    def run(sheets: Sheets, levels: Sequence[Sheet]) -> tuple[list[Tensor], ...]:
+        found = []
+        for place, level in enumerate(levels):
+            for depth, step in enumerate(tower):
+                level = mix(sheets, {f"{place} {depth}": step}, level)[0]
+            found.append(mix(sheets, {f"{place} out": out}, level)[0].map)
+        return [x[:, :scores] for x in found], [x[:, scores:] for x in found]
+
+    return run
+
+
+def _rpn_bypassed(head: nn.Module) -> Iterable[str]:
+    if isinstance(head.rpn_conv, nn.Sequential):
+        yield "rpn_conv"
+    for path, module in _rpn_convs(head).items():
+        yield from bypassed_in(path, module)
+
+
+def _towers(head: nn.Module) -> dict[str, list[Mix]]:
+    return {name: [mix_of(m) for m in getattr(head, name)] for name in ("cls_convs", "reg_convs")}
+
+
+def _climb(
+    sheets: Sheets, towers: dict[str, list[Mix]], place: int, level: Sheet
+) -> dict[str, Sheet]:
+    """What comes out of each tower; of the first convolutions, neighbourhoods are shared."""
+    tops = dict.fromkeys(towers, level)
+    first = {f"{place} {name} 0": tower[0] for name, tower in towers.items() if tower}
+    if first:
+        names = [name for name, tower in towers.items() if tower]
+        tops.update(zip(names, mix(sheets, first, level)))
+    for name, tower in towers.items():
+        for depth, step in enumerate(tower[1:], 1):
+            tops[name] = mix(sheets, {f"{place} {name} {depth}": step}, tops[name])[0]
+    return tops
+
+
+def _retina_outputs(head: nn.Module) -> _Outputs:
+    towers = _towers(head)
+    cls, reg = mix_of(head.retina_cls, border=0), mix_of(head.retina_reg, border=0)
+
+    def run(sheets: Sheets, levels: Sequence[Sheet]) -> tuple[list[Tensor], ...]:
+        scores, boxes = [], []
+        for place, level in enumerate(levels):
+            tops = _climb(sheets, towers, place, level)
+            scores.append(mix(sheets, {f"{place} cls": cls}, tops["cls_convs"])[0].map)
+            boxes.append(mix(sheets, {f"{place} reg": reg}, tops["reg_convs"])[0].map)
+        return scores, boxes
+
+    return run
+
+
+def _fcos_outputs(head: nn.Module) -> _Outputs:
+    towers = _towers(head)
+    cls, centre = mix_of(head.conv_cls, border=0), mix_of(head.conv_centerness, border=0)
+    side = "reg_convs" if head.centerness_on_reg else "cls_convs"
+
+    def distances(place: int) -> Mix:
+        scale, stride = head.scales[place], head.strides[place]
+
+        def finish(x: Tensor) -> Tensor:
+            x = scale(x).float()
+            return x.clamp(min=0) * stride if head.norm_on_bbox else x.exp()
+
+        return Mix(head.conv_reg.weight, head.conv_reg.bias, finish, border=0)
+
+    reg = [distances(place) for place in range(len(head.scales))]
+
+    def run(sheets: Sheets, levels: Sequence[Sheet]) -> tuple[list[Tensor], ...]:
+        outs: tuple[list[Tensor], ...] = ([], [], [])
+        for place, level in enumerate(levels):
+            tops = _climb(sheets, towers, place, level)
+            steps = {"cls_convs": {f"{place} cls": cls}, "reg_convs": {f"{place} reg": reg[place]}}
+            steps[side][f"{place} centre"] = centre
+            made = {}
+            for name, convs in steps.items():
+                made.update(zip(convs, mix(sheets, convs, tops[name])))
+            for out, key in zip(outs, ("cls", "reg", "centre")):
+                out.append(made[f"{place} {key}"].map)
+        return outs
+
+    return run
+
+
+def _named(*last: str) -> Callable[[nn.Module], dict[str, nn.Module]]:
+    """Gives the convolutions of both towers and those behind them."""
+
+    def convs(head: nn.Module) -> dict[str, nn.Module]:
+        towers = {
+            f"{name}.{place}": module
+            for name in ("cls_convs", "reg_convs")
+            for place, module in enumerate(getattr(head, name))
+        }
+        return {**towers, **{name: getattr(head, name) for name in last}}
+
+    return convs
+
+
+def _bypassing(convs: Callable[[nn.Module], dict[str, nn.Module]]):
+    def bypassed(head: nn.Module) -> Iterable[str]:
+        for path, module in convs(head).items():
+            yield from bypassed_in(path, module)
+
+    return bypassed
+
+
+def _refusing(convs: Callable[[nn.Module], dict[str, nn.Module]]):
+    def refuse(head: nn.Module) -> str | None:
+        reasons = (why_not(path, module) for path, module in convs(head).items())
+        return next((reason for reason in reasons if reason is not None), None)
+
+    return refuse
+
+
+_RETINA = _named("retina_cls", "retina_reg")
+_FCOS = _named("conv_cls", "conv_reg", "conv_centerness")
+
+HEADS = (
+    HeadAdapter(
+        name="mmdet RPNHead",
+        classes=("mmdet.models.dense_heads.rpn_head.RPNHead",),
+        outputs=_rpn_outputs,
+        bypassed=_rpn_bypassed,
+        refuse=_refusing(_rpn_convs),
+    ),
+    HeadAdapter(
+        name="mmdet RetinaHead",
+        classes=("mmdet.models.dense_heads.retina_head.RetinaHead",),
+        outputs=_retina_outputs,
+        bypassed=_bypassing(_RETINA),
+        refuse=_refusing(_RETINA),
+    ),
+    HeadAdapter(
+        name="mmdet FCOSHead",
+        classes=("mmdet.models.dense_heads.fcos_head.FCOSHead",),
+        outputs=_fcos_outputs,
+        bypassed=_bypassing(_FCOS),
+        refuse=_refusing(_FCOS),
+    ),
+)

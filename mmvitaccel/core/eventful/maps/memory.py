@@ -1,0 +1,172 @@
+"""What a stream remembers of a pyramid or a head, and the gates where maps come in.
+
+A gate remembers each cell of a map as it was when last let through. What lies behind it is that of
+the map as the gate let it through. A head behind a pyramid that remembers needs no gate: it follows
+the pyramid's own memory, whose pixels say whether they are new.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmvitaccel.core.eventful.gates.gate import left_out, squared_norms
+from mmvitaccel.core.eventful.gates.policy import Policy, choose
+from mmvitaccel.core.eventful.gates.selection import Selection, everything
+from mmvitaccel.core.eventful.maps.rows import Rows
+from mmvitaccel.core.eventful.maps.sheets import Sheet
+
+_NUMBERS = itertools.count()
+
+
+@dataclass
+class MapGate:
+    """A gate before a map.
+
+    Attributes:
+        sheet: Each cell as it was when last let through.
+        squares: (B, H * W) the squared norms of these.
+        passed: The cells that passed in the last frame.
+        left_out: What the gate left out of it, () float32.
+    """
+
+    sheet: Sheet
+    squares: Tensor
+    passed: Selection
+    left_out: Tensor
+
+    @classmethod
+    def start(cls, x: Tensor, border: int) -> MapGate:
+        """Remember the map (B, C, H, W) of a first frame."""
+        cells = _cells(x)
+        nothing = cells.new_zeros((), dtype=torch.float32)
+        return cls(Sheet.of(x, border), squared_norms(cells), everything(cells), nothing)
+
+    def take(self, x: Tensor, policy: Policy, relative: bool) -> None:
+        """Let cells of a later frame's map (B, C, H, W) through.
+
+        Args:
+            x: The map.
+            policy: Chooses by the norms of the cells' errors.
+            relative: Whether these are given over the root mean square of the cells' own norms.
+        """
+        cells, seen = _cells(x), _cells(self.sheet.map)
+        error = torch.linalg.vector_norm(seen - cells, dim=-1, dtype=torch.float32)
+        scale = self.squares.mean(1, keepdim=True).sqrt() if relative else None
+        given = error if scale is None else error / scale.clamp_min(torch.finfo(scale.dtype).tiny)
+        self.passed = choose(policy, given)
+        self.left_out = left_out(self.passed, error, self.squares)
+        values = self.passed.gather(cells)
+        self.passed.put(self.squares.unsqueeze(-1), squared_norms(values).unsqueeze(-1))
+        entry = torch.arange(len(cells), device=x.device)[:, None] * cells.shape[1]
+        chosen = None if self.passed.chosen is None else self.passed.chosen.flatten()
+        rows = Rows((self.passed.index + entry).flatten(), chosen)
+        self.sheet.put(rows, values.flatten(0, 1))
+        changed = self.passed.mask().unflatten(1, x.shape[2:])
+        self.sheet.become(changed, self.passed.index.shape[1])
+
+
+@dataclass
+class Pages:
+    """The maps of one stream's frame in the memory that they belong to.
+
+    Attributes:
+        memory: Number of the memory, which no other one has.
+        frame: Number of the frame in it.
+        sheets: The maps, fine to coarse.
+    """
+
+    memory: int
+    frame: int
+    sheets: list[Sheet]
+
+
+@dataclass
+class MapMemory:
+    """What a stream remembers of a pyramid or a head.
+
+    Attributes:
+        gates: Those of the maps that come in, by their place; none where it follows another memory.
+        sheets: What was made of them, by name.
+        number: No other memory has it.
+        frame: Frames taken so far.
+        followed: Memory and frame of the :class:`Pages` that it was last given.
+        extra: What else is remembered, by name.
+    """
+
+    gates: list[MapGate] = field(default_factory=list)
+    sheets: dict[str, Sheet] = field(default_factory=dict)
+    number: int = field(default_factory=lambda: next(_NUMBERS))
+    frame: int = 0
+    followed: tuple[int, int] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def take(self, maps: Sequence[Tensor], policy: Policy, border: int) -> list[Sheet]:
+        """The maps (B, C, H, W) of a frame, through the gates.
+
+        Of several maps, a policy is given errors relative to each map's own cells.
+
+        Args:
+            maps: Fine to coarse; a first frame's are let through whole.
+            policy: Chooses the cells of each map.
+            border: Of the sheets.
+        """
+        self.frame += 1
+        if self.followed is not None or len(self.gates) != len(maps):
+            self._forget()
+            self.gates = [MapGate.start(x, border) for x in maps]
+        else:
+            for gate, x in zip(self.gates, maps):
+                gate.take(x, policy, relative=len(maps) > 1)
+        return [gate.sheet for gate in self.gates]
+
+    def follow(self, pages: Pages) -> list[Sheet]:
+        """The maps of a frame in another memory; where a frame of it was missed, all is new."""
+        self.frame += 1
+        goes_on = self.followed == (pages.memory, pages.frame - 1)
+        if not goes_on:
+            self._forget()
+        self.followed = (pages.memory, pages.frame)
+        return pages.sheets
+
+    def _forget(self) -> None:
+        self.gates, self.followed = [], None
+        self.sheets.clear()
+        self.extra.clear()
+
+    def pages(self, sheets: list[Sheet]) -> Pages:
+        """The present frame's maps, for a memory that follows this one."""
+        return Pages(self.number, self.frame, sheets)
+
+    @property
+    def passed(self) -> tuple[Selection, ...]:
+        """The cells of all maps that passed, those of one map behind those of another."""
+        if not self.gates:
+            return ()
+        first = 0
+        index, chosen = [], []
+        for gate in self.gates:
+            index.append(gate.passed.index + first)
+            ones = torch.ones_like(gate.passed.index, dtype=torch.bool)
+            chosen.append(ones if gate.passed.chosen is None else gate.passed.chosen)
+            first += gate.passed.num_tokens
+        if all(gate.passed.chosen is None for gate in self.gates):
+            return (Selection(torch.cat(index, 1), first),)
+        return (Selection(torch.cat(index, 1), first, torch.cat(chosen, 1)),)
+
+    @property
+    def left_out(self) -> tuple[Tensor, ...]:
+        """What the gates left out, the mean over the maps, () float32."""
+        if not self.gates:
+            return ()
+        return (torch.stack([gate.left_out for gate in self.gates]).mean(),)
+
+
+def _cells(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H * W, C), each cell a row."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)

@@ -1,0 +1,264 @@
+"""The steps that bring a remembered map up to date where the one below changed.
+
+A pyramid or a head over maps is a chain of such steps. Each knows which pixels of its result depend
+on a pixel that changed. Those are computed anew, all others keep their value bit by bit, also where
+so many changed that the whole map is computed.
+
+- :func:`spread` expands each cell, or each small square of cells, into pixels independently;
+- :func:`mix` convolves 3 x 3 around pixels;
+- :func:`subsample` takes every second pixel.
+
+Shapes: B batch; H, W of the map below, h, w of the result, C and D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mmvitaccel.core.eventful.gates.host_reads import reading_is_free
+from mmvitaccel.core.eventful.maps.rows import (
+    Rows,
+    corners,
+    grown,
+    offsets,
+    rows_where,
+    squares_with_any,
+)
+from mmvitaccel.core.eventful.maps.sheets import Sheet, Sheets
+
+# reason: a multiply-add takes as long in gathered rows as in the whole map (measured on a CPU);
+# above this share of the rows, gathering them is all that is left of it.
+_WHOLE_SHARE = 0.9
+# Pixels whose 3 x 3 neighbourhoods are gathered at a time: on a CPU, so many that they stay in its
+# cache (9 x 256 numbers each in a ViTDet); elsewhere bounded for memory's sake.
+_PIXELS_CPU, _PIXELS = 512, 16384
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A step by squares of cells.
+
+    Attributes:
+        compute: (B, C, H, W) -> (B, D, h, w), each square of cells independently.
+        cells: Cells a side of a square; those at the right and bottom that fill none are unused.
+        pixels: Pixels a side of what becomes of a square.
+        border: Of the result, see :class:`Sheet`.
+    """
+
+    compute: Callable[[Tensor], Tensor]
+    cells: int = 1
+    pixels: int = 1
+    border: int = 1
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A 3 x 3 convolution with one pixel of padding, and what follows it pixel by pixel.
+
+    Attributes:
+        weight: (O, D, 3, 3).
+        bias: (O,) or None.
+        finish: (B, O, h, w) -> (B, P, h, w), each pixel independently.
+        stride: 1 or 2.
+        border: Of the result, see :class:`Sheet`.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    finish: Callable[[Tensor], Tensor]
+    stride: int = 1
+    border: int = 1
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """The weights for neighbourhoods laid out as rows, (O, 9 * D)."""
+        return self.weight.permute(0, 2, 3, 1).flatten(1)
+
+    def whole(self, source: Sheet) -> Tensor:
+        """The result everywhere, (B, P, h, w)."""
+        mixed = F.conv2d(_first(source.padded), self.weight, self.bias, self.stride)
+        return self.finish(mixed)
+
+    def around(self, near: Tensor) -> Tensor:
+        """Neighbourhoods (M, 9 * D) to the results in their middle, (M, P)."""
+        return _by_rows(self.finish, F.linear(near, self.matrix, self.bias))
+
+
+@dataclass(frozen=True)
+class Above:
+    """A coarser map that is enlarged and added to a finer one.
+
+    Attributes:
+        sheet: The coarser map.
+        enlarge: (B, 1, H, W) -> (B, 1, h, w), nearest pixels.
+    """
+
+    sheet: Sheet
+    enlarge: Callable[[Tensor], Tensor]
+
+    def add_to(self, x: Tensor) -> Tensor:
+        """(B, D, h, w) and the enlarged map."""
+        return x + self.enlarge(self.sheet.map)
+
+    def change(self) -> Tensor | None:
+        """Which pixels of the finer map it changes, (B, h, w) bool."""
+        if self.sheet.changed is None:
+            return None
+        return self.enlarge(self.sheet.changed.float()[:, None])[:, 0] > 0
+
+    def rows_at(self, rows: Tensor) -> Tensor:
+        """What is added to pixels, (M,) rows of the finer map: (M, D)."""
+        height, width = self.sheet.size
+        cells = torch.arange(len(self.sheet.padded) * height * width, device=rows.device)
+        # reason: in double precision, every number of a cell is exact
+        number = cells.view(-1, 1, height, width).double()
+        below = self.enlarge(number).flatten().index_select(0, rows).long()
+        return self.sheet.rows.index_select(0, self.sheet.places(below))
+
+
+def spread(
+    sheets: Sheets, key: str, source: Sheet, step: Spread, above: Above | None = None
+) -> Sheet:
+    """Bring ``sheets[key]`` up to date by a :class:`Spread` of ``source``, or make it.
+
+    Args:
+        sheets: What is remembered.
+        key: The name of the result there.
+        source: The map below.
+        step: The step.
+        above: What is added to the result, of a step whose squares are single cells.
+    """
+    sheet, raised = sheets.get(key), None if above is None else above.change()
+    if sheet is None or source.changed is None or (above is not None and raised is None):
+        sheets[key] = _replaced(sheet, _spread_all(source, step, above), step.border)
+        return sheets[key]
+    squares = squares_with_any(source.changed, step.cells)
+    if raised is not None:
+        squares = squares | raised
+    at_most = source.at_most
+    if above is not None:
+        at_most += above.sheet.at_most * _ratio(above.sheet.size, sheet.size)
+    rows = rows_where(squares, at_most)
+    fine = squares.repeat_interleave(step.pixels, 1).repeat_interleave(step.pixels, 2)
+    sheet.become(fine, at_most * step.pixels**2)
+    if not len(rows.index):
+        return sheet
+    if len(rows.index) > _WHOLE_SHARE * squares.numel():
+        sheet.put_all(_last(_spread_all(source, step, above)))
+    elif step.cells == step.pixels == 1:
+        made = source.rows.index_select(0, source.places(rows.index))
+        made = _by_rows(step.compute, made)
+        sheet.put(rows, made if above is None else made + above.rows_at(rows.index))
+    else:
+        _spread_squares(source, step, rows, sheet)
+    return sheet
+
+
+def mix(sheets: Sheets, steps: Mapping[str, Mix], source: Sheet) -> list[Sheet]:
+    """Bring sheets up to date by convolutions of one source, or make them.
+
+    Args:
+        sheets: What is remembered.
+        steps: The convolutions by the names of their results; all have one stride.
+        source: The map below, with a border.
+    """
+    if source.changed is None or any(key not in sheets for key in steps):
+        for key, step in steps.items():
+            sheets[key] = _replaced(sheets.get(key), step.whole(source), step.border)
+        return [sheets[key] for key in steps]
+    stride = next(iter(steps.values())).stride
+    near = grown(source.changed, stride)
+    at_most = source.at_most * 9
+    rows = rows_where(near, at_most)
+    for key in steps:
+        sheets[key].become(near, at_most)
+    if not len(rows.index):
+        pass
+    elif len(rows.index) > _WHOLE_SHARE * near.numel():
+        for key, step in steps.items():
+            sheets[key].put_all(_last(step.whole(source)))
+    else:
+        _mix_rows(sheets, steps, source, rows, stride)
+    return [sheets[key] for key in steps]
+
+
+def subsample(sheets: Sheets, key: str, source: Sheet) -> Sheet:
+    """Every second pixel of both axes, the first one included."""
+    sheet, small = sheets.get(key), source.pixels[:, ::2, ::2]
+    if sheet is None or source.changed is None:
+        sheets[key] = _replaced(sheet, _first(small), 1)
+    else:
+        sheet.become(source.changed[:, ::2, ::2], source.at_most)
+        sheet.pixels.copy_(small)
+    return sheets[key]
+
+
+def _replaced(sheet: Sheet | None, x: Tensor, border: int) -> Sheet:
+    """A sheet of which all is new; its memory is used again where it fits."""
+    shape = (len(x), x.shape[2] + 2 * border, x.shape[3] + 2 * border, x.shape[1])
+    if sheet is None or sheet.padded.shape != shape or sheet.padded.dtype != x.dtype:
+        return Sheet.of(x, border)
+    sheet.become(None, 0)
+    sheet.put_all(_last(x))
+    return sheet
+
+
+def _spread_all(source: Sheet, step: Spread, above: Above | None) -> Tensor:
+    """(B, D, h, w)."""
+    whole = step.compute(source.map)
+    return whole if above is None else above.add_to(whole)
+
+
+def _spread_squares(source: Sheet, step: Spread, rows: Rows, sheet: Sheet) -> None:
+    """Spread some squares of cells: laid side by side, they are a map themselves."""
+    cells, pixels = step.cells, step.pixels
+    at = source.places(rows.index, cells)
+    at = (at[:, None, None] + offsets(cells, source.padded)).movedim(0, 1)  # (cells, M, cells)
+    strip = source.rows.index_select(0, at.flatten()).view(1, cells, -1, source.padded.shape[3])
+    made = _last(step.compute(_first(strip))).reshape(-1, sheet.padded.shape[3])
+    to = sheet.places(rows.index, pixels)
+    to = (to[:, None, None] + offsets(pixels, sheet.padded)).movedim(0, 1).flatten()
+    kept = rows.repeated(pixels).keep(made, sheet.rows, to)
+    sheet.rows.index_copy_(0, to, kept)
+
+
+def _mix_rows(
+    sheets: Sheets, steps: Mapping[str, Mix], source: Sheet, rows: Rows, stride: int
+) -> None:
+    """Convolve around some pixels: their neighbourhoods, gathered, times the weights."""
+    grid = sheets[next(iter(steps))].size
+    # reason: a neighbourhood's corner in the padded source is the pixel's own place in the source
+    taps = corners(rows.index, grid, stride, source.padded)[:, None]
+    taps = taps + offsets(3, source.padded).flatten()
+    chunk = _PIXELS_CPU if reading_is_free(taps.device) else _PIXELS
+    for part, tap in zip(rows.split(chunk), taps.split(chunk)):
+        near = source.rows.index_select(0, tap.flatten()).view(len(tap), -1)
+        for key, step in steps.items():
+            sheets[key].put(part, step.around(near))
+
+
+def _by_rows(compute: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """A function of maps, each pixel independently, on pixels (M, C) -> (M, D)."""
+    made = _last(compute(_first(rows[None, None])))
+    return made.reshape(len(rows), -1)
+
+
+def _ratio(coarse: tuple[int, int], fine: tuple[int, int]) -> int:
+    """Most pixels of a finer map that one of a coarser becomes."""
+    return -(-fine[0] // coarse[0]) * -(-fine[1] // coarse[1])
+
+
+def _last(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H, W, C)."""
+    return x.permute(0, 2, 3, 1)
+
+
+def _first(x: Tensor) -> Tensor:
+    """(B, H, W, C) -> (B, C, H, W)."""
+    return x.permute(0, 3, 1, 2)

@@ -1,0 +1,91 @@
+"""Detectors' necks and heads with random weights, and maps that change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SIZES = [(13, 21), (7, 11), (4, 6), (2, 3)]
+CHANNELS = (6, 8, 10)
+
+
+def build(cfg: dict[str, Any]) -> nn.Module:
+    """A module of mmdet in evaluation, every weight and statistic random."""
+    from mmdet.registry import MODELS
+    from mmdet.utils import register_all_modules
+
+    register_all_modules(init_default_scope=True)
+    torch.manual_seed(0)
+    module = MODELS.build(cfg).eval()
+    for value in module.parameters():
+        value.data = torch.randn(value.shape) * (0.1 if value.ndim > 1 else 0.3)
+    for norm in module.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_mean is not None:
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+    return module
+
+
+def fpn(**changes: Any) -> nn.Module:
+    """Mmdet's FPN of three maps."""
+    return build(
+        {**dict(type="FPN", in_channels=list(CHANNELS), out_channels=8, num_outs=4), **changes}
+    )
+
+
+def efficientvit_fpn(**changes: Any) -> nn.Module:
+    """The pyramid of the EfficientViT detectors, of three maps."""
+    kind = dict(type="mmvitaccel.EfficientViTFPN", num_outs=5, num_extra_trans_convs=1)
+    return build({**kind, **dict(in_channels=CHANNELS, out_channels=8), **changes})
+
+
+ANCHORS = dict(type="AnchorGenerator", scales=[8], ratios=[0.5, 1.0], strides=[4, 8, 16, 32])
+
+
+def rpn(**changes: Any) -> nn.Module:
+    """Mmdet's RPN head."""
+    kind = dict(type="RPNHead", in_channels=8, feat_channels=8, anchor_generator=ANCHORS)
+    return build({**kind, **changes})
+
+
+def retina(**changes: Any) -> nn.Module:
+    """RetinaNet's head."""
+    kind = dict(type="RetinaHead", in_channels=8, feat_channels=8, num_classes=3, stacked_convs=2)
+    return build({**kind, "anchor_generator": ANCHORS, **changes})
+
+
+def fcos(**changes: Any) -> nn.Module:
+    """FCOS's head, without norms."""
+    kind = dict(type="FCOSHead", in_channels=8, feat_channels=8, num_classes=3, stacked_convs=2)
+    return build({**kind, "strides": [4, 8, 16, 32], "norm_cfg": None, **changes})
+
+
+def video(
+    frames: int,
+    channels: Sequence[int] = CHANNELS,
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    share: float = 0.04,
+    seed: int = 1,
+) -> Iterator[list[Tensor]]:
+    """Frames of maps, fine to coarse; of each at least one cell changes."""
+    generator = torch.Generator().manual_seed(seed)
+    maps = [torch.randn(1, c, *s, generator=generator) for c, s in zip(channels, sizes)]
+    for _ in range(frames):
+        yield [x.clone() for x in maps]
+        for x in maps:
+            cells = x.shape[2] * x.shape[3]
+            where = torch.randperm(cells, generator=generator)[: max(1, int(share * cells))]
+            x.flatten(2)[..., where] = torch.randn(1, x.shape[1], len(where), generator=generator)
+
+
+def assert_close(found: Any, expected: Any) -> None:
+    """Nested lists of maps are alike, to 1e-5."""
+    if isinstance(expected, Tensor):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        return
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected):
+        assert_close(one, other)
