@@ -20,6 +20,7 @@ _HOME = {
     "apply_eventful_neck": "mmvitaccel.adapters.eventful.neck",
     "apply_tome": "mmvitaccel.adapters.tome.apply",
     "Always": "mmvitaccel.core.eventful.gates.policy",
+    "Budget": "mmvitaccel.budget.budget",
     "CompiledEfficientViT": "mmvitaccel.models.efficientvit.compiled",
     "EfficientViT": "mmvitaccel.models.efficientvit.backbone",
     "EfficientViTFPN": "mmvitaccel.models.efficientvit.fpn",

@@ -53,6 +53,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"adapters", "adapters/hosts", "core/eventful", GATES, MAPS, MODES} | {"core/kernels"},
         set(),
     ),
+    # what steers them while they run
+    "budget": ({"adapters", "adapters/tome", "adapters/eventful", "core/macs"}, set()),
     # the installed stack
     "compat": (set(), {"mmengine", "mmcv", "mmaction"}),
     "compat/ops": (set(), {"mmcv"}),

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from mmengine.utils import get_object_from_string
 
 from mmvitaccel.adapters.eventful.apply import EventfulHandle
+from mmvitaccel.adapters.steering import claim, release
 from mmvitaccel.registry import HOOKS
 
 Schedule = Union[Sequence[float], Callable[[int], float], str]
@@ -32,6 +33,7 @@ class BudgetScheduleHook(Hook):
     Raises:
         ValueError: An empty schedule, or a path that names nothing.
         TypeError: A schedule of another kind.
+        RuntimeError: While it runs, a :class:`~mmvitaccel.Budget` steers the model too.
     """
 
     priority = "NORMAL"
@@ -69,8 +71,18 @@ class BudgetScheduleHook(Hook):
         """Set the budget of the next batch."""
         self._set(runner, "test", batch_idx, data_batch)
 
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Leave the model to others."""
+        release(EventfulHandle(runner.model).model, self)
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Leave the model to others."""
+        release(EventfulHandle(runner.model).model, self)
+
     def _set(self, runner: Runner, phase: str, batch_idx: int, data_batch: Any) -> None:
-        policy = EventfulHandle(runner.model).policy
+        handle = EventfulHandle(runner.model)
+        claim(handle.model, self)
+        policy = handle.policy
         if not hasattr(policy, self.attribute):
             raise ValueError(
                 f"BudgetScheduleHook: the policy {policy!r} has no {self.attribute!r} to set; "

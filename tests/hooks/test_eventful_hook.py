@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmvitaccel import Budget
 from mmvitaccel.adapters.attach import is_attached
 from mmvitaccel.adapters.eventful.apply import EventfulHandle
 from mmvitaccel.compat.checkpoint import safe_load
@@ -222,6 +223,23 @@ def test_a_schedule_in_a_config_and_of_another_attribute(config):
     ]
     _, watch = run(cfg)
     assert [passed for *_, passed in watch.frames] == [35, 4, 4] * 2
+
+
+def test_a_schedule_beside_a_budget_is_refused(config):
+    cfg = config(**COMMAND_LINE)
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(BudgetScheduleHook([6, 5]))
+    hook = EventfulHook(dict(type="TopK", k=6))
+    handle = hook.attach(runner.model)
+    budget = Budget(handle, milliseconds=5, k=(1, 6))
+    runner._hooks = [h for h in runner.hooks if not isinstance(h, EventfulHook)]
+    with pytest.raises(
+        RuntimeError, match="BudgetScheduleHook: a Budget steers the Eventful of this ViTDet"
+    ):
+        runner.test()
+    budget.remove()
+    runner.test()
+    Budget(handle, milliseconds=5, k=(1, 6))
 
 
 def test_wrong_schedules_are_named(config):

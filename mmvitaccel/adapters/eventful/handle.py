@@ -76,6 +76,11 @@ class StreamHandle:
         """
         return [frame.counted() for frame in self._state.frames]
 
+    @property
+    def uncounted_frames(self) -> list[FrameInfo]:
+        """:attr:`frames` without ``passed`` and ``left_out_by_gate``; waits for no device."""
+        return [frame.info for frame in self._state.frames]
+
     def passed_tokens(self) -> list[Tensor]:
         """Which tokens passed in the last call: (blocks, gates, B, N) bool for each frame.
 

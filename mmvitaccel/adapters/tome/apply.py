@@ -122,6 +122,12 @@ class ToMeHandle:
             raise RuntimeError("ToMe: no forward pass has run yet, so there is no info.")
         return _info(trace, self._state.trace_source)
 
+    @property
+    def tokens(self) -> list[int]:
+        """``info.tokens`` alone; empty before the first forward pass."""
+        trace = self._state.traces.last
+        return [] if trace is None else _tokens(trace)
+
     def remove(self) -> None:
         """Give the model back bit for bit; a second call changes nothing."""
         if self.attached:
@@ -292,10 +298,13 @@ def _check_tokens(state: ToMeState, trace: Trace, index: int, num_tokens: int) -
         )
 
 
+def _tokens(trace: Trace) -> list[int]:
+    return [trace.behind[index].size.shape[1] for index in sorted(trace.behind)]
+
+
 def _info(trace: Trace, with_sources: bool) -> ToMeInfo:
     behind = [trace.behind[index] for index in sorted(trace.behind)]
-    sizes = [standing.size for standing in behind]
-    tokens = [size.shape[1] for size in sizes]
+    sizes, tokens = [standing.size for standing in behind], _tokens(trace)
     if not with_sources:
         return ToMeInfo(tokens, sizes, None)
     sources = [source_of(standing.owners(), n) for standing, n in zip(behind, tokens)]

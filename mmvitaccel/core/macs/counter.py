@@ -96,6 +96,20 @@ def _returns_view(func: Any) -> bool:
     return any(value.alias_info is not None for value in func._schema.returns)
 
 
+class _Threads(threading.local):
+    """How many counters are open in a thread."""
+
+    open = 0
+
+
+_THREADS = _Threads()
+
+
+def is_counting() -> bool:
+    """Whether a :class:`MacsCounter` is open in this thread; what runs then takes longer."""
+    return _THREADS.open > 0
+
+
 class MacsCounter:
     """Count the multiply-adds of everything that runs inside a ``with`` block.
 
@@ -152,10 +166,12 @@ class MacsCounter:
                 opened.callback(hook.remove)
             self._counting = opened.enter_context(_Counting(stack))
             self._opened = opened.pop_all()
+        _THREADS.open += 1
         return self
 
     def __exit__(self, *exc_info: Any) -> None:
         opened, self._opened = self._opened, None
+        _THREADS.open -= 1
         opened.close()
 
     def report(self) -> MacsReport:

@@ -1,0 +1,41 @@
+"""From what levels cost to the level of the next frame, with hysteresis."""
+
+from __future__ import annotations
+
+import math
+
+from mmvitaccel.budget.counts import Counts
+from mmvitaccel.budget.timings import Timings
+
+#: Share below the target within which nothing moves.
+BAND = 0.06
+_GAIN = 0.75  # of the way to the wanted level that one frame goes
+_MOST = 3.0  # times that the cost which follows the level changes from one frame to the next
+
+
+def move_by_time(timings: Timings, level: int, ms: float, low: int, high: int) -> int:
+    """The level after ``level`` for frames of at most ``ms``, between ``low`` and ``high``."""
+    now = timings.predict(level)
+    if now is None or (1 - BAND) * ms <= now <= ms:
+        return _within(level, low, high)
+    u = level - timings.origin
+    wanted = timings.aim((1 - BAND / 2) * ms) - timings.origin
+    wanted = min(max(wanted, u / _MOST), u * _MOST)
+    after = math.floor(level + _GAIN * (wanted - u))
+    if now > ms:
+        return _within(min(after, level - 1), low, high)
+    after = _within(max(after, level + 1), low, high)
+    # reason: with few levels none may lie in the band, and two would take turns
+    return after if timings.predict(after) <= ms else _within(level, low, high)
+
+
+def move_by_count(counts: Counts, level: int, macs: float, low: int, high: int) -> int:
+    """The level after ``level`` for frames of at most ``macs``, between ``low`` and ``high``."""
+    now = counts.predict(level)
+    if now is None or ((1 - BAND) * macs <= now <= macs and low <= level <= high):
+        return _within(level, low, high)
+    return counts.aim(macs, low, high)
+
+
+def _within(level: int, low: int, high: int) -> int:
+    return min(max(level, low), high)

@@ -1,0 +1,40 @@
+"""A floor for quality: how little may be computed before frames leave out too much."""
+
+from __future__ import annotations
+
+_RISE, _FALL = 0.25, 0.05  # of a level, in one frame
+_ROOM = 0.7  # of the limit, below which the floor comes down
+
+
+class QualityFloor:
+    """The lowest level at which frames leave out no more than a limit.
+
+    It rises as soon as a frame leaves out more, and comes down slowly while frames leave out much
+    less, for what a level leaves out follows the video.
+
+    Args:
+        limit: Most that a frame may leave out, as ``handle.frames[0].left_out`` says it; None for
+            no limit.
+
+    Attributes:
+        level: The floor; 0 is below every level.
+
+    Raises:
+        ValueError: The limit is not above 0 or not below 1.
+    """
+
+    def __init__(self, limit: float | None = None) -> None:
+        if limit is not None and not 0 < limit < 1:
+            raise ValueError(
+                f"Budget: left_out={limit!r} must be above 0 and below 1: the share of the tokens' "
+                "squared norm that a frame may leave out."
+            )
+        self.limit = limit
+        self.level = 0
+
+    def note(self, level: int, left_out: float) -> None:
+        """A frame at ``level`` left out so much."""
+        if left_out > self.limit:
+            self.level = max(self.level, level + max(int(_RISE * level), 1))
+        elif left_out < _ROOM * self.limit:
+            self.level = max(self.level - max(int(_FALL * self.level), 1), 0)

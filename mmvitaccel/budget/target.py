@@ -1,0 +1,100 @@
+"""What a frame may cost, in one of four units."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+_WORDS = {
+    "milliseconds": "{:g} ms a frame",
+    "macs": "{:g} multiply-adds a frame",
+    "fps": "{:g} frames a second",
+    "share": "{:.4g} % of the dense model's multiply-adds",
+}
+_TEXT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|fps|%|[MGT])")
+_PREFIXES = {"M": 1e6, "G": 1e9, "T": 1e12}
+HELP = "200ms, 2fps, 40% (of the dense model's multiply-adds) or 90G (multiply-adds)"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A budget of one frame.
+
+    Attributes:
+        kind: ``'milliseconds'``, ``'macs'`` (multiply-adds), ``'fps'`` or ``'share'`` (of the
+            multiply-adds of the dense model).
+        value: In the unit of its kind; a share is above 0 and at most 1.
+
+    Raises:
+        ValueError: The value is not above 0, no number, or a share above 1.
+    """
+
+    kind: str
+    value: float
+
+    def __post_init__(self) -> None:
+        value = self.value
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 < value < math.inf:
+            raise ValueError(f"Budget: {self.kind}={value!r} must be a number above 0.")
+        if self.kind == "share" and value > 1:
+            raise ValueError(
+                f"Budget: share={value!r} must be at most 1, which is the dense model; write 0.4 "
+                "for 40 %."
+            )
+
+    @classmethod
+    def of(cls, **given: float | None) -> Target:
+        """The one target among ``milliseconds``, ``macs``, ``fps`` and ``share``.
+
+        Raises:
+            ValueError: None or several are given, or the value has no meaning.
+            TypeError: There is no such kind.
+        """
+        unknown = sorted(set(given) - set(_WORDS))
+        if unknown:
+            raise TypeError(
+                f"Budget: {unknown[0]!r} is no target; give one of {', '.join(_WORDS)}."
+            )
+        named = {kind: value for kind, value in given.items() if value is not None}
+        if len(named) != 1:
+            what = " and ".join(f"{k}={v!r}" for k, v in named.items()) or "none"
+            raise ValueError(
+                f"Budget: {what} given, but one target can be held; give one of "
+                f"{', '.join(_WORDS)}."
+            )
+        return cls(*named.popitem())
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """A target from text: ``200ms``, ``2fps``, ``40%``, ``90G``, also with M or T.
+
+        Raises:
+            ValueError: The text is none.
+        """
+        found = _TEXT.fullmatch(text.strip())
+        if found is None:
+            raise ValueError(f"Budget: {text!r} is no budget; give {HELP}.")
+        number, unit = float(found[1]), found[2]
+        if unit in _PREFIXES:
+            return cls("macs", number * _PREFIXES[unit])
+        kind = {"ms": "milliseconds", "fps": "fps", "%": "share"}[unit]
+        return cls(kind, number / 100 if unit == "%" else number)
+
+    @property
+    def timed(self) -> bool:
+        """Whether it is about time; otherwise it is about multiply-adds."""
+        return self.kind in ("milliseconds", "fps")
+
+    @property
+    def milliseconds(self) -> float:
+        """Milliseconds of a frame, of a target about time."""
+        return 1e3 / self.value if self.kind == "fps" else self.value
+
+    def __str__(self) -> str:
+        shown = 100 * self.value if self.kind == "share" else self.value
+        if self.kind == "macs":
+            shown = self.value / 1e9
+            return f"{shown:.4g} G multiply-adds a frame"
+        return _WORDS[self.kind].format(shown)
