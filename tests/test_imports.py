@@ -147,7 +147,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "records": ({"errors"}, set()),
     "testing": (
         {"deploy", "errors", "extras", "models/efficientvit", "models/vitdet", "models/vivit"}
-        | {"runner"},
+        | {"registry", "runner"},
         {"mmaction", "timm"},
     ),
     "testing/fuzz": (

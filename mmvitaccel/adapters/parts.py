@@ -7,7 +7,7 @@ of the host is copied or imported here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,29 @@ class HeadAdapter:
     bypassed: Callable[[nn.Module], Iterable[str]]
     refuse: Callable[[nn.Module], str | None] = field(default=lambda head: None)
     methods: tuple[str, ...] = ("forward", "forward_single")
+
+
+@dataclass(frozen=True)
+class RoIAdapter:
+    """One family of heads over proposals.
+
+    Attributes:
+        name: What messages call the family.
+        classes: ``module.Class`` names; a subclass matches as long as it keeps the ``methods``.
+        steps: Methods that compute proposals independently, each with the names of its positional
+            arguments, ``x`` (levels) and ``rois`` (N, 5; the image, then the box) among them, and
+            the names of those of its results (N, ...) that are read afterwards.
+        extractor: ``(head, method, stage)`` to the module that samples the levels.
+        refuse: The reason why this very head is not supported, or None.
+        methods: What a subclass must not override.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    steps: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]
+    extractor: Callable[[nn.Module, str, int], nn.Module]
+    refuse: Callable[[nn.Module], str | None]
+    methods: tuple[str, ...]
 
 
 def family_of(module: nn.Module, adapters: Sequence[Any]) -> tuple[Any | None, str]:

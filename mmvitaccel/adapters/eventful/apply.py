@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import functools
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -12,19 +13,17 @@ from mmvitaccel.adapters.base import ViTAdapter, class_name, spec_of
 from mmvitaccel.adapters.bypass import bypass_of_blocks
 from mmvitaccel.adapters.eventful import run as eventful_run
 from mmvitaccel.adapters.eventful.around import follow_models_around
-from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
+from mmvitaccel.adapters.eventful.detector import EventfulDetectorHandle, Policies, attach_parts
+from mmvitaccel.adapters.eventful.handle import EventfulHandle, checked_policy
 from mmvitaccel.adapters.eventful.run import EventfulState
 from mmvitaccel.adapters.eventful.stream_run import Root, attach_run, train
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
-from mmvitaccel.core.eventful.block import BlockMemory
-from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.eventful.modes.delta import DeltaAttention
 from mmvitaccel.core.eventful.modes.exact import ExactAttention
 from mmvitaccel.core.eventful.modes.mode import AttentionMode, TokenwiseAttention
 from mmvitaccel.core.eventful.options import EventfulOptions
 from mmvitaccel.core.eventful.stream import StreamStore
 
-METHOD = "Eventful"
 ATTENTION_MODES: dict[str, type] = {
     "tokenwise": TokenwiseAttention,
     "delta": DeltaAttention,
@@ -32,40 +31,28 @@ ATTENTION_MODES: dict[str, type] = {
 }
 
 
-class EventfulHandle(StreamHandle):
-    """Steers Eventful on one model."""
-
-    method = METHOD
-    puts_on = "apply_eventful"
-    _state: EventfulState
-
-    def remembered(self, stream: Hashable) -> dict[int, BlockMemory]:
-        """What is remembered of a stream, block by block; it belongs to the blocks.
-
-        Raises:
-            KeyError: The stream is not remembered; :attr:`streams` are.
-        """
-        return self._state.store.state(stream).blocks
-
-    @property
-    def options(self) -> EventfulOptions:
-        """How the blocks run."""
-        return self._state.options
-
-
 def apply_eventful(
     model: nn.Module,
-    policy: Policy,
+    policy: Policies,
     attention: str | AttentionMode = "exact",
     *,
+    parts: str | Sequence[str] | None = None,
     gate_position: str = "after_norm",
     reference: str = "last_passed",
     kv_pool_size: int = 1,
     buffer_dtype: str | torch.dtype | None = None,
     max_streams: int = 4,
     adapter: ViTAdapter | None = None,
-) -> EventfulHandle:
-    """Compute only what changed from frame to frame in a vision transformer for images.
+) -> EventfulHandle | EventfulDetectorHandle:
+    """Compute only what changed from frame to frame in a transformer, or in a whole detector.
+
+    With ``parts``, the neck and the heads of a detector compute what changed too, from the cells
+    that the neck's gate lets through against its own reference: a neck whose backbone changed every
+    cell a little passes what moved most, by the policy, and keeps the others bit by bit. Heads
+    follow the neck; their results are those of the plain heads on the same levels. Of a detector
+    whose backbone is computed whole, change is found at the backbone's outputs. The levels between
+    the neck and the heads are the neck's memory, which the stream's next frame changes: clone what
+    is to be kept.
 
     Keys of the state dict, parameters and classes of the package stay as they are. In training the
     model is the dense one; outputs in evaluation carry no gradients.
@@ -74,8 +61,12 @@ def apply_eventful(
         model: A supported vision transformer, or a module that holds exactly one; such a module
             may be a detector of OpenMMLab, whose data samples then say which video an image is of.
         policy: What the gates let through: :class:`~mmvitaccel.TopK`,
-            ``TopFraction``, ``Threshold``, ``Always``, or any object with their one method.
+            ``TopFraction``, ``Threshold``, ``Always``, or any object with their one method. With
+            ``parts`` it is that of the backbone and the neck; or a policy for each part, by name.
         attention: ``exact``, ``tokenwise``, ``delta`` (the paper's), or a mode object.
+        parts: Of a detector of mmdet: ``all``, or names out of ``backbone``, ``neck``,
+            ``rpn_head``, ``bbox_head`` (of a detector of one stage) and ``roi_head``. Those that
+            cannot be served are named, with ``all`` in a warning. None: the transformer alone.
         gate_position: ``after_norm``, or ``before_norm``: gates look at tokens before the
             LayerNorm, which then runs on those that pass.
         reference: ``last_passed``, or ``last_frame`` for STGT, the paper's baseline.
@@ -88,14 +79,30 @@ def apply_eventful(
         adapter: A record for a model that no family here covers.
 
     Returns:
-        The handle. Eventful on a model that has it already replaces what was there, with a warning.
+        The handle; with ``parts`` that of the detector. Eventful, or EventfulNeck, on what has it
+        already replaces what was there, with a warning.
 
     Raises:
-        ValueError: No supported transformer is found, it takes whole clips, or an argument has no
-            meaning.
+        ValueError: A part does not exist or cannot be served, no supported transformer is found, it
+            takes whole clips, or an argument has no meaning.
         TypeError: The policy has no method ``select``.
         RuntimeError: Another method is on the model.
     """
+    if parts is not None:
+        if adapter is not None:
+            raise ValueError(
+                "Eventful: parts and adapter are given; a part's record is looked for."
+            )
+        transformer = functools.partial(
+            apply_eventful,
+            attention=attention,
+            gate_position=gate_position,
+            reference=reference,
+            kv_pool_size=kv_pool_size,
+            buffer_dtype=buffer_dtype,
+            max_streams=max_streams,
+        )
+        return attach_parts(model, policy, parts, transformer, max_streams)
     options = EventfulOptions(
         make_attention(attention), gate_position, reference, kv_pool_size, _dtype(buffer_dtype)
     )
@@ -122,7 +129,7 @@ def apply_eventful(
         options=options,
         num_blocks=len(blocks),
     )
-    bypass = bypass_of_blocks(METHOD, model, adapter, specs, gradients=False)
+    bypass = bypass_of_blocks(EventfulHandle.method, model, adapter, specs, gradients=False)
     bypass.check()
     num_prefix_tokens = len(adapter.prefix(model))
     entries = {name: eventful_run.entry for name in adapter.entries if hasattr(model, name)}
@@ -131,7 +138,7 @@ def apply_eventful(
     for index, (block, spec) in enumerate(zip(blocks, specs)):
         info = (model, index, spec, num_prefix_tokens)
         swaps.append(Swap(block, {"forward": eventful_run.block_forward}, info))
-    attach_run(model, METHOD, swaps, state)
+    attach_run(model, EventfulHandle.method, swaps, state)
     follow_models_around(model)
     handle = EventfulHandle(model)
     if outer is not model:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import detach, is_attached, link
+from mmvitaccel.adapters.eventful.run import EventfulState
 from mmvitaccel.adapters.eventful.stream_run import FrameInfo, StreamRun
 from mmvitaccel.core.eventful.frame import frames_of
 from mmvitaccel.core.eventful.gates.policy import Policy
+from mmvitaccel.core.eventful.options import EventfulOptions
 
 
 class StreamHandle:
@@ -66,6 +68,16 @@ class StreamHandle:
     def memory_bytes(self) -> int:
         """Bytes that the memory of all streams takes."""
         return self._state.store.memory_bytes()
+
+    def remembered(self, stream: Hashable) -> dict[int, Any]:
+        """What is remembered of a stream; it belongs to the method.
+
+        Of a transformer the memory of each block, of a neck or head its one, by number.
+
+        Raises:
+            KeyError: The stream is not remembered; :attr:`streams` are.
+        """
+        return self._state.store.state(stream).blocks
 
     @property
     def frames(self) -> list[FrameInfo]:
@@ -128,6 +140,19 @@ class StreamHandle:
     def follow_metainfo(self, model: nn.Module) -> None:
         """Take streams from the data samples that ``model``, around this one, is called with."""
         self._state.follow_metainfo(model)
+
+
+class EventfulHandle(StreamHandle):
+    """Steers Eventful on one model."""
+
+    method = "Eventful"
+    puts_on = "apply_eventful"
+    _state: EventfulState
+
+    @property
+    def options(self) -> EventfulOptions:
+        """How the blocks run."""
+        return self._state.options
 
 
 def checked_policy(policy: Policy) -> Policy:

@@ -35,14 +35,14 @@ def pages_of(levels: Sequence[Tensor]) -> list[Pages] | None:
     return [replace(page, sheets=[page.sheets[place] for place in places]) for page in pages]
 
 
-def memory_of(stream: StreamState | None) -> MapMemory:
+def memory_of(stream: StreamState | None, kind: type[MapMemory] = MapMemory) -> MapMemory:
     """A stream's memory of maps; one that nobody keeps for a frame of no stream."""
     if stream is None:
-        return MapMemory()
+        return kind()
     # reason: an interrupted frame leaves its memory half changed; the stream then starts clean at
     # its next frame.
     stream.busy = True
-    return stream.blocks.setdefault(0, MapMemory())
+    return stream.blocks.setdefault(0, kind())
 
 
 def sheets_of(

@@ -51,6 +51,9 @@ class FrameInfo:
             keys and values; output projection; MLP), of a neck its one.
         left_out_by_gate: For each block and gate, the squared error of the tokens that did not
             pass over the squared norm of all tokens.
+        computed: The share of its work that was done: of a transformer, tokens that passed its
+            gates; of a neck or head over maps, numbers of its maps; of a head over proposals,
+            proposals. 1 where all was.
     """
 
     stream: Hashable
@@ -59,6 +62,7 @@ class FrameInfo:
     num_tokens: int
     passed: list[tuple[int, ...]]
     left_out_by_gate: list[tuple[float, ...]] = field(default_factory=list)
+    computed: float = 1.0
 
     @property
     def left_out(self) -> float:
@@ -75,11 +79,13 @@ class Passed:
         info: The frame; its ``passed`` is empty, for counting may wait for a device.
         blocks: The gates' selections of each block that remembers the stream.
         left_out: What these gates left out, () float32 each.
+        computed: Of a part without gates in every block, what was computed, () float32.
     """
 
     info: FrameInfo
     blocks: list[tuple[Selection, ...]]
     left_out: list[tuple[Tensor, ...]]
+    computed: Tensor | None = None
 
     def counted(self) -> FrameInfo:
         """The frame with its counts."""
@@ -87,7 +93,13 @@ class Passed:
         gates = [gate for block in self.left_out for gate in block]
         values = iter(torch.stack(gates).tolist() if gates else ())
         shares = [tuple(next(values) for _ in block) for block in self.left_out]
-        return replace(self.info, passed=counts, left_out_by_gate=shares)
+        computed = self._computed([count for block in counts for count in block])
+        return replace(self.info, passed=counts, left_out_by_gate=shares, computed=computed)
+
+    def _computed(self, counts: list[int]) -> float:
+        if self.computed is not None:
+            return float(self.computed)
+        return sum(counts) / len(counts) / self.info.num_tokens if counts else 1.0
 
     def tokens(self) -> Tensor:
         """Which tokens passed, (blocks, gates, B, N) bool."""
@@ -119,6 +131,7 @@ class Batch:
         policy: As it was when the batch arrived.
         goes_on: Whether the model around has handed on batches before in the same call.
         next_block: The block that it reaches next.
+        work: What the part that computes it notes of it.
     """
 
     frames: tuple[Frame, ...]
@@ -127,6 +140,7 @@ class Batch:
     policy: Policy
     goes_on: bool = False
     next_block: int = 0
+    work: Any = None
 
     def parts(self, x: Tensor | None) -> list[tuple[StreamState | None, Tensor | None]]:
         """The states, each with its share of ``x`` (B, ...)."""
@@ -279,7 +293,9 @@ class StreamRun:
             # reason: the selections alone, so that a stream that is dropped frees its memory.
             gated = [block for block in blocks if block.passed]
             seen = [block.passed for block in gated]
-            passed.append(Passed(info, seen, [block.left_out for block in gated]))
+            left_out = [block.left_out for block in gated]
+            computed = getattr(blocks[0], "computed", None) if blocks else None
+            passed.append(Passed(info, seen, left_out, computed))
         self.call.frames = self.latest = passed
         self.store.forget_finished(self.running.frames)
         self._free()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from torch import nn
 
 from mmvitaccel.adapters.base import class_name, named_base
-from mmvitaccel.adapters.hosts.mmdet import dense_heads, fpn
+from mmvitaccel.adapters.hosts.mmdet import dense_heads, fpn, roi_heads
 from mmvitaccel.adapters.hosts.own import necks as own_necks
-from mmvitaccel.adapters.parts import HeadAdapter, NeckAdapter, family_of
+from mmvitaccel.adapters.parts import HeadAdapter, NeckAdapter, RoIAdapter, family_of
 
 NECKS: tuple[NeckAdapter, ...] = (*own_necks.NECKS, *fpn.NECKS)
 HEADS: tuple[HeadAdapter, ...] = (*dense_heads.HEADS,)
+ROI_HEADS: tuple[RoIAdapter, ...] = (*roi_heads.ROI_HEADS,)
 
 
 def find_neck(model: nn.Module) -> tuple[nn.Module, NeckAdapter]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,7 +95,6 @@ class MapMemory:
         number: No other memory has it.
         frame: Frames taken so far.
         followed: Memory and frame of the :class:`Pages` that it was last given.
-        extra: What else is remembered, by name.
     """
 
     gates: list[MapGate] = field(default_factory=list)
@@ -104,7 +102,6 @@ class MapMemory:
     number: int = field(default_factory=lambda: next(_NUMBERS))
     frame: int = 0
     followed: tuple[int, int] | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
 
     def take(self, maps: Sequence[Tensor], policy: Policy, border: int) -> list[Sheet]:
         """The maps (B, C, H, W) of a frame, through the gates.
@@ -116,7 +113,7 @@ class MapMemory:
             policy: Chooses the cells of each map.
             border: Of the sheets.
         """
-        self.frame += 1
+        self._begin()
         if self.followed is not None or len(self.gates) != len(maps):
             self._forget()
             self.gates = [MapGate.start(x, border) for x in maps]
@@ -127,21 +124,32 @@ class MapMemory:
 
     def follow(self, pages: Pages) -> list[Sheet]:
         """The maps of a frame in another memory; where a frame of it was missed, all is new."""
-        self.frame += 1
+        self._begin()
         goes_on = self.followed == (pages.memory, pages.frame - 1)
         if not goes_on:
             self._forget()
         self.followed = (pages.memory, pages.frame)
         return pages.sheets
 
+    def _begin(self) -> None:
+        self.frame += 1
+
     def _forget(self) -> None:
         self.gates, self.followed = [], None
         self.sheets.clear()
-        self.extra.clear()
 
     def pages(self, sheets: list[Sheet]) -> Pages:
         """The present frame's maps, for a memory that follows this one."""
         return Pages(self.number, self.frame, sheets)
+
+    @property
+    def computed(self) -> Tensor | None:
+        """The share of the maps' numbers that is new in this frame, () float32; None for all."""
+        sheets = list(self.sheets.values())
+        if not sheets or any(sheet.changed is None for sheet in sheets):
+            return None
+        new = torch.stack([sheet.changed.sum() * sheet.channels for sheet in sheets]).sum()
+        return new / sum(sheet.changed.numel() * sheet.channels for sheet in sheets)
 
     @property
     def passed(self) -> tuple[Selection, ...]:

@@ -46,6 +46,11 @@ class Sheet:
         return height - 2 * self.border, width - 2 * self.border
 
     @property
+    def channels(self) -> int:
+        """D."""
+        return self.padded.shape[3]
+
+    @property
     def pixels(self) -> Tensor:
         """(B, h, w, D), a view."""
         if not self.border:

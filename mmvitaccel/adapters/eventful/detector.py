@@ -1,0 +1,271 @@
+"""A whole detector that computes only what changed: its parts, and one handle for all of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Union
+
+from torch import nn
+
+from mmvitaccel.adapters.attach import is_attached, link
+from mmvitaccel.adapters.base import class_name
+from mmvitaccel.adapters.eventful.handle import EventfulHandle, StreamHandle
+from mmvitaccel.adapters.eventful.head import EventfulHeadHandle, attach_head
+from mmvitaccel.adapters.eventful.neck import EventfulNeckHandle, attach_neck
+from mmvitaccel.adapters.eventful.roi import EventfulRoIHandle, attach_roi_head
+from mmvitaccel.adapters.hosts.find import transformers_in
+from mmvitaccel.adapters.hosts.parts import HEADS, NECKS, ROI_HEADS
+from mmvitaccel.adapters.parts import family_of
+from mmvitaccel.core.eventful.gates.policy import Policy
+
+#: The parts of a detector, in the order in which they run.
+HANDLES: dict[str, type[StreamHandle]] = {
+    "backbone": EventfulHandle,
+    "neck": EventfulNeckHandle,
+    "rpn_head": EventfulHeadHandle,
+    "bbox_head": EventfulHeadHandle,
+    "roi_head": EventfulRoIHandle,
+}
+_RECORDS = dict(neck=NECKS, rpn_head=HEADS, bbox_head=HEADS, roi_head=ROI_HEADS)
+_HEADS = ("rpn_head", "bbox_head", "roi_head")
+Policies = Union[Policy, Mapping[str, Policy]]
+
+
+class EventfulDetectorHandle:
+    """Steers all eventful parts of one detector.
+
+    Args:
+        model: A detector with eventful parts, or what holds one.
+
+    Attributes:
+        model: The detector.
+        parts: The handle of each part, by its name, in the order in which they run.
+        left_out: Why each other part of the detector is not eventful, by its name.
+
+    Raises:
+        ValueError: No part of the detector is eventful.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = detector_in(model)
+        here = {name: getattr(self.model, name, None) for name in HANDLES}
+        modules = {name: part for name, part in here.items() if isinstance(part, nn.Module)}
+        self.parts: dict[str, StreamHandle] = {
+            name: HANDLES[name](part)
+            for name, part in modules.items()
+            if any(is_attached(inner, HANDLES[name].method) for inner in part.modules())
+        }
+        if not self.parts:
+            raise ValueError(
+                f"Eventful is on no part of this {class_name(self.model)}; use "
+                "apply_eventful(model, policy, parts='all')."
+            )
+        self.left_out = {
+            name: why_not(self.model, name) or "it was not asked for"
+            for name in modules
+            if name not in self.parts
+        }
+
+    @property
+    def attached(self) -> bool:
+        """Whether all that this handle steers is still on its detector."""
+        return all(part.attached for part in self.parts.values())
+
+    @property
+    def policy(self) -> Policy:
+        """What the first part's gates let through.
+
+        A new one holds from the next frame on, for the backbone and the neck, whose gates say what
+        changed; a head that follows no neck keeps its own, ``parts["rpn_head"].policy``.
+        """
+        return next(iter(self.parts.values())).policy
+
+    @policy.setter
+    def policy(self, value: Policy) -> None:
+        steered = [part for name, part in self.parts.items() if name not in _HEADS]
+        for part in steered or self.parts.values():
+            part.policy = value
+
+    @property
+    def streams(self) -> list[Hashable]:
+        """Streams that any part remembers; of the first part's, least recently used first."""
+        return list(dict.fromkeys(name for part in self.parts.values() for name in part.streams))
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that the memory of all streams takes in all parts."""
+        return sum(part.memory_bytes for part in self.parts.values())
+
+    def computed(self) -> dict[str, float]:
+        """The share of its work that each part did in the last call, the mean over its frames.
+
+        See :attr:`FrameInfo.computed`; 1 for a part that has not run.
+        """
+        shares = {}
+        for name, part in self.parts.items():
+            frames = part.frames
+            shares[name] = sum(f.computed for f in frames) / len(frames) if frames else 1.0
+        return shares
+
+    def stream(
+        self,
+        stream: Hashable | list[Hashable],
+        frame_id: int | Sequence[int] | None = None,
+        cut: bool | Sequence[bool] = False,
+    ) -> AbstractContextManager[None]:
+        """Say whose frames calls in a ``with`` block are given; see :meth:`StreamHandle.stream`.
+
+        It holds for all parts.
+        """
+        return next(iter(self.parts.values())).stream(stream, frame_id, cut)
+
+    def reset(self, stream: Hashable | None = None) -> None:
+        """Forget a stream, or all of them, in all parts: the next frame is a first one."""
+        for part in self.parts.values():
+            part.reset(stream)
+
+    def remove(self) -> None:
+        """Give the detector back bit for bit; a second call changes nothing."""
+        for part in self.parts.values():
+            part.remove()
+
+    def follow_metainfo(self, model: nn.Module) -> None:
+        """Take streams from the data samples that ``model``, around this one, is called with."""
+        for part in self.parts.values():
+            part.follow_metainfo(model)
+
+
+def handles_in(model: nn.Module) -> dict[str, StreamHandle]:
+    """The handles of all eventful parts of any model, by the part's name, in the model's order."""
+    found: dict[str, StreamHandle] = {}
+    for path, module in model.named_modules():
+        attached = link(module)
+        if attached is None or not attached.members:
+            continue
+        names = [name for name, kind in HANDLES.items() if kind.method == attached.method]
+        if names:
+            own = path.rpartition(".")[2]
+            found[own if own in names else names[0]] = HANDLES[names[0]](module)
+    return found
+
+
+def detector_in(model: nn.Module) -> nn.Module:
+    """The detector that a model is, or that a tracker holds."""
+    inner = getattr(model, "detector", None)
+    return inner if isinstance(inner, nn.Module) else model
+
+
+def why_not(detector: nn.Module, part: str) -> str | None:
+    """Why a part of a detector cannot be eventful, or None."""
+    module = getattr(detector, part)
+    if part == "backbone":
+        found = transformers_in(module)
+        if len(found) == 1:
+            return None
+        return (
+            f"{class_name(module)} holds {len(found) or 'no'} supported vision transformer"
+            f"{'s' if found else ''}, and other backbones are computed whole"
+        )
+    return family_of(module, _RECORDS[part])[1] or None
+
+
+def parts_of(detector: nn.Module, parts: str | Sequence[str]) -> tuple[str, ...]:
+    """The parts to serve, in the order in which they run.
+
+    Args:
+        detector: The detector.
+        parts: ``all``: those that can be served; the others are named in a warning. Or names.
+
+    Raises:
+        ValueError: A name that is no part's, that the detector does not have or that cannot be
+            served; or none can.
+    """
+    here = [n for n in HANDLES if isinstance(getattr(detector, n, None), nn.Module)]
+    name = class_name(detector)
+    if parts == "all":
+        reasons = {part: why_not(detector, part) for part in here}
+        served = tuple(part for part, reason in reasons.items() if reason is None)
+        said = "; ".join(f"{part}: {reason}" for part, reason in reasons.items() if reason)
+        if not served:
+            raise ValueError(
+                f"Eventful: no part of {name} can be served: {said or 'it has none'}; parts are "
+                f"{', '.join(HANDLES)}."
+            )
+        if said:
+            warnings.warn(
+                f"Eventful: of {name}, {', '.join(served)} compute what changed; whole in every "
+                f"frame are {said}.",
+                stacklevel=3,
+            )
+        return served
+    asked = (parts,) if isinstance(parts, str) else tuple(parts)
+    unknown = [part for part in asked if part not in here]
+    if unknown or not asked:
+        raise ValueError(
+            f"Eventful: parts={parts!r}: {name} has no {', '.join(map(repr, unknown)) or 'parts'}; "
+            f"give 'all' or some of its {', '.join(here) or 'none'}."
+        )
+    refused = [f"{part}: {why}" for part in asked if (why := why_not(detector, part)) is not None]
+    if refused:
+        can = [part for part in here if why_not(detector, part) is None]
+        raise ValueError(
+            f"Eventful: parts={parts!r} cannot be served: {'; '.join(refused)}; of this detector "
+            f"can be: {', '.join(can) or 'none'}."
+        )
+    return tuple(part for part in here if part in asked)
+
+
+def attach_parts(
+    model: nn.Module,
+    policy: Policies,
+    parts: str | Sequence[str],
+    attach_backbone: Callable[[nn.Module, Policy], StreamHandle],
+    max_streams: int,
+) -> EventfulDetectorHandle:
+    """Make parts of a detector eventful; see :func:`mmvitaccel.apply_eventful`.
+
+    Args:
+        model: The detector, or a tracker that holds it.
+        policy: One for the backbone and the neck; or a policy for each part by its name.
+        parts: See :func:`parts_of`.
+        attach_backbone: Puts a policy on a transformer.
+        max_streams: Most streams remembered at a time.
+    """
+    detector = detector_in(model)
+    served = parts_of(detector, parts)
+    policies = _by_part(policy, served)
+    lends = any(part in _HEADS for part in served)
+    for part in served:
+        module = getattr(detector, part)
+        if part == "backbone":
+            attach_backbone(module, policies[part])
+            continue
+        adapter, _ = family_of(module, _RECORDS[part])
+        if part == "neck":
+            attach_neck(module, adapter, policies[part], max_streams, lends)
+        elif part == "roi_head":
+            attach_roi_head(module, adapter, policies[part], max_streams)
+        else:
+            attach_head(module, adapter, policies[part], max_streams)
+    handle = EventfulDetectorHandle(detector)
+    handle.follow_metainfo(detector)
+    if model is not detector:
+        handle.follow_metainfo(model)
+    return handle
+
+
+def _by_part(policy: Policies, served: Sequence[str]) -> dict[str, Policy | None]:
+    """The policy of each part; None for a head's own, every pixel that differs."""
+    if not isinstance(policy, Mapping):
+        return {part: None if part in _HEADS else policy for part in served}
+    unknown = [part for part in policy if part not in served]
+    if unknown:
+        raise ValueError(
+            f"Eventful: policy is given for {', '.join(map(repr, unknown))}, and the parts are "
+            f"{', '.join(served)}."
+        )
+    if "backbone" in served and "backbone" not in policy:
+        raise ValueError("Eventful: policy gives none for 'backbone', which has no default.")
+    return {part: policy.get(part) for part in served}
