@@ -104,10 +104,12 @@ def _eventful_figures(
 
 
 def _left_out(model: nn.Module) -> float:
-    """What the last frame left out, the mean over the methods that remember frames."""
+    """What the last frame left out, the mean over the parts that have gates."""
     states = [found.state for found in map(link, model.modules()) if found is not None]
     runs = {id(state): state for state in states if isinstance(state, StreamRun)}
-    return mean(run.frames[-1].counted().left_out for run in runs.values())
+    frames = [run.frames[-1].counted() for run in runs.values() if run.frames]
+    gated = [frame.left_out for frame in frames if frame.left_out_by_gate]
+    return mean(gated) if gated else 0.0
 
 
 def _mean(values: Iterable[int]) -> int:

@@ -8,8 +8,10 @@ from typing import Any, Union
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.utils import get_object_from_string
+from torch import nn
 
-from mmvitaccel.adapters.eventful.apply import EventfulHandle
+from mmvitaccel.adapters.eventful.detector import handles_in
+from mmvitaccel.adapters.eventful.handle import EventfulHandle, StreamHandle
 from mmvitaccel.adapters.steering import claim, release
 from mmvitaccel.registry import HOOKS
 
@@ -20,7 +22,9 @@ Schedule = Union[Sequence[float], Callable[[int], float], str]
 class BudgetScheduleHook(Hook):
     """Set what an eventful model's policy lets through, frame by frame, and log it.
 
-    The budget of the paper's first figure: one set of weights whose cost follows a schedule.
+    The budget of the paper's first figure: one set of weights whose cost follows a schedule. Of a
+    detector with several eventful parts, the policies of the backbone and of the neck are set, as
+    far as they have the attribute; heads follow the neck.
 
     Args:
         schedule: The budget of each frame of a video, the last one holding for the frames after;
@@ -73,24 +77,38 @@ class BudgetScheduleHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Leave the model to others."""
-        release(EventfulHandle(runner.model).model, self)
+        self._release(runner)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Leave the model to others."""
-        release(EventfulHandle(runner.model).model, self)
+        self._release(runner)
+
+    def _release(self, runner: Runner) -> None:
+        for handle in _steers(runner.model):
+            release(handle.model, self)
 
     def _set(self, runner: Runner, phase: str, batch_idx: int, data_batch: Any) -> None:
-        handle = EventfulHandle(runner.model)
-        claim(handle.model, self)
-        policy = handle.policy
-        if not hasattr(policy, self.attribute):
+        steers = _steers(runner.model)
+        policies = [handle.policy for handle in steers]
+        steered = [policy for policy in policies if hasattr(policy, self.attribute)]
+        for handle in steers:
+            claim(handle.model, self)
+        if not steered:
             raise ValueError(
-                f"BudgetScheduleHook: the policy {policy!r} has no {self.attribute!r} to set; "
-                "name one of its attributes."
+                f"BudgetScheduleHook: the policy {' or '.join(map(repr, policies))} has no "
+                f"{self.attribute!r} to set; name one of its attributes."
             )
         budget = self.budget(_frame_index(batch_idx, data_batch))
-        setattr(policy, self.attribute, budget)
+        for policy in steered:
+            setattr(policy, self.attribute, budget)
         runner.message_hub.update_scalar(f"{phase}/eventful_{self.attribute}", float(budget))
+
+
+def _steers(model: nn.Module) -> list[StreamHandle]:
+    """Of the backbone and the neck; of what else is eventful where neither is."""
+    handles = handles_in(model) or {"backbone": EventfulHandle(model)}
+    first = [name for name in ("backbone", "neck") if name in handles] or list(handles)
+    return [handles[name] for name in first]
 
 
 def _frame_index(batch_idx: int, data_batch: Any) -> int:

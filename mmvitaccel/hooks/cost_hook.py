@@ -6,6 +6,7 @@ import copy
 import random
 import time
 from collections.abc import Sequence
+from statistics import mean
 from typing import Any
 
 import torch
@@ -14,10 +15,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from mmvitaccel.adapters.attach import detach, is_attached, link
-from mmvitaccel.adapters.eventful.apply import EventfulHandle
-from mmvitaccel.adapters.eventful.handle import StreamHandle
-from mmvitaccel.adapters.eventful.neck import EventfulNeckHandle
+from mmvitaccel.adapters.attach import detach, link
+from mmvitaccel.adapters.eventful.detector import HANDLES, handles_in
 from mmvitaccel.adapters.eventful.stream_run import FrameInfo
 from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.registry import HOOKS
@@ -37,8 +36,11 @@ class CostHook(Hook):
     timed; a video's first frame is run twice, for which streams start clean. The dense figure is
     counted once for each size of input, on a copy that shares the weights and has no method on it.
 
+    Beside the whole model, the backbone is counted and timed, and the neck and the heads of a
+    detector are counted.
+
     Args:
-        backbone: Module path of what is reported beside the whole model.
+        backbone: Module path of the backbone.
         timed: Whether frames are timed; if not, every one is counted.
     """
 
@@ -91,8 +93,12 @@ class _MeasuredModel:
                 f"of its modules, such as {', '.join(n for n, _ in model.named_children())}."
             )
         self.model, self.backbone = model, found[0]
+        place = found[0].removesuffix(backbone)
+        behind = {name: place + name for name in HANDLES if place + name in modules}
+        #: Module paths of what is counted by itself, by name.
+        self.parts = {**behind, "backbone": self.backbone}
         self.run, self.timed = model.test_step, timed
-        self.eventful = _handles(model)
+        self.eventful = handles_in(model)
         self.dense_model = _without_methods(model)
         self.counted_copy: nn.Module | None = None
         self.stopwatch = _Stopwatch(modules[self.backbone])
@@ -135,25 +141,31 @@ class _MeasuredModel:
             del self.model.test_step
             self.counted_copy = _shared_copy(self.model)
             self.model.test_step = self
-        for handle in _handles(self.counted_copy):
+        for handle in handles_in(self.counted_copy).values():
             handle.reset()
         return self.counted_copy
 
     def _passed(self, batch_size: int) -> list[dict[str, Any]]:
         """For each frame, whether a stream started clean, and what gates let through and left out.
 
-        What is left out is the mean over the methods that remember frames.
+        What is left out is the mean over the parts that have gates. Tokens that passed are told by
+        the gate's place, and of parts behind the backbone the share that was computed.
         """
         passed: list[dict[str, Any]] = [{} for _ in range(batch_size)]
-        for handle in self.eventful:
+        for part, handle in self.eventful.items():
             frames = handle.frames
             if len(frames) != batch_size:
                 return [{}] * batch_size
             for entry, frame in zip(passed, frames):
                 entry["first"] = frame.first or entry.get("first", False)
-                share = frame.left_out / len(self.eventful)
-                entry["left_out"] = entry.get("left_out", 0.0) + share
-                entry.setdefault("tokens", {}).update(_tokens(handle, frame))
+                if frame.left_out_by_gate or frame.stream is None:
+                    entry.setdefault("left_out", []).append(frame.left_out)
+                entry.setdefault("tokens", {}).update(_tokens(part, frame))
+                if part != "backbone":
+                    entry.setdefault("computed", {})[part] = frame.computed
+        for entry in passed:
+            if "left_out" in entry:
+                entry["left_out"] = mean(entry["left_out"])
         return passed
 
     def _is_first(self, samples: Sequence[Any]) -> bool:
@@ -187,7 +199,8 @@ class _MeasuredModel:
 
     def _figures(self, counter: MacsCounter) -> dict[str, int]:
         report = counter.report()
-        return {"macs": report.total, "backbone_macs": report.by_module.get(self.backbone, 0)}
+        own = {f"{part}_macs": report.by_module.get(at, 0) for part, at in self.parts.items()}
+        return {"macs": report.total, **own}
 
 
 class _Turns:
@@ -261,19 +274,10 @@ def _images(samples: Sequence[Any]) -> list[Any]:
     return [image for sample in samples for image in _clip(sample)]
 
 
-def _handles(model: nn.Module) -> list[StreamHandle]:
-    """Of the methods on a model that remember frames."""
-    return [
-        kind(model)
-        for kind in (EventfulHandle, EventfulNeckHandle)
-        if any(is_attached(module, kind.method) for module in model.modules())
-    ]
-
-
-def _tokens(handle: StreamHandle, frame: FrameInfo) -> dict[str, int]:
+def _tokens(part: str, frame: FrameInfo) -> dict[str, int]:
     """Tokens that passed each gate, by the gate's place."""
-    if isinstance(handle, EventfulNeckHandle):
-        return {"neck.cells": frame.passed[0][0]} if frame.passed else {}
+    if part != "backbone":
+        return {f"{part}.cells": frame.passed[0][0]} if frame.passed else {}
     return {
         f"blocks.{block}.{gate}": tokens
         for block, passed in enumerate(frame.passed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -9,10 +10,11 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmvitaccel.adapters.base import host_class
-from mmvitaccel.adapters.eventful.apply import EventfulHandle
+from mmvitaccel.adapters.eventful.detector import EventfulDetectorHandle
+from mmvitaccel.adapters.eventful.handle import EventfulHandle
 from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.eventful.modes.mode import AttentionMode
-from mmvitaccel.models.wrappers.eventful import attach_eventful
+from mmvitaccel.models.wrappers.eventful import attach_eventful, refuse_both
 from mmvitaccel.registry import HOOKS
 
 
@@ -30,7 +32,13 @@ class EventfulHook(Hook):
         attention: ``exact``, ``tokenwise`` or ``delta``.
         target: Path of the module that is the transformer or holds it; by default it is looked for
             in the backbone, then in the neck.
+        parts: Of a detector, ``all`` or the names of parts that compute what changed, see
+            :func:`mmvitaccel.apply_eventful`; ``policy`` may then have a policy for each. None: the
+            transformer alone.
         **options: Further arguments of :func:`mmvitaccel.apply_eventful`.
+
+    Raises:
+        ValueError: Both ``target`` and ``parts`` are given.
     """
 
     # reason: before hooks that copy the model (EMA), so that their copies are eventful too
@@ -41,21 +49,24 @@ class EventfulHook(Hook):
         policy: dict | Policy,
         attention: str | dict | AttentionMode = "exact",
         target: str | None = None,
+        parts: str | Sequence[str] | None = None,
         **options: Any,
     ) -> None:
+        refuse_both(target, parts)
         self.policy, self.attention = policy, attention
-        self.target, self.options = target, options
-        self.handle: EventfulHandle | None = None
+        self.target, self.parts, self.options = target, parts, options
+        self.handle: EventfulHandle | EventfulDetectorHandle | None = None
         self.path = ""
 
-    def attach(self, model: nn.Module) -> EventfulHandle:
+    def attach(self, model: nn.Module) -> EventfulHandle | EventfulDetectorHandle:
         """Put Eventful on a model, in a distributed wrapper or not; the handle takes it off.
 
         Raises:
-            ValueError: If no supported transformer is found, or an argument has no meaning.
+            ValueError: If no supported transformer is found, a part cannot be served, or an
+                argument has no meaning.
         """
         self.path, handle = attach_eventful(
-            model, self.policy, self.attention, self.target, **self.options
+            model, self.policy, self.attention, self.target, self.parts, **self.options
         )
         return handle
 
@@ -64,6 +75,14 @@ class EventfulHook(Hook):
         self.after_run(runner)
         self.handle = self.attach(runner.model)
         name = host_class(self.handle.model).__name__
+        if isinstance(self.handle, EventfulDetectorHandle):
+            parts = [f"{part} with {own.policy}" for part, own in self.handle.parts.items()]
+            whole = [f"{part}, {why}" for part, why in self.handle.left_out.items()]
+            runner.logger.info(
+                f"Eventful: parts of {name} are {'; '.join(parts)}. Whole in every frame: "
+                f"{'; '.join(whole) or 'none'}."
+            )
+            return
         runner.logger.info(
             f"Eventful: {self.handle.policy} with {self.handle.options.attention} in "
             f"{self.path or 'the model'} ({name})."

@@ -12,6 +12,7 @@ from mmengine.logging import MMLogger
 from mmvitaccel.registry import METRICS
 
 _GIGA = 1e9
+_PARTS = ("backbone", "neck", "rpn_head", "bbox_head", "roi_head")
 Cost = dict[str, Any]
 
 
@@ -19,7 +20,8 @@ Cost = dict[str, Any]
 class MacsMetric(BaseMetric):
     """Means per frame of the cost that :class:`mmvitaccel.CostHook` measures.
 
-    Reports for the backbone (``cost/backbone_*``) and the whole model:
+    Reports for the backbone (``cost/backbone_*``), the other parts of a detector (``neck_*``,
+    ``rpn_head_*``, ``bbox_head_*``, ``roi_head_*``; multiply-adds alone) and the whole model:
 
     - ``gmacs``: multiply-adds in units of 1e9, the mean over all frames including the first frame
       of each video, as in the paper; also ``first_gmacs`` and ``later_gmacs`` separately;
@@ -27,7 +29,9 @@ class MacsMetric(BaseMetric):
     - ``first_ms``, ``later_ms``: milliseconds, from preprocessing to boxes for the whole model;
     - ``tokens``: tokens that pass each gate in later frames;
     - ``left_out``: of eventful models, the squared error that did not pass the gates over the
-      squared norm of the tokens, the mean over gates and all frames.
+      squared norm of the tokens, the mean over gates and all frames;
+    - ``computed``: of eventful parts behind the backbone, the share of their work that was done in
+      later frames.
 
     A value without any frame, such as later frames in one-frame videos, is left out.
 
@@ -90,19 +94,23 @@ class MacsMetric(BaseMetric):
             "later": [cost for cost in results if not cost["first"]],
         }
         kinds = {kind: costs for kind, costs in kinds.items() if costs}
-        figures = {**_part_figures("backbone_", kinds), **_part_figures("", kinds)}
+        parts = [part for part in _PARTS if any(f"{part}_macs" in cost for cost in results)]
+        figures = {}
+        for prefix in (*(f"{part}_" for part in parts), ""):
+            figures.update(_part_figures(prefix, kinds))
         left_out = _mean(results, "left_out")
         if left_out is not None:
             figures["left_out"] = left_out
-        tokens = _mean_tokens(kinds.get("later", []))
-        if tokens:
-            figures["tokens"] = tokens
-        MMLogger.get_current_instance().info("\n" + _table(figures, kinds))
+        for name in ("tokens", "computed"):
+            means = _means(kinds.get("later", []), name)
+            if means:
+                figures[name] = means
+        MMLogger.get_current_instance().info("\n" + _table(figures, kinds, parts))
         return figures
 
 
 def _part_figures(part: str, kinds: dict[str, list[Cost]]) -> dict[str, float]:
-    """Figures of the backbone (``part`` is ``backbone_``) or of the whole model (empty)."""
+    """Figures of a part (``part`` is ``backbone_``, say) or of the whole model (empty)."""
     frames = [cost for costs in kinds.values() for cost in costs]
     dense = _mean(frames, f"dense_{part}macs")
     figures = {f"{part}dense_gmacs": dense / _GIGA}
@@ -128,18 +136,19 @@ def _mean(costs: list[Cost], key: str) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _mean_tokens(costs: list[Cost]) -> dict[str, float]:
-    """Mean number of tokens that passed, by gate."""
-    by_gate: dict[str, list[float]] = {}
+def _means(costs: list[Cost], name: str) -> dict[str, float]:
+    """Means of figures that a cost holds by gate or by part."""
+    by_place: dict[str, list[float]] = {}
     for cost in costs:
-        for gate, tokens in cost.get("tokens", {}).items():
-            by_gate.setdefault(gate, []).append(tokens)
-    return {gate: sum(tokens) / len(tokens) for gate, tokens in by_gate.items()}
+        for place, value in cost.get(name, {}).items():
+            by_place.setdefault(place, []).append(value)
+    return {place: sum(values) / len(values) for place, values in by_place.items()}
 
 
-def _table(figures: dict[str, Any], kinds: dict[str, list[Cost]]) -> str:
+def _table(figures: dict[str, Any], kinds: dict[str, list[Cost]], parts: list[str]) -> str:
     """The values as a text table."""
-    lines = [f"{'cost per frame':<28}{'backbone':>12}{'whole model':>14}"]
+    heads = "".join(f"{part:>12}" for part in parts)
+    lines = [f"{'cost per frame':<28}{heads}{'whole model':>14}"]
     rows = [
         ("dense, G multiply-adds", "dense_gmacs", "{:.3f}"),
         *((f"{kind} frames, G", f"{kind}_gmacs", "{:.3f}") for kind in kinds),
@@ -150,14 +159,17 @@ def _table(figures: dict[str, Any], kinds: dict[str, list[Cost]]) -> str:
     for label, name, form in rows:
         cells = [
             form.format(figures[part + name]) if part + name in figures else "-"
-            for part in ("backbone_", "")
+            for part in (*(f"{part}_" for part in parts), "")
         ]
-        lines.append(f"{label:<28}{cells[0]:>12}{cells[1]:>14}")
+        lines.append(f"{label:<28}{''.join(f'{cell:>12}' for cell in cells[:-1])}{cells[-1]:>14}")
     for kind, costs in kinds.items():
         counted, timed = (sum(key in cost for cost in costs) for key in ("macs", "ms"))
         lines.append(f"{len(costs)} {kind} frames: {counted} counted, {timed} timed")
     if "left_out" in figures:
         lines.append(f"left out, mean over gates and frames: {figures['left_out']:.2e}")
+    if "computed" in figures:
+        shares = ", ".join(f"{part} {share:.1%}" for part, share in figures["computed"].items())
+        lines.append(f"computed in later frames: {shares}")
     return "\n".join(lines + _token_lines(figures.get("tokens", {})))
 
 

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from mmvitaccel import Budget
 from mmvitaccel.adapters.attach import is_attached
 from mmvitaccel.adapters.eventful.apply import EventfulHandle
+from mmvitaccel.adapters.eventful.detector import EventfulDetectorHandle
 from mmvitaccel.compat.checkpoint import safe_load
 from mmvitaccel.hooks import BudgetScheduleHook, EventfulHook
 from mmvitaccel.models.vitdet.backbone import ViTDet
@@ -187,6 +188,73 @@ def test_attaching_by_hand(config):
     assert type(model.backbone) is ViTDet and not model._forward_pre_hooks
     with pytest.raises(ValueError, match="target='trunk'"):
         EventfulHook(policy=dict(type="TopK", k=6), target="trunk").attach(model)
+
+
+PARTS = {"default_hooks.eventful.parts": "all"}
+
+
+@pytest.mark.parametrize("job", ["test", "train"])
+def test_all_parts_from_the_command_line(config, job, tmp_path):
+    seen = []
+
+    class Shares(Hook):
+        def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            handle = EventfulDetectorHandle(runner.model)
+            first = {part.frames[0].first for part in handle.parts.values()}
+            seen.append((first, handle.computed()))
+
+        after_val_iter = after_test_iter
+
+    runner = Runner.from_cfg(config(**COMMAND_LINE, **PARTS))
+    runner.register_hook(Shares())
+    getattr(runner, job)()
+    assert [first for first, _ in seen] == [{i == 0} for _ in "12" for i in range(3)]
+    assert list(seen[0][1]) == ["backbone", "neck", "bbox_head"]
+    assert seen[0][1]["neck"] == 1 and 0 < seen[1][1]["neck"] < 1
+    assert type(runner.model.backbone) is ViTDet and not runner.model._forward_pre_hooks
+    log = next(tmp_path.glob("work/*/*.log")).read_text()
+    assert "parts of RetinaNet are backbone with TopK(k=6); neck with TopK(k=6); bbox_head" in log
+    assert "Whole in every frame: none." in log
+
+
+def test_the_budget_is_that_of_backbone_and_neck(config):
+    cells = []
+
+    class Cells(Hook):
+        def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            parts = EventfulDetectorHandle(runner.model).parts
+            cells.append([parts[name].frames[0].passed[0][0] for name in ("backbone", "neck")])
+
+    for policy in (
+        dict(type="TopK", k=6),
+        {n: dict(type="TopK", k=6) for n in ("backbone", "neck")},
+    ):
+        hook = dict(type="mmvitaccel.EventfulHook", policy=policy, parts="all")
+        schedule = dict(type="mmvitaccel.BudgetScheduleHook", schedule=[6, 5, 4])
+        runner = Runner.from_cfg(config(custom_hooks=[hook, schedule]))
+        runner.register_hook(Cells())
+        runner.test()
+    assert cells == [[35, 35], [5, 5], [4, 4]] * 4
+
+
+def test_the_cost_of_all_parts(config):
+    cfg = config(**COMMAND_LINE, **PARTS)
+    cfg.custom_hooks = [dict(type="mmvitaccel.CostHook", timed=False)]
+    cfg.test_evaluator = [cfg.test_evaluator, dict(type="mmvitaccel.MacsMetric")]
+    figures = Runner.from_cfg(cfg).test()
+    for part in ("backbone", "neck", "bbox_head"):
+        dense, first = (figures[f"cost/{part}_{kind}_gmacs"] for kind in ("dense", "first"))
+        assert 0 < figures[f"cost/{part}_later_gmacs"] < dense
+        assert first == pytest.approx(dense, rel=0.02)
+    assert figures["cost/tokens"]["neck.cells"] == figures["cost/tokens"]["blocks.0.qkv"] == 6
+    shares = figures["cost/computed"]
+    assert list(shares) == ["neck", "bbox_head"] and all(0 < s < 1 for s in shares.values())
+    assert "cost/roi_head_dense_gmacs" not in figures
+
+
+def test_parts_and_a_target_are_refused_together():
+    with pytest.raises(ValueError, match=r"target='neck' and parts='all' are both given: a target"):
+        EventfulHook(policy=dict(type="TopK", k=6), target="neck", parts="all")
 
 
 def twice_the_frame(frame):

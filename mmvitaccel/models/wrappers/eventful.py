@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
-from mmvitaccel.adapters.eventful.apply import EventfulHandle, apply_eventful, make_attention
+from mmvitaccel.adapters.eventful.apply import apply_eventful, make_attention
+from mmvitaccel.adapters.eventful.detector import EventfulDetectorHandle
+from mmvitaccel.adapters.eventful.handle import EventfulHandle
 from mmvitaccel.core.eventful.gates.policy import Always, Policy, Threshold, TopFraction, TopK
 from mmvitaccel.core.eventful.gates.random_tokens import RandomTokens
 from mmvitaccel.core.eventful.modes.exact import ExactAttention
@@ -63,6 +66,12 @@ def Eventful(
             f"Eventful wraps one module, but got {' and '.join(given) or 'neither'} of backbone="
             "dict(type=...) and neck=dict(type=...): give one."
         )
+    if "parts" in options:
+        raise ValueError(
+            f"Eventful: parts={options['parts']!r} are those of a whole detector, and this wraps "
+            f"its {next(iter(given))}; leave the config's own and set custom_hooks="
+            "[dict(type='mmvitaccel.EventfulHook', policy=..., parts=...)]."
+        )
     module = MODELS.build(*given.values())
     _, transformer = find_target(module, target)
     apply_eventful(transformer, build_policy(policy), build_attention(attention), **options)
@@ -74,9 +83,10 @@ def attach_eventful(
     policy: dict | Policy,
     attention: str | dict | AttentionMode = "exact",
     target: str | None = None,
+    parts: str | Sequence[str] | None = None,
     **options: Any,
-) -> tuple[str, EventfulHandle]:
-    """Make the transformer of a built model eventful; returns its path and the handle.
+) -> tuple[str, EventfulHandle | EventfulDetectorHandle]:
+    """Make a built model eventful; returns the transformer's path and the handle.
 
     Args:
         model: A detector or other model, also within a wrapper: a distributed one, or that of
@@ -85,10 +95,25 @@ def attach_eventful(
         attention: See :func:`Eventful`.
         target: Path of the module that is the transformer or holds it; by default it is looked for
             in the backbone, then in the neck.
+        parts: Of a detector, ``all`` or the names of parts; the path is then empty. The policy may
+            be a dict of the parts' policies.
         **options: Further arguments of :func:`mmvitaccel.apply_eventful`.
+
+    Raises:
+        ValueError: Both ``target`` and ``parts`` are given, a part cannot be served, no supported
+            transformer is found, or an argument has no meaning.
     """
+    refuse_both(target, parts)
     # reason: data samples come to the detector itself; a wrapper calls it once for each view
     model = unwrapped(model)
+    if parts is not None:
+        if isinstance(policy, dict) and "type" not in policy:
+            policies = {part: build_policy(own) for part, own in policy.items()}
+        else:
+            policies = build_policy(policy)
+        return "", apply_eventful(
+            model, policies, build_attention(attention), parts=parts, **options
+        )
     path, transformer = find_target(model, target)
     handle = apply_eventful(
         transformer, build_policy(policy), build_attention(attention), **options
@@ -96,6 +121,19 @@ def attach_eventful(
     if model is not transformer:
         handle.follow_metainfo(model)
     return path, handle
+
+
+def refuse_both(target: str | None, parts: str | Sequence[str] | None) -> None:
+    """Refuse a transformer's path together with a detector's parts.
+
+    Raises:
+        ValueError: Both are given.
+    """
+    if target is not None and parts is not None:
+        raise ValueError(
+            f"Eventful: target={target!r} and parts={parts!r} are both given: a target is one "
+            "transformer, and parts are those of the whole detector; give one of the two."
+        )
 
 
 def build_policy(policy: dict | Policy) -> Policy:

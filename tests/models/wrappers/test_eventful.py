@@ -382,6 +382,13 @@ def test_a_pyramid_beside_a_backbone_that_a_hook_makes_eventful():
     assert len(model._forward_pre_hooks) == 1 and EventfulNeckHandle(model).attached
 
 
+def test_a_wrapper_of_a_backbone_refuses_parts():
+    with pytest.raises(ValueError, match=r"parts='all' are those of a whole det.*EventfulHook"):
+        build({**DETECTOR, "backbone": {**EVENTFUL, "parts": "all"}})
+    with pytest.raises(ValueError, match=r"target='neck' and parts='all' are both given"):
+        attach_eventful(build(DETECTOR), dict(type="TopK", k=6), target="neck", parts="all")
+
+
 def test_a_neck_that_is_not_supported_is_named():
     mapper = dict(type="mmdet.ChannelMapper", in_channels=[24], out_channels=8)
     with pytest.raises(ValueError, match=r"ChannelMapper holds no supported neck; supported are"):
