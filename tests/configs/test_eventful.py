@@ -25,7 +25,7 @@ CONFIGS = sorted(
 )
 PATTERN = re.compile(
     r"faster-rcnn_vitdet-(?:b|tiny)_vid-(?P<size>\d+)_(?P<kind>dense|top|threshold-1)(?P<k>\d+)?"
-    r"(?:[_-](?P<variant>tokenwise|delta|stgt|delta-pool|pool|neck))?"
+    r"(?:[_-](?P<variant>tokenwise|delta|stgt|delta-pool|pool|neck|all))?"
 )
 
 
@@ -54,6 +54,13 @@ def test_config_is_what_its_name_says(path):
     ]
     if path.stem.endswith("_dense"):
         assert backbone.type == "mmvitaccel.ViTDet"
+        return
+    if name["variant"] == "all":
+        assert backbone.type == "mmvitaccel.ViTDet"
+        cost, hook = cfg.custom_hooks
+        assert (cost.type, hook.type) == ("mmvitaccel.CostHook", "mmvitaccel.EventfulHook")
+        assert hook.parts == "all" and hook.attention == "exact"
+        assert hook.policy == dict(type="TopK", k=int(name["k"]))
         return
     assert backbone.type == "mmvitaccel.Eventful"
     assert backbone.backbone.type == "mmvitaccel.ViTDet"
