@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -184,6 +185,27 @@ def test_copies_and_training():
     x = torch.rand(1, 3, *SIZE)
     for features in (model.extract_feat(x), model.rpn_head(model.extract_feat(x))[0]):
         assert all(level.requires_grad for level in features)
+
+
+def test_threads_compute_streams_side_by_side():
+    videos = {name: list(frames(4, seed=seed)) for seed, name in enumerate("abc")}
+
+    def run(model, name):
+        return [detect(model, [p], [sample(name, i)])[0] for i, p in enumerate(videos[name])]
+
+    alone = {}
+    for name in videos:
+        model = rcnn()
+        apply_eventful(model, TopK(6), parts="all")
+        alone[name] = run(model, name)
+    model = rcnn()
+    handle = apply_eventful(model, TopK(6), parts="all")
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda name: run(model, name), videos))
+    for name, results in zip(videos, found):
+        for ours, expected in zip(results, alone[name]):
+            alike(ours, expected)
+    assert sorted(name[0] for name in handle.streams) == ["a", "b", "c"]
 
 
 def test_removing_gives_the_detector_back():

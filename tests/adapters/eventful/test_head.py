@@ -207,6 +207,22 @@ def test_training_is_dense_and_so_is_a_norm_in_training():
     assert handle.streams == []
 
 
+@pytest.mark.parametrize("make", [rpn, retina, fcos])
+def test_half_precision_and_autocast(make):
+    for half in (True, False):
+        plain_neck, plain = fpn(), make()
+        if half:
+            plain_neck, plain = plain_neck.bfloat16(), plain.bfloat16()
+        neck, _, head, handle = behind_a_neck(plain_neck, plain)
+        with torch.autocast("cpu", torch.bfloat16, enabled=not half):
+            for maps in video(3):
+                maps = [x.bfloat16() if half else x for x in maps]
+                found, expected = head(neck(maps)), plain(plain_neck(maps))
+                for ours, theirs in zip(found, expected):
+                    torch.testing.assert_close(list(ours), list(theirs), rtol=0.1, atol=0.1)
+        assert handle.frames[0].computed < 1
+
+
 def test_a_copy_follows_its_own_neck():
     neck, _, head, _ = behind_a_neck(fpn(), rpn())
     detector = torch.nn.ModuleDict(dict(neck=neck, head=head))
