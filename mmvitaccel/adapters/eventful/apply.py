@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mmvitaccel.adapters.attach import Swap
-from mmvitaccel.adapters.base import ViTAdapter, class_name, spec_of
+from mmvitaccel.adapters.base import ViTAdapter, class_name, host_class, spec_of
 from mmvitaccel.adapters.bypass import bypass_of_blocks
 from mmvitaccel.adapters.eventful import run as eventful_run
 from mmvitaccel.adapters.eventful.around import follow_models_around
@@ -138,6 +138,8 @@ def apply_eventful(
     for index, (block, spec) in enumerate(zip(blocks, specs)):
         info = (model, index, spec, num_prefix_tokens)
         swaps.append(Swap(block, {"forward": eventful_run.block_forward}, info))
+        layers = [m for m in block.modules() if host_class(m) is nn.Linear]
+        swaps += [Swap(layer, {"forward": eventful_run.linear_forward}) for layer in layers]
     attach_run(model, EventfulHandle.method, swaps, state)
     follow_models_around(model)
     handle = EventfulHandle(model)

@@ -25,6 +25,7 @@ from mmvitaccel.core.eventful.block import (
 )
 from mmvitaccel.core.eventful.options import EventfulOptions
 from mmvitaccel.core.eventful.stream import StreamState
+from mmvitaccel.core.kernels.half_linear import half_linear
 
 
 @dataclass
@@ -86,6 +87,12 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
             state.saw(x)
             state.end(x.shape[1])
     return spec.leave(block, x, given)
+
+
+def linear_forward(layer: nn.Linear, host: Any, x: Tensor) -> Tensor:
+    """The override of a linear layer's forward: half precision in the faster way."""
+    out = None if layer.training else half_linear(layer, x)
+    return host(x) if out is None else out
 
 
 def _run(state: EventfulState, index: int, steps: BlockSteps, given: BlockInput) -> Tensor:

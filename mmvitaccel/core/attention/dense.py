@@ -56,12 +56,13 @@ def dense_attention_with_lse(
     """Like :func:`dense_attention`, with the logarithm of each row's sum of exponentials.
 
     Returns:
-        The output (B, heads, N, D) and the log-sum-exp (B, heads, N) in single precision. Neither
-        carries gradients.
+        The output (B, heads, N, D) and the log-sum-exp (B, heads, N), both in single precision
+        whatever the inputs are. Neither carries gradients.
     """
     with torch.no_grad():
         if can_attend(q, k, v):
-            return attend(q, k, v, scale, *(rel_pos or (None, None, None)))
+            return attend(q, k, v, scale, *(rel_pos or (None, None, None)), torch.float32)
+        q, k, v = q.float(), k.float(), v.float()
         inputs = (q, k, v) if rel_pos is None else (q, k, v, *rel_pos.terms(q))
         return _in_blocks(_attend_with_lse, inputs, scale)
 

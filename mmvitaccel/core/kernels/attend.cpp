@@ -33,14 +33,15 @@ struct Merged {
 
 struct Attend {
   int64_t groups, heads, num_rows, num_keys, dim;
-  const float *q, *k, *v;
+  int64_t half, half_out; // whether queries, keys and values are Bf16, else float; the output
+  const void *q, *k, *v;
   Layout of_q, of_k, of_v;
   // (groups, num_rows), where a group's queries, keys, values and outputs lie; null: one after the
   // other. Slot `padding` of every `slots_per_image` holds a key like any other, but no query.
   const int64_t *slots;
   int64_t slots_per_image, padding;
   const int64_t *place; // (groups, num_rows), of the queries in their grid; null: as they come
-  float *out;
+  void *out;
   Layout of_out;
   float *lse; // (groups, heads, num_rows), or null
   double scale;
@@ -57,13 +58,14 @@ constexpr int64_t kKeys = 512;  // keys and values that are copied together
 // What one thread needs for itself; blocks of rows follow each other.
 struct Scratch {
   Terms terms;
-  std::vector<float> q, acc, most, total, weights, k, v, merged_terms;
+  std::vector<float> q, acc, most, total, weights, k, v, merged_terms, rows;
   std::vector<const float *> row, term_row;
   std::vector<int64_t> wanted, place;
   Scratch(const Attend &a)
       : terms(a.positions, kChunk), q(kChunk * a.dim), acc(kChunk * a.dim), most(kChunk),
         total(kChunk), weights(kStep * kBlock), k(kKeys * a.dim), v(kKeys * a.dim),
-        merged_terms(kChunk * (a.merged.terms ? a.merged.num_terms : 0)) {}
+        merged_terms(kChunk * (a.merged.terms ? a.merged.num_terms : 0)),
+        rows(a.half ? kChunk * a.dim : 0) {}
 };
 
 // The keys from first to last of one block of rows.
@@ -135,13 +137,19 @@ void attend_block(const Attend &a, int64_t group, int64_t block, int64_t first, 
   }
 }
 
+template <int kDim> void copy_row(const void *from, int64_t half, int64_t at, float *to) {
+  const float *row = as_floats(number_at(from, half, at), half, kDim, to);
+  if (row != to)
+    std::copy_n(row, kDim, to);
+}
+
 template <int kDim>
 void attend_chunk(const Attend &a, int64_t group, int64_t head, int64_t first, int64_t last,
                   Scratch &s) {
   const int64_t *slots = a.slots ? a.slots + group * a.num_rows : nullptr;
   const int64_t *places = a.place ? a.place + group * a.num_rows : nullptr;
-  const auto at = [&](auto *p, const Layout &of, int64_t row) {
-    return p + group * of.group + head * of.head + (slots ? slots[row] : row) * of.row;
+  const auto at = [&](const Layout &of, int64_t row) {
+    return group * of.group + head * of.head + (slots ? slots[row] : row) * of.row;
   };
   s.wanted.clear();
   s.row.clear();
@@ -150,7 +158,8 @@ void attend_chunk(const Attend &a, int64_t group, int64_t head, int64_t first, i
     if (slots && slots[i] % a.slots_per_image == a.padding)
       continue;
     s.wanted.push_back(i);
-    s.row.push_back(at(a.q, a.of_q, i));
+    s.row.push_back(as_floats(number_at(a.q, a.half, at(a.of_q, i)), a.half, kDim,
+                              s.rows.data() + (i - first) * kDim));
     s.place.push_back(places ? places[i] : i);
   }
   const int64_t count = int64_t(s.wanted.size());
@@ -159,7 +168,7 @@ void attend_chunk(const Attend &a, int64_t group, int64_t head, int64_t first, i
   if (a.merged.terms) {
     s.term_row.clear();
     for (int64_t i : s.wanted)
-      s.term_row.push_back(at(a.merged.terms, a.merged.of_terms, i));
+      s.term_row.push_back(a.merged.terms + at(a.merged.of_terms, i));
   }
   std::fill(s.acc.begin(), s.acc.end(), 0.f);
   std::fill(s.total.begin(), s.total.end(), 0.f);
@@ -175,8 +184,8 @@ void attend_chunk(const Attend &a, int64_t group, int64_t head, int64_t first, i
   for (int64_t from = 0; from < a.num_keys; from += kKeys) {
     const int64_t to = std::min(from + kKeys, a.num_keys);
     for (int64_t j = from; j < to; ++j) {
-      std::copy_n(at(a.k, a.of_k, j), kDim, s.k.data() + (j - from) * kDim);
-      std::copy_n(at(a.v, a.of_v, j), kDim, s.v.data() + (j - from) * kDim);
+      copy_row<kDim>(a.k, a.half, at(a.of_k, j), s.k.data() + (j - from) * kDim);
+      copy_row<kDim>(a.v, a.half, at(a.of_v, j), s.v.data() + (j - from) * kDim);
     }
     for (int64_t b = 0; b * kBlock < count; ++b)
       if (count - b * kBlock > kLanes)
@@ -186,10 +195,13 @@ void attend_chunk(const Attend &a, int64_t group, int64_t head, int64_t first, i
   }
   for (int64_t i = 0; i < count; ++i) {
     const float *acc = s.acc.data() + i / kBlock * kBlock * kDim + i % kBlock;
-    float *out = at(a.out, a.of_out, s.wanted[i]);
+    const int64_t to = at(a.of_out, s.wanted[i]);
     const float share = 1.f / s.total[i];
     for (int d = 0; d < kDim; ++d)
-      out[d] = acc[d * kBlock] * share;
+      if (a.half_out)
+        store_one(static_cast<Bf16 *>(a.out) + to + d, acc[d * kBlock] * share);
+      else
+        static_cast<float *>(a.out)[to + d] = acc[d * kBlock] * share;
     if (a.lse)
       a.lse[(group * a.heads + head) * a.num_rows + s.wanted[i]] =
           s.most[i] + std::log(s.total[i]);

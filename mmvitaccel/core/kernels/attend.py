@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmvitaccel.core.kernels.compiler import (
+    HALF,
     Positions,
     cpu_operator,
     kernels,
@@ -42,7 +43,7 @@ class _Attend(ctypes.Structure):
     """``Attend`` of ``attend.cpp``."""
 
     _fields_ = [
-        *whole("groups", "heads", "num_rows", "num_keys", "dim"),
+        *whole("groups", "heads", "num_rows", "num_keys", "dim", "half", "half_out"),
         *pointers("q", "k", "v"),
         *((name, _Layout) for name in ("of_q", "of_k", "of_v")),
         *pointers("slots"),
@@ -59,7 +60,7 @@ class _Attend(ctypes.Structure):
 
 @cpu_operator(
     "attend(Tensor q, Tensor k, Tensor v, float scale, Tensor? rows_h, Tensor? rows_w, "
-    "Tensor? place) -> (Tensor, Tensor)"
+    "Tensor? place, ScalarType? dtype=None) -> (Tensor, Tensor)"
 )
 def attend(
     q: Tensor,
@@ -69,26 +70,28 @@ def attend(
     rows_h: Tensor | None,
     rows_w: Tensor | None,
     place: Tensor | None,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Attention of all rows over all keys.
+    """Attention of all rows over all keys, in single precision.
 
     Args:
-        q: (B, heads, R, D), single precision on a CPU, as are all numbers here.
+        q: (B, heads, R, D) on a CPU, float32 or bfloat16 as keys and values.
         k: (B, heads, K, D).
         v: (B, heads, K, D).
         scale: Factor of the products of queries and keys.
         rows_h: Relative positions (H, key rows, D), or None.
         rows_w: Relative positions (W, key columns, D), or None.
         place: Grid position of each row in row-major order (B, R); None for all in order.
+        dtype: Of the output; None for that of the queries.
 
     Returns:
-        The output (B, heads, R, D) and the log-sum-exp of each row (B, heads, R).
+        The output (B, heads, R, D), and the log-sum-exp of each row (B, heads, R) in float32.
     """
     lse = torch.empty(q.shape[:3])
     place = None if place is None else place.contiguous()
     positions, _kept = positions_of(rows_h, rows_w)
     keys_per_row = 1 if rows_w is None else rows_w.shape[1]
-    out = _run((q, k, v), scale, place, lse, positions, keys_per_row, _Merged())
+    out = _run((q, k, v), dtype, scale, place, lse, positions, keys_per_row, _Merged())
     return out, lse
 
 
@@ -109,17 +112,17 @@ def attend_merged(
     """Attention of merged tokens, whose keys cover several positions of a grid.
 
     Args:
-        q: (B, heads, R, D), single precision on a CPU, as are all numbers that are not whole.
+        q: (B, heads, R, D) on a CPU, float32 or bfloat16 as keys and values.
         k: (B, heads, K, D).
         v: (B, heads, K, D).
         scale: Factor of the products of queries and keys.
-        terms: (B, heads, R, grid rows + grid columns), the position terms of each row.
+        terms: (B, heads, R, grid rows + grid columns), the position terms of each row; float32.
         places: (B, N, 2), which two of them belong to each place; those of a key together. int32.
         starts: (B, K + 1), where each key's places begin, and N; int32.
-        bias: (B, K), added to the logits of each key, or None.
+        bias: (B, K) float32, added to the logits of each key, or None.
 
     Returns:
-        (B, heads, R, D).
+        (B, heads, R, D), in the dtype of the queries.
     """
     terms = terms if terms.stride(-1) == 1 else terms.contiguous()
     places, starts = places.contiguous(), starts.contiguous()
@@ -129,11 +132,12 @@ def attend_merged(
         places.data_ptr(), starts.data_ptr(), places.shape[1],
         None if bias is None else bias.data_ptr(),
     )  # fmt: skip
-    return _run((q, k, v), scale, None, None, positions_of(None, None)[0], 1, merged)
+    return _run((q, k, v), None, scale, None, None, positions_of(None, None)[0], 1, merged)
 
 
 def _run(
     qkv: tuple[Tensor, Tensor, Tensor],
+    dtype: torch.dtype | None,
     scale: float,
     place: Tensor | None,
     lse: Tensor | None,
@@ -144,9 +148,10 @@ def _run(
     """All rows over all keys; the caller keeps alive what the structures point to."""
     q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in qkv)
     batch, heads, num_rows, dim = q.shape
-    out = torch.empty(batch, num_rows, heads, dim).transpose(1, 2)  # as the next layer reads it
+    out = torch.empty(batch, num_rows, heads, dim, dtype=dtype or q.dtype)
+    out = out.transpose(1, 2)  # as the next layer reads it
     work = _Attend(
-        batch, heads, num_rows, k.shape[2], dim,
+        batch, heads, num_rows, k.shape[2], dim, q.dtype == HALF, out.dtype == HALF,
         *(t.data_ptr() for t in (q, k, v)), *(_Layout(*t.stride()[:3]) for t in (q, k, v)),
         None, 1, -1, None if place is None else place.data_ptr(),
         out.data_ptr(), _Layout(*out.stride()[:3]), None if lse is None else lse.data_ptr(), scale,
@@ -171,10 +176,11 @@ def attend_windows(
     """Attention within windows.
 
     Args:
-        qkv: (B, N + 1, 3, heads, D), contiguous; the last row of an image is padding: a key like
-            any other, but not a query.
+        qkv: (B, N + 1, 3, heads, D), contiguous, float32 or bfloat16; the last row of an image is
+            padding: a key like any other, but not a query.
         slots: (W, T), rows of ``qkv`` with its first two axes as one.
-        out: (B, N + 1, heads * D), contiguous; changed in place, but for padding.
+        out: (B, N + 1, heads * D), contiguous, float32 or bfloat16; changed in place, but for
+            padding.
         scale: Factor of the products of queries and keys.
         rows_h: Relative positions in a window (H, H, D), or None.
         rows_w: Relative positions in a window (W, W, D), or None.
@@ -188,6 +194,7 @@ def attend_windows(
     positions, _kept = positions_of(rows_h, rows_w)
     work = _Attend(
         len(slots), heads, slots.shape[1], slots.shape[1], dim,
+        qkv.dtype == HALF, out.dtype == HALF,
         *(part.data_ptr() for part in parts), of_part, of_part, of_part,
         slots.data_ptr(), num_rows, num_rows - 1, None,
         out.data_ptr(), _Layout(0, dim, heads * dim), None, scale,

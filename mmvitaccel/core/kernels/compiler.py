@@ -15,6 +15,9 @@ from torch import Tensor
 
 from mmvitaccel.core.kernels.library.choice import chosen
 
+#: The half precision that kernels read and write; they compute in single precision.
+HALF = torch.bfloat16
+
 _LIBRARY = torch.library.Library("mmvitaccel", "FRAGMENT")
 
 
@@ -63,15 +66,17 @@ def can_run(*tensors: Tensor) -> bool:
     """Whether the kernels serve numbers like these, here and now."""
     if torch.jit.is_tracing() or is_compiling():  # to run elsewhere
         return False
-    if any(t.device.type != "cpu" or t.dtype != torch.float32 for t in tensors):
+    if any(t.device.type != "cpu" or t.dtype not in (torch.float32, HALF) for t in tensors):
         return False
     return kernels() is not None
 
 
 def can_attend(*tensors: Tensor) -> bool:
-    """Whether they serve queries, keys and values (..., D) like these."""
-    dim = tensors[0].shape[-1]
-    if dim % 16 or not 0 < dim <= 128 or any(t.shape[-1] != dim for t in tensors):
+    """Whether they serve queries, keys and values (..., D) like these, all of one dtype."""
+    dim, dtype = tensors[0].shape[-1], tensors[0].dtype
+    if dim % 16 or not 0 < dim <= 128:
+        return False
+    if any(t.shape[-1] != dim or t.dtype != dtype for t in tensors):
         return False
     return can_run(*tensors)
 

@@ -7,12 +7,16 @@
 
 using namespace rows;
 
+// Numbers that are float or Bf16 each have a `half_...` that says whether they are Bf16. Differences
+// are taken in float, to the token as the gate would keep it.
+
 // Tokens in front of a gate: norm(x + branch). Shapes: (num_rows, channels), contiguous.
 struct NormedErrors {
   int64_t num_rows, channels;
-  const float *reference, *x;
-  const float *branch; // or null
-  float *total;        // x + branch; null where there is no branch
+  int64_t half_reference, half_x, half_branch;
+  const void *reference, *x;
+  const void *branch; // or null
+  void *total;        // x + branch, Bf16 if both are; null where there is no branch
   int64_t normed;      // 0: there is no norm
   const float *weight, *bias; // (channels) of the norm, or null
   double eps;
@@ -22,8 +26,9 @@ struct NormedErrors {
 // Attention's output: (heads, rows, dim), over (heads, rows) where there are denominators.
 struct OutputErrors {
   int64_t num_listed, heads, dim;
-  const float *reference; // (rows, heads * dim), contiguous
-  const float *out;
+  int64_t half_reference, half_out;
+  const void *reference; // (rows, heads * dim), contiguous
+  const void *out;
   int64_t head_of_out, row_of_out; // steps in numbers
   const float *denominator;        // or null
   int64_t head_of_denominator;
@@ -55,26 +60,17 @@ template <class Term> float sum_of(int64_t count, Term term) {
   return total;
 }
 
-inline Vec at(const float *p, Vec) { return load(p); }
-inline float at(const float *p, float) { return *p; }
-inline void put(float *p, Vec v) { store(p, v); }
-inline void put(float *p, float v) { *p = v; }
+template <class Number> Vec at(const Number *p, Vec) { return load(p); }
+template <class Number> float at(const Number *p, float) { return load_one(p); }
+template <class Number> void put(Number *p, Vec v) { store(p, v); }
+template <class Number> void put(Number *p, float x) { store_one(p, x); }
 
-float normed_error(const NormedErrors &e, int64_t row) {
-  const int64_t n = e.channels, from = row * n;
-  const float *x = e.x + from, *reference = e.reference + from;
-  if (e.branch) {
-    const float *branch = e.branch + from;
-    float *total = e.total + from;
-    sum_of(n, [&](int64_t i, auto kind) {
-      put(total + i, at(x + i, kind) + at(branch + i, kind));
-      return kind;
-    });
-    x = total;
-  }
+template <class Reference, class Token>
+float token_error(const NormedErrors &e, const Reference *reference, const Token *x) {
+  const int64_t n = e.channels;
   if (!e.normed)
     return std::sqrt(sum_of(n, [&](int64_t i, auto kind) {
-      const auto d = at(reference + i, kind) - at(x + i, kind);
+      const auto d = at(reference + i, kind) - as_kept(reference, at(x + i, kind));
       return d * d;
     }));
   const float mean = sum_of(n, [&](int64_t i, auto kind) { return at(x + i, kind); }) / float(n);
@@ -90,9 +86,45 @@ float normed_error(const NormedErrors &e, int64_t row) {
       y = y * at(e.weight + i, kind);
     if (e.bias)
       y = y + at(e.bias + i, kind);
-    const auto d = at(reference + i, kind) - y;
+    const auto d = at(reference + i, kind) - as_kept(reference, y);
     return d * d;
   }));
+}
+
+template <class Token, class Branch, class Total>
+void add(const Token *x, const Branch *branch, Total *total, int64_t count) {
+  sum_of(count, [&](int64_t i, auto kind) {
+    put(total + i, at(x + i, kind) + at(branch + i, kind));
+    return kind;
+  });
+}
+
+// Calls run with the row as a pointer to numbers of its kind.
+template <class Run> void of_kind(const void *array, int64_t half, int64_t from, Run run) {
+  if (half)
+    run(static_cast<const Bf16 *>(array) + from);
+  else
+    run(static_cast<const float *>(array) + from);
+}
+
+float normed_error(const NormedErrors &e, int64_t row) {
+  const int64_t from = row * e.channels, half_total = e.half_x && e.half_branch;
+  if (e.branch)
+    of_kind(e.x, e.half_x, from, [&](auto *x) {
+      of_kind(e.branch, e.half_branch, from, [&](auto *branch) {
+        if (half_total)
+          add(x, branch, static_cast<Bf16 *>(e.total) + from, e.channels);
+        else
+          add(x, branch, static_cast<float *>(e.total) + from, e.channels);
+      });
+    });
+  const void *tokens = e.branch ? e.total : e.x;
+  float error = 0.f;
+  of_kind(tokens, e.branch ? half_total : e.half_x, from, [&](auto *x) {
+    of_kind(e.reference, e.half_reference, from,
+            [&](auto *reference) { error = token_error(e, reference, x); });
+  });
+  return error;
 }
 
 void output_error(const OutputErrors &e, int64_t listed) {
@@ -100,13 +132,15 @@ void output_error(const OutputErrors &e, int64_t listed) {
   const int64_t row = e.out_rows ? e.out_rows[listed] : listed;
   float total = 0.f;
   for (int64_t head = 0; head < e.heads; ++head) {
-    const float *reference = e.reference + (to * e.heads + head) * e.dim;
-    const float *out = e.out + head * e.head_of_out + row * e.row_of_out;
     const float share =
         e.denominator ? 1.f / e.denominator[head * e.head_of_denominator + row] : 1.f;
-    total += sum_of(e.dim, [&](int64_t i, auto kind) {
-      const auto d = at(reference + i, kind) - at(out + i, kind) * share;
-      return d * d;
+    of_kind(e.reference, e.half_reference, (to * e.heads + head) * e.dim, [&](auto *reference) {
+      of_kind(e.out, e.half_out, head * e.head_of_out + row * e.row_of_out, [&](auto *out) {
+        total += sum_of(e.dim, [&](int64_t i, auto kind) {
+          const auto d = at(reference + i, kind) - as_kept(reference, at(out + i, kind) * share);
+          return d * d;
+        });
+      });
     });
   }
   e.errors[to] = std::sqrt(total);

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmvitaccel.core.kernels.compiler import cpu_operator, kernels, pointers, whole
+from mmvitaccel.core.kernels.compiler import HALF, cpu_operator, kernels, pointers, whole
 from mmvitaccel.core.macs.formulas import register_macs_formula
 
 
@@ -16,7 +16,7 @@ class _NormedErrors(ctypes.Structure):
     """``NormedErrors`` of ``errors.cpp``."""
 
     _fields_ = [
-        *whole("num_rows", "channels"),
+        *whole("num_rows", "channels", "half_reference", "half_x", "half_branch"),
         *pointers("reference", "x", "branch", "total"),
         *whole("normed"),
         *pointers("weight", "bias"),
@@ -29,7 +29,7 @@ class _OutputErrors(ctypes.Structure):
     """``OutputErrors`` of ``errors.cpp``."""
 
     _fields_ = [
-        *whole("num_listed", "heads", "dim"),
+        *whole("num_listed", "heads", "dim", "half_reference", "half_out"),
         *pointers("reference", "out"),
         *whole("head_of_out", "row_of_out"),
         *pointers("denominator"),
@@ -54,25 +54,31 @@ def normed_errors(
     weight: Tensor | None,
     bias: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Norms of u - norm(x + branch).
+    """Norms of u - norm(x + branch), in single precision.
+
+    The token is rounded as the reference is kept: one that did not change has no error.
 
     Args:
-        reference: u, (B, N, C), single precision on a CPU, as are all numbers here.
+        reference: u, (B, N, C) on a CPU, float32 or bfloat16, as the next two independently.
         x: (B, N, C).
         branch: (B, N, C), or None.
         eps: Of layer normalisation; None for no norm.
-        weight: Of the norm (C,), or None.
+        weight: Of the norm (C,), float32 or bfloat16, or None.
         bias: Of the norm (C,), or None.
 
     Returns:
-        (B, N), and x + branch (B, N, C), empty without a branch.
+        (B, N) float32, and x + branch (B, N, C), empty without a branch.
     """
     reference, x = reference.contiguous(), x.contiguous()
     branch = None if branch is None else branch.contiguous()
+    weight, bias = (None if t is None else t.float() for t in (weight, bias))
     errors = torch.empty(x.shape[:2])
-    total = torch.empty(0 if branch is None else x.shape)
+    total = torch.empty(0)
+    if branch is not None:
+        total = torch.empty(x.shape, dtype=torch.result_type(x, branch))
     work = _NormedErrors(
-        errors.numel(), x.shape[2], reference.data_ptr(), x.data_ptr(), _pointer(branch),
+        errors.numel(), x.shape[2], reference.dtype == HALF, x.dtype == HALF,
+        branch is not None and branch.dtype == HALF, reference.data_ptr(), x.data_ptr(), _pointer(branch),
         total.data_ptr(), eps is not None, _pointer(weight), _pointer(bias), eps or 0.0,
         errors.data_ptr(),
     )  # fmt: skip
@@ -92,13 +98,13 @@ def output_errors(
     reference_rows: Tensor | None,
     out_rows: Tensor | None,
 ) -> None:
-    """Norms of u - out / denominator.
+    """Norms of u - out / denominator, in single precision; see :func:`normed_errors`.
 
     Args:
-        errors: (N,), contiguous; changed in place.
-        reference: u, (N, heads * D), contiguous.
+        errors: (N,) float32, contiguous; changed in place.
+        reference: u, (N, heads * D), contiguous, float32 or bfloat16, as the next independently.
         out: (heads, rows, D).
-        denominator: (heads, rows), or None.
+        denominator: (heads, rows) float32, or None.
         reference_rows: Rows of the reference, int64; None for all in order.
         out_rows: Rows of the output, int64, as many; None for all in order.
     """
@@ -110,6 +116,7 @@ def output_errors(
         denominator = denominator.contiguous()
     work = _OutputErrors(
         num_rows if out_rows is None else len(out_rows), heads, dim,
+        reference.dtype == HALF, out.dtype == HALF,
         reference.data_ptr(), out.data_ptr(), *out.stride()[:2],
         _pointer(denominator), 0 if denominator is None else denominator.stride(0),
         _pointer(reference_rows), _pointer(out_rows), errors.data_ptr(),

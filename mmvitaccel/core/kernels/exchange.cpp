@@ -12,8 +12,10 @@ using namespace rows;
 // values (heads, num_keys, dim); listed (num_listed); key_y and key_x (num_keys). All contiguous.
 struct Exchange {
   int64_t heads, num_rows, dim, num_keys, num_listed;
+  int64_t half; // whether queries are Bf16, else float
   const int64_t *listed;
-  const float *q, *shift;
+  const void *q;
+  const float *shift;
   float *numerator, *denominator;
   const float *old_k, *new_k, *old_v, *new_v;
   double scale;
@@ -28,12 +30,12 @@ constexpr int64_t kChunk = 256; // rows of a task, whose position terms are made
 // What one thread needs for itself.
 struct Scratch {
   Terms terms;
-  std::vector<float> q, acc, weights;
+  std::vector<float> q, acc, weights, rows;
   std::vector<const float *> row;
   std::vector<int64_t> place;
   Scratch(const Exchange &e)
       : terms(e.positions, kChunk), q(e.dim * kBlock), acc(e.dim * kBlock),
-        weights(kStep * kBlock) {}
+        weights(kStep * kBlock), rows(e.half ? kChunk * e.dim : 0) {}
 };
 
 template <int kVecs, int kDim>
@@ -95,7 +97,8 @@ template <int kDim> void exchange_rows(const Exchange &e, int num_threads) {
       s.place.assign(e.listed + first, e.listed + last);
       s.row.clear();
       for (int64_t row : s.place)
-        s.row.push_back(e.q + (head * e.num_rows + row) * kDim);
+        s.row.push_back(as_floats(number_at(e.q, e.half, (head * e.num_rows + row) * kDim), e.half,
+                                  kDim, s.rows.data() + s.row.size() * kDim));
       if (e.positions.height)
         s.terms.make(e.positions, s.row, s.place, kDim);
       for (int64_t block = 0; block * kBlock < last - first; ++block) {

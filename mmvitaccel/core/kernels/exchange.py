@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mmvitaccel.core.kernels.compiler import (
+    HALF,
     Positions,
     cpu_operator,
     kernels,
@@ -23,7 +24,7 @@ class _Exchange(ctypes.Structure):
     """``Exchange`` of ``exchange.cpp``."""
 
     _fields_ = [
-        *whole("heads", "num_rows", "dim", "num_keys", "num_listed"),
+        *whole("heads", "num_rows", "dim", "num_keys", "num_listed", "half"),
         *pointers("listed", "q", "shift", "numerator", "denominator"),
         *pointers("old_k", "new_k", "old_v", "new_v"),
         ("scale", ctypes.c_double),
@@ -55,12 +56,12 @@ def exchange_keys(
     """Take the old terms of changed keys off some rows and put the new ones on.
 
     Args:
-        q: (heads, N, D), single precision on a CPU, as are all numbers here.
+        q: (heads, N, D) on a CPU, float32 or bfloat16. What changes in place is float32.
         shift: (heads, N), contiguous, as are the next two.
         denominator: (heads, N), changed in place.
         numerator: (heads, N, D), changed in place.
         rows: (R,) int64, those that are changed.
-        old_k: Keys as they were, (heads, L, D).
+        old_k: Keys as they were, (heads, L, D), float32 or bfloat16 as the next three.
         new_k: Keys as they are.
         old_v: Values as they were, (heads, L, D).
         new_v: Values as they are.
@@ -74,7 +75,7 @@ def exchange_keys(
         raise ValueError("exchange: denominator and numerator must be contiguous; copy them first.")
     heads, num_rows, dim = q.shape
     given = [t.contiguous() for t in (rows, q, shift, numerator, denominator)]
-    given += [t.contiguous() for t in (old_k, new_k, old_v, new_v)]
+    given += [t.float().contiguous() for t in (old_k, new_k, old_v, new_v)]
     positions, kept = positions_of(rows_h, rows_w)
     places: tuple[int | None, int | None] = (None, None)
     if place is not None:
@@ -82,7 +83,7 @@ def exchange_keys(
         kept += [place.div(columns, rounding_mode="floor").int(), place.remainder(columns).int()]
         places = (kept[-2].data_ptr(), kept[-1].data_ptr())
     work = _Exchange(
-        heads, num_rows, dim, old_k.shape[1], len(rows),
+        heads, num_rows, dim, old_k.shape[1], len(rows), q.dtype == HALF,
         *(t.data_ptr() for t in given), scale, positions, *places,
     )  # fmt: skip
     kernels().exchange_keys(ctypes.byref(work), torch.get_num_threads())

@@ -35,6 +35,64 @@ inline Vec load(const float *p) { return *reinterpret_cast<const InMemory *>(p);
 inline void store(float *p, Vec v) { *reinterpret_cast<InMemory *>(p) = v; }
 inline Vec all(float x) { return x - Vec{}; }
 
+// A bfloat16 number, the upper half of a float. Kernels read and write them and compute in float:
+// on some processors the instructions that multiply them are no faster.
+struct Bf16 {
+  uint16_t bits;
+};
+typedef uint32_t Bits __attribute__((vector_size(4 * kLanes)));
+typedef uint16_t HalfInMemory __attribute__((vector_size(2 * kLanes), aligned(2), may_alias));
+
+inline Vec load(const Bf16 *p) {
+  return (Vec)(__builtin_convertvector(*reinterpret_cast<const HalfInMemory *>(p), Bits) << 16);
+}
+
+// To the nearest, ties to even; what is not a number stays so.
+inline Bits rounded_bits(Vec v) {
+  const Bits bits = (Bits)v;
+  const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return v == v ? rounded : (bits >> 16) | 0x40;
+}
+inline void store(Bf16 *p, Vec v) {
+  typedef uint16_t Half __attribute__((vector_size(2 * kLanes)));
+  *reinterpret_cast<HalfInMemory *>(p) = __builtin_convertvector(rounded_bits(v), Half);
+}
+
+// The same of one number.
+inline float load_one(const float *p) { return *p; }
+inline float load_one(const Bf16 *p) {
+  const uint32_t bits = uint32_t(p->bits) << 16;
+  float x;
+  __builtin_memcpy(&x, &bits, 4);
+  return x;
+}
+inline void store_one(float *p, float x) { *p = x; }
+inline void store_one(Bf16 *p, float x) { p->bits = uint16_t(rounded_bits(all(x))[0]); }
+
+// As it is after having been stored there and loaded again.
+inline Vec as_kept(const float *, Vec v) { return v; }
+inline Vec as_kept(const Bf16 *, Vec v) { return (Vec)(rounded_bits(v) << 16); }
+inline float as_kept(const float *, float x) { return x; }
+inline float as_kept(const Bf16 *, float x) { return ((Vec)(rounded_bits(all(x)) << 16))[0]; }
+
+// A row of numbers of either kind, as floats: itself, or a copy in `room`.
+inline const float *as_floats(const void *row, int64_t half, int64_t count, float *room) {
+  if (!half)
+    return static_cast<const float *>(row);
+  const Bf16 *from = static_cast<const Bf16 *>(row);
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes)
+    store(room + i, load(from + i));
+  for (; i < count; ++i)
+    room[i] = load_one(from + i);
+  return room;
+}
+
+// Number `index` of an array of floats or Bf16.
+inline const void *number_at(const void *array, int64_t half, int64_t index) {
+  return static_cast<const char *>(array) + index * (half ? 2 : 4);
+}
+
 // exp of each lane, to a few units in the last place: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2].
 inline Vec exp_of(Vec x) {
   const Vec low = all(-87.f), high = all(88.7f); // beyond: 0, and infinity for the guard to see

@@ -51,7 +51,7 @@ def merged_attention(
     bias = None if log_size is None else log_size[:, 0, 0].float()
     if not dropout and not needs_grad(q, k, v, terms) and can_attend(q, k, v):
         places, starts = _places_by_key(owner, grid_size, k.shape[2])
-        return attend_merged(q, k, v, scale, terms, places, starts, bias)
+        return attend_merged(q, k, v, scale, terms.float(), places, starts, bias)
     places = _mean_places(owner, grid_size, k.shape[2]).to(q.dtype)[:, None]
     heads, rows = _block_size(q, k)
     by_head = []

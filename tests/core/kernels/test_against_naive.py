@@ -24,6 +24,8 @@ pytestmark = pytest.mark.usefixtures("instructions")
 SCALE, NAN, INF = 0.3, float("nan"), float("inf")
 draw = random.Random(0)
 DIMS = range(16, 129, 16)
+# A result that was rounded at the end: half a unit in the last place of 8 bits.
+ROUNDED = {torch.float32: {}, torch.bfloat16: dict(rtol=2**-8, atol=1e-5)}
 
 
 def close(found, expected, **kwargs):
@@ -71,19 +73,22 @@ def tables_of(grid, key_grid, dim):
     return [0.3 * torch.randn(grid[axis], key_grid[axis], dim) for axis in (0, 1)]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("positions", [False, True])
 @pytest.mark.parametrize("case", ATTENDED)
-def test_attend(case, positions):
+def test_attend(case, positions, dtype):
     batch, heads, num_rows, grid, key_grid, dim = case
-    q = torch.randn(batch, num_rows, heads, dim).transpose(1, 2)
-    k, v = torch.randn(2, batch, key_grid[0] * key_grid[1], heads, dim).transpose(2, 3)
+    q = torch.randn(batch, num_rows, heads, dim).transpose(1, 2).to(dtype)
+    k, v = torch.randn(2, batch, key_grid[0] * key_grid[1], heads, dim).transpose(2, 3).to(dtype)
     place = torch.stack([torch.randperm(grid[0] * grid[1])[:num_rows] for _ in range(batch)])
     tables = tables_of(grid, key_grid, dim) if positions else [None, None]
-    out, lse = attend(q, k, v, SCALE, *tables, place)
+    out, lse = attend(q, k, v, SCALE, *tables, place, torch.float32)
     for b in range(batch):
         logits = naive_logits(q[b], k[b], *tables, place[b])
         close(out[b], logits.softmax(-1) @ v[b].double())
         close(lse[b], logits.logsumexp(-1))
+    own = attend(q, k, v, SCALE, *tables, place)[0]  # rounded once, at the end
+    assert own.dtype == dtype and torch.equal(own, out.to(dtype))
 
 
 @pytest.mark.parametrize("value", [NAN, INF, 1e4, -1e4])
@@ -98,20 +103,21 @@ def test_attend_to_numbers_of_any_size(value):
     assert attend(q, k, v, SCALE, None, None, None)[0].isnan().all()
 
 
+@pytest.mark.parametrize("dtypes", [(torch.float32,) * 2, (torch.bfloat16, torch.float32)])
 @pytest.mark.parametrize("positions", [False, True])
 @pytest.mark.parametrize(
     ("windows", "side", "dim"),
     [(1, (1, 1), 16), (3, (3, 5), 48), (2, (14, 14), 64), (1, (24, 24), 16)],
 )
-def test_attend_windows(windows, side, dim, positions):
+def test_attend_windows(windows, side, dim, positions, dtypes):
     batch, heads, size = 2, 2, side[0] * side[1]
     tokens = -(-windows * size // batch)
-    qkv = torch.randn(batch, tokens + 1, 3, heads, dim)
+    qkv = torch.randn(batch, tokens + 1, 3, heads, dim).to(dtypes[0])
     slots = torch.arange(batch * (tokens + 1))
     slots = slots[slots % (tokens + 1) != tokens]
     slots = slots[torch.randperm(len(slots))][: windows * size].view(windows, size).clone()
     slots[:, size // 2 + 1 :] = tokens  # padding of the first image
-    out = torch.full((batch, tokens + 1, heads * dim), 7.0)
+    out = torch.full((batch, tokens + 1, heads * dim), 7.0, dtype=dtypes[1])
     tables = tables_of(side, side, dim) if positions else [None, None]
     attend_windows(qkv, slots, out, SCALE, *tables)
     expected = torch.full_like(out, 7.0).double().flatten(0, 1)
@@ -121,16 +127,20 @@ def test_attend_windows(windows, side, dim, positions):
         real = of_window != tokens
         expected[of_window[real]] = made.transpose(0, 1).flatten(1)[real]
     close(out.flatten(0, 1), expected)
+    own = out.bfloat16()
+    attend_windows(qkv, slots, own, SCALE, *tables)
+    assert torch.equal(own, out.bfloat16())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(
     ("num_keys", "grid", "dim"),
     [(1, (1, 1), 16), (1, (3, 5), 32), (24, (6, 8), 48), (599, (20, 30), 16)],
 )
-def test_attend_merged(num_keys, grid, dim, bias):
+def test_attend_merged(num_keys, grid, dim, bias, dtype):
     heads, tokens = 2, grid[0] * grid[1]
-    q, k, v = torch.randn(3, 1, heads, num_keys, dim)
+    q, k, v = torch.randn(3, 1, heads, num_keys, dim).to(dtype)
     terms = torch.randn(1, heads, num_keys, sum(grid))
     owner = torch.cat([torch.arange(num_keys), torch.randint(num_keys, (tokens - num_keys,))])
     owner, order = owner[torch.randperm(tokens)].sort()
@@ -143,7 +153,8 @@ def test_attend_merged(num_keys, grid, dim, bias):
         y, x = places[owner == key].long().unbind(-1)
         logits[:, :, key] += (terms[0][..., y] + terms[0][..., x]).double().mean(-1)
     logits = logits + (of_keys.double() if bias else 0.0)
-    close(out[0], logits.softmax(-1) @ v[0].double())
+    assert out.dtype == dtype
+    close(out[0], logits.softmax(-1) @ v[0].double(), **ROUNDED[dtype])
 
 
 EXCHANGED = [  # (rows of the grid, columns, grid of the keys, dim, changed keys, listed rows)
@@ -159,13 +170,14 @@ EXCHANGED = [  # (rows of the grid, columns, grid of the keys, dim, changed keys
 ]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("positions", [False, True])
 @pytest.mark.parametrize("case", EXCHANGED)
-def test_exchange_keys(case, positions):
+def test_exchange_keys(case, positions, dtype):
     height, width, key_grid, dim, num_keys, num_rows = case
     heads, tokens = 2, height * width
-    q = torch.randn(heads, tokens, dim) / dim**0.5
-    old_k, new_k, old_v, new_v = torch.randn(4, heads, num_keys, dim)
+    q = (torch.randn(heads, tokens, dim) / dim**0.5).to(dtype)
+    old_k, new_k, old_v, new_v = torch.randn(4, heads, num_keys, dim).to(dtype)
     shift, denominator = torch.randn(2, heads, tokens)
     numerator = torch.randn(heads, tokens, dim)
     rows = torch.randperm(tokens)[:num_rows]
@@ -237,6 +249,56 @@ def test_normed_errors(shape, norm, branch):
         y = y / (y.square().mean(-1, keepdim=True) + eps).sqrt()
         y = y * (1.0 if weight is None else weight) + (0.0 if bias is None else bias)
     close(errors, (reference - y).square().sum(-1).sqrt(), atol=1e-4)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("branch", [None, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("x", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("reference", [torch.float32, torch.bfloat16])
+def test_normed_errors_of_half_precision(reference, x, branch, norm):
+    shape, channels = (1, 37, 200), 200
+    x = (torch.randn(shape) + 3.0).to(x)
+    added = None if branch is None else torch.randn(shape).to(branch)
+    weight, bias = torch.randn(2, channels).bfloat16() if norm else (None, None)
+    tokens = x if added is None else x + added
+    y = tokens.double()
+    if norm:
+        y = F.layer_norm(y, (channels,), weight.double(), bias.double(), 1e-3)
+    kept = y.to(reference)
+    kept[:, 1::2] += torch.randn(1, 18, channels).to(reference)
+    errors, total = normed_errors(kept, x, added, 1e-3 if norm else None, weight, bias)
+    assert added is None or (total.dtype == tokens.dtype and torch.equal(total, tokens))
+    expected = (kept.double() - y.to(reference).double()).norm(dim=-1)
+    # a number that lies between two of half precision is rounded either way
+    atol = 1e-3 if reference == torch.float32 or not norm else 0.1
+    close(errors, expected, atol=atol, rtol=1e-3)
+    if not norm:
+        assert not errors[:, ::2].any()  # as it is kept, nothing changed
+
+
+@pytest.mark.parametrize("out", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("reference", [torch.float32, torch.bfloat16])
+def test_output_errors_of_half_precision(reference, out):
+    heads, rows, dim = 3, 19, 40
+    out = torch.randn(rows, heads, dim).transpose(0, 1).to(out)
+    kept = out.transpose(0, 1).flatten(1).to(reference)
+    kept[1::2] += torch.randn(9, heads * dim).to(reference)
+    errors = torch.full((rows,), 7.0)
+    output_errors(errors, kept, out, None, None, None)
+    expected = kept.double() - out.transpose(0, 1).flatten(1).to(reference).double()
+    close(errors, expected.norm(dim=-1))
+    assert not errors[::2].any()
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF, 3.3e38, 0.0, -0.0, 1e-40])
+def test_half_precision_is_rounded_as_torch_does(value):
+    """Outputs that are one value each: what ends a kernel in half precision."""
+    values = torch.tensor([1.00390625, 1.01171875, -1.00390625, value, 3.3895e38, 1.0])
+    v = values.view(1, 1, 1, -1).repeat(1, 1, 1, 8)  # one key: the output is its value
+    q = k = torch.zeros(1, 1, 1, 48)
+    out = attend(q, k, v, SCALE, None, None, None, torch.bfloat16)[0]
+    single = attend(q, k, v, SCALE, None, None, None)[0]
+    close(out, single.bfloat16())
 
 
 @pytest.mark.parametrize("value", [NAN, INF])

@@ -86,8 +86,7 @@ class ExactAttention:
 
 def _attend(qkv: QKV, scale: float, rel_pos: RelPos | None) -> tuple[Tensor, Tensor]:
     """Dense attention in single precision: rounded terms could not be subtracted again."""
-    q, k, v = (t.float() for t in qkv)
-    return dense_attention_with_lse(q, k, v, scale, rel_pos)
+    return dense_attention_with_lse(*qkv, scale, rel_pos)
 
 
 def exchange_keys(sums: RunningSums, qkv: QKV, change: Change, logits: Logits) -> None:
@@ -123,7 +122,7 @@ def _exchange_by_operators(
     logits: Logits,
 ) -> None:
     """The exchange without the compiled loop, block by block."""
-    terms, heads = logits.terms(q), q.shape[1]
+    terms, heads = logits.terms(q.float()), q.shape[1]
     width = 2 * change.keys.index.shape[1]
     budget = CPU_BLOCK_LOGITS if q.device.type == "cpu" else DEVICE_BLOCK_LOGITS
     head_step = min(max(budget // max(rows.shape[1] * width, 1), 1), heads)

@@ -139,9 +139,8 @@ class WindowedAttention:
         if windows is not None and not len(windows):
             return
         slots = self.slots if windows is None else self.slots.index_select(0, windows)
-        qkv = self.qkv.to(self.dtype)
-        reference = None if reference is None else reference.to(self.dtype)
-        logits, step, compiled = self.logits, len(slots), can_attend(qkv)
+        logits, step, qkv = self.logits, len(slots), self.qkv
+        compiled = can_attend(qkv) and can_run(out)
         if compiled:
             rows_h, rows_w, _ = logits.rel_pos or (None, None, None)
             attend_windows(qkv, slots, out, logits.scale, rows_h, rows_w)
@@ -152,7 +151,7 @@ class WindowedAttention:
             if not compiled:
                 # (windows * T, 3, h, D) -> 3 x (windows, h, T, D)
                 cut = qkv.flatten(0, 1).index_select(0, rows).unflatten(0, part.shape)
-                q, k, v = cut.permute(2, 0, 3, 1, 4)
+                q, k, v = cut.to(self.dtype).permute(2, 0, 3, 1, 4)
                 attended = dense_attention(q, k, v, logits.scale, logits.rel_pos)
                 attended = attended.transpose(1, 2).reshape(-1, out.shape[-1])
                 out.flatten(0, 1).index_copy_(0, rows, attended)
@@ -168,8 +167,8 @@ class WindowedAttention:
             flat = self.errors.view(-1), reference.flatten(0, 1), out.flatten(0, 1)[None]
             output_errors(*flat, None, tokens, rows)
             return
-        difference = reference.flatten(0, 1).index_select(0, tokens)
-        difference -= out.flatten(0, 1).index_select(0, rows)
+        attended = out.flatten(0, 1).index_select(0, rows).to(reference.dtype)
+        difference = reference.flatten(0, 1).index_select(0, tokens) - attended
         norms = torch.linalg.vector_norm(difference, dim=-1, dtype=torch.float32)
         self.errors.view(-1).index_copy_(0, tokens, norms)
 

@@ -1,0 +1,60 @@
+"""Linear layers in half precision, on processors that multiply single precision faster.
+
+Weights are converted where they are used, a few outputs at a time, and nothing is kept: for many
+rows that costs less than the slower product, and a copy could be out of date.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mmvitaccel.core.kernels.compiler import HALF, is_compiling
+from mmvitaccel.core.kernels.library.instruction_sets import multiplies_half_faster
+
+# Outputs whose weights are converted together; 768 x 768 numbers stay in a processor's cache.
+_OUTPUTS = 768
+# reason: for fewer rows the conversion takes longer than the product saves (measured).
+_LEAST_ROWS = 128
+
+
+@functools.cache
+def _single_is_faster() -> bool:
+    return not multiplies_half_faster()
+
+
+def half_linear(layer: nn.Linear, x: Tensor) -> Tensor | None:
+    """The layer in single precision, its output in half, where that is faster than half precision.
+
+    Args:
+        layer: Weights float32 or bfloat16.
+        x: (..., in features), bfloat16, or any within autocast to it.
+
+    Returns:
+        (..., out features) bfloat16; None where the layer itself is to be called.
+    """
+    weight, bias = layer.weight, layer.bias
+    if x.device.type != "cpu" or torch.is_grad_enabled() or is_compiling():
+        return None
+    cast = _casts_to_half()
+    if not (cast or x.dtype == weight.dtype == HALF) or not _single_is_faster():
+        return None
+    if weight.dtype == HALF and x[..., 0].numel() < _LEAST_ROWS:
+        return None
+    with torch.autocast("cpu", enabled=False):
+        x, bias = x.float(), None if bias is None else bias.float()
+        if weight.dtype != HALF:
+            return F.linear(x, weight, bias).to(HALF)
+        out = x.new_empty(*x.shape[:-1], len(weight), dtype=HALF)
+        for first in range(0, len(weight), _OUTPUTS):
+            some = slice(first, first + _OUTPUTS)
+            out[..., some] = F.linear(x, weight[some].float(), None if bias is None else bias[some])
+    return out
+
+
+def _casts_to_half() -> bool:
+    """Whether autocast would have the layer computed in half precision."""
+    return torch.is_autocast_cpu_enabled() and torch.get_autocast_cpu_dtype() == HALF
