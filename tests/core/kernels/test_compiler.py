@@ -8,9 +8,11 @@ from mmvitaccel.core.kernels.compiler import can_attend, can_run
 from mmvitaccel.core.kernels.library.build import SOURCES
 
 
-def test_they_serve_single_precision_on_a_cpu(kernel):
+def test_they_serve_single_precision_and_bfloat16_on_a_cpu(kernel):
     assert can_run(torch.zeros(1, 4, 5), torch.zeros(3))
-    assert not can_run(torch.zeros(3), torch.zeros(3, dtype=torch.bfloat16))
+    assert can_run(torch.zeros(3), torch.zeros(3, dtype=torch.bfloat16))
+    assert not can_run(torch.zeros(3), torch.zeros(3, dtype=torch.float16))
+    assert not can_run(torch.zeros(3, dtype=torch.float64))
     assert not can_run(torch.zeros(3, device="meta"))
 
 
