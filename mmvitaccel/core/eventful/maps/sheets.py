@@ -78,12 +78,13 @@ class Sheet:
         places = self.places(rows.index)
         self.rows.index_copy_(0, places, rows.keep(values, self.rows, places))
 
-    def put_all(self, x: Tensor) -> None:
-        """Take the changed pixels of a whole map (B, h, w, D)."""
-        if self.changed is None:
-            self.pixels.copy_(x)
+    def put_all(self, x: Tensor, rows: Rows) -> None:
+        """Take the changed pixels, which ``rows`` hold, of a whole map (B, h, w, D)."""
+        pixels = self.pixels
+        if rows.chosen is None and len(rows.index) == pixels[..., 0].numel():
+            pixels.copy_(x)
         else:
-            self.pixels.copy_(torch.where(self.changed.unsqueeze(3), x, self.pixels))
+            pixels.copy_(torch.where(self.changed.unsqueeze(3), x.to(pixels.dtype), pixels))
 
     def become(self, changed: Tensor | None, at_most: int) -> None:
         """Note what is new in this frame."""
