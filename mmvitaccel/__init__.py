@@ -24,13 +24,19 @@ _HOME = {
     "CompiledEfficientViT": "mmvitaccel.models.efficientvit.compiled",
     "EfficientViT": "mmvitaccel.models.efficientvit.backbone",
     "EfficientViTFPN": "mmvitaccel.models.efficientvit.fpn",
+    "Every": "mmvitaccel.core.eventful.gates.refresh",
+    "LastObjects": "mmvitaccel.core.eventful.gates.importance",
+    "OnChange": "mmvitaccel.core.eventful.gates.refresh",
+    "OnRequest": "mmvitaccel.core.eventful.gates.refresh",
     "RandomTokens": "mmvitaccel.core.eventful.gates.random_tokens",
+    "RunningObjects": "mmvitaccel.core.eventful.gates.importance",
     "SimpleFPN": "mmvitaccel.models.vitdet.simple_fpn",
     "TopFraction": "mmvitaccel.core.eventful.gates.policy",
     "TopK": "mmvitaccel.core.eventful.gates.policy",
     "Threshold": "mmvitaccel.core.eventful.gates.policy",
     "ViTDet": "mmvitaccel.models.vitdet.backbone",
     "ViViT": "mmvitaccel.models.vivit.backbone",
+    "Weighted": "mmvitaccel.core.eventful.gates.weighted",
 }
 
 __all__ = ["__version__", *_HOME]

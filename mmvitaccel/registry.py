@@ -44,6 +44,12 @@ OPTIM_WRAPPERS = Registry(
 #: What an eventful gate lets through; a user's own policy is registered here or given as a class.
 POLICIES = Registry("policy", scope=SCOPE, locations=["mmvitaccel.models"])
 
+#: How much tokens matter to a weighted policy.
+IMPORTANCES = Registry("importance", scope=SCOPE, locations=["mmvitaccel.models"])
+
+#: Which later frames of a stream are computed whole.
+REFRESHES = Registry("refresh", scope=SCOPE, locations=["mmvitaccel.models"])
+
 
 def type_name(config: Mapping[str, Any]) -> str:
     """The ``type`` of what a config builds, without scope, also where it is the class itself."""

@@ -160,6 +160,7 @@ class _MeasuredModel:
                 entry["first"] = frame.first or entry.get("first", False)
                 if frame.left_out_by_gate or frame.stream is None:
                     entry.setdefault("left_out", []).append(frame.left_out)
+                entry["refreshed"] = frame.refreshed or entry.get("refreshed", False)
                 entry.setdefault("tokens", {}).update(_tokens(part, frame))
                 if part != "backbone":
                     entry.setdefault("computed", {})[part] = frame.computed

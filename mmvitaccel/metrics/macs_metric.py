@@ -31,7 +31,9 @@ class MacsMetric(BaseMetric):
     - ``left_out``: of eventful models, the squared error that did not pass the gates over the
       squared norm of the tokens, the mean over gates and all frames;
     - ``computed``: of eventful parts behind the backbone, the share of their work that was done in
-      later frames.
+      later frames;
+    - ``refreshed``: of eventful models, the share of all frames that were computed whole although
+      their stream went on. They count as later frames in every mean.
 
     A value without any frame, such as later frames in one-frame videos, is left out.
 
@@ -101,6 +103,9 @@ class MacsMetric(BaseMetric):
         left_out = _mean(results, "left_out")
         if left_out is not None:
             figures["left_out"] = left_out
+        refreshed = _mean(results, "refreshed")
+        if refreshed is not None:
+            figures["refreshed"] = refreshed
         for name in ("tokens", "computed"):
             means = _means(kinds.get("later", []), name)
             if means:
@@ -170,6 +175,8 @@ def _table(figures: dict[str, Any], kinds: dict[str, list[Cost]], parts: list[st
     if "computed" in figures:
         shares = ", ".join(f"{part} {share:.1%}" for part, share in figures["computed"].items())
         lines.append(f"computed in later frames: {shares}")
+    if figures.get("refreshed"):
+        lines.append(f"refreshed frames: {figures['refreshed']:.1%}")
     return "\n".join(lines + _token_lines(figures.get("tokens", {})))
 
 

@@ -18,6 +18,7 @@ from mmvitaccel.adapters.eventful.handle import EventfulHandle, checked_policy
 from mmvitaccel.adapters.eventful.run import EventfulState
 from mmvitaccel.adapters.eventful.stream_run import Root, attach_run, train
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
+from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
 from mmvitaccel.core.eventful.modes.delta import DeltaAttention
 from mmvitaccel.core.eventful.modes.exact import ExactAttention
 from mmvitaccel.core.eventful.modes.mode import AttentionMode, TokenwiseAttention
@@ -41,6 +42,7 @@ def apply_eventful(
     reference: str = "last_passed",
     kv_pool_size: int = 1,
     buffer_dtype: str | torch.dtype | None = None,
+    refresh: Refresh = OnRequest(),  # noqa: B008
     max_streams: int = 4,
     adapter: ViTAdapter | None = None,
 ) -> EventfulHandle | EventfulDetectorHandle:
@@ -75,6 +77,9 @@ def apply_eventful(
             in half precision, which is about half of what a stream takes; running sums stay in
             single precision. What is kept is rounded, and converted whenever it is read. None keeps
             everything as it is.
+        refresh: Which later frames are computed whole: ``OnRequest`` (those for which
+            ``handle.refresh`` asks, which every choice allows), :class:`~mmvitaccel.OnChange` or
+            ``Every``, or any object with their one method.
         max_streams: Most streams remembered at a time; the least recently used is evicted.
         adapter: A record for a model that no family here covers.
 
@@ -85,7 +90,7 @@ def apply_eventful(
     Raises:
         ValueError: A part does not exist or cannot be served, no supported transformer is found, it
             takes whole clips, or an argument has no meaning.
-        TypeError: The policy has no method ``select``.
+        TypeError: The policy has no method ``select``, or the refresh no method ``due``.
         RuntimeError: Another method is on the model.
     """
     if parts is not None:
@@ -100,6 +105,7 @@ def apply_eventful(
             reference=reference,
             kv_pool_size=kv_pool_size,
             buffer_dtype=buffer_dtype,
+            refresh=refresh,
             max_streams=max_streams,
         )
         return attach_parts(model, policy, parts, transformer, max_streams)
@@ -126,6 +132,7 @@ def apply_eventful(
         checked_policy(policy),
         StreamStore(max_streams),
         bool(adapter.clips),
+        refresh=checked_refresh(refresh),
         options=options,
         num_blocks=len(blocks),
     )
@@ -146,6 +153,20 @@ def apply_eventful(
     if outer is not model:
         handle.follow_metainfo(outer)
     return handle
+
+
+def checked_refresh(refresh: Refresh) -> Refresh:
+    """The refresh, if it is one.
+
+    Raises:
+        TypeError: It has no method ``due``.
+    """
+    if not callable(getattr(refresh, "due", None)):
+        raise TypeError(
+            f"Eventful: refresh={refresh!r} has no method due; give OnChange(above), "
+            "Every(frames), OnRequest() or an object with that method."
+        )
+    return refresh
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

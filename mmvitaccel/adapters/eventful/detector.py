@@ -126,6 +126,11 @@ class EventfulDetectorHandle:
         for part in self.parts.values():
             part.reset(stream)
 
+    def refresh(self, stream: Hashable | None = None) -> None:
+        """Let the next frame of a stream, or of all, be computed whole in all parts."""
+        for part in self.parts.values():
+            part.refresh(stream)
+
     def remove(self) -> None:
         """Give the detector back bit for bit; a second call changes nothing."""
         for part in self.parts.values():

@@ -12,6 +12,7 @@ from mmvitaccel.adapters.attach import detach, is_attached, link
 from mmvitaccel.adapters.eventful.run import EventfulState
 from mmvitaccel.adapters.eventful.stream_run import FrameInfo, StreamRun
 from mmvitaccel.core.eventful.frame import frames_of
+from mmvitaccel.core.eventful.gates.importance import Objects
 from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.eventful.options import EventfulOptions
 
@@ -129,6 +130,38 @@ class StreamHandle:
     def reset(self, stream: Hashable | None = None) -> None:
         """Forget a stream, or all of them: the next frame is a first one."""
         self._state.store.drop(stream)
+
+    def saw_objects(
+        self,
+        boxes: Tensor | None = None,
+        heat: Tensor | None = None,
+        stream: Hashable | None = None,
+    ) -> None:
+        """Say where objects are in a stream's last frame, for policies that weigh by it.
+
+        It holds until the next call. Nothing is kept of a stream that is not remembered.
+
+        Args:
+            boxes: (n, 4) left, top, right, bottom, from 0 to 1 of the model's input; n may be 0.
+            heat: (h, w) a map of the model's input in any resolution, at least 0, instead.
+            stream: Its name; None for frames of this thread that come without one.
+
+        Raises:
+            ValueError: Not exactly one of ``boxes`` and ``heat`` is given, or it has another shape.
+        """
+        objects = Objects(boxes, heat).checked()
+        self._state.store.saw_objects(
+            self._state.call.unnamed if stream is None else stream, objects
+        )
+
+    def refresh(self, stream: Hashable | None = None) -> None:
+        """Let the next frame of a stream, or of all, be computed whole.
+
+        Unlike :meth:`reset` it goes on with the stream, whose memory is used again. Parts of a
+        model that come later compute the frame whole too, if it is named around the call: by
+        :meth:`stream`, or by data samples.
+        """
+        self._state.store.request_refresh(stream)
 
     def remove(self) -> None:
         """Give the model back bit for bit; a second call changes nothing."""

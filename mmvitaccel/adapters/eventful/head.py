@@ -94,12 +94,14 @@ def _outputs(
     pages, others = pages_of(levels), levels[1:]
     shapes = (x.shape[1:] for x in others)
     state.begin(head, levels[0], *shapes, others=others if pages is None else None)
+    state.decide(levels[0].flatten(2).transpose(1, 2))
     running = state.running
     make, made = link(head).info.adapter.outputs(head), []
     for entry, share in enumerate(zip(*(running.parts(x) for x in levels))):
         stream = share[0][0]
         memory, page = memory_of(stream), None if pages is None else pages[entry]
-        sheets = sheets_of(memory, page, [x for _, x in share], running.policy, 1)
+        policy = running.policy_of(stream)
+        sheets = sheets_of(memory, page, [x for _, x in share], policy, 1)
         made.append(make(memory.sheets, sheets))
         if stream is not None:
             stream.busy = False

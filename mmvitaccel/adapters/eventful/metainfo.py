@@ -1,4 +1,4 @@
-"""Streams from the metainfo of OpenMMLab's data samples.
+"""Streams from the metainfo of OpenMMLab's data samples, and where their results have objects.
 
 A detector calls its backbone with pixels alone. A forward pre-hook on the detector, and on the
 tracker around it, says whose they are, for the length of the call: it runs under a Runner and under
@@ -7,24 +7,31 @@ the inferencers alike. Of a tracker, a data sample is a clip, with a data sample
 
 from __future__ import annotations
 
+import copy
 import inspect
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from mmvitaccel.adapters.base import host_class
 from mmvitaccel.core.eventful.frame import Clips, Frame, current_frames, streams
+from mmvitaccel.core.eventful.gates.importance import Objects
 
 # Each test-time flip and size of a video is a separate stream.
 _VIEW_KEYS = ("flip", "flip_direction", "img_shape")
 _CURE = (
     "put 'video_id' and 'frame_id' in the meta_keys, or name the stream: `with handle.stream(...)`."
 )
+
+#: Boxes of a lower score are no objects.
+SMALLEST_SCORE = 0.3
+_SIZES = ("batch_input_shape", "pad_shape", "img_shape")  # the first that is there is the input's
 
 
 def clips_from_metainfo(
@@ -109,11 +116,29 @@ def takes_data_samples(model: nn.Module) -> bool:
     return "data_samples" in inspect.signature(host_class(model).forward).parameters
 
 
+def objects_of(image: Any) -> Objects | None:
+    """The boxes of an image's result, a data sample of OpenMMLab; None where it has none.
+
+    Boxes are in the original picture; the metainfo says how that became the model's input.
+    """
+    found = getattr(image, "pred_instances", getattr(image, "pred_track_instances", None))
+    size = next((image.metainfo[key] for key in _SIZES if key in image.metainfo), None)
+    if found is None or size is None or not {"bboxes", "scores"} <= set(found.keys()):
+        return None
+    boxes = getattr(found.bboxes, "tensor", found.bboxes)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        return None
+    width, height = image.metainfo.get("scale_factor", (1.0, 1.0))
+    shares = boxes * boxes.new_tensor([width / size[1], height / size[0]]).repeat(2)
+    # reason: put outside instead of left out, since how many they are is not to be waited for
+    return Objects(torch.where(found.scores[:, None] >= SMALLEST_SCORE, shares, -1.0))
+
+
 class _Open(threading.local):
-    """A thread's calls that have not ended, the innermost last."""
+    """A thread's calls that have not ended, the innermost last, and the frames of each."""
 
     def __init__(self) -> None:
-        self.calls: list[ExitStack] = []
+        self.calls: list[tuple[ExitStack, tuple[Frame, ...]]] = []
 
 
 class FollowMetainfo:
@@ -121,9 +146,13 @@ class FollowMetainfo:
 
     Images without a video id are strangers to each other: each is computed whole, which is said
     once. Streams that somebody named around the call stay as named.
+
+    Args:
+        on_result: Given each frame of a call and its image's result, when the call has ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_result: Callable[[Frame, Any], None] = lambda frame, image: None) -> None:
+        self._on_result = on_result
         self._open = _Open()
         self._warned = False
         self._handles: list[Any] = []
@@ -147,15 +176,23 @@ class FollowMetainfo:
         """Before the call: read the samples' metainfo."""
         samples = kwargs.get("data_samples", args[1] if len(args) > 1 else None)
         clips = self._clips(module, samples)
-        opened = ExitStack()
+        opened, around = ExitStack(), current_frames()
         if clips is not None:
             opened.enter_context(streams(clips))
-        self._open.calls.append(opened)
+        frames = around if clips is None else clips.frames
+        self._open.calls.append((opened, frames if isinstance(frames, tuple) else ()))
 
     def leave(self, module: nn.Module, args: tuple, out: Any) -> None:
         """After the call, also one that failed."""
-        if self._open.calls:
-            self._open.calls.pop().close()
+        if not self._open.calls:
+            return
+        opened, frames = self._open.calls.pop()
+        opened.close()
+        samples = out if isinstance(out, (list, tuple)) else ()
+        images = [image for sample in samples for image in _images_of(sample)]
+        if len(images) == len(frames) and not module.training:
+            for frame, image in zip(frames, images):
+                self._on_result(frame, image)
 
     def _clips(self, module: nn.Module, samples: Any) -> Clips | None:
         """What is said of the call; None where what is said around it holds."""
@@ -190,4 +227,5 @@ class FollowMetainfo:
         # reason: what is open belongs to calls of the original; a copied model calls by itself.
         copied = FollowMetainfo()
         memo[id(self)] = copied
+        copied._on_result = copy.deepcopy(self._on_result, memo)  # of the copied model
         return copied

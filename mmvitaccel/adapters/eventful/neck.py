@@ -148,6 +148,7 @@ def _levels(neck: nn.Module, state: NeckState, inputs: Any) -> tuple[Tensor, ...
     adapter = link(neck).info.adapter
     maps = adapter.inputs(neck, inputs)
     state.begin(neck, maps[0], *(x.shape[1:] for x in maps[1:]), others=maps[1:])
+    state.decide(maps[0].flatten(2).transpose(1, 2))
     make, border = adapter.levels(neck), adapter.border(neck)
     pages = []
     running = state.running
@@ -155,7 +156,7 @@ def _levels(neck: nn.Module, state: NeckState, inputs: Any) -> tuple[Tensor, ...
     for share in shares:
         stream = share[0][0]
         memory = memory_of(stream)
-        own = memory.take([x for _, x in share], running.policy, border)
+        own = memory.take([x for _, x in share], running.policy_of(stream), border)
         pages.append(memory.pages(make(memory.sheets, own)))
         if stream is not None:
             stream.busy = False

@@ -132,12 +132,14 @@ def _run(
     pages, others = pages_of(x), x[1:]
     shapes = (level.shape[1:] for level in others)
     state.begin(head, x[0], *shapes, others=others if pages is None else None)
+    state.decide(x[0].flatten(2).transpose(1, 2))
     running = state.running
     running.work = []
     for entry, share in enumerate(zip(*(running.parts(level) for level in x))):
         memory = memory_of(share[0][0], ProposalMemory)
         page = None if pages is None else pages[entry]
-        sheets = sheets_of(memory, page, [level for _, level in share], running.policy, 0)
+        policy = running.policy_of(share[0][0])
+        sheets = sheets_of(memory, page, [level for _, level in share], policy, 0)
         running.work.append(_Work(memory, sheets))
     if pages is None:
         # reason: the levels as the gates let them through

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +47,7 @@ class EventfulState(StreamRun):
             self.policy,
             copy.deepcopy(self.store),
             self.clips,
+            refresh=self.refresh,
             options=self.options,
             num_blocks=self.num_blocks,
         )
@@ -77,6 +79,8 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
     given = spec.enter(block, *args, **kwargs)
     if index == 0:
         state.begin(model, given.x, state.call.image, given.grid_size)
+        grid = given.grid_size or grid_of(state.call.image, given.x.shape[1] - num_prefix_tokens)
+        state.decide(given.x, grid, num_prefix_tokens)
     running = state.running
     if running is None or running.next_block != index:  # called outside of the model's forward
         return host(*args, **kwargs)
@@ -93,6 +97,20 @@ def linear_forward(layer: nn.Linear, host: Any, x: Tensor) -> Tensor:
     """The override of a linear layer's forward: half precision in the faster way."""
     out = None if layer.training else half_linear(layer, x)
     return host(x) if out is None else out
+
+
+def grid_of(image: tuple[int, ...] | None, num_tokens: int) -> tuple[int, int] | None:
+    """The grid (H, W) of square patches that a picture (..., height, width) is cut into.
+
+    None where that many tokens are not such a grid.
+    """
+    if not image or len(image) < 2:
+        return None
+    height, width = image[-2:]
+    rows = round(math.sqrt(num_tokens * height / width))
+    columns = num_tokens // max(rows, 1)
+    same = rows * columns == num_tokens and rows * width == columns * height
+    return (rows, columns) if same else None
 
 
 def _run(state: EventfulState, index: int, steps: BlockSteps, given: BlockInput) -> Tensor:
@@ -120,7 +138,7 @@ def _run_stream(
     if memory is None:
         out, stream.blocks[index] = start_block(steps, state.options, tokens)
     else:
-        out = step_block(steps, state.options, tokens, memory, state.running.policy)
+        out = step_block(steps, state.options, tokens, memory, state.running.policy_of(stream))
     stream.busy = False
     return out
 

@@ -24,10 +24,19 @@ from mmvitaccel.adapters.attach import Swap, attach, link
 from mmvitaccel.adapters.base import ViTAdapter, class_name
 from mmvitaccel.adapters.bypass import Bypass
 from mmvitaccel.adapters.eventful.fingerprint import fingerprint, norms
-from mmvitaccel.adapters.eventful.metainfo import FollowMetainfo
+from mmvitaccel.adapters.eventful.metainfo import FollowMetainfo, objects_of
 from mmvitaccel.adapters.parts import HeadAdapter, NeckAdapter
-from mmvitaccel.core.eventful.frame import Clips, Frame, Naming, current_frames, streams
-from mmvitaccel.core.eventful.gates.policy import Policy, for_one_frame
+from mmvitaccel.core.eventful.frame import (
+    Clips,
+    Frame,
+    Naming,
+    current_frames,
+    streams,
+    tell,
+    told_of,
+)
+from mmvitaccel.core.eventful.gates.policy import Always, Policy, for_one_frame, frames_for_all
+from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
 from mmvitaccel.core.eventful.gates.selection import Selection
 from mmvitaccel.core.eventful.stream import StreamState, StreamStore, Turn
 from mmvitaccel.core.kernels.export import refuse_export, why_not_exported
@@ -36,6 +45,7 @@ from mmvitaccel.core.kernels.export import refuse_export, why_not_exported
 #: other thread are a stream of their own, with a number behind.
 UNNAMED = "unnamed"
 _THREAD_NUMBERS = itertools.count(1)
+_EVERYTHING = Always()
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ class FrameInfo:
         computed: The share of its work that was done: of a transformer, tokens that passed its
             gates; of a neck or head over maps, numbers of its maps; of a head over proposals,
             proposals. 1 where all was.
+        refreshed: Whether it was computed whole although the stream went on.
     """
 
     stream: Hashable
@@ -63,6 +74,7 @@ class FrameInfo:
     passed: list[tuple[int, ...]]
     left_out_by_gate: list[tuple[float, ...]] = field(default_factory=list)
     computed: float = 1.0
+    refreshed: bool = False
 
     @property
     def left_out(self) -> float:
@@ -142,6 +154,11 @@ class Batch:
     next_block: int = 0
     work: Any = None
 
+    def policy_of(self, state: StreamState | None) -> Policy:
+        """What is let through of a stream's frame."""
+        own = None if state is None else state.policy
+        return self.policy if own is None else own
+
     def parts(self, x: Tensor | None) -> list[tuple[StreamState | None, Tensor | None]]:
         """The states, each with its share of ``x`` (B, ...)."""
         if x is None or len(self.states) == 1 or len(x) == 1:
@@ -173,6 +190,7 @@ class StreamRun:
         naming: The threads of the blocks in which somebody names streams.
         call: What this thread is at.
         followed: The models around this one that tell its streams, by their hooks.
+        refresh: Says which later frames are computed whole.
     """
 
     policy: Policy
@@ -184,6 +202,7 @@ class StreamRun:
     followed: WeakKeyDictionary[nn.Module, FollowMetainfo] = field(
         default_factory=WeakKeyDictionary
     )
+    refresh: Refresh = field(default_factory=OnRequest)
 
     @property
     def running(self) -> Batch | None:
@@ -277,6 +296,38 @@ class StreamRun:
         for given in () if others is None else (x, *others):
             self.saw(given)
 
+    @torch.no_grad()
+    def decide(self, x: Tensor, grid: tuple[int, int] | None = None, num_prefix: int = 0) -> None:
+        """Decide what is let through of each frame, and which are refreshed.
+
+        A refresh is told to the parts of a model that come to the same frame later.
+
+        Args:
+            x: The frames' tokens (B, N, C) before the first gate.
+            grid: (H, W) of those after the prefix; None where nobody knows.
+            num_prefix: Tokens before these.
+        """
+        running = self.running
+        spacing = frames_for_all(running.policy, x.shape[1])
+        for frame, (state, part) in zip(running.frames, running.parts(x)):
+            if state is None:
+                continue
+            told = told_of(frame)
+            # reason: a name may hold for many calls, and what was said in an earlier one is old
+            heard = told is not None and told.by != id(self) and told.number != state.heard
+            follows = heard and told.refreshed
+            state.refreshed = state.whole.begin(
+                self.refresh, state.num_frames == 1, follows, part[:, num_prefix:], spacing
+            )
+            if heard:
+                state.heard = told.number
+            else:
+                tell(frame, id(self), state.refreshed)
+            if state.refreshed:
+                state.policy = _EVERYTHING
+            elif hasattr(running.policy, "of_frame") and state.num_frames > 1:
+                state.policy = running.policy.of_frame(state.matters, grid, num_prefix)
+
     def saw(self, x: Tensor) -> None:
         """Note whether each frame's share of (B, ...) is finite."""
         for state, part in self.running.parts(x):
@@ -289,7 +340,10 @@ class StreamRun:
         for frame, state in zip(self.running.frames, self.running.states):
             first = state is None or state.num_frames == 1
             blocks = [] if state is None else list(state.blocks.values())
-            info = FrameInfo(frame.stream, frame.frame_id, first, num_tokens, [])
+            refreshed = state is not None and state.refreshed
+            info = FrameInfo(
+                frame.stream, frame.frame_id, first, num_tokens, [], refreshed=refreshed
+            )
             # reason: the selections alone, so that a stream that is dropped frees its memory.
             gated = [block for block in blocks if block.passed]
             seen = [block.passed for block in gated]
@@ -306,7 +360,13 @@ class StreamRun:
         Each clip is a separate stream, whatever its data sample says.
         """
         if not self.clips and model not in self.followed:
-            self.followed[model] = FollowMetainfo().register(model)
+            self.followed[model] = FollowMetainfo(self._saw_result).register(model)
+
+    def _saw_result(self, frame: Frame, image: Any) -> None:
+        """A model around has found objects in a frame."""
+        objects = objects_of(image) if hasattr(self.policy, "of_frame") else None
+        if objects is not None:
+            self.store.saw_objects(frame.stream, objects)
 
     def unfollow(self) -> None:
         """Take the hooks off the models around."""

@@ -7,11 +7,12 @@ but pixels to its backbone.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Union
+from typing import NamedTuple, Union
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,25 @@ Naming = Union[tuple[Frame, ...], Clips]
 _FRAMES: ContextVar[Naming | None] = ContextVar("mmvitaccel_frames", default=None)
 
 
+class Told(NamedTuple):
+    """What one part of a model said of a frame to those that come to it later.
+
+    Attributes:
+        by: Identity of the part.
+        number: Different each time that something is said.
+        refreshed: Whether the part computes the frame whole although its stream goes on.
+    """
+
+    by: int
+    number: int
+    refreshed: bool
+
+
+_NUMBERS = itertools.count()
+# By a frame's identity, since the frames of a clip may be equal to each other.
+_TOLD: ContextVar[dict[int, Told] | None] = ContextVar("mmvitaccel_told", default=None)
+
+
 def current_frames() -> Naming | None:
     """What :func:`streams` says around this call; None where nobody said anything."""
     return _FRAMES.get()
@@ -121,10 +141,24 @@ def streams(frames: Sequence[Frame] | Clips) -> Iterator[None]:
         frames: Those of each batch, or the :class:`Clips` of one call.
     """
     token = _FRAMES.set(frames if isinstance(frames, Clips) else tuple(frames))
+    told = _TOLD.set({})
     try:
         yield
     finally:
+        _TOLD.reset(told)
         _FRAMES.reset(token)
+
+
+def tell(frame: Frame, by: int, refreshed: bool) -> None:
+    """Say of a frame that is named around the call whether it is refreshed; see :class:`Told`."""
+    said = _TOLD.get()
+    if said is not None:
+        said[id(frame)] = Told(by, next(_NUMBERS), refreshed)
+
+
+def told_of(frame: Frame) -> Told | None:
+    """What was last said of this very frame within the block that names it."""
+    return (_TOLD.get() or {}).get(id(frame))
 
 
 def frames_of(

@@ -24,6 +24,9 @@ from torch import Tensor
 
 from mmvitaccel.core.eventful.frame import Frame
 from mmvitaccel.core.eventful.gates.host_reads import Alarms
+from mmvitaccel.core.eventful.gates.importance import Matters, Objects
+from mmvitaccel.core.eventful.gates.policy import Policy
+from mmvitaccel.core.eventful.gates.refresh import WholeFrames
 from mmvitaccel.core.locks import Lock
 
 
@@ -51,6 +54,11 @@ class StreamState:
         weights: Norms of weights that ``signature`` does not tell, at the clean start.
         unsound: Raised when a frame held a number that is not finite, or ``weights`` changed.
         busy: Whether a block is running, or was interrupted by an error.
+        refreshed: Whether this frame is computed whole on what is remembered.
+        policy: What is let through of this frame; None where that is the same for a whole batch.
+        whole: What decides which frames are refreshed.
+        matters: What is known of its objects.
+        heard: Number of what another part of the model last said of a frame.
         turn: The call that computes its frame now, None between frames.
     """
 
@@ -62,6 +70,11 @@ class StreamState:
     weights: Tensor | None = None
     unsound: Alarms = field(default_factory=Alarms)
     busy: bool = False
+    refreshed: bool = False
+    policy: Policy | None = None
+    whole: WholeFrames = field(default_factory=WholeFrames)
+    matters: Matters = field(default_factory=Matters)
+    heard: int | None = None
     turn: Turn | None = None
 
     @property
@@ -95,6 +108,8 @@ class StreamState:
             self.busy = False
             self.unsound.clear()
             self.weights = weights
+            self.whole, self.matters = WholeFrames(), Matters()
+        self.refreshed, self.policy = False, None
         self.frame_id, self.signature = frame.frame_id, signature
         self.num_frames += 1
         self.seen += 1
@@ -109,7 +124,7 @@ class StreamState:
 
     def memory_bytes(self) -> int:
         """Bytes that the state's tensors take."""
-        return memory_bytes(self.blocks)
+        return memory_bytes([self.blocks, self.whole, self.matters])
 
 
 class StreamStore:
@@ -208,11 +223,27 @@ class StreamStore:
                 self._states.pop(stream, None)
                 self._dropped.pop(stream, None)
 
+    def request_refresh(self, stream: Hashable | None = None) -> None:
+        """Let the next frame of a stream, or of all, be computed whole.
+
+        One that is not known is no error: its next frame is a first one.
+        """
+        with self._lock:
+            for name, state in self._states.items():
+                if stream is None or name == stream:
+                    state.whole.requested = True
+
+    def saw_objects(self, stream: Hashable, objects: Objects) -> None:
+        """Note where objects are in a stream; of one that is not remembered nothing is kept."""
+        with self._lock:
+            if stream in self._states:
+                self._states[stream].matters.objects = objects
+
     def memory_bytes(self) -> int:
         """Bytes that all streams' tensors take."""
         with self._lock:
             states = list(self._states.values())
-        return memory_bytes([state.blocks for state in states])
+        return memory_bytes([[state.blocks, state.whole, state.matters] for state in states])
 
     def _take(self, named: Sequence[Hashable], turn: Turn | None) -> dict[Hashable, StreamState]:
         """The states of a call's streams, made its own."""

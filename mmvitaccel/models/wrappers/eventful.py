@@ -6,21 +6,29 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+from mmengine.registry import Registry
 from torch import nn
 
 from mmvitaccel.adapters.eventful.apply import apply_eventful, make_attention
 from mmvitaccel.adapters.eventful.detector import EventfulDetectorHandle
 from mmvitaccel.adapters.eventful.handle import EventfulHandle
+from mmvitaccel.core.eventful.gates.importance import Importance, LastObjects, RunningObjects
 from mmvitaccel.core.eventful.gates.policy import Always, Policy, Threshold, TopFraction, TopK
 from mmvitaccel.core.eventful.gates.random_tokens import RandomTokens
+from mmvitaccel.core.eventful.gates.refresh import Every, OnChange, OnRequest, Refresh
+from mmvitaccel.core.eventful.gates.weighted import Weighted
 from mmvitaccel.core.eventful.modes.exact import ExactAttention
 from mmvitaccel.core.eventful.modes.mode import AttentionMode
 from mmvitaccel.core.eventful.modes.running_sums import Guard
 from mmvitaccel.models.wrappers.target import find_target, unwrapped
-from mmvitaccel.registry import MODELS, POLICIES
+from mmvitaccel.registry import IMPORTANCES, MODELS, POLICIES, REFRESHES
 
-for _policy in (TopK, TopFraction, Threshold, Always, RandomTokens):
+for _policy in (TopK, TopFraction, Threshold, Always, RandomTokens, Weighted):
     POLICIES.register_module(module=_policy)
+for _importance in (LastObjects, RunningObjects):
+    IMPORTANCES.register_module(module=_importance)
+for _refresh in (OnChange, Every, OnRequest):
+    REFRESHES.register_module(module=_refresh)
 
 
 @MODELS.register_module()
@@ -40,13 +48,15 @@ def Eventful(
 
     Args:
         policy: What the gates let through: config of one of ``TopK``, ``TopFraction``,
-            ``Threshold``, ``Always`` or of a class of your own, or the object.
+            ``Threshold``, ``Always``, ``Weighted`` or of a class of your own, or the object.
         attention: ``exact``, ``tokenwise``, ``delta``, or ``dict(type='exact', ...)`` with the
             arguments of the mode.
         backbone: Config of the transformer, or of a module that holds one.
         neck: The same for a transformer neck; give one of the two.
         target: Path of the transformer in the inner module, if that holds several.
-        **options: Further arguments of :func:`mmvitaccel.apply_eventful`.
+        **options: Further arguments of :func:`mmvitaccel.apply_eventful`; ``refresh`` as config
+            of one of ``OnChange``, ``Every``, ``OnRequest`` or of a class of your own, or as the
+            object.
 
     Raises:
         ValueError: If not exactly one of ``backbone`` and ``neck`` is given, no supported
@@ -74,7 +84,7 @@ def Eventful(
         )
     module = MODELS.build(*given.values())
     _, transformer = find_target(module, target)
-    apply_eventful(transformer, build_policy(policy), build_attention(attention), **options)
+    apply_eventful(transformer, build_policy(policy), build_attention(attention), **_built(options))
     return module
 
 
@@ -97,7 +107,7 @@ def attach_eventful(
             in the backbone, then in the neck.
         parts: Of a detector, ``all`` or the names of parts; the path is then empty. The policy may
             be a dict of the parts' policies.
-        **options: Further arguments of :func:`mmvitaccel.apply_eventful`.
+        **options: See :func:`Eventful`.
 
     Raises:
         ValueError: Both ``target`` and ``parts`` are given, a part cannot be served, no supported
@@ -112,11 +122,11 @@ def attach_eventful(
         else:
             policies = build_policy(policy)
         return "", apply_eventful(
-            model, policies, build_attention(attention), parts=parts, **options
+            model, policies, build_attention(attention), parts=parts, **_built(options)
         )
     path, transformer = find_target(model, target)
     handle = apply_eventful(
-        transformer, build_policy(policy), build_attention(attention), **options
+        transformer, build_policy(policy), build_attention(attention), **_built(options)
     )
     if model is not transformer:
         handle.follow_metainfo(model)
@@ -145,15 +155,55 @@ def build_policy(policy: dict | Policy) -> Policy:
     if not isinstance(policy, dict):
         return policy
     cfg = dict(policy)
-    name = cfg.pop("type", None)
-    # reason: looked up by hand, since building would search the scope of the config first.
-    cls = POLICIES.get(name) if isinstance(name, str) else name
+    if _class(POLICIES, cfg) is Weighted:
+        if "base" in cfg:
+            cfg["base"] = build_policy(cfg["base"])
+        if "importance" in cfg:
+            cfg["importance"] = [build_importance(entry) for entry in cfg["importance"]]
+    return _build(POLICIES, "policy", cfg)
+
+
+def build_importance(importance: dict | Importance) -> Importance:
+    """How much tokens matter, from its config; an object comes back.
+
+    Raises:
+        ValueError: The config has no type, or its type is not registered.
+    """
+    return _build(IMPORTANCES, "importance", importance)
+
+
+def build_refresh(refresh: dict | Refresh) -> Refresh:
+    """What says which frames are computed whole, from its config; an object comes back.
+
+    Raises:
+        ValueError: The config has no type, or its type is not registered.
+    """
+    return _build(REFRESHES, "refresh", refresh)
+
+
+def _build(registry: Registry, what: str, given: Any) -> Any:
+    if not isinstance(given, dict):
+        return given
+    cls = _class(registry, given)
     if cls is None:
         raise ValueError(
-            f"Eventful: policy={dict(policy)!r} has no type that is registered; known are "
-            f"{', '.join(sorted(POLICIES.module_dict))}."
+            f"Eventful: {what}={dict(given)!r} has no type that is registered; known are "
+            f"{', '.join(sorted(registry.module_dict))}."
         )
-    return cls(**cfg)
+    return cls(**{key: value for key, value in given.items() if key != "type"})
+
+
+def _class(registry: Registry, cfg: dict) -> type | None:
+    # reason: looked up by hand, since building would search the scope of the config first.
+    name = cfg.get("type")
+    return registry.get(name) if isinstance(name, str) else name
+
+
+def _built(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of :func:`~mmvitaccel.apply_eventful`, configs among them built."""
+    if "refresh" not in options:
+        return options
+    return {**options, "refresh": build_refresh(options["refresh"])}
 
 
 def build_attention(attention: str | dict | AttentionMode) -> AttentionMode:

@@ -14,8 +14,10 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
+from mmengine.structures import InstanceData
 from torch import nn
 
+from mmvitaccel import Every, LastObjects, OnChange, RunningObjects
 from mmvitaccel.adapters.eventful.apply import EventfulHandle, apply_eventful
 from mmvitaccel.adapters.eventful.neck import EventfulNeckHandle
 from mmvitaccel.core.eventful.frame import current_frames
@@ -24,7 +26,12 @@ from mmvitaccel.core.eventful.modes.exact import ExactAttention
 from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.models.vitdet.backbone import ViTDet
 from mmvitaccel.models.vitdet.simple_fpn import SimpleFPN
-from mmvitaccel.models.wrappers.eventful import attach_eventful, build_attention, build_policy
+from mmvitaccel.models.wrappers.eventful import (
+    attach_eventful,
+    build_attention,
+    build_policy,
+    build_refresh,
+)
 from mmvitaccel.registry import MODELS, POLICIES
 
 VITDET = dict(
@@ -59,6 +66,8 @@ DETECTOR = dict(
         max_per_img=5,
     ),
 )  # fmt: skip
+
+PLAIN = {**DETECTOR, "backbone": VITDET}
 
 
 def build(cfg):
@@ -303,6 +312,68 @@ def test_policies_and_modes_from_configs():
     assert isinstance(build_policy(dict(type="Always")), Always)
     exact = build_attention(dict(type="exact", dense_share=0.5, guard=dict(turn_frames=7)))
     assert exact.dense_share == 0.5 and exact.guard.turn_frames == 7
+
+
+WEIGHTED = dict(
+    type="Weighted", base=dict(type="TopK", k=6), floor=0.0,
+    importance=[dict(type="LastObjects", grow=0), dict(type="mmvitaccel.RunningObjects", keep=0.5)],
+)  # fmt: skip
+
+
+def test_refreshes_and_weighted_policies_from_configs():
+    assert build_refresh(dict(type="mmvitaccel.OnChange", above=0.7)) == OnChange(0.7)
+    assert build_refresh(Every(3)) == Every(3) == build_refresh(dict(type=Every, frames=3))
+    policy = build_policy(WEIGHTED)
+    assert policy.importance == (LastObjects(0), RunningObjects(0.5))
+    assert (policy.base.k, policy.floor) == (6, 0)
+    with pytest.raises(ValueError, match=r"importance=.*'Nobody'.* known are LastObjects, Running"):
+        build_policy({**WEIGHTED, "importance": [dict(type="Nobody")]})
+    with pytest.raises(ValueError, match=r"refresh=.*'Nobody'.* known are Every, OnChange, OnReq"):
+        build({**EVENTFUL, "refresh": dict(type="Nobody")})
+    assert WEIGHTED["base"] == dict(type="TopK", k=6)  # a config stays as it is
+
+
+def test_a_detectors_neck_is_told_of_a_refresh():
+    neck = dict(
+        type="mmvitaccel.EventfulNeck", policy=dict(type="TopK", k=2), neck=DETECTOR["neck"]
+    )
+    backbone = {**EVENTFUL, "refresh": dict(type="Every", frames=2)}
+    model, dense = build({**DETECTOR, "backbone": backbone, "neck": neck}), build(PLAIN)
+    for number, image in enumerate(images(5)):
+        ours = test_step(model, [image], [sample(1, number)])
+        refreshed = [
+            kind(model).frames[0].refreshed for kind in (EventfulHandle, EventfulNeckHandle)
+        ]
+        assert refreshed == [number in (2, 4)] * 2
+        theirs = test_step(dense, [image], [sample(1, number)])
+        same = all(torch.allclose(a, b, atol=1e-4) for a, b in zip(ours[0], theirs[0]))
+        assert same == (number in (0, 2, 4))
+
+
+def test_a_detectors_boxes_say_what_matters():
+    model = build({**DETECTOR, "backbone": {**EVENTFUL, "policy": WEIGHTED}})
+    handle = EventfulHandle(model)
+    # the picture was 80 x 112 pixels; its input of 40 x 56 has 5 x 7 tokens
+    meta = dict(scale_factor=(0.5, 0.5), ori_shape=(80, 112))
+
+    def found(*boxes, scores):
+        def predict(inputs, samples, **kwargs):
+            model.extract_feat(inputs)
+            for data_sample in samples:
+                data_sample.pred_instances = InstanceData(
+                    bboxes=torch.tensor(boxes), scores=torch.tensor(scores)
+                )
+            return samples
+
+        return predict
+
+    for number, image in enumerate(images(4)):
+        boxes = ((56.0, 48, 112, 80), (0.0, 0, 30, 30))
+        model.predict = found(*boxes, scores=[0.9, 0.1])
+        test_step(model, [image], [sample(1, number, **meta)])
+        if number:
+            passed = handle.passed_tokens()[0][0, 0, 0].unflatten(0, (5, 7))
+            assert passed[3:, 3:].sum() == passed.sum() == 6
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,19 @@ class Policy(Protocol):
         """
 
 
+def most_of(policy: Policy, num_tokens: int) -> int:
+    """The most tokens that a policy lets through of so many, as its method ``most`` says.
+
+    A policy of somebody else's need not have that method; it may let all of them through.
+    """
+    return policy.most(num_tokens) if hasattr(policy, "most") else num_tokens
+
+
+def frames_for_all(policy: Policy, num_tokens: int) -> int:
+    """Frames in which a policy lets every token pass once, ceil(N / k); 1 where nobody knows k."""
+    return -(-num_tokens // max(most_of(policy, num_tokens), 1))
+
+
 class TopK:
     """The k tokens with the largest errors; costs the same every frame.
 
@@ -70,6 +83,10 @@ class TopK:
             )
         return error.topk(min(self.k, num_tokens), dim=1, sorted=False).indices
 
+    def most(self, num_tokens: int) -> int:
+        """The most tokens that are let through of so many."""
+        return min(self.k, num_tokens)
+
     def __repr__(self) -> str:
         return f"TopK(k={self.k})"
 
@@ -100,8 +117,11 @@ class TopFraction:
 
     def select(self, error: Tensor) -> Tensor:
         """(B, N) -> (B, ceil(fraction * N)) int64."""
-        k = math.ceil(self.fraction * error.shape[1])
-        return error.topk(k, dim=1, sorted=False).indices
+        return error.topk(self.most(error.shape[1]), dim=1, sorted=False).indices
+
+    def most(self, num_tokens: int) -> int:
+        """The most tokens that are let through of so many."""
+        return math.ceil(self.fraction * num_tokens)
 
     def __repr__(self) -> str:
         return f"TopFraction(fraction={self.fraction})"
@@ -112,13 +132,15 @@ class Threshold:
 
     Args:
         threshold: Norm of the error, in the tokens' own unit; at least 0.
+        at_most: Of more tokens than this, those with the largest errors; None for all.
 
     Raises:
-        ValueError: The threshold is negative or no number.
+        ValueError: The threshold is negative or no number, or ``at_most`` is below 1.
     """
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, threshold: float, at_most: int | None = None) -> None:
         self.threshold = threshold
+        self.at_most = at_most
 
     @property
     def threshold(self) -> float:
@@ -131,13 +153,37 @@ class Threshold:
             raise ValueError(f"Threshold: threshold={value!r} must be a number, at least 0.")
         self._threshold = float(value)
 
+    @property
+    def at_most(self) -> int | None:
+        """The most tokens let through; a new value holds from the next frame on."""
+        return self._at_most
+
+    @at_most.setter
+    def at_most(self, value: int | None) -> None:
+        if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
+            raise ValueError(
+                f"Threshold: at_most={value!r} must be a whole number of tokens, at least 1, or "
+                "None."
+            )
+        self._at_most = None if value is None else int(value)
+
     def select(self, error: Tensor) -> Tensor:
         """(B, N) -> (B, N) bool."""
         # reason: negated, so that a token whose error is not a number is let through.
-        return (error <= self.threshold).logical_not()
+        above = (error <= self.threshold).logical_not()
+        most = self.most(error.shape[1])
+        if most == error.shape[1]:
+            return above
+        largest = error.topk(most, dim=1, sorted=False).indices
+        return torch.zeros_like(above).scatter_(1, largest, above.gather(1, largest))
+
+    def most(self, num_tokens: int) -> int:
+        """The most tokens that are let through of so many."""
+        return num_tokens if self.at_most is None else min(self.at_most, num_tokens)
 
     def __repr__(self) -> str:
-        return f"Threshold(threshold={self.threshold})"
+        cap = "" if self.at_most is None else f", at_most={self.at_most}"
+        return f"Threshold(threshold={self.threshold}{cap})"
 
 
 class Always:

@@ -26,7 +26,11 @@ class RandomTokens:
 
     def select(self, error: Tensor) -> Tensor:
         """(B, N) -> (B, min(k, N)) int64."""
-        return torch.rand_like(error).topk(min(self.k, error.shape[1]), dim=1).indices
+        return torch.rand_like(error).topk(self.most(error.shape[1]), dim=1).indices
+
+    def most(self, num_tokens: int) -> int:
+        """The most tokens that are let through of so many."""
+        return min(self.k, num_tokens)
 
     def __repr__(self) -> str:
         return f"RandomTokens(k={self.k})"

@@ -54,11 +54,20 @@ class DeltaAttention:
 
     def step(self, memory: DeltaMemory, qkv: QKV, change: Change, logits: Logits) -> Output:
         """See :class:`mmvitaccel.core.eventful.modes.mode.AttentionMode`."""
-        index = change.keys.index
-        if index.shape[1] > 0:
+        if change.queries.everything:
+            self._rebuild(memory, qkv, logits)
+        elif change.keys.index.shape[1] > 0:
             self._update_logits(memory.logits, qkv, change, logits)
             self._accumulate(memory, qkv.v, change)
         return Output(memory.product, None, qkv.q.dtype)
+
+    def _rebuild(self, memory: DeltaMemory, qkv: QKV, logits: Logits) -> None:
+        """Attend over all tokens, in place: what was left out so far is gone."""
+        _, fresh = self.start(qkv, logits)
+        memory.logits.copy_(fresh.logits)
+        memory.attention.reference.copy_(fresh.attention.reference)
+        memory.values.reference.copy_(fresh.values.reference)
+        memory.product.copy_(fresh.product)
 
     def _update_logits(self, stored: Tensor, qkv: QKV, change: Change, logits: Logits) -> None:
         """Rows of changed queries, then columns of changed keys."""

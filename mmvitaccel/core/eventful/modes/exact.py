@@ -55,7 +55,8 @@ class ExactAttention:
     def step(self, memory: RunningSums, qkv: QKV, change: Change, logits: Logits) -> Output:
         """See :class:`mmvitaccel.core.eventful.modes.mode.AttentionMode`."""
         out = Output(memory.numerator, memory.denominator, qkv.q.dtype)
-        if self._dense_is_cheaper(qkv, change) or memory.overdue.raised:
+        everything = change.queries.everything  # a refresh: nothing of the old sums is kept
+        if everything or self._dense_is_cheaper(qkv, change) or memory.overdue.raised:
             self._attend_all(memory, qkv, logits)
             return out
         if change.keys.index.shape[1] > 0:

@@ -98,3 +98,18 @@ def test_a_users_policy_is_a_class_with_one_method():
 def test_a_wrong_answer_is_named(answer, error, message):
     with pytest.raises(error, match=message):
         choose(Answer(answer), ERROR)
+
+
+def test_a_threshold_with_a_cap_takes_the_largest():
+    error = torch.tensor([[0.1, 3.0, 2.0, 5.0, float("nan")], [0.1, 0.2, 3.0, 0.0, 0.3]])
+    assert Threshold(1.0, at_most=3).select(error).tolist() == [
+        [False, True, False, True, True], [False, False, True, False, False],
+    ]  # fmt: skip
+    assert torch.equal(Threshold(1.0, at_most=9).select(error), Threshold(1.0).select(error))
+    policy = Threshold(1.0, at_most=2)
+    policy.at_most = None
+    assert torch.equal(policy.select(error), Threshold(1.0).select(error))
+    for value in (0, 1.5, True):
+        with pytest.raises(ValueError, match=rf"at_most={value!r} must be a whole number"):
+            Threshold(1.0, at_most=value)
+    assert repr(Threshold(1.0, at_most=2)) == "Threshold(threshold=1.0, at_most=2)"

@@ -1,0 +1,117 @@
+"""Weighted policies on models: what matters belongs to the stream."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmvitaccel import (
+    Every,
+    LastObjects,
+    SimpleFPN,
+    TopK,
+    Weighted,
+    apply_eventful,
+    apply_eventful_neck,
+)
+from mmvitaccel.adapters.eventful.run import grid_of
+from mmvitaccel.testing.models import timm_model, vitdet
+
+SMALL = dict(
+    img_size=128, embed_dim=32, depth=2, num_heads=2, window_size=4, window_block_indexes=(0,)
+)
+LEFT, RIGHT = torch.tensor([[0.0, 0.0, 0.5, 1.0]]), torch.tensor([[0.5, 0.0, 1.0, 1.0]])
+
+
+def make(name="vitdet"):
+    torch.manual_seed(0)
+    if name == "vitdet":
+        return vitdet(**SMALL).eval()
+    return timm_model("vit_tiny_patch16_224", img_size=128, depth=2, num_classes=0).eval()
+
+
+def passed_columns(handle, frame=0, prefix=0):
+    """Columns of an 8 x 8 grid in which a token passed the first gate."""
+    mask = handle.passed_tokens()[frame][0, 0, 0, prefix:].unflatten(0, (8, 8))
+    return set(mask.any(0).nonzero()[:, 0].tolist())
+
+
+def images(batch=1):
+    return torch.randn(batch, 3, 128, 128)
+
+
+@pytest.mark.parametrize("name", ["vitdet", "timm"])
+def test_tokens_of_objects_pass(name):
+    """timm does not tell its grid to the blocks; it follows from the picture."""
+    model = make(name)
+    handle = apply_eventful(model, Weighted(TopK(12), [LastObjects(grow=0)], floor=0))
+    prefix = int(name == "timm")
+    with torch.no_grad():
+        model(images())
+        handle.saw_objects(LEFT)
+        model(images())
+        assert passed_columns(handle, prefix=prefix) <= {0, 1, 2, 3}
+        handle.saw_objects(heat=torch.arange(8.0).expand(8, 8) > 5)
+        model(images())
+        assert passed_columns(handle, prefix=prefix) <= {6, 7}
+
+
+def test_streams_of_one_model_have_their_own_objects():
+    model = make()
+    handle = apply_eventful(model, Weighted(TopK(12), [LastObjects(grow=0)], floor=0))
+    with torch.no_grad(), handle.stream(["left", "right"]):
+        model(images(2))
+        handle.saw_objects(LEFT, stream="left")
+        handle.saw_objects(RIGHT, stream="right")
+        handle.saw_objects(RIGHT, stream="nobody")
+        model(images(2))
+        assert passed_columns(handle, 0) <= {0, 1, 2, 3}
+        assert passed_columns(handle, 1) <= {4, 5, 6, 7}
+    assert set(handle.streams) == {"left", "right"}
+    handle.reset("left")
+    with torch.no_grad(), handle.stream(["left", "right"]):
+        model(images(2))
+        model(images(2))
+        assert len(passed_columns(handle, 0)) > 4  # forgotten with the stream
+        assert passed_columns(handle, 1) <= {4, 5, 6, 7}
+
+
+def test_a_refreshed_frame_passes_all_whatever_matters():
+    model = make()
+    policy = Weighted(TopK(12), [LastObjects()], floor=0)
+    handle = apply_eventful(model, policy, refresh=Every(2))
+    with torch.no_grad():
+        for number in range(4):
+            model(images())
+            handle.saw_objects(LEFT)
+            assert handle.frames[0].passed[0][0] == (64 if number in (0, 2) else 12)
+
+
+def test_it_is_the_base_until_something_is_told():
+    base, weighted = make(), make()
+    apply_eventful(base, TopK(12))
+    apply_eventful(weighted, Weighted(TopK(12), [LastObjects()]))
+    with torch.no_grad():
+        for _ in range(3):
+            x = images()
+            assert torch.equal(base(x)[0], weighted(x)[0])
+
+
+def test_a_neck_refuses_it():
+    neck = SimpleFPN(16, 8).eval()
+    apply_eventful_neck(neck, Weighted(TopK(3), [LastObjects()]))
+    with torch.no_grad():
+        neck(torch.randn(1, 16, 4, 4))
+        with pytest.raises(ValueError, match=r"and here is none .*; use TopK\(k=3\)"):
+            neck(torch.randn(1, 16, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("image", "tokens", "grid"),
+    [
+        ((3, 224, 224), 256, (16, 16)), ((3, 128, 64), 32, (8, 4)), ((3, 64, 128), 32, (4, 8)),
+        ((3, 224, 224), 255, None), ((3, 100, 60), 16, None), (None, 16, None), ((9,), 9, None),
+    ],
+)  # fmt: skip
+def test_the_grid_of_a_picture(image, tokens, grid):
+    assert grid_of(image, tokens) == grid
