@@ -2,12 +2,14 @@
 
 from importlib.util import find_spec
 
+from mmvitaccel.datasets.clip_sampler import ClipSampler
 from mmvitaccel.datasets.epic_kitchens import EpicKitchens
 from mmvitaccel.datasets.spatial_features import LoadSpatialFeatures, SpatialFeatures
 from mmvitaccel.datasets.video_reading import DecodeFrames, OpenVideo
 from mmvitaccel.datasets.video_sampler import VideoSampler
 
 __all__ = [
+    "ClipSampler",
     "DecodeFrames",
     "EpicKitchens",
     "LoadSpatialFeatures",

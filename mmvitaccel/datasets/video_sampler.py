@@ -33,7 +33,7 @@ class VideoSampler(Sampler[int]):
 
     def __init__(self, dataset: Sized, seed: int | None = None) -> None:
         rank, world_size = get_dist_info()
-        videos = _indices_by_video(dataset)
+        videos = indices_by_video(dataset, type(self).__name__)
         mine = _deal_out([len(frames) for frames in videos], world_size)[rank]
         self.indices = [index for video in mine for index in videos[video]]
 
@@ -46,14 +46,22 @@ class VideoSampler(Sampler[int]):
         return len(self.indices)
 
 
-def _indices_by_video(dataset: Sized) -> list[list[int]]:
-    """Indices of each video's frames, videos as the dataset has them, frames by number."""
+def indices_by_video(dataset: Sized, sampler: str) -> list[list[int]]:
+    """Indices of each video's frames, videos as the dataset has them, frames by number.
+
+    Args:
+        dataset: Of frames.
+        sampler: Who asks, for messages.
+
+    Raises:
+        TypeError: The dataset's items are not frames.
+    """
     frames = defaultdict(list)
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
         if "video_id" not in info or "frame_id" not in info:
             raise TypeError(
-                f"VideoSampler: item {index} of {type(dataset).__name__} has no video_id and "
+                f"{sampler}: item {index} of {type(dataset).__name__} has no video_id and "
                 "frame_id; give a dataset of frames, such as mmvitaccel.ImageNetVID."
             )
         frames[info["video_id"]].append((info["frame_id"], index))

@@ -5,6 +5,7 @@ from mmvitaccel.hooks.clip_visualization_hook import ClipVisualizationHook
 from mmvitaccel.hooks.cost_hook import CostHook
 from mmvitaccel.hooks.deploy_hook import DeployHook
 from mmvitaccel.hooks.eventful_hook import EventfulHook
+from mmvitaccel.hooks.random_budget_hook import RandomBudgetHook
 from mmvitaccel.hooks.tome_hook import ToMeHook
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "CostHook",
     "DeployHook",
     "EventfulHook",
+    "RandomBudgetHook",
     "ToMeHook",
 ]

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import detach, is_attached, link
-from mmvitaccel.adapters.eventful.run import EventfulState
+from mmvitaccel.adapters.base import class_name, spec_of
+from mmvitaccel.adapters.eventful.run import ClipTraining, EventfulState
 from mmvitaccel.adapters.eventful.stream_run import FrameInfo, StreamRun
 from mmvitaccel.core.eventful.frame import frames_of
 from mmvitaccel.core.eventful.gates.importance import Objects
@@ -181,6 +182,39 @@ class EventfulHandle(StreamHandle):
     method = "Eventful"
     puts_on = "apply_eventful"
     _state: EventfulState
+
+    def train_on_clips(self, frames: int | None, policy: Policy | None = None) -> None:
+        """Let the blocks run on clips in training, as token-wise eventful blocks do on videos.
+
+        Gradients go through what passed, and back to the frame in which it was computed. Without
+        this, and in evaluation, nothing changes.
+
+        Args:
+            frames: Of a clip; a training batch holds those of each clip one after the other. None:
+                training is that of the dense model again.
+            policy: Of all gates, one that lets the same number through for every clip.
+
+        Raises:
+            ValueError: ``frames`` is below 1, there is no policy, or the model drops attention
+                weights in training, which is not done here.
+        """
+        if frames is None:
+            self._state.training = None
+            return
+        if isinstance(frames, bool) or int(frames) != frames or frames < 1 or policy is None:
+            raise ValueError(
+                f"Eventful: train_on_clips({frames!r}, {policy!r}) needs a whole number of frames, "
+                "at least 1, and a policy."
+            )
+        adapter = link(self.model).info.adapter
+        blocks = adapter.blocks(self.model)
+        drops = max(float(spec_of(block, adapter).attn_drop(block)) for block in blocks)
+        if drops:
+            raise ValueError(
+                f"Eventful: {class_name(self.model)} drops {drops:.0%} of the attention weights in "
+                "training, which clips do not support; build it with attention dropout 0."
+            )
+        self._state.training = ClipTraining(int(frames), checked_policy(policy))
 
     @property
     def options(self) -> EventfulOptions:

@@ -24,9 +24,24 @@ from mmvitaccel.core.eventful.block import (
     start_block,
     step_block,
 )
+from mmvitaccel.core.eventful.clip import clip_block
+from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.eventful.options import EventfulOptions
 from mmvitaccel.core.eventful.stream import StreamState
 from mmvitaccel.core.kernels.half_linear import half_linear
+
+
+@dataclass(frozen=True)
+class ClipTraining:
+    """Training on clips: batches in which the frames of a clip lie one after the other.
+
+    Attributes:
+        frames: Of a clip.
+        policy: Of all gates.
+    """
+
+    frames: int
+    policy: Policy
 
 
 @dataclass
@@ -36,10 +51,12 @@ class EventfulState(StreamRun):
     Attributes:
         options: How blocks run.
         num_blocks: Blocks of the model.
+        training: How blocks run in training; None as the host's own.
     """
 
     options: EventfulOptions = field(default_factory=EventfulOptions)
     num_blocks: int = 0
+    training: ClipTraining | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EventfulState:
         # reason: a copied model starts without streams.
@@ -50,6 +67,7 @@ class EventfulState(StreamRun):
             refresh=self.refresh,
             options=self.options,
             num_blocks=self.num_blocks,
+            training=self.training,
         )
 
 
@@ -74,9 +92,16 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
     found = link(block)
     state: EventfulState = found.state
     model, index, spec, num_prefix_tokens = found.info
-    if block.training:
+    if block.training and state.training is None:
         return host(*args, **kwargs)
     given = spec.enter(block, *args, **kwargs)
+    if block.training:
+        if index == 0:
+            link(model).info.bypass.check()
+        tokens = Tokens(given.x, given.grid_size, given.rope)
+        steps = _steps(block, spec, num_prefix_tokens)
+        x = clip_block(steps, tokens, state.training.frames, state.training.policy)
+        return spec.leave(block, x, given)
     if index == 0:
         state.begin(model, given.x, state.call.image, given.grid_size)
         grid = given.grid_size or grid_of(state.call.image, given.x.shape[1] - num_prefix_tokens)
