@@ -53,8 +53,8 @@ def apply_eventful(
     cell a little passes what moved most, by the policy, and keeps the others bit by bit. Heads
     follow the neck; their results are those of the plain heads on the same levels. Of a detector
     whose backbone is computed whole, change is found at the backbone's outputs. The levels between
-    the neck and the heads are the neck's memory, which the stream's next frame changes: clone what
-    is to be kept.
+    the neck and the heads, and what heads over maps put out before it is decoded, are the memory
+    itself, which the stream's next frame changes: clone what is to be kept.
 
     Keys of the state dict, parameters and classes of the package stay as they are. In training the
     model is the dense one; outputs in evaluation carry no gradients.

@@ -82,7 +82,7 @@ def _forward(head: nn.Module, host: Any, x: Sequence[Tensor]) -> Any:
         return host(x)
     size, run = len(x[0]), functools.partial(state.run_pass, None)
     if state.go_in_turn(size):
-        return in_turn(lambda x: run(lambda: _outputs(head, state, x)), size, 0, (x,), {})
+        return in_turn(lambda x: run(lambda: _kept(_outputs(head, state, x))), size, 0, (x,), {})
     return run(lambda: _outputs(head, state, x))
 
 
@@ -107,6 +107,11 @@ def _outputs(
             stream.busy = False
     state.end(sum(x.shape[2] * x.shape[3] for x in levels))
     return made[0] if len(made) == 1 else _batched(made)
+
+
+def _kept(outs: tuple[list[Tensor], ...]) -> tuple[list[Tensor], ...]:
+    """Copies of the outputs of a frame, which are the memory that the next one changes."""
+    return tuple([x.clone() for x in kind] for kind in outs)
 
 
 def _batched(made: list[tuple[list[Tensor], ...]]) -> tuple[list[Tensor], ...]:

@@ -138,12 +138,14 @@ def _forward(neck: nn.Module, host: Any, inputs: Any) -> Any:
     size = len(inputs if isinstance(inputs, Tensor) else inputs[0])
     run = functools.partial(state.run_pass, None)
     if state.go_in_turn(size):
-        return in_turn(lambda x: run(lambda: _levels(neck, state, x)), size, 0, (inputs,), {})
-    return run(lambda: _levels(neck, state, inputs))
+        # reason: what is lent would be the next frame's by the time that all are put together
+        one = functools.partial(_levels, neck, state, lends=False)
+        return in_turn(lambda x: run(lambda: one(x)), size, 0, (inputs,), {})
+    return run(lambda: _levels(neck, state, inputs, state.lends))
 
 
 @torch.no_grad()
-def _levels(neck: nn.Module, state: NeckState, inputs: Any) -> tuple[Tensor, ...]:
+def _levels(neck: nn.Module, state: NeckState, inputs: Any, lends: bool) -> tuple[Tensor, ...]:
     """The levels of a batch of frames, each with its stream's memory."""
     adapter = link(neck).info.adapter
     maps = adapter.inputs(neck, inputs)
@@ -161,7 +163,7 @@ def _levels(neck: nn.Module, state: NeckState, inputs: Any) -> tuple[Tensor, ...
         if stream is not None:
             stream.busy = False
     state.end(sum(x.shape[2] * x.shape[3] for x in maps))
-    return _given_out(pages, state.lends)
+    return _given_out(pages, lends)
 
 
 def _given_out(pages: list[Pages], lends: bool) -> tuple[Tensor, ...]:

@@ -11,6 +11,7 @@ import torch
 
 from mmvitaccel import Always, Threshold, TopK, apply_eventful, apply_eventful_neck
 from mmvitaccel.adapters.eventful.detector import EventfulDetectorHandle
+from mmvitaccel.core.eventful.frame import Clips, Frame, streams
 from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.testing.detectors import (
     SIZE,
@@ -185,6 +186,24 @@ def test_copies_and_training():
     x = torch.rand(1, 3, *SIZE)
     for features in (model.extract_feat(x), model.rpn_head(model.extract_feat(x))[0]):
         assert all(level.requires_grad for level in features)
+
+
+def test_frames_of_one_clip_in_a_batch_go_in_turn():
+    one, batched = rcnn(mask=True), rcnn(mask=True)
+    for model in (one, batched):
+        apply_eventful(model, TopK(6), parts="all")
+    pictures = list(frames(3))
+    expected = [detect(one, [p], [sample("v", i)])[0] for i, p in enumerate(pictures)]
+    data = batched.data_preprocessor(
+        dict(inputs=pictures, data_samples=[sample(None, None) for _ in pictures]), False
+    )
+    clip = Clips([[Frame("v", i) for i in range(3)]])
+    with torch.no_grad(), streams(clip):
+        found = batched.predict(data["inputs"], data["data_samples"])
+    for ours, theirs in zip(found, expected):
+        alike(ours.pred_instances, theirs)
+    parts = EventfulDetectorHandle(batched).parts.values()
+    assert [[f.first for f in part.frames] for part in parts] == [[True, False, False]] * 4
 
 
 def test_threads_compute_streams_side_by_side():
