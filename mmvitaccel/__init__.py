@@ -19,6 +19,7 @@ _HOME = {
     "apply_eventful": "mmvitaccel.adapters.eventful.apply",
     "apply_eventful_neck": "mmvitaccel.adapters.eventful.neck",
     "apply_tome": "mmvitaccel.adapters.tome.apply",
+    "register_matching": "mmvitaccel.core.tome.matchings",
     "Always": "mmvitaccel.core.eventful.gates.policy",
     "Budget": "mmvitaccel.budget.budget",
     "CompiledEfficientViT": "mmvitaccel.models.efficientvit.compiled",

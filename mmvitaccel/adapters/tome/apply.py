@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from mmvitaccel.adapters.bypass import Bypass, bypass_of_blocks, wraps_own
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
 from mmvitaccel.adapters.tome.restore import restore_block
 from mmvitaccel.adapters.tome.step import MergeOptions, merge_block
+from mmvitaccel.core.tome.matcher import Matcher
+from mmvitaccel.core.tome.matchings import build_matching
 from mmvitaccel.core.tome.merge import source_of
 from mmvitaccel.core.tome.schedule import Entry, Schedule, make_schedule
 from mmvitaccel.core.tome.trace import Trace, Traces
@@ -22,7 +25,6 @@ from mmvitaccel.core.tome.trace import Trace, Traces
 METHOD = "ToMe"
 _CHOICES = {
     "metric": ("keys", "queries", "values", "tokens"),
-    "similarity": ("cosine", "dot"),
     "reduction": ("merge", "prune"),
 }
 
@@ -58,8 +60,8 @@ class ToMeInfo:
     inside of it, with B windows or frames.
 
     Attributes:
-        tokens: Tokens that left the block, with prefix tokens.
-        sizes: Patches in each of them (B, N, 1), float32.
+        tokens: Tokens that left the block, with prefix tokens; of the longest image.
+        sizes: Patches in each of them (B, N, 1), float32; 0 at the end of a shorter image.
         sources: Which input tokens each of them holds (B, N, N0), bool; None unless
             ``trace_source`` was asked for.
     """
@@ -149,7 +151,7 @@ def apply_tome(
     proportional_attention: bool = True,
     trace_source: bool = False,
     metric: str = "keys",
-    similarity: str = "cosine",
+    matching: Mapping[str, Any] | Matcher | None = None,
     reduction: str = "merge",
     adapter: ViTAdapter | None = None,
 ) -> ToMeHandle:
@@ -167,7 +169,11 @@ def apply_tome(
             off for MAE models that were not trained with it.
         trace_source: Let ``handle.info`` tell which patches are in each token.
         metric: Ablation: compare ``keys``, ``queries``, ``values`` or ``tokens``.
-        similarity: Ablation: ``cosine`` or ``dot``.
+        matching: What chooses the tokens that merge: ``dict(type='Bipartite')``, the paper's and
+            the default (``similarity='dot'`` for its ablation); ``Threshold``, of which the number
+            follows the picture, r at most; ``Grid``, neighbours only; ``RandomMatching`` and
+            ``RandomDrop``, controls; or an object with the one method of
+            :class:`mmvitaccel.core.tome.matcher.Matcher`.
         reduction: Ablation: ``merge``, or ``prune`` the tokens that the class token attends to
             least.
         adapter: A record for a model that no family here covers.
@@ -179,7 +185,7 @@ def apply_tome(
         ValueError: If no supported transformer is found, or an argument has no meaning for it.
         RuntimeError: If another method is on the model.
     """
-    options = _options(proportional_attention, metric, similarity, reduction)
+    options = _options(proportional_attention, metric, matching, reduction)
     if adapter is None:
         model = locate(model)[1]
         adapter = find_adapter(model)
@@ -217,12 +223,21 @@ def apply_tome(
     return ToMeHandle(model)
 
 
-def _options(proportional: bool, metric: str, similarity: str, reduction: str) -> MergeOptions:
-    given = {"metric": metric, "similarity": similarity, "reduction": reduction}
-    for name, value in given.items():
+def _options(
+    proportional: bool,
+    metric: str,
+    matching: Mapping[str, Any] | Matcher | None,
+    reduction: str,
+) -> MergeOptions:
+    for name, value in {"metric": metric, "reduction": reduction}.items():
         if value not in _CHOICES[name]:
             raise ValueError(f"ToMe: {name}={value!r} must be one of {', '.join(_CHOICES[name])}.")
-    return MergeOptions(proportional, metric, similarity, reduction)
+    if reduction == "prune" and matching is not None:
+        raise ValueError(
+            f"ToMe: reduction='prune' chooses by the class token's attention, so that matching="
+            f"{matching!r} would be left out; give one of the two."
+        )
+    return MergeOptions(proportional, metric, build_matching(matching), reduction)
 
 
 @functools.cache
@@ -266,7 +281,7 @@ def _block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> An
     if spec.keeps_grid:
         x, standing = restore_block(block, spec, given, entry, prefix, options)
     else:
-        standing = trace.enter(index, given.x)
+        standing = trace.enter(index, given.x, given.grid_size)
         given = given._replace(x=standing.present_tokens(given.x))
         x, standing = merge_block(block, spec, given, standing, entry, prefix, options)
         if index in trace.full_at:

@@ -21,14 +21,8 @@ from mmvitaccel.core.attention.dense import dense_attention
 from mmvitaccel.core.attention.rel_pos import RelPos
 from mmvitaccel.core.attention.windows import from_windows, pad_map, to_windows
 from mmvitaccel.core.tome.attention import merged_attention
-from mmvitaccel.core.tome.merge import (
-    Matching,
-    bipartite_soft_matching,
-    log_size,
-    merge,
-    merge_weighted,
-    unmerge,
-)
+from mmvitaccel.core.tome.matcher import Candidates, match
+from mmvitaccel.core.tome.merge import Matching, merge, merge_weighted, unmerge
 from mmvitaccel.core.tome.schedule import Entry, tokens_to_merge
 from mmvitaccel.core.tome.trace import Standing
 
@@ -48,12 +42,12 @@ def restore_block(
     windows = _Windows(spec.window_size(block), given)
     h = spec.norm1(block)(given.x)
     qkv = _cut_heads(block, spec, h, given, windows)
-    matching = _match(qkv, h, windows, entry, num_prefix_tokens, options)
     standing = Standing(h.new_ones((len(qkv[0]), qkv[0].shape[2], 1), dtype=torch.float32))
+    matching = _match(qkv, h, windows, standing.size, entry, num_prefix_tokens, options)
     if matching is not None:
         standing = standing.merged(matching, merge(standing.size, matching))
-    size = standing.size if options.proportional_attention and matching is not None else None
-    out = _attend(block, spec, qkv, windows.grid_size, standing, matching, size)
+    mask = standing.key_mask(options.proportional_attention)  # (W, 1, 1, N - r)
+    out = _attend(block, spec, qkv, windows.grid_size, standing, matching, mask)
     out = spec.project(block, out, None)
     x = spec.finish1(block, windows.join(standing.all_tokens(out)))
     if spec.mlp is None:
@@ -103,6 +97,7 @@ def _match(
     qkv: list[Tensor],
     h: Tensor,
     windows: _Windows,
+    size: Tensor,
     entry: Entry,
     num_prefix_tokens: int,
     options: MergeOptions,
@@ -116,7 +111,8 @@ def _match(
         metric = windows.cut(h, None)
     else:
         metric = {"keys": k, "queries": q, "values": v}[options.metric].mean(dim=1)
-    return bipartite_soft_matching(metric, r, num_prefix_tokens, options.similarity)
+    given = Candidates(metric, size, r, num_prefix_tokens, windows.grid_size)
+    return match(options.matcher, given)
 
 
 def _attend(
@@ -126,7 +122,7 @@ def _attend(
     grid_size: tuple[int, int] | None,
     standing: Standing,
     matching: Matching | None,
-    size: Tensor | None,
+    mask: Tensor | None,
 ) -> Tensor:
     """Attention of the merged tokens, (W, N - r, H * D)."""
     q, k, v = qkv
@@ -139,12 +135,13 @@ def _attend(
     if matching is not None:
         q, k, v = (_merge_heads(t, matching) for t in (q, k, v))
         terms = None if terms is None else _merge_heads(terms, matching)
-    mask = None if size is None else log_size(size)  # (W, 1, 1, N - r)
     if terms is None:
         mask = None if mask is None else mask.to(q.dtype)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop, scale=scale)
     else:
-        out = merged_attention(q, k, v, scale, terms, standing.owners(), grid_size, mask, drop)
+        out = merged_attention(
+            q, k, v, scale, terms, standing.owners(), grid_size, mask, drop, standing.has_empty
+        )
     return out.transpose(1, 2).flatten(2)
 
 

@@ -9,14 +9,8 @@ from torch import Tensor, nn
 
 from mmvitaccel.adapters.base import BlockInput, BlockSpec
 from mmvitaccel.core.kernels.openmp_wait import share_cores
-from mmvitaccel.core.tome.merge import (
-    Matching,
-    bipartite_soft_matching,
-    log_size,
-    merge_weighted,
-    prune_matching,
-    take,
-)
+from mmvitaccel.core.tome.matcher import Bipartite, Candidates, Matcher, match
+from mmvitaccel.core.tome.merge import Matching, merge_weighted, prune_matching
 from mmvitaccel.core.tome.schedule import Entry, tokens_to_merge
 from mmvitaccel.core.tome.trace import Standing
 
@@ -26,7 +20,7 @@ class MergeOptions(NamedTuple):
 
     proportional_attention: bool = True
     metric: str = "keys"
-    similarity: str = "cosine"
+    matcher: Matcher = Bipartite()
     reduction: str = "merge"
 
 
@@ -44,18 +38,15 @@ def merge_block(
     share_cores(x)
     h = spec.norm1(block)(x)
     q, k, v = spec.qkv(block, h, _rope_at(given.rope, standing.position))
-    # reason: no mask while every token is one patch; fused attention is faster without
-    size = (
-        standing.size if options.proportional_attention and standing.position is not None else None
-    )
-    x = x + _attend(block, spec, h, (q, k, v), size)
+    mask = standing.key_mask(options.proportional_attention)
+    x = x + _attend(block, spec, h, (q, k, v), mask)
     r = tokens_to_merge(entry, x.shape[1], num_prefix_tokens)
+    matching = None
     if r > 0:
-        matching = _match(spec.scale(block), x, (q, k, v), r, num_prefix_tokens, options)
-        if options.reduction == "prune":
-            x, size = take(x, matching.kept), take(standing.size, matching.kept)
-        else:
-            x, size = merge_weighted(x, standing.size, matching)
+        given = Candidates(x, standing.size, r, num_prefix_tokens, standing.grid_size)
+        matching = _match(spec.scale(block), given, (q, k, v), options)
+    if matching is not None:
+        x, size = merge_weighted(x, standing.size, matching)
         standing = standing.merged(matching, size)
     return x + spec.finish2(block, spec.mlp(block, spec.norm2(block)(x))), standing
 
@@ -65,11 +56,11 @@ def _attend(
     spec: BlockSpec,
     h: Tensor,
     qkv: tuple[Tensor, Tensor, Tensor],
-    size: Tensor | None,
+    mask: Tensor | None,
 ) -> Tensor:
-    """The attention branch (B, N, C); with sizes, each key weighs as much as its patches."""
+    """The attention branch (B, N, C); the mask is added to the logits."""
     q, k, v = qkv
-    mask = None if size is None else log_size(size).to(q.dtype)  # (B, 1, 1, N)
+    mask = None if mask is None else mask.to(q.dtype)  # (B, 1, 1, N)
     out = F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=spec.attn_drop(block), scale=spec.scale(block)
     )
@@ -79,23 +70,20 @@ def _attend(
 
 def _match(
     scale: float,
-    x: Tensor,
+    given: Candidates,
     qkv: tuple[Tensor, Tensor, Tensor],
-    r: int,
-    num_prefix_tokens: int,
     options: MergeOptions,
-) -> Matching:
-    """Choose what goes: by similarity, or for the contrast by the class token's attention."""
+) -> Matching | None:
+    """Choose what goes: by the metric, or for the contrast by the class token's attention."""
     q, k, v = qkv
     if options.reduction == "prune":
         logits = q[:, :, :1].detach().float() @ k.detach().float().transpose(2, 3) * scale
         attention = logits.softmax(dim=-1).mean(dim=1)[:, 0]  # (B, H, 1, N) -> (B, N)
-        return prune_matching(attention, r, num_prefix_tokens)
-    if options.metric == "tokens":
-        metric = x
-    else:
+        return prune_matching(attention, given.r, given.num_prefix_tokens)
+    if options.metric != "tokens":
         metric = {"keys": k, "queries": q, "values": v}[options.metric].mean(dim=1)
-    return bipartite_soft_matching(metric, r, num_prefix_tokens, options.similarity)
+        given = given._replace(metric=metric)
+    return match(options.matcher, given)
 
 
 def _rope_at(rope: Tensor | None, position: Tensor | None) -> Tensor | None:

@@ -31,6 +31,7 @@ def merged_attention(
     grid_size: tuple[int, int],
     log_size: Tensor | None = None,
     dropout: float = 0.0,
+    has_empty: bool = False,
 ) -> Tensor:
     """Softmax attention of merged tokens over merged tokens.
 
@@ -44,12 +45,15 @@ def merged_attention(
         grid_size: (H, W).
         log_size: Added to the logits (B, 1, 1, K), or None (ToMe, eq. 1).
         dropout: Share of the weights that is dropped.
+        has_empty: Whether there may be keys that hold no token; their ``log_size`` is -inf.
 
     Returns:
         (B, h, K, D).
     """
     bias = None if log_size is None else log_size[:, 0, 0].float()
-    if not dropout and not needs_grad(q, k, v, terms) and can_attend(q, k, v):
+    # reason: a key without tokens has no mean, and the kernel divides by their number
+    in_kernel = not dropout and not has_empty and not needs_grad(q, k, v, terms)
+    if in_kernel and can_attend(q, k, v):
         places, starts = _places_by_key(owner, grid_size, k.shape[2])
         return attend_merged(q, k, v, scale, terms.float(), places, starts, bias)
     places = _mean_places(owner, grid_size, k.shape[2]).to(q.dtype)[:, None]
@@ -93,7 +97,8 @@ def _mean_places(owner: Tensor, grid_size: tuple[int, int], num_keys: int) -> Te
     total = one_hot.new_zeros(batch, height + width, num_keys)
     index = owner[:, None].expand(-1, height + width, -1)
     total.scatter_add_(2, index, one_hot.t().expand(batch, -1, num_tokens))
-    return total / (total.sum(1, keepdim=True) / 2)  # each token counts as a row and as a column
+    # each token counts as a row and as a column; of none the mean is zero
+    return total / (total.sum(1, keepdim=True) / 2).clamp(min=1)
 
 
 def _block_size(q: Tensor, k: Tensor) -> tuple[int, int]:

@@ -21,16 +21,40 @@ class Matching(NamedTuple):
         kept: The tokens that stay, in their new order (B, N - r).
         src: The tokens merged away (B, r).
         dst: Where each goes: a position among those that stay (B, r).
+        live: Which of ``src`` merge (B, r) bool, where images merge different numbers; None: all.
+            The places in ``kept`` that an image has too many of then hold nothing: their size is
+            0, and no owner points there.
+        num_tokens: N, where ``live`` is given.
+        drops: What is merged away leaves no trace in ``dst``; :func:`unmerge` alone reads it.
+        grid_size: Of the tokens that stay, where they still form a grid behind the prefix.
     """
 
     kept: Tensor
     src: Tensor
     dst: Tensor
+    live: Tensor | None = None
+    num_tokens: int | None = None
+    drops: bool = False
+    grid_size: tuple[int, ...] | None = None
 
 
 def max_r(num_tokens: int, num_prefix_tokens: int = 0) -> int:
     """Most tokens that one block can merge: every second one that is not protected."""
     return max(num_tokens - num_prefix_tokens, 0) // 2
+
+
+def first_of_sets(num_prefix_tokens: int) -> tuple[int, int]:
+    """First position of set A, the even ones, and of set B, the odd ones, behind the prefix."""
+    p = num_prefix_tokens
+    return p + p % 2, p + 1 - p % 2
+
+
+def comparable(metric: Tensor, similarity: str = "cosine") -> Tensor:
+    """Tokens (B, N, D) whose products are their similarities, at least float32."""
+    # reason: half precision makes ties out of near neighbours, and 1e-12 in it is a zero norm
+    metric = metric.detach().to(torch.promote_types(metric.dtype, torch.float32))
+    # reason: so that a zero (padding) token stays zero
+    return F.normalize(metric, dim=-1) if similarity == "cosine" else metric
 
 
 def bipartite_soft_matching(
@@ -53,15 +77,12 @@ def bipartite_soft_matching(
     p, n = num_prefix_tokens, metric.shape[1]
     if not 0 < r <= max_r(n, p):
         raise ValueError(f"r={r}: of {n} tokens, {p} protected, 1 to {max_r(n, p)} can merge.")
-    first_a, first_b = p + p % 2, p + 1 - p % 2
-    # reason: half precision makes ties out of near neighbours, and 1e-12 in it is a zero norm
+    first_a, first_b = first_of_sets(p)
     with torch.no_grad(), torch.autocast(metric.device.type, enabled=False):
-        metric = metric.detach().to(torch.promote_types(metric.dtype, torch.float32))
-        if similarity == "cosine":
-            metric = F.normalize(metric, dim=-1)  # a zero (padding) token stays zero
+        metric = comparable(metric, similarity)
         a, b = metric[:, first_a::2], metric[:, first_b::2]
         best, edge = (a @ b.transpose(1, 2)).max(dim=-1)  # (B, |A|, |B|) -> (B, |A|)
-        order = _ranked(best)
+        order = ranked(best)
         stay_a = order[:, r:].sort(dim=-1).values
         batch, size_a = best.shape
         at = torch.arange(n, device=metric.device).expand(batch, n)
@@ -76,14 +97,14 @@ def prune_matching(importance: Tensor, r: int, num_prefix_tokens: int) -> Matchi
     Dropped tokens point to the first token (the class token), which :func:`unmerge` gives them.
     """
     p = num_prefix_tokens
-    order = _ranked(-importance[:, p:].detach()) + p
+    order = ranked(-importance[:, p:].detach()) + p
     prefix = torch.arange(p, device=order.device).expand(order.shape[0], p)
     src = order[:, :r]
     kept = torch.cat([prefix, order[:, r:].sort(dim=-1).values], dim=1)
-    return Matching(kept, src, torch.zeros_like(src))
+    return Matching(kept, src, torch.zeros_like(src), drops=True)
 
 
-def _ranked(x: Tensor) -> Tensor:
+def ranked(x: Tensor) -> Tensor:
     """Positions of values (B, N), the largest first, equal ones in their order."""
     if torch.onnx.is_in_onnx_export():
         # reason: ONNX has no stable sort, but its TopK keeps the order of equal values
@@ -113,9 +134,22 @@ def _add_at(x: Tensor, index: Tensor, values: Tensor) -> Tensor:
     return x
 
 
+def _apart(x: Tensor, matching: Matching) -> tuple[Tensor, Tensor]:
+    """What the tokens that stay hold before they merge (B, K, C), and what goes (B, r, C)."""
+    moved = take(x, matching.src)
+    if matching.live is None:
+        return take(x, matching.kept), moved
+    moved = moved * matching.live[..., None]
+    left = x.scatter_add(1, matching.src[..., None].expand_as(moved), -moved)
+    return take(left, matching.kept), moved
+
+
 def merge(x: Tensor, matching: Matching) -> Tensor:
     """Sum of the tokens that become one: (B, N, C) to (B, N - r, C)."""
-    return _add_at(take(x, matching.kept), matching.dst, take(x, matching.src))
+    if matching.drops:
+        return take(x, matching.kept)
+    kept, moved = _apart(x, matching)
+    return _add_at(kept, matching.dst, moved)
 
 
 def merge_weighted(x: Tensor, size: Tensor, matching: Matching) -> tuple[Tensor, Tensor]:
@@ -123,16 +157,20 @@ def merge_weighted(x: Tensor, size: Tensor, matching: Matching) -> tuple[Tensor,
 
     Args:
         x: Tokens (B, N, C).
-        size: Patches in each token (B, N, 1), float32.
+        size: Patches in each token (B, N, 1), float32; 0 for a place that holds none.
         matching: Which tokens merge.
 
     Returns:
         Tokens (B, N - r, C) of x's type and sizes (B, N - r, 1).
     """
     new_size = merge(size, matching)
+    if matching.drops:
+        return take(x, matching.kept), new_size
+    size_kept, size_moved = _apart(size, matching)
+    whole = new_size if matching.live is None else new_size.clamp(min=1)
     # reason: shares of at most 1 are added, where sums of sized tokens would overflow float16
-    share_kept = take(size, matching.kept) / new_size
-    share_src = take(size, matching.src) / take(new_size, matching.dst)
+    share_kept = size_kept / whole
+    share_src = size_moved / take(whole, matching.dst)
     merged = take(x, matching.kept) * share_kept.to(x.dtype)
     return _add_at(merged, matching.dst, take(x, matching.src) * share_src.to(x.dtype)), new_size
 
@@ -141,8 +179,18 @@ def owner(matching: Matching) -> Tensor:
     """Where each token of before is now (B, N)."""
     batch, left = matching.kept.shape
     places = torch.arange(left, device=matching.kept.device).expand(batch, left)
-    where = matching.kept.new_empty(batch, left + matching.src.shape[1])
-    return where.scatter_(1, matching.kept, places).scatter_(1, matching.src, matching.dst)
+    if matching.live is None:
+        where = matching.kept.new_empty(batch, left + matching.src.shape[1])
+        return where.scatter_(1, matching.kept, places).scatter_(1, matching.src, matching.dst)
+    where = places_of(matching.kept, matching.num_tokens)
+    at = where.gather(1, matching.src).where(~matching.live, matching.dst)
+    return where.scatter_(1, matching.src, at)
+
+
+def places_of(kept: Tensor, num_tokens: int) -> Tensor:
+    """Where in ``kept`` (B, K) each of N tokens is (B, N), 0 for those that are not there."""
+    places = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
+    return kept.new_zeros(len(kept), num_tokens).scatter_(1, kept, places)
 
 
 def unmerge(x: Tensor, matching: Matching) -> Tensor:

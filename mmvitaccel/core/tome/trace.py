@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmvitaccel.core.tome.merge import Matching, owner, take
+from mmvitaccel.core.tome.merge import Matching, log_size, owner, take
 from mmvitaccel.core.tome.schedule import Entry
 
 # reason: torch.compiler got it in torch 2.3
@@ -32,19 +32,35 @@ class Standing(NamedTuple):
         size: Patches in each token (B, N, 1), float32.
         position: Where each token was at first (B, N), or None while nothing has merged.
         owner: Which token each first token is in now (B, N0), or None while nothing has merged.
+        has_empty: Whether some places may hold no token: their size is 0.
+        grid_size: Of the tokens behind the prefix, where they form a grid and it is known.
     """
 
     size: Tensor
     position: Tensor | None = None
     owner: Tensor | None = None
+    has_empty: bool = False
+    grid_size: tuple[int, ...] | None = None
 
     def merged(self, matching: Matching, size: Tensor) -> Standing:
         """The state after a merge."""
-        now = owner(matching)
-        if self.position is None:
-            return Standing(size, matching.kept, now)
-        position = self.position.gather(1, matching.kept)
-        return Standing(size, position, now.gather(1, self.owner))
+        now, position = owner(matching), matching.kept
+        if self.position is not None:
+            now, position = now.gather(1, self.owner), self.position.gather(1, position)
+        has_empty = self.has_empty or matching.live is not None
+        return Standing(size, position, now, has_empty, matching.grid_size)
+
+    def key_mask(self, proportional: bool) -> Tensor | None:
+        """What is added to attention logits (B, 1, 1, N), float32; None where nothing is.
+
+        With proportional attention each key weighs as much as its patches (eq. 1); a place that
+        holds no token weighs nothing in any case.
+        """
+        if self.position is None:  # reason: fused attention is faster without a mask
+            return None
+        if proportional:
+            return log_size(self.size)
+        return log_size(self.size > 0) if self.has_empty else None
 
     def owners(self) -> Tensor:
         """``owner``, also while nothing has merged."""
@@ -72,11 +88,12 @@ class Trace:
         self.full_at = frozenset(full_at)
         self.behind: dict[int, Standing] = {}
 
-    def enter(self, index: int, x: Tensor) -> Standing:
-        """How the tokens x (B, N, C) stand before block ``index``."""
+    def enter(self, index: int, x: Tensor, grid_size: tuple[int, ...] | None = None) -> Standing:
+        """How the tokens x (B, N, C), first on a grid if that is known, stand before a block."""
         if index - 1 in self.behind:
             return self.behind[index - 1]
-        return Standing(x.new_ones((*x.shape[:2], 1), dtype=torch.float32))
+        size = x.new_ones((*x.shape[:2], 1), dtype=torch.float32)
+        return Standing(size, grid_size=grid_size)
 
 
 class _Passes(threading.local):

@@ -84,7 +84,8 @@ def test_merging_equals_sharing_the_mean(kwargs, proportional):
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
 def test_the_first_block_merges_what_is_most_similar(metric, similarity):
     model, x = make_vit(), images(1)
-    handle = apply_tome(model, 2, trace_source=True, metric=metric, similarity=similarity)
+    matching = dict(type="Bipartite", similarity=similarity)
+    handle = apply_tome(model, 2, trace_source=True, metric=metric, matching=matching)
     with torch.no_grad():
         model(x)
         source = handle.info.sources[0][0]
@@ -228,7 +229,22 @@ def test_schedules(r, tokens):
         (dict(r=-1), ValueError, "r=-1 is negative"),
         (dict(r=[1, 2]), ValueError, "has 2 entries but the model has 4 blocks"),
         (dict(metric="logits"), ValueError, "metric='logits' must be one of keys, queries"),
-        (dict(similarity="l2"), ValueError, "similarity='l2' must be one of cosine, dot"),
+        (
+            dict(matching=dict(type="Bipartite", similarity="l2")),
+            ValueError,
+            "Bipartite: similarity='l2' must be one of cosine, dot",
+        ),
+        (
+            dict(matching=dict(type="Nearest")),
+            ValueError,
+            "no type that is registered; known are Bipartite, Grid, RandomDrop, RandomMatching, T",
+        ),
+        (dict(matching=3), TypeError, "matching=3 has no method 'match'"),
+        (
+            dict(reduction="prune", matching=dict(type="Grid")),
+            ValueError,
+            "matching={'type': 'Grid'} would be left out; give one of the two",
+        ),
         (dict(reduction="drop"), ValueError, "reduction='drop' must be one of merge, prune"),
     ],
 )

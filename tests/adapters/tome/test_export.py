@@ -116,7 +116,7 @@ def test_every_family(family, exporter, tmp_path):
         dict(r=100),
         dict(r=4, proportional_attention=False),
         dict(r=4, reduction="prune"),
-        dict(r=4, metric="tokens", similarity="dot"),
+        dict(r=4, metric="tokens", matching=dict(type="Bipartite", similarity="dot")),
     ],
     ids=str,
 )
