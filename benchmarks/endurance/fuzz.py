@@ -38,7 +38,8 @@ KINDS: dict[str, type[Kind]] = {
     "videos": Videos,
     "options": Options,
 }
-SECONDS = 30.0  # of one input
+SECONDS = 30.0  # of the CPU, of one input
+_WAITING = 1800.0  # by the clock, of one input that no signal of Python's interrupts
 _MEMORY = 8 << 30  # bytes of address space; what a header asks for beyond it is refused
 Work = Callable[[str, int, range, Connection], None]
 
@@ -52,8 +53,9 @@ def work(name: str, seed: int, indices: range, answers: Connection) -> None:
         kind = KINDS[name](Path(folder))
 
         def tell(index: int) -> None:
-            # reason: native code that hangs takes no signal of Python's
-            faulthandler.dump_traceback_later(2 * SECONDS, exit=True)
+            # reason: native code that hangs takes no signal of Python's; so long, because the clock
+            # goes on while a machine stops the process or serves others
+            faulthandler.dump_traceback_later(_WAITING, exit=True)
             answers.send(index)
 
         # reason: one at a time, so that a process that dies takes no other input's result with it

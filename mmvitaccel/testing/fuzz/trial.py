@@ -34,7 +34,7 @@ class Kind(Protocol):
 
 
 class Hang(BaseException):
-    """An input took longer than it may; no ``except Exception`` takes it."""
+    """An input took more of the CPU than it may; no ``except Exception`` takes it."""
 
 
 @dataclass
@@ -91,7 +91,7 @@ def run(
         folder: Where a payload leaves its mark.
         seed: With the index it decides on the input.
         indices: Which inputs.
-        seconds: Most that one may take.
+        seconds: Of the CPU, most that one may take.
         tell: Called with each index before its input is made.
     """
     outcome = Outcome()
@@ -150,18 +150,22 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _limit(seconds: float) -> Iterator[None]:
-    """Raise :class:`Hang` in the main thread; nothing where there are no such signals."""
+    """Raise :class:`Hang` in the main thread; nothing where there are no such signals.
+
+    Counted is the process's own time on the CPU: a machine that stops it, or has others to serve,
+    makes no hang.
+    """
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(*_: object) -> None:
-        raise Hang(f"not done after {seconds:g} s")
+        raise Hang(f"not done after {seconds:g} s of the CPU")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
