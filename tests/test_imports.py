@@ -55,6 +55,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     # what steers them while they run
     "budget": ({"adapters", "adapters/tome", "adapters/eventful", "core/macs"}, set()),
+    # a user's mistakes in a sentence
+    "errors": (set(), set()),
     # the installed stack
     "compat": (set(), {"mmengine", "mmcv", "mmaction"}),
     "compat/ops": (set(), {"mmcv"}),

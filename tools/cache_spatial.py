@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
-from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
 from mmvitaccel.fit.files import check_data
 from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
 from mmvitaccel.runner.config import add_config_arguments, load_config
@@ -20,7 +20,7 @@ from mmvitaccel.video.spatial_cache import SPLITS, cache_spatial
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_config_arguments(parser)

@@ -13,13 +13,13 @@ from pathlib import Path
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.conversion.catalogue import LAYOUTS
 from mmvitaccel.conversion.convert import convert_file
-from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
 from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", type=Path, metavar="SRC", help=".pth, .pyth, .pkl, .safetensors")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.demo.image_detector import Demo, verdict
-from mmvitaccel.errors import one_sentence_errors
+from mmvitaccel.errors import ArgumentParser, one_sentence_errors
 from mmvitaccel.records.recording import Recording, add_record_option
 
 TOOLS = Path(__file__).resolve().parent
@@ -20,7 +19,7 @@ WORK_DIR = Path("work_dirs") / "demo"
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Run every stage; exit status 1 if the detector did not learn."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ArgumentParser(description=__doc__)
     add_record_option(parser)
     recording = Recording(parser.parse_args(argv).record, __file__, argv)
     demo = Demo(TOOLS, CONFIG, WORK_DIR)

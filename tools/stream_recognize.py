@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.device import get_device
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
-from mmvitaccel.errors import one_sentence_errors, running
+from mmvitaccel.errors import ArgumentParser, one_sentence_errors, running
 from mmvitaccel.runner.attached_hooks import attach_hooks
 from mmvitaccel.runner.checkpoint import (
     add_weights_arguments,
@@ -27,7 +27,7 @@ from mmvitaccel.video_reader.source import HELP
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("video", help=HELP.replace("%", "%%"))
     add_config_arguments(parser)
     parser.add_argument("checkpoint", help="checkpoint file")

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
-from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
 from mmvitaccel.fit.check import check_inputs, check_model, check_start
 from mmvitaccel.fit.pictures import PictureSizeHook
 from mmvitaccel.loaders.checked import add_skip_argument
@@ -24,7 +24,7 @@ from mmvitaccel.runner.session import build_model, run, set_work_dir
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Test (and evaluate) a model")
+    parser = ArgumentParser(description="Test (and evaluate) a model")
     add_config_arguments(parser)
     parser.add_argument("checkpoint", help="checkpoint file")
     add_weights_arguments(parser)

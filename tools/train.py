@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
-from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
 from mmvitaccel.fit.check import check_inputs, check_model, check_start
 from mmvitaccel.fit.pictures import PictureSizeHook
 from mmvitaccel.loaders.checked import add_skip_argument
@@ -27,7 +27,7 @@ from mmvitaccel.runner.storage import check_room, last_checkpoint
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Train a model")
+    parser = ArgumentParser(description="Train a model")
     add_config_arguments(parser)
     parser.add_argument("--work-dir", help="folder for logs and checkpoints")
     parser.add_argument(

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
-from mmvitaccel.errors import UserError, building, one_sentence_errors
+from mmvitaccel.errors import ArgumentParser, UserError, building, one_sentence_errors
 from mmvitaccel.models.wrappers.eventful import attach_eventful
 from mmvitaccel.pictures.gate_run import GateRun
 from mmvitaccel.pictures.gates import GatePictures
@@ -33,7 +33,7 @@ from mmvitaccel.video_reader.source import HELP
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("video", help=HELP.replace("%", "%%"))

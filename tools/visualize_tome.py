@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
-from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
 from mmvitaccel.pictures.token_run import draw_merging, timm_config
 from mmvitaccel.runner.checkpoint import (
     add_weights_arguments,
@@ -41,7 +41,7 @@ def schedule(text: str) -> Any:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("input", help="image or video file")

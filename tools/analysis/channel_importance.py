@@ -19,7 +19,7 @@ from mmvitaccel.analysis.channel_importance import (
     channel_importance,
     mean_importance,
 )
-from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
 from mmvitaccel.fit.files import check_data
 from mmvitaccel.loaders.checked import add_skip_argument
 from mmvitaccel.runner.checkpoint import add_weights_arguments, check_checkpoint, choice_of
@@ -29,7 +29,7 @@ from mmvitaccel.runner.session import build_model, own_state
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_config_arguments(parser)

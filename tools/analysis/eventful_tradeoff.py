@@ -21,7 +21,7 @@ from mmvitaccel.analysis.tradeoff import (
     table,
     train,
 )
-from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
 from mmvitaccel.fit.files import check_data
 from mmvitaccel.loaders.checked import add_skip_argument
 from mmvitaccel.models.weights.wrapped import USUAL
@@ -35,7 +35,7 @@ TINY = Path(__file__).parents[2] / "configs/eventful/tiny/faster-rcnn_vitdet-tin
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("config", nargs="?", default=str(TINY), help="dense config")
     parser.add_argument(
         "--cfg-options", nargs="+", action=ConfigOptions, default={}, metavar="KEY=VALUE"

@@ -21,14 +21,14 @@ from typing import Any
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.analysis.flops import count_config
-from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
 from mmvitaccel.runner.config import add_config_arguments, load_config
 from mmvitaccel.runner.session import own_state
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Count a model's multiply-adds and parameters")
+    parser = ArgumentParser(description="Count a model's multiply-adds and parameters")
     add_config_arguments(parser)
     parser.add_argument(
         "--shape",

@@ -15,14 +15,14 @@ from pathlib import Path
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.analysis.backbones import image_files, load_backbone, read_images
 from mmvitaccel.analysis.head_similarity import similarity_by_block
-from mmvitaccel.errors import UserError, one_sentence_errors, running
+from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors, running
 from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
 from mmvitaccel.runner.session import own_state
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", help="config, whose backbone is taken, or name of a timm model")

@@ -18,7 +18,7 @@ from torch import nn
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.analysis.backbones import load_backbone
 from mmvitaccel.analysis.op_profile import MEMORY_BOUND, profile_shares
-from mmvitaccel.errors import UserError, one_sentence_errors, running
+from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors, running
 from mmvitaccel.runner.session import own_state
 
 CONFIG = Path(__file__).parents[2] / "configs" / "retinanet_efficientvit_m4_coco.py"
@@ -26,7 +26,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "retinanet_efficientvit_m4_coco
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(

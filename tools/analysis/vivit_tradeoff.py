@@ -15,7 +15,7 @@ import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is 
 from mmvitaccel.adapters.eventful.apply import ATTENTION_MODES
 from mmvitaccel.analysis.motion_study import MotionPoint, MotionStudy, save, table
 from mmvitaccel.datasets.motion_clips import make_motion_set
-from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
 from mmvitaccel.fit.files import check_data
 from mmvitaccel.records.recording import Recording, add_record_option
 from mmvitaccel.runner.config import ConfigOptions, load_config
@@ -27,7 +27,7 @@ TEMPORAL = CONFIGS / "eventful/tiny/_base_/vivit-tiny_16x1x1_motion-clips_tempor
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", default=str(TINY), help="dense config")

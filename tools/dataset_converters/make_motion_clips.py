@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.datasets.motion_clips import MotionSetSettings, make_motion_set
-from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     default = MotionSetSettings()
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("out", nargs="?", default="data/motion_clips", help="folder for the set")

@@ -15,7 +15,7 @@ from mmvitaccel.datasets.synthetic import (
     make_image_set,
     make_video_set,
 )
-from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
 
 KINDS = {
     "images": (ImageSetSettings, make_image_set),
@@ -25,7 +25,7 @@ KINDS = {
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; the settings of each kind are its options."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = ArgumentParser(description=__doc__)
     kinds = parser.add_subparsers(dest="kind", required=True)
     for kind, (settings, _) in KINDS.items():
         sub = kinds.add_parser(

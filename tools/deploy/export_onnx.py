@@ -21,7 +21,7 @@ from mmvitaccel.deploy.onnx_export import (
     check_file,
     export_module,
 )
-from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
 from mmvitaccel.extras import require
 from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
 from mmvitaccel.runner.config import add_config_arguments, load_config
@@ -30,7 +30,7 @@ from mmvitaccel.runner.session import own_state
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_config_arguments(parser)

@@ -4,6 +4,7 @@ import errno
 import os
 import runpy
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,16 @@ from mmengine.registry import Registry
 from torch import nn
 
 from mmvitaccel.core.macs.counter import MacsCounter
-from mmvitaccel.errors import UserError, building, closest, one_sentence_errors, running
+from mmvitaccel.errors import (
+    ArgumentParser,
+    UserError,
+    building,
+    closest,
+    one_sentence_errors,
+    running,
+)
+
+TOOLS = Path(__file__).parents[2] / "tools"
 
 THINGS = Registry("thing", scope="mmvitaccel_test")
 
@@ -197,6 +207,26 @@ def test_overlong_values_lose_their_middle(value, capsys):
     with pytest.raises(UserError) as caught, building("config"):
         raise KeyError(value)
     assert len(str(caught.value)) < 1600
+
+
+@pytest.mark.parametrize("given", [["--size", "9" * 20_000], ["--size", "1", "x" * 20_000]])
+def test_overlong_arguments_lose_their_middle(given, capsys):
+    parser = ArgumentParser(prog="tool")
+    parser.add_argument("--size", type=int, choices=[1, 2])
+    parser.add_subparsers().add_parser("part").add_argument("--size", type=int, choices=[1, 2])
+    for argv in (given, ["part", *given]):
+        with pytest.raises(SystemExit, match=r"^2$"):
+            parser.parse_args(argv)
+        said = capsys.readouterr().err
+        assert " more ...]" in said
+        assert len(said) < 1600
+
+
+@pytest.mark.parametrize("tool", sorted(TOOLS.rglob("*.py")), ids=lambda path: path.stem)
+def test_every_tool_reads_its_arguments_by_that_parser(tool):
+    source = tool.read_text()
+    assert "argparse.ArgumentParser" not in source
+    assert "ArgumentParser(" in source
 
 
 def test_long_sentences_and_paths_stay_whole():

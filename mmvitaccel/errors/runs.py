@@ -1,0 +1,72 @@
+"""Errors of a model that runs: those are a user's that a user can mend.
+
+These are shapes that do not fit together, files, devices and disks, and what a ``raise`` of this
+package refuses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from torch import nn
+
+from mmvitaccel.errors.origin import frames_of_error, is_refusal
+from mmvitaccel.errors.sentence import UserError, message_of
+from mmvitaccel.errors.system import explain_system
+
+_SHAPES_DIFFER = re.compile(
+    r"expected .*(input|channels|size)|must match|size mismatch|shapes cannot be multiplied"
+    r"|normalized_shape|is invalid for input of size|Kernel size can't be greater|too small"
+    r"|running_mean should contain|Expected more than 1 value per channel"
+)
+
+
+@contextmanager
+def running(model: nn.Module, what: str, every_error: bool = False) -> Iterator[None]:
+    """Turn those errors inside that a user can mend into a :class:`UserError`.
+
+    Args:
+        model: What runs inside; the module at fault is named.
+        what: Begins the sentence.
+        every_error: Take all errors for the user's: for a run that only tries the model.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        sentence = _explain_run(error, model)
+        if sentence is None and every_error:
+            sentence = f"{_place(frames_of_error(error), model)}{message_of(error)}"
+        if sentence is None:
+            raise
+        raise UserError(f"{what}: {sentence}") from error
+
+
+def _explain_run(error: Exception, model: nn.Module) -> str | None:
+    """Say what a user can mend in an error of a running model; None for anything else."""
+    message = message_of(error)
+    frames = frames_of_error(error)
+    system = explain_system(error)
+    if system is not None:
+        return system
+    if isinstance(error, (RuntimeError, ValueError, AssertionError)):
+        place = _place(frames, model)
+        if _SHAPES_DIFFER.search(message) or (place and isinstance(error, AssertionError)):
+            return f"{place}{message}; correct the channels or the input's size"
+    if is_refusal(error) or isinstance(error, FileNotFoundError):
+        return message
+    return None
+
+
+def _place(frames: list[FrameType], model: nn.Module) -> str:
+    """The model's innermost module among the frames of an error, by its dotted name."""
+    names = {id(module): name for name, module in model.named_modules()}
+    for frame in reversed(frames):
+        module = frame.f_locals.get("self")
+        if names.get(id(module)):
+            return f"in {names[id(module)]} ({type(module).__name__}): "
+    return ""

@@ -1,0 +1,57 @@
+"""How a tool ends: a mistake of the user's as one line on stderr and exit status 2."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from mmvitaccel.errors.origin import is_refusal
+from mmvitaccel.errors.sentence import UserError, one_line, shorten
+from mmvitaccel.errors.system import explain_system
+
+EXIT_STATUS = 2
+_TRACEBACK = "MMVITACCEL_TRACEBACK"
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse's, whose errors do not repeat overlong values whole."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message, and exit with status 2."""
+        super().error(shorten(message))
+
+
+def one_sentence_errors(main: Callable[..., None]) -> Callable[..., None]:
+    """Let a tool's ``main`` end a :class:`UserError` as a line on stderr and exit status 2."""
+
+    @functools.wraps(main)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            main(*args, **kwargs)
+        except (Exception, KeyboardInterrupt) as error:
+            sentence = sentence_of(error)
+            if sentence is None:
+                raise
+            if os.environ.get(_TRACEBACK):
+                traceback.print_exc()
+            rank = os.environ.get("RANK", "0")
+            where = "" if rank == "0" else f" (rank {rank})"
+            sys.stdout.flush()
+            print(f"error{where}: {sentence}", file=sys.stderr, flush=True)
+            raise SystemExit(EXIT_STATUS) from None
+
+    return run
+
+
+def sentence_of(error: BaseException) -> str | None:
+    """What a tool says of an error at its end; None for a fault of the program."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted from the keyboard; what was written so far is kept."
+    known = isinstance(error, UserError) or is_refusal(error)
+    sentence = one_line(error) if known else explain_system(error)
+    return sentence and shorten(sentence)
