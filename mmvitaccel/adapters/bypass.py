@@ -169,7 +169,7 @@ class Bypass:
 
     def _refuse(self, parent: nn.Module, name: str, reason: str, path: str = "") -> None:
         places = {module: place for place, module in self.model.named_modules()}
-        where = ".".join(filter(None, (places.get(parent, ""), name))) or path
+        where = ".".join(filter(None, (places.get(parent, ""), name))) or path or class_name(parent)
         raise RuntimeError(
             f"{self.method}: {where!r}: {reason}, and {self.method} computes what it does without "
             "calling it, so that would be dropped; put it on the whole block or on a layer inside "

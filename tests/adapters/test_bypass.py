@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from itertools import chain
 
 import pytest
 import torch
@@ -11,17 +12,22 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from mmvitaccel.adapters.attach import is_attached, link
-from mmvitaccel.adapters.base import spec_of
+from mmvitaccel.adapters.base import host_class, spec_of
 from mmvitaccel.adapters.bypass import CHECKED_WHEN_COMPILING
 from mmvitaccel.adapters.eventful.apply import apply_eventful
+from mmvitaccel.adapters.eventful.head import attach_head
 from mmvitaccel.adapters.eventful.neck import apply_eventful_neck
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
+from mmvitaccel.adapters.hosts.parts import HEADS
+from mmvitaccel.adapters.parts import family_of
 from mmvitaccel.adapters.tome.apply import apply_tome
+from mmvitaccel.core.eventful.frame import Clips, Frame, streams
 from mmvitaccel.core.eventful.gates.policy import Always, TopK
 from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.models.efficientvit.backbone import EfficientViT
 from mmvitaccel.models.efficientvit.compiled import CompiledEfficientViT
 from mmvitaccel.models.vitdet.simple_fpn import SimpleFPN
+from mmvitaccel.testing.maps import rpn
 from tests.adapters.conftest import HOSTS, scramble, timm_vit
 
 
@@ -188,6 +194,51 @@ def test_a_replaced_forward_that_runs_the_blocks_itself_is_refused():
     model.forward = lambda x: model.blocks(model.patch_embed(x))
     with pytest.raises(RuntimeError, match="outside of a pass, and 'forward' of this VisionTransf"):
         model(x)
+
+
+@pytest.mark.parametrize("part", ["neck", "head"])
+def test_the_replaced_forward_of_a_neck_or_head_is_refused(part):
+    torch.manual_seed(0)
+    if part == "neck":
+        module, x = SimpleFPN(in_channels=16, out_channels=8).eval(), torch.randn(1, 16, 4, 4)
+        apply_eventful_neck(module)
+    else:
+        pytest.importorskip("mmdet")
+        module, x = rpn(), [torch.randn(1, 8, 4, 4)]
+        attach_head(module, family_of(module, HEADS)[0])
+    expected, ours = list(chain.from_iterable(module(x))), module.forward
+    assert link(module).state.latest
+    name, plain = host_class(module).__name__, functools.partial(host_class(module).forward, module)
+    for forward in (plain, lambda x: ours(x), lambda x: x):
+        module.forward = forward
+        with pytest.raises(RuntimeError, match=f"{name}': its forward was replaced on the"):
+            module(x)
+    module.train()
+    assert module(x) is x
+    module.eval()
+    module.forward = functools.wraps(ours)(lambda x: ours(x))  # as mmengine's checkpointing
+    for found, wanted in zip(chain.from_iterable(module(x)), expected):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_frames_of_one_stream_that_come_past_the_forward_are_refused():
+    model = scramble(HOSTS["mmvitaccel ViTDet"].build()).eval()
+    x = torch.randn(2, *HOSTS["mmvitaccel ViTDet"].shape[1:])
+    inner = locate(model)[1]
+    handle = apply_eventful(model, TopK(3))
+
+    def play():
+        with streams(Clips([[Frame("a", 0), Frame("a", 1)]])):
+            return model(x)
+
+    play()
+    assert [frame.first for frame in handle.frames] == [True, False]
+    inner.forward = functools.partial(type(inner).host_class.forward, inner)
+    with pytest.raises(RuntimeError, match="a batch of 2 holds several frames of one stream"):
+        play()
+    del inner.forward
+    play()
+    assert [frame.first for frame in handle.frames] == [True, False]
 
 
 @pytest.mark.parametrize("fullgraph", [True, False])

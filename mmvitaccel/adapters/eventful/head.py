@@ -19,7 +19,14 @@ from mmvitaccel.adapters.bypass import Bypass
 from mmvitaccel.adapters.eventful.around import follow_models_around
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
 from mmvitaccel.adapters.eventful.pages import memory_of, pages_of, sheets_of
-from mmvitaccel.adapters.eventful.stream_run import Root, StreamRun, attach_run, in_turn, train
+from mmvitaccel.adapters.eventful.stream_run import (
+    Root,
+    StreamRun,
+    attach_run,
+    called,
+    in_turn,
+    train,
+)
 from mmvitaccel.adapters.parts import HeadAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
 from mmvitaccel.core.eventful.stream import StreamStore
@@ -65,7 +72,9 @@ def attach_head(
     state = HeadState(policy, StreamStore(max_streams))
     bypass = Bypass(METHOD, head, [(head, adapter.bypassed(head))], _itself, gradients=False)
     bypass.check()
-    swap = Swap(head, {"forward": _forward, "train": train}, Root(bypass, adapter))
+    swap = Swap(
+        head, {"forward": _forward, "__call__": called, "train": train}, Root(bypass, adapter)
+    )
     attach_run(head, METHOD, [swap], state)
     follow_models_around(head)
     return EventfulHeadHandle(head)

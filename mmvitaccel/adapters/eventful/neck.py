@@ -18,7 +18,14 @@ from mmvitaccel.adapters.bypass import Bypass
 from mmvitaccel.adapters.eventful.around import follow_models_around
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
 from mmvitaccel.adapters.eventful.pages import memory_of, put_pages
-from mmvitaccel.adapters.eventful.stream_run import Root, StreamRun, attach_run, in_turn, train
+from mmvitaccel.adapters.eventful.stream_run import (
+    Root,
+    StreamRun,
+    attach_run,
+    called,
+    in_turn,
+    train,
+)
 from mmvitaccel.adapters.hosts.parts import find_neck
 from mmvitaccel.adapters.parts import NeckAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
@@ -120,7 +127,9 @@ def attach_neck(
     parts = [(neck, adapter.bypassed(neck))]
     bypass = Bypass(METHOD, neck, parts, _itself, gradients=False)
     bypass.check()
-    swap = Swap(neck, {"forward": _forward, "train": train}, Root(bypass, adapter))
+    swap = Swap(
+        neck, {"forward": _forward, "__call__": called, "train": train}, Root(bypass, adapter)
+    )
     attach_run(neck, METHOD, [swap], state)
     follow_models_around(neck)
     return EventfulNeckHandle(neck)

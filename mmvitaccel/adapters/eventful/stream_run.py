@@ -215,6 +215,11 @@ class StreamRun:
         return self.latest if self.call.frames is None else self.call.frames
 
     @property
+    def is_inside(self) -> bool:
+        """Whether this thread's call came by a method of the model that the run overrides."""
+        return self.call.inside
+
+    @property
     def is_part_of_a_pass(self) -> bool:
         """Whether this thread's call is nested in another one of which no block runs yet."""
         call = self.call
@@ -276,14 +281,22 @@ class StreamRun:
 
         Raises:
             ValueError: The streams named around the call do not fit the batch.
-            RuntimeError: The model is being traced or exported, a hook would be dropped, or another
-                call computes one of the streams.
+            RuntimeError: The model is being traced or exported, a hook would be dropped, another
+                call computes one of the streams, or several frames of one stream came past the
+                model's forward, which takes them one after the other.
         """
         refuse_export(why_not_exported(link(model).method))
         root: Root = link(model).info
         root.bypass.check()
         self._free()  # a batch that was left half-way
         call = current_frames()
+        if not self.is_inside and self.go_in_turn(len(x)):
+            raise RuntimeError(
+                f"{root.bypass.method}: a batch of {len(x)} holds several frames of one stream and "
+                f"came past the forward of {class_name(model)}, which gives them one after the "
+                "other; where that was replaced on the instance, let yours call it or restore it "
+                "(del model.forward)."
+            )
         goes_on = isinstance(call, Clips) and call.started(id(self))
         frames = self._frames_of(call, len(x))
         shape = (len(x) if frames[0].lockstep else 1, *x.shape[1:])
@@ -457,6 +470,18 @@ def train(model: nn.Module, host: Any, mode: bool = True) -> nn.Module:
     if mode != model.training:
         link(model).state.store.drop()
     return host(mode)
+
+
+def called(part: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
+    """The override of a call, of a part whose whole forward is the method's.
+
+    Raises:
+        RuntimeError: The part's forward was replaced on the instance, so that the method would be
+            off.
+    """
+    if "forward" in part.__dict__ and not part.training:
+        link(part).info.bypass.check()
+    return host(*args, **kwargs)
 
 
 def attach_run(root: nn.Module, method: str, swaps: list[Swap], state: StreamRun) -> None:
