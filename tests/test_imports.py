@@ -109,9 +109,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "loaders": ({"compat", "errors", "video_reader"}, {"mmengine"}),
     "runner": (
         {"adapters", "conversion", "errors", "loaders", "models/weights", "registry"}
-        | {"whole_files"},
+        | {"runner/options", "whole_files"},
         {"mmengine"},
     ),
+    "runner/options": ({"errors"}, {"mmengine"}),
     # compares what a config names before it runs; a model runs once, of no stream
     "fit": ({"core/eventful", "errors", "registry", "runner"}, {"mmengine"}),
     "deploy": (
@@ -154,7 +155,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "testing/fuzz": (
         {"conversion", "datasets", "datasets/ilsvrc", "errors", "fit", "models/efficientvit"}
-        | {"runner", "video_reader"},
+        | {"runner", "runner/options", "video_reader"},
         {"mmengine"},
     ),
     "demo": ({"analysis", "datasets/synthetic", "errors", "pictures", "runner"}, {"mmengine"}),

@@ -14,7 +14,8 @@ import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is 
 from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
 from mmvitaccel.fit.files import check_data
 from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
-from mmvitaccel.runner.config import add_config_arguments, load_config
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.runner.options.arguments import add_config_arguments
 from mmvitaccel.video.spatial_cache import SPLITS, cache_spatial
 
 

@@ -16,7 +16,8 @@ from mmvitaccel.runner.checkpoint import (
     check_checkpoint,
     choice_of,
 )
-from mmvitaccel.runner.config import add_config_arguments, load_config
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.runner.options.arguments import add_config_arguments
 from mmvitaccel.runner.session import build_model
 from mmvitaccel.video.clip_steps import ClipSettings
 from mmvitaccel.video.stream_report import read_names, recognise

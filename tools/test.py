@@ -16,9 +16,10 @@ from mmvitaccel.runner.checkpoint import (
     check_checkpoint,
     choice_of,
 )
-from mmvitaccel.runner.config import add_config_arguments, load_config
+from mmvitaccel.runner.config import load_config
 from mmvitaccel.runner.distributed import add_launcher_arguments, start_processes
 from mmvitaccel.runner.evaluation import augment_test, deploy, draw_predictions, dump_predictions
+from mmvitaccel.runner.options.arguments import add_config_arguments
 from mmvitaccel.runner.session import build_model, run, set_work_dir
 
 

@@ -19,8 +19,9 @@ from mmvitaccel.runner.checkpoint import (
     choice_of,
     starting_point,
 )
-from mmvitaccel.runner.config import add_config_arguments, load_config, scale_learning_rate
+from mmvitaccel.runner.config import load_config, scale_learning_rate
 from mmvitaccel.runner.distributed import add_launcher_arguments, start_processes
+from mmvitaccel.runner.options.arguments import add_config_arguments
 from mmvitaccel.runner.session import build_model, run, set_work_dir
 from mmvitaccel.runner.storage import check_room, last_checkpoint
 

@@ -25,7 +25,8 @@ from mmvitaccel.runner.checkpoint import (
     check_checkpoint,
     choice_of,
 )
-from mmvitaccel.runner.config import add_config_arguments, load_config
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.runner.options.arguments import add_config_arguments
 from mmvitaccel.runner.session import build_model
 from mmvitaccel.video_reader import open_video
 from mmvitaccel.video_reader.source import HELP

@@ -25,7 +25,8 @@ from mmvitaccel.runner.checkpoint import (
     check_checkpoint,
     choice_of,
 )
-from mmvitaccel.runner.config import ConfigOptions, load_config
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.runner.options.arguments import ConfigOptions
 from mmvitaccel.runner.session import build_model
 
 SUFFIXES = (".png", ".jpg", ".jpeg")

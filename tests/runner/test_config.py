@@ -7,7 +7,8 @@ from mmengine.config import Config
 
 from mmvitaccel.errors import UserError
 from mmvitaccel.registry import type_name
-from mmvitaccel.runner.config import add_config_arguments, load_config, package_of
+from mmvitaccel.runner.config import load_config, package_of
+from mmvitaccel.runner.options.arguments import add_config_arguments
 
 
 @pytest.fixture

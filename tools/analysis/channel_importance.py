@@ -23,7 +23,8 @@ from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
 from mmvitaccel.fit.files import check_data
 from mmvitaccel.loaders.checked import add_skip_argument
 from mmvitaccel.runner.checkpoint import add_weights_arguments, check_checkpoint, choice_of
-from mmvitaccel.runner.config import add_config_arguments, load_config
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.runner.options.arguments import add_config_arguments
 from mmvitaccel.runner.session import build_model, own_state
 
 

@@ -27,7 +27,8 @@ from mmvitaccel.loaders.checked import add_skip_argument
 from mmvitaccel.models.weights.wrapped import USUAL
 from mmvitaccel.records.recording import Recording, add_record_option
 from mmvitaccel.runner.checkpoint import add_weights_arguments, check_checkpoint, choice_of
-from mmvitaccel.runner.config import ConfigOptions, load_config
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.runner.options.arguments import ConfigOptions
 from mmvitaccel.runner.session import build_model
 
 TINY = Path(__file__).parents[2] / "configs/eventful/tiny/faster-rcnn_vitdet-tiny_vid-128_dense.py"

@@ -22,7 +22,8 @@ from typing import Any
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.analysis.flops import count_config
 from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
-from mmvitaccel.runner.config import add_config_arguments, load_config
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.runner.options.arguments import add_config_arguments
 from mmvitaccel.runner.session import own_state
 
 

@@ -18,7 +18,8 @@ from mmvitaccel.datasets.motion_clips import make_motion_set
 from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
 from mmvitaccel.fit.files import check_data
 from mmvitaccel.records.recording import Recording, add_record_option
-from mmvitaccel.runner.config import ConfigOptions, load_config
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.runner.options.arguments import ConfigOptions
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TINY = CONFIGS / "vivit/vivit-tiny_16x1x1_motion-clips.py"

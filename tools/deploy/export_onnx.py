@@ -24,7 +24,8 @@ from mmvitaccel.deploy.onnx_export import (
 from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
 from mmvitaccel.extras import require
 from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
-from mmvitaccel.runner.config import add_config_arguments, load_config
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.runner.options.arguments import add_config_arguments
 from mmvitaccel.runner.session import own_state
 
 

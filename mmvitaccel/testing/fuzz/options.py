@@ -12,7 +12,8 @@ from typing import Any
 from mmengine.config import Config
 
 from mmvitaccel.fit.check import check_inputs
-from mmvitaccel.runner.config import add_config_arguments, load_config
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.runner.options.arguments import add_config_arguments
 from mmvitaccel.testing.fuzz.trial import MARKER
 
 CONFIG = """

@@ -7,9 +7,9 @@ import pytest
 
 from mmvitaccel.errors import UserError
 from mmvitaccel.runner.config import load_config
-from mmvitaccel.runner.overrides import differences, read_again, set_at
+from mmvitaccel.runner.options.overrides import differences, read_again, set_at
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 DEMO = str(CONFIGS / "demo" / "retinanet_efficientvit_synthetic.py")
 VID = str(CONFIGS / "eventful" / "tiny" / "faster-rcnn_vitdet-tiny_vid-128_dense.py")
 VIVIT = str(CONFIGS / "vivit" / "vivit-tiny_16x1x1_motion-clips.py")
@@ -65,9 +65,9 @@ def test_variables_that_were_used_up_are_refused_with_the_keys_that_work(config,
 
 
 def own_variables(path: str) -> list[str]:
-    from mmvitaccel.runner.config import _RUNNER_KEYS
+    from mmvitaccel.runner.options.keys import RUNNER_KEYS
 
-    return [key for key in load_config(path, {}) if key not in _RUNNER_KEYS]
+    return [key for key in load_config(path, {}) if key not in RUNNER_KEYS]
 
 
 @pytest.mark.parametrize("path", [DEMO, VID, VIVIT, VITDET])

@@ -1,0 +1,1 @@
+"""Settings of a config that the command line overrides."""
