@@ -178,9 +178,11 @@ def _by_decord(path: str, num_threads: int) -> IndexedVideo | None:
         capture = OpenCVCapture(path)
     except Unreadable:
         return None
-    turned = capture.turned
+    turned, count = capture.turned, capture.count
     capture.close()
-    if turned:
+    # reason: decord reserves memory for all frames that a header announces, and ends the process
+    # where that fails; a frame takes a byte at least
+    if turned or count > os.path.getsize(path):
         return None
     try:
         reader = decord.VideoReader(path, num_threads=num_threads)

@@ -77,6 +77,21 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def announcing(write: Callable[..., Path]) -> Callable[[int], Path]:
+    """``announcing(1000)`` writes 24 frames under a header that announces 1000."""
+
+    def run(count: int) -> Path:
+        path = write("a.avi", "MJPG")
+        data = bytearray(path.read_bytes())
+        for place in (data.find(b"strh") + 8 + 32, data.find(b"avih") + 8 + 16):
+            data[place : place + 4] = struct.pack("<I", count)
+        path.write_bytes(data)
+        return path
+
+    return run
+
+
+@pytest.fixture
 def encode(tmp_path: Path) -> Callable[..., Path]:
     """Write frames by PyAV: any codec, container and time stamps (in milliseconds)."""
 

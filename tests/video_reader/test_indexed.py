@@ -16,6 +16,14 @@ def test_frames_by_number(write, backend, number_of):
     assert [number_of(image) for image in video.frames([20, 3, 3, 0])] == [20, 3, 3, 0]
 
 
+@pytest.mark.parametrize("count", [0, 2**31 - 1, 2**32 - 2, 1000])
+def test_absurd_counts(announcing, backend, count, number_of):
+    """decord would reserve memory for all of them, and end the process."""
+    video = open_indexed(announcing(count))
+    assert len(video) == 24
+    assert [number_of(image) for image in video.frames([23, 0])] == [23, 0]
+
+
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_test_and_stream_see_the_same_picture(write, backend, degrees, turn):
     path = turn(write(), degrees)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 
 import numpy as np
 import pytest
@@ -71,13 +70,8 @@ def test_absurd_rates_are_unknown(write, backend, name, fourcc, fps):
 
 
 @pytest.mark.parametrize("count", [0, 2**31 - 1, 2**32 - 2, 1000])
-def test_absurd_counts_do_not_make_a_file_damaged(write, backend, count):
-    path = write("a.avi", "MJPG")
-    data = bytearray(path.read_bytes())
-    for place in (data.find(b"strh") + 8 + 32, data.find(b"avih") + 8 + 16):
-        data[place : place + 4] = struct.pack("<I", count)
-    path.write_bytes(data)
-    with open_video(path) as video:
+def test_absurd_counts_do_not_make_a_file_damaged(announcing, backend, count):
+    with open_video(announcing(count)) as video:
         assert len(list(video)) == 24
     assert not any("damaged" in note for note in video.notes())
 
