@@ -12,6 +12,9 @@ from mmvitaccel.errors.origin import frames_of_error, is_own_fault
 from mmvitaccel.errors.sentence import UserError, closest, message_of, one_line
 from mmvitaccel.errors.system import explain_system
 
+# What numpy says of a data set of mmengine's that has no sample.
+_NO_SAMPLE = "need at least one array to concatenate"
+
 
 @contextmanager
 def building(what: str) -> Iterator[None]:
@@ -39,6 +42,8 @@ def _explain(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"{message}; install it or correct custom_imports"
     message = message_of(error)
+    if message == _NO_SAMPLE:
+        message = "no sample is left; correct the annotation file, filter_cfg or indices"
     if isinstance(error, KeyError):
         message = f"the key {message!r} is missing"
     inner = [f.f_locals["self"] for f in frames_of_error(error) if "self" in f.f_locals]

@@ -21,7 +21,12 @@ from mmvitaccel.fit.files import check_data, check_pretrained
 from mmvitaccel.fit.heads import heads_of
 from mmvitaccel.fit.lists import check_list
 from mmvitaccel.fit.pictures import check_picture_sizes
-from mmvitaccel.fit.schedule import check_resumed_batch, check_schedule
+from mmvitaccel.fit.schedule import (
+    check_length,
+    check_resumed_batch,
+    check_schedule,
+    check_what_is_left,
+)
 from mmvitaccel.fit.strides import check_strides
 
 SPLITS = ("train", "val", "test")
@@ -41,6 +46,7 @@ def check_inputs(cfg: Config, *splits: str) -> None:
     check_data(cfg, *splits)
     if "train" in splits:
         check_pretrained(cfg.model)
+        check_length(cfg)
         check_schedule(cfg)
     sets = data_sets(cfg, *splits)
     check_set_classes(sets)
@@ -86,3 +92,4 @@ def check_start(cfg: Config, path: str, meta: Mapping[str, Any], whole: bool, *s
     check_checkpoint_classes(path, meta, data_sets(cfg, *splits), whole)
     if cfg.get("resume"):
         check_resumed_batch(cfg, path, meta)
+        check_what_is_left(cfg, path, meta)

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 _FIRST_PIECE = 1 << 20
+_CATEGORY = re.compile(rb'"category_id"\s*:\s*("(?:[^"\\]|\\.)*"|[^\s,}\]]+)')
 
 
 def read_list(path: str, key: str) -> list[dict[str, Any]] | None:
@@ -36,6 +37,27 @@ def _read_list(path: str, changed: int, key: str) -> list[dict[str, Any]] | None
             if isinstance(value, list) and all(isinstance(item, dict) for item in value):
                 return value
     return None
+
+
+def category_ids(path: str) -> set[Any]:
+    """The different ``category_id`` of a json's annotations; what is no value is left out."""
+    return set(_category_ids(os.path.realpath(path), os.stat(path).st_mtime_ns))
+
+
+@lru_cache(maxsize=8)
+def _category_ids(path: str, changed: int) -> frozenset[Any]:
+    if not os.path.getsize(path):
+        return frozenset()
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        texts = {found[1] for found in _CATEGORY.finditer(content)}
+    return frozenset(value for value in map(_value, texts) if isinstance(value, (int, float, str)))
+
+
+def _value(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _decode(content: mmap.mmap, start: int) -> Any:

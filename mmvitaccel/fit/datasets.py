@@ -130,6 +130,13 @@ def _check_paths(where: str, dataset: Mapping[str, Any]) -> None:
         raise UserError(f"{where}.data_root is {root!r}; give the path of a folder.")
     if metainfo is not None and not isinstance(metainfo, Mapping):
         raise UserError(f"{where}.metainfo is {metainfo!r}; give a dict, such as classes=(...).")
+    old = next(
+        (key for key in metainfo or () if key != "classes" and str(key).lower() == "classes"), None
+    )
+    if old is not None:
+        raise UserError(
+            f"{where}.metainfo has the key {old!r}, which nothing reads; rename it to 'classes'."
+        )
 
 
 def path_below(root: str, path: Any) -> Any:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from mmvitaccel.errors import UserError, closest
-from mmvitaccel.fit.coco_json import read_list
+from mmvitaccel.fit.coco_json import category_ids, read_list
 from mmvitaccel.fit.datasets import DataSet
 
 _NAMED = 5
@@ -24,11 +24,12 @@ def check_json_classes(data: DataSet, path: str, classes: Sequence[str]) -> None
         classes: Its classes.
 
     Raises:
-        UserError: The json lacks a class or has it twice, or gives labels in another order.
+        UserError: The json lacks a class or has it twice, gives labels in another order, or has
+            annotations of no category that it lists.
     """
     way = _ways().get(getattr(data.kind, "load_data_list", None))
     categories = read_list(path, "categories") if way else None
-    if not categories:
+    if categories is None:
         return
     if way == _BY_NAME_AND_ID:
         categories = sorted(categories, key=lambda category: category.get("id", 0))
@@ -37,6 +38,7 @@ def check_json_classes(data: DataSet, path: str, classes: Sequence[str]) -> None
         _check_places(data, path, classes, names)
     else:
         _check_names(data, path, classes, names)
+    _check_annotations(data, path, [category.get("id") for category in categories])
 
 
 @cache
@@ -77,9 +79,9 @@ def _check_names(data: DataSet, path: str, classes: Sequence[str], names: Sequen
     place = f"{data.where}.metainfo.classes"
     if absent:
         raise UserError(
-            f"{place} has {list_names(absent)}, which {path} lacks (it has {list_names(names)}): "
-            f"the labels of other classes would move; correct the names"
-            f"{closest(absent[0], names) or '.'}"
+            f"{place} has {list_names(absent)}, which {path} lacks (it has "
+            f"{list_names(names) or 'none'}): the labels of other classes would move; correct the "
+            f"names{closest(absent[0], names) or '.'}"
         )
     double = next((name for name in held if held.count(name) > 1), None)
     if double is not None:
@@ -93,6 +95,35 @@ def _check_names(data: DataSet, path: str, classes: Sequence[str], names: Sequen
             f"{list_names(held)}, by which labels are given: boxes would carry another class's "
             "name; use the json's order."
         )
+
+
+def _check_annotations(data: DataSet, path: str, ids: Sequence[Any]) -> None:
+    """Compare the categories that annotations name with those that the json lists."""
+    used = category_ids(path)
+    unknown = sorted(used - set(filter(_is_plain, ids)), key=repr)
+    if not used:
+        if data.where.startswith("train"):
+            warnings.warn(
+                f"{path} has no annotations: the training of {data.where} sees no object; give "
+                "the json with the boxes if this is not meant.",
+                stacklevel=4,
+            )
+    elif unknown:
+        shown = ", ".join(map(repr, unknown[:_NAMED]))
+        what = (
+            f"{path}: annotations have the category_id {shown}, and its categories the id "
+            f"{', '.join(map(repr, ids[:_NAMED]))}"
+        )
+        if len(unknown) == len(used):
+            raise UserError(
+                f"{what}: none belongs to a class, so that no object is left; give both the same "
+                "numbers."
+            )
+        warnings.warn(f"{what}: these objects are left out; correct one of them.", stacklevel=4)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (int, float, str))
 
 
 def compare_names(

@@ -10,9 +10,23 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmvitaccel.errors import UserError
 from mmvitaccel.registry import type_name
 
 _LENGTHS = ("end", "T_max", "total_iters")
+
+
+def check_length(cfg: Config) -> None:
+    """Refuse a training that has no length.
+
+    Raises:
+        UserError: A number of epochs, iterations or between validations is below 1.
+    """
+    loop = cfg.get("train_cfg") or {}
+    for key in ("max_epochs", "max_iters", "val_interval"):
+        value = loop.get(key)
+        if isinstance(value, (int, float)) and value < 1:
+            raise UserError(f"train_cfg.{key} is {value}; give 1 or more.")
 
 
 def check_schedule(cfg: Config) -> None:
@@ -58,6 +72,24 @@ def check_resumed_batch(cfg: Config, path: str, meta: Mapping[str, Any]) -> None
             f"train_dataloader.batch_size is {now}, but checkpoint {path} was trained with "
             f"{before}: the count of iterations, the learning rate and the schedule belong to the "
             f"other size; set train_dataloader.batch_size={before} if this is not meant.",
+            stacklevel=2,
+        )
+
+
+def check_what_is_left(cfg: Config, path: str, meta: Mapping[str, Any]) -> None:
+    """Warn where a training that goes on is at its end already.
+
+    Args:
+        cfg: Resumes.
+        path: The checkpoint, for the sentence.
+        meta: Its ``meta``.
+    """
+    length, unit = _length(cfg)
+    done = meta.get("epoch" if unit == "epochs" else "iter")
+    if isinstance(done, int) and isinstance(length, int) and done >= length:
+        warnings.warn(
+            f"checkpoint {path} has {done} {unit} behind it and train_cfg.max_{unit} is {length}: "
+            f"nothing is left to train; set train_cfg.max_{unit} to more if this is not meant.",
             stacklevel=2,
         )
 

@@ -143,9 +143,11 @@ class _Progress(Hook):
         self.iterated = False
 
     def before_train(self, runner: Runner) -> None:
+        _refuse_nothing(runner.train_dataloader, "train_dataloader")
         self.started = True
 
     def before_test(self, runner: Runner) -> None:
+        _refuse_nothing(runner.test_dataloader, "test_dataloader")
         self.started = True
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
@@ -153,6 +155,21 @@ class _Progress(Hook):
 
     def after_test_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         self.iterated = True
+
+
+def _refuse_nothing(loader: Any, where: str) -> None:
+    """Refuse a loader without a batch, which would be a run without a step.
+
+    Raises:
+        UserError: It has none.
+    """
+    if len(loader) == 0:
+        samples, size = len(loader.dataset), loader.batch_size
+        cause = f", and drop_last leaves out what fills no batch of {size}" if samples else ""
+        raise UserError(
+            f"{where} gives no batch: its data set has {samples} samples{cause}; correct the data "
+            "set, the batch size or drop_last."
+        )
 
 
 def _build_runner(cfg: Config) -> Runner:

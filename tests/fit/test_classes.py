@@ -135,6 +135,48 @@ def test_a_part_of_the_json_in_its_order_is_fine(detector_config):
     check_inputs(cfg, *SPLITS)
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (dict(categories=[]), r"has 'bright', 'dark', which .*boxes\.json lacks \(it has none\)"),
+        (
+            dict(categories=[dict(id="1", name="bright"), dict(id="2", name="dark")]),
+            r"category_id 1, 2, and its categories the id '1', '2': none belongs to a class",
+        ),
+    ],
+    ids=["no categories", "ids as texts"],
+)
+def test_a_json_whose_objects_are_of_no_class(detector_config, boxes, change, sentence):
+    content = json.loads((boxes / "boxes.json").read_text())
+    (boxes / "boxes.json").write_text(json.dumps({**content, **change}))
+    cfg = load_config(str(detector_config), {})
+    with pytest.raises(UserError, match=sentence):
+        check_inputs(cfg, *SPLITS)
+
+
+def test_objects_that_are_left_out_and_sets_without_any(detector_config, boxes):
+    content = json.loads((boxes / "boxes.json").read_text())
+    content["annotations"][3]["category_id"] = 9
+    (boxes / "boxes.json").write_text(json.dumps(content))
+    cfg = load_config(str(detector_config), {})
+    sentence = r"category_id 9, and its categories the id 1, 2: these objects are left out"
+    with pytest.warns(UserWarning, match=sentence):
+        check_inputs(cfg, "train")
+    (boxes / "boxes.json").write_text(json.dumps({**content, "annotations": []}))
+    with pytest.warns(UserWarning, match=r"boxes\.json has no annotations: the training of train"):
+        check_inputs(cfg, "train")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_inputs(cfg, "test")
+
+
+def test_a_key_of_classes_that_nothing_reads(detector_config):
+    cfg = load_config(str(detector_config), {})
+    cfg.train_dataloader.dataset.metainfo = dict(CLASSES=("bright", "dark"))
+    with pytest.raises(UserError, match=r"dataset\.metainfo has the key 'CLASSES'"):
+        check_inputs(cfg, "train")
+
+
 def test_a_json_with_one_name_twice(detector_config, boxes):
     content = json.loads((boxes / "boxes.json").read_text())
     content["categories"].append(dict(id=3, name="dark"))
@@ -146,7 +188,8 @@ def test_a_json_with_one_name_twice(detector_config, boxes):
 def stock(tmp_path, kind, categories) -> list:
     """A data set of mmdet with the classes that it names itself, and a json of others."""
     path = tmp_path / "stock.json"
-    path.write_text(json.dumps(dict(images=[], annotations=[], categories=categories)))
+    one = dict(id=1, image_id=1, category_id=categories[0]["id"], bbox=[0, 0, 9, 9], area=81)
+    path.write_text(json.dumps(dict(images=[], annotations=[one], categories=categories)))
     dataset = dict(type=f"mmdet.{kind}", ann_file=str(path))
     return data_sets(Config(dict(train_dataloader=dict(dataset=dataset), train_cfg={})), "train")
 

@@ -5,7 +5,13 @@ import warnings
 import pytest
 from mmengine.config import Config
 
-from mmvitaccel.fit.schedule import check_resumed_batch, check_schedule
+from mmvitaccel.errors import UserError
+from mmvitaccel.fit.schedule import (
+    check_length,
+    check_resumed_batch,
+    check_schedule,
+    check_what_is_left,
+)
 
 WARM_UP = dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=500)
 
@@ -46,6 +52,38 @@ def test_iterations():
     cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=270000)
     with pytest.warns(UserWarning, match=r"max_iters is 270000, but .* ends at 90000"):
         check_schedule(cfg)
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        dict(max_epochs=0),
+        dict(max_epochs=-1),
+        dict(max_iters=0),
+        dict(max_epochs=2, val_interval=0),
+    ],
+    ids=str,
+)
+def test_a_training_without_length(loop):
+    key, value = list(loop.items())[-1]
+    with pytest.raises(UserError, match=rf"^train_cfg\.{key} is {value}; give 1 or more\.$"):
+        check_length(Config(dict(train_cfg=loop)))
+    check_length(Config(dict(train_cfg=dict(max_epochs=1, val_interval=1))))
+    check_length(Config({}))
+
+
+def test_a_training_at_its_end():
+    cfg = Config(dict(train_cfg=dict(max_epochs=2)))
+    sentence = r"a\.pth has 2 epochs behind it and train_cfg\.max_epochs is 2: nothing is left"
+    with pytest.warns(UserWarning, match=sentence):
+        check_what_is_left(cfg, "a.pth", dict(epoch=2, iter=50))
+    by_iterations = Config(dict(train_cfg=dict(by_epoch=False, max_iters=50)))
+    with pytest.warns(UserWarning, match=r"has 50 iters behind it"):
+        check_what_is_left(by_iterations, "a.pth", dict(epoch=2, iter=50))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_what_is_left(cfg, "a.pth", dict(epoch=1, iter=50))
+        check_what_is_left(cfg, "a.pth", {})
 
 
 def test_another_batch_size():

@@ -103,3 +103,24 @@ def test_errors_of_a_program_keep_their_traceback(detector_config):
         run(config(detector_config, **hook("after_train_iter")), "train")
     with pytest.raises(UserError, match="the hook refuses"):
         run(config(detector_config, **hook("before_train")), "train")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"batch_size": 64, "drop_last": True},
+            r"gives no batch: its data set has 5 samples, and drop_last leaves out",
+        ),
+        (
+            {"dataset.indices": 0},
+            r"^config: CocoDataset: no sample is left; correct the",
+        ),
+    ],
+    ids=["drop_last", "no sample"],
+)
+def test_a_run_without_a_step_is_refused(detector_config, tmp_path, options, sentence):
+    cfg = config(detector_config, **{f"train_dataloader.{k}": v for k, v in options.items()})
+    with pytest.raises(UserError, match=sentence):
+        run(cfg, "train")
+    assert not (tmp_path / "runs").exists()
