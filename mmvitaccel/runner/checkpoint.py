@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -19,6 +21,8 @@ from mmvitaccel.models.weights.checkpoint import read_content
 from mmvitaccel.models.weights.fit import load_fitting
 from mmvitaccel.models.weights.wrapped import USUAL, Choice, choose_weights
 from mmvitaccel.runner.storage import last_checkpoint
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +73,7 @@ def check_checkpoint(
     with building("checkpoint"):
         content = read_content(path)
         weights = choose_weights(content, path, own, choice)
+    _warn_of_nan(weights, source)
     if whole:
         try:
             load_fitting(model, weights, source, hint=_layout)
@@ -82,6 +87,24 @@ def check_checkpoint(
         )
     meta = content.get("meta") if isinstance(content, Mapping) else None
     return meta if isinstance(meta, Mapping) else {}
+
+
+def _warn_of_nan(weights: Mapping[str, Tensor], source: str) -> None:
+    """Warn of the weights of a training that diverged."""
+    lost = [name for name, value in weights.items() if _has_nan(value)]
+    if lost:
+        warnings.warn(
+            f"{source}: {len(lost)} of its {len(weights)} tensors have NaN in them, first "
+            f"{lost[0]!r}: what the model gives means nothing; take one from before the training "
+            "diverged.",
+            stacklevel=3,
+        )
+
+
+def _has_nan(value: Tensor) -> bool:
+    # reason: of other kinds torch cannot say, and no model takes them
+    plain = value.layout == torch.strided and value.device.type != "meta"
+    return plain and value.dtype in _FLOATS and bool(value.isnan().any())
 
 
 @building("config")

@@ -57,7 +57,8 @@ class VideoWriter:
             self._writer, self._shape = kind(self.path, self.fps, image.shape), image.shape
         if image.shape != self._shape:
             raise ValueError(
-                f"VideoWriter: a frame has shape {image.shape} and the first had {self._shape}."
+                f"VideoWriter: a frame has shape {image.shape} and the first had {self._shape}; "
+                f"{self.path} takes one size, give pictures of one."
             )
         self._writer.add(image)
 

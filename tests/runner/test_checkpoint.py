@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -54,6 +56,17 @@ def test_a_checkpoint_that_fits_is_loaded(save):
 def test_a_checkpoint_of_another_model(save, other, sentence):
     with pytest.raises(UserError, match=sentence):
         check_checkpoint(Net(), save(dict(state_dict=other.state_dict())))
+
+
+def test_weights_of_a_training_that_diverged_are_a_warning(save):
+    weights = Net().state_dict()
+    weights["backbone.1.bias"][2] = torch.nan
+    with pytest.warns(UserWarning, match=r"1 of its 9 tensors .*'backbone\.1\.bias'"):
+        check_checkpoint(Net(), save(weights))
+    weights["backbone.1.bias"][2] = torch.inf  # as in a mask
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_checkpoint(Net(), save(weights))
 
 
 def test_weights_to_start_from_may_be_a_part(save):

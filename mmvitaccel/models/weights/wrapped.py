@@ -24,6 +24,9 @@ _INSERTED = re.compile(
 # Names that a wrapper puts in front; the first that fits is taken.
 _IN_FRONT = ("module", "model", "net", "network", "ema_model", "model_ema", "ema", "averaged_model")
 
+_DEEPEST = 3  # names in front of a model's own, of a program's that holds several models
+_NEARLY_ALL = 0.9  # of a model's names, for a prefix to be the one that is meant
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -83,6 +86,7 @@ def choose_weights(
     # reason: of equal ones max takes the first, which is the one without a wrapper
     prefix = max(prefixes, key=hits.__getitem__)
     if not hits[prefix]:
+        _refuse_strange_prefixes(weights, source, own)
         # reason: names that are to be translated yet; a wrapper is what precedes all of them
         prefix = max((p for p in prefixes if all(n.startswith(p) for n in weights)), key=len)
     others = [p for p in prefixes if p != prefix and hits[p] == hits[prefix] > 0]
@@ -129,6 +133,28 @@ def _prefixes(weights: Mapping[str, Tensor]) -> list[str]:
         return [_IN_FRONT.index(part) for part in prefix.split(".")[:-1]]
 
     return sorted(found, key=order)
+
+
+def _refuse_strange_prefixes(
+    weights: Mapping[str, Tensor], source: str, own: Collection[str]
+) -> None:
+    """Refuse names that are the model's behind a prefix that no known wrapper puts there.
+
+    Raises:
+        ValueError: Says which prefixes.
+    """
+    fronts = {
+        ".".join(name.split(".")[:depth]) + "."
+        for name in weights
+        for depth in range(1, min(name.count("."), _DEEPEST) + 1)
+    }
+    fitting = [p for p in sorted(fronts) if _hits(weights, p, own) > _NEARLY_ALL * len(own)]
+    if fitting:
+        raise ValueError(
+            f"{source}: the model's names are in it below {' and '.join(map(repr, fitting))}; say "
+            f"which are meant, with --prefix {fitting[0]} or in an init_cfg with "
+            f"prefix={fitting[0]!r}."
+        )
 
 
 def _hits(weights: Mapping[str, Tensor], prefix: str, own: Collection[str]) -> int:

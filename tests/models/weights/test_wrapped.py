@@ -62,6 +62,24 @@ def test_a_model_that_has_such_names_itself_keeps_them():
     assert choose_weights(plain, "x.pth", plain, USUAL) == plain
 
 
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        (named("teacher."), r"below 'teacher\.'; say which are meant, with --prefix teacher\."),
+        (named("student.") | named("teacher."), r"below 'student\.' and 'teacher\.'; say which"),
+        (named("task.learner."), r"with --prefix task\.learner\. or .*prefix='task\.learner\.'"),
+    ],
+)
+def test_prefixes_of_no_wrapper_are_named(weights, said):
+    with pytest.raises(ValueError, match=said):
+        choose_weights(dict(state_dict=weights), "x.pth", OWN, USUAL)
+
+
+def test_another_models_names_are_left_as_they_are():
+    other = {"stages.0.weight": torch.ones(1), "stages.head.bias": torch.ones(1)}
+    assert choose_weights(other, "x.pth", OWN, USUAL).keys() == other.keys()
+
+
 def test_a_prefix_that_is_given_is_taken():
     content = dict(state_dict=named("student.") | named("teacher."))
     assert choose_weights(content, "x.pth", OWN, Choice(prefix="teacher.")) == OWN
