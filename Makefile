@@ -12,8 +12,8 @@ ONEDL := .venv-onedl
 WHEELS := .venv-wheel
 # What meets mmengine, mmcv, mmdet or mmpretrain. The rest needs mmaction2, which that stack lacks, or
 # torch alone, which is that of `make test`.
-ONEDL_TESTS := $(addprefix tests/,adapters analysis compat configs datasets fit hooks metrics models \
-	runner tools test_env.py test_main.py test_package.py)
+ONEDL_TESTS := $(addprefix tests/,adapters analysis compat configs datasets env fit hooks metrics \
+	models runner tools test_main.py test_package.py)
 # Extras that some test needs; one that no test needs yet is not installed.
 EXTRAS := deploy video
 

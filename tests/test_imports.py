@@ -57,7 +57,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "budget": ({"adapters", "adapters/tome", "adapters/eventful", "core/macs"}, set()),
     # a user's mistakes in a sentence
     "errors": (set(), set()),
-    # the installed stack
+    # the installed stack, which need not be there for its report
+    "env": ({"compat", "core/kernels/library", "version"}, set()),
     "compat": (set(), {"mmengine", "mmcv", "mmaction"}),
     "compat/ops": (set(), {"mmcv"}),
     "compat/stand_ins": ({"compat", "compat/ops"}, set()),

@@ -10,12 +10,13 @@ import warnings
 import pytest
 import torch
 
-from mmvitaccel import env
 from mmvitaccel.core.kernels.compiler import can_run, kernels
 from mmvitaccel.core.kernels.library import choice, instruction_sets
 from mmvitaccel.core.kernels.library.build import NATIVE, compiled, find_compiler
 from mmvitaccel.core.kernels.library.choice import VARIABLE, chosen, find
 from mmvitaccel.core.kernels.library.instruction_sets import INSTRUCTION_SETS
+from mmvitaccel.env.surroundings import inspect_kernels
+from mmvitaccel.env.versions import Row
 
 V3 = "flags\t\t: fpu sse avx avx2 bmi1 bmi2 f16c fma abm movbe xsave"
 V4 = V3 + " avx512f avx512bw avx512cd avx512dq avx512vl"
@@ -133,7 +134,7 @@ def test_what_cannot_be_taken_is_refused_in_a_sentence(processor, monkeypatch):
         with pytest.raises(ValueError) as error:
             kernels()
         assert str(error.value) == sentence
-        assert env.inspect_kernels() == env.Row("kernels", "-", "wrong", sentence)
+        assert inspect_kernels() == Row("kernels", "-", "wrong", sentence)
 
 
 def test_it_is_compiled_once_and_kept(cache, monkeypatch, tmp_path):
@@ -173,10 +174,10 @@ def test_without_a_compiler_or_with_one_that_fails_it_is_said_once(cache, monkey
             "Torch's operators compute the same, more slowly."
         ]
         slower = "; torch's operators compute the same on a CPU, more slowly"
-        assert env.inspect_kernels() == env.Row("kernels", "-", "note", why + slower)
+        assert inspect_kernels() == Row("kernels", "-", "note", why + slower)
 
 
 def test_the_report_names_the_kernels(kernel):
-    row = env.inspect_kernels()
+    row = inspect_kernels()
     assert (row.found, row.verdict, row.remark) == (chosen().name, "ok", chosen().why)
     assert row.remark.startswith(("compiled here by ", f"prebuilt: {sys.prefix}"))

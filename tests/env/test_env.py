@@ -14,10 +14,14 @@ from types import ModuleType
 
 import pytest
 
-from mmvitaccel import env
-from mmvitaccel.env import PACKAGES, Package, Row, inspect_package, number, render
+from mmvitaccel.env import installed
+from mmvitaccel.env.installed import number
+from mmvitaccel.env.packages import MMCV_LIMITS, PACKAGES, Package
+from mmvitaccel.env.report import render
+from mmvitaccel.env.surroundings import inspect_mmcv_operators
+from mmvitaccel.env.versions import Row, inspect_doubles, inspect_package
 
-ROOT = Path(env.__file__).parent.parent
+ROOT = Path(installed.__file__).parents[2]
 COMMAND = [sys.executable, "-m", "mmvitaccel.env"]
 
 
@@ -106,8 +110,10 @@ def test_versions_that_do_not_fit(tmp_path: Path) -> None:
 def test_a_module_of_two_distributions_is_reported(
     monkeypatch, module: str, names: list[str], install: str
 ) -> None:
-    monkeypatch.setattr(env, "distributions_of", lambda name: names if name == module else ["a"])
-    (found,) = env.inspect_doubles()
+    monkeypatch.setattr(
+        installed, "distributions_of", lambda name: names if name == module else ["a"]
+    )
+    (found,) = inspect_doubles()
     assert (found.name, found.found, found.stops) == (f"{module} twice", " + ".join(names), True)
     assert found.fix == f"pip uninstall -y {' '.join(names)} && pip install {install}"
 
@@ -138,8 +144,8 @@ def test_beside_the_forks_a_missing_package_is_theirs(forks: Path) -> None:
 
 
 def test_beside_the_forks_an_old_one_gives_way_to_a_newer(monkeypatch) -> None:
-    monkeypatch.setattr(env, "distributions_of", lambda module: ["onedl-mmengine"])
-    monkeypatch.setattr(env, "version_of", lambda module: "0.6.0")
+    monkeypatch.setattr(installed, "distributions_of", lambda module: ["onedl-mmengine"])
+    monkeypatch.setattr(installed, "version_of", lambda module: "0.6.0")
     (engine,) = (package for package in PACKAGES if package.module == "mmengine")
     assert inspect_package(engine).fix == "pip install onedl-mmengine==0.10.12"
 
@@ -188,8 +194,8 @@ def test_mmaction2_beside_the_forks_is_wrong_and_stops_nothing(forks: Path) -> N
 def test_which_version_refuses_which_mmcv(
     monkeypatch, module: str, version: str, mmcv: str, refused: bool
 ) -> None:
-    monkeypatch.setattr(env, "version_of", lambda name: mmcv)
-    assert env.MMCV_LIMITS[module].applies(version) is refused
+    monkeypatch.setattr(installed, "version_of", lambda name: mmcv)
+    assert MMCV_LIMITS[module].applies(version) is refused
 
 
 def test_operators_compiled_for_another_torch(tmp_path: Path, monkeypatch) -> None:
@@ -198,14 +204,14 @@ def test_operators_compiled_for_another_torch(tmp_path: Path, monkeypatch) -> No
     for name in [n for n in sys.modules if n.partition(".")[0] == "mmcv"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "mmcv", _load(tmp_path / "mmcv"))
-    monkeypatch.setattr(env, "distributions_of", lambda module: ["mmcv"])
-    (found,) = env.inspect_mmcv_operators()
+    monkeypatch.setattr(installed, "distributions_of", lambda module: ["mmcv"])
+    (found,) = inspect_mmcv_operators()
     assert found.stops
     assert "ImportError: undefined symbol: _ZN3c10; mmcv was compiled for" in found.remark
     assert found.fix.endswith("--no-cache-dir --no-build-isolation mmcv==2.1.0")
     distribution(tmp_path, "onedl-mmcv", "2.3.5", "mmcv")
     monkeypatch.syspath_prepend(tmp_path)
-    (found,) = env.inspect_mmcv_operators()
+    (found,) = inspect_mmcv_operators()
     assert found.fix.endswith("--no-cache-dir --no-build-isolation onedl-mmcv==2.3.5")
 
 
