@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.device import get_device
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
-from mmvitaccel.errors import ArgumentParser, one_sentence_errors, running
+from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors, running
 from mmvitaccel.runner.attached_hooks import attach_hooks
 from mmvitaccel.runner.checkpoint import (
     add_weights_arguments,
@@ -67,6 +67,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Check what was given, then follow the stream to its end."""
     args = parse_args(argv)
+    for option, least in (("max-steps", 1), ("reconnect", 0)):
+        given = getattr(args, option.replace("-", "_"))
+        if given is not None and given < least:
+            raise UserError(f"--{option} is {given}; give {least} or more.")
     cfg = load_config(args.config, args.cfg_options)
     names = [read_names(path) for path in args.labels]
     settings = ClipSettings.of(cfg)

@@ -259,3 +259,16 @@ def test_tool(video, tmp_path, capsys):
         "pictures (frames/, %06d.png, *.png), an address (rtsp://, http://), or a camera (camera, "
         "/dev/video0, 0).\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        (("--max-steps", "0"), "--max-steps is 0; give 1 or more."),
+        (("--reconnect", "-1"), "--reconnect is -1; give 0 or more."),
+    ],
+)
+def test_numbers_without_meaning(run_tool, capsys, option, sentence):
+    with pytest.raises(SystemExit, match=r"^2$"):
+        run_tool("stream_recognize", "video.mp4", "config.py", "checkpoint.pth", *option)
+    assert capsys.readouterr().err == f"error: {sentence}\n"

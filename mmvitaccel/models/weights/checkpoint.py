@@ -63,7 +63,17 @@ def weight_entries(content: object) -> list[str]:
     """The keys of a checkpoint that hold weights: names to tensors, in the file's order."""
     if not isinstance(content, Mapping):
         return []
-    return [str(key) for key, value in content.items() if _holds_weights(value)]
+    return [k for k, value in content.items() if isinstance(k, str) and _holds_weights(value)]
+
+
+def usual_entry(content: object) -> str:
+    """The key of a checkpoint whose weights are taken; empty where it is itself the weights."""
+    if not isinstance(content, dict):
+        return ""
+    named = [key for key in WRAPPERS if isinstance(content.get(key), dict)]
+    plain = any(isinstance(value, (Tensor, np.ndarray)) for value in content.values())
+    found = named or ([] if plain else weight_entries(content))
+    return found[0] if found else ""
 
 
 def _holds_weights(value: object) -> bool:
@@ -87,18 +97,14 @@ def _entry(content: Any, source: str, entry: str) -> Any:
             )
         return content[entry]
     if isinstance(content, dict):
-        named = [key for key in WRAPPERS if isinstance(content.get(key), dict)]
-        if named:
-            return content[named[0]]
+        taken = usual_entry(content)
         entries = weight_entries(content)
-        plain = any(isinstance(value, (Tensor, np.ndarray)) for value in content.values())
-        if len(entries) > 1 and not plain:
+        if taken in entries and taken not in WRAPPERS and len(entries) > 1:
             raise ValueError(
                 f"{source}: it holds weights under {', '.join(map(repr, entries))}; say which are "
                 "meant with --weights, in an init_cfg with weights=."
             )
-        if entries and not plain:
-            return content[entries[0]]
+        return content[taken] if taken else content
     return content
 
 

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmvitaccel.models.weights.checkpoint import find_weights, read_content, weight_entries
+from mmvitaccel.models.weights.checkpoint import (
+    find_weights,
+    read_content,
+    usual_entry,
+    weight_entries,
+)
 
 # Names that a wrapper inserts at any depth, where the module that it wraps is; and the one that
 # torch's parallel modules put in front.
@@ -165,14 +170,11 @@ def _hits(weights: Mapping[str, Tensor], prefix: str, own: Collection[str]) -> i
 def _say(content: object, source: str, entry: str, prefix: str, others: list[str]) -> None:
     """Say what was taken of a file that holds more than one set of weights."""
     entries = [] if entry else weight_entries(content)
-    taken = entry
-    if len(entries) > 1:
-        named = [key for key in ("state_dict", "model", "model_state") if key in entries]
-        taken = named[0] if named else entries[0]
+    taken = entry or usual_entry(content)
     left = [key for key in entries if key != taken]
     if not left and not others:
         return
-    what = f"'{taken}'" if taken else "the weights"
+    what = f"'{taken}'" if taken else "what lies at the top"
     below = f", names below '{prefix}'" if others else ""
     kind = ""
     if left and _swapped(content) and taken == "state_dict":

@@ -100,6 +100,20 @@ def test_averaged_weights_in_the_file_are_said_and_can_be_taken(key, capfd):
     assert "".join(capfd.readouterr()) == ""
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        dict(state_dict=OWN, meta=dict(epoch=3), optimizer=dict(state={0: dict(step=OWN)})),
+        dict(model=OWN),
+        dict(net=OWN, epoch=3),
+        OWN,
+    ],
+)
+def test_of_a_file_with_one_set_nothing_is_said(content, capfd):
+    assert choose_weights(content, "x.pth", OWN, USUAL) == OWN
+    assert "".join(capfd.readouterr()) == ""
+
+
 def test_mmengine_saves_the_average_as_the_model(capfd):
     content = dict(state_dict=OWN, ema_state_dict=named("module."), meta=dict(mmengine_version="1"))
     choose_weights(content, "x.pth", OWN, USUAL)
