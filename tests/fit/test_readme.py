@@ -10,7 +10,8 @@ README = Path(__file__).parents[2] / "README.md"
 
 def test_the_example_trains(run_tool, boxes, tmp_path):
     section = README.read_text().partition("## Use it in your project")[2]
-    (example,) = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    (example,) = [block for block in blocks if block.startswith("_base_")]
     assert "retinanet_r50_fpn_1x_coco.py" in example
     config = tmp_path / "yours.py"
     config.write_text(example)
