@@ -1,4 +1,4 @@
-"""Half precision: how far an eventful model is from single precision, and that sums do not drift."""
+"""Half precision: how far an eventful model is from single precision, without drifting sums."""
 
 from __future__ import annotations
 
