@@ -90,7 +90,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # a hook puts on a built model what the registered functions put on one that they build
     "hooks": (
         {"adapters", "adapters/tome", "adapters/eventful", "models/wrappers", "registry"}
-        | {"core/macs", "core/tome", "pictures", GATES, MODES},
+        | {"budget", "core/macs", "core/tome", "pictures", GATES, MODES},
         {"mmengine"},
     ),
     # a layout ends in the names of a model; one of them is of a data set

@@ -1,6 +1,7 @@
 """Hooks registered under the scope ``mmvitaccel``."""
 
-from mmvitaccel.hooks.budget_hook import BudgetScheduleHook
+from mmvitaccel.hooks.budget_hook import BudgetHook
+from mmvitaccel.hooks.budget_schedule_hook import BudgetScheduleHook
 from mmvitaccel.hooks.clip_visualization_hook import ClipVisualizationHook
 from mmvitaccel.hooks.cost_hook import CostHook
 from mmvitaccel.hooks.deploy_hook import DeployHook
@@ -9,6 +10,7 @@ from mmvitaccel.hooks.random_budget_hook import RandomBudgetHook
 from mmvitaccel.hooks.tome_hook import ToMeHook
 
 __all__ = [
+    "BudgetHook",
     "BudgetScheduleHook",
     "ClipVisualizationHook",
     "CostHook",

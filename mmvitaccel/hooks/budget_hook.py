@@ -1,121 +1,171 @@
-"""A budget that changes from frame to frame: adaptive inference without another model."""
+"""A budget that is held while a model is tested: milliseconds, frames a second, multiply-adds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Union
+from collections.abc import Sequence
+from types import MethodType
+from typing import Any
 
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from mmengine.utils import get_object_from_string
 from torch import nn
 
-from mmvitaccel.adapters.eventful.detector import handles_in
-from mmvitaccel.adapters.eventful.handle import EventfulHandle, StreamHandle
-from mmvitaccel.adapters.steering import claim, release
+from mmvitaccel.adapters.attach import is_attached, link
+from mmvitaccel.adapters.eventful.apply import EventfulHandle
+from mmvitaccel.adapters.tome.apply import METHOD as TOME
+from mmvitaccel.adapters.tome.apply import ToMeHandle
+from mmvitaccel.budget.budget import Budget, Handle
+from mmvitaccel.budget.target import Target
 from mmvitaccel.registry import HOOKS
-
-Schedule = Union[Sequence[float], Callable[[int], float], str]
 
 
 @HOOKS.register_module()
-class BudgetScheduleHook(Hook):
-    """Set what an eventful model's policy lets through, frame by frame, and log it.
+class BudgetHook(Hook):
+    """Hold a budget of a frame in validation and testing, of any OpenMMLab model.
 
-    The budget of the paper's first figure: one set of weights whose cost follows a schedule. Of a
-    detector with several eventful parts, the policies of the backbone and of the neck are set, as
-    far as they have the attribute; heads follow the neck.
+    A :class:`mmvitaccel.Budget` around the model's step: preprocessing counts, loading and the
+    evaluator do not. The cost of a batch is divided by its images, that of a tracker's clip by its
+    frames; a recognizer's clip counts as one. The model has Eventful on it, ToMe or both, by its
+    config or by their hooks, which come first. As ``custom_hooks=[...,
+    dict(type='mmvitaccel.BudgetHook', milliseconds=200, k=(64, 1024))]``.
 
     Args:
-        schedule: The budget of each frame of a video, the last one holding for the frames after;
-            or a function of the frame's index, or the path of one, ``package.module.function``.
-            The index is the frame id of the batch's first image, or where there is none, the
-            number of the batch.
-        attribute: Of the policy, what is set: ``k`` of TopK, ``fraction`` of TopFraction,
-            ``threshold`` of Threshold.
+        k: Lowest and highest k, for a model with Eventful.
+        r: Lowest and highest r, for a model with ToMe.
+        left_out: Most that a frame may leave out, see :class:`mmvitaccel.Budget`.
+        **target: One of ``milliseconds``, ``fps``, ``macs`` and ``share``.
+
+    Attributes:
+        budget: The budget of the run, also after it; None before.
 
     Raises:
-        ValueError: An empty schedule, or a path that names nothing.
-        TypeError: A schedule of another kind.
-        RuntimeError: While it runs, a :class:`~mmvitaccel.Budget` steers the model too.
+        ValueError: Not exactly one target, or neither ``k`` nor ``r``.
     """
 
+    # reason: after the hooks that put a method on, before CostHook, which measures what is held
     priority = "NORMAL"
 
-    def __init__(self, schedule: Schedule, attribute: str = "k") -> None:
-        if isinstance(schedule, str):
-            found = get_object_from_string(schedule)
-            if found is None:
-                raise ValueError(
-                    f"BudgetScheduleHook: schedule={schedule!r} names nothing; give the path of a "
-                    "function, 'package.module.function', or a list."
-                )
-            schedule = found
-        if not callable(schedule) and not isinstance(schedule, (list, tuple)):
-            raise TypeError(
-                f"BudgetScheduleHook: schedule={schedule!r} is neither a list nor a function of "
-                "the frame's index."
+    def __init__(
+        self,
+        k: Sequence[int] | None = None,
+        r: Sequence[int] | None = None,
+        left_out: float | None = None,
+        **target: float,
+    ) -> None:
+        if k is None and r is None:
+            raise ValueError(
+                "BudgetHook: neither k nor r is given; give the bounds of what is set, such as "
+                "k=(64, 1024) for Eventful or r=(0, 16) for ToMe."
             )
-        if not callable(schedule) and not schedule:
-            raise ValueError("BudgetScheduleHook: schedule=[] is empty; give at least one budget.")
-        self.schedule = schedule
-        self.attribute = attribute
+        self.k, self.r, self.left_out = k, r, left_out
+        self.target = Target.of(**target)
+        self.budget: Budget | None = None
+        self._step: _Step | None = None
 
-    def budget(self, frame: int) -> float:
-        """The budget of a frame, by its index."""
-        if callable(self.schedule):
-            return self.schedule(frame)
-        return self.schedule[min(frame, len(self.schedule) - 1)]
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Begin."""
+        self._begin(runner, "val_step")
 
-    def before_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Set the budget of the next batch."""
-        self._set(runner, "val", batch_idx, data_batch)
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Begin."""
+        self._begin(runner, "test_step")
 
-    def before_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Set the budget of the next batch."""
-        self._set(runner, "test", batch_idx, data_batch)
+    def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Log what the frame took."""
+        self._log(runner, "val")
+
+    def after_test_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Log what the frame took."""
+        self._log(runner, "test")
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Leave the model to others."""
-        self._release(runner)
+        """End, and say how it went."""
+        self._end(runner)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Leave the model to others."""
-        self._release(runner)
+        """End, and say how it went."""
+        self._end(runner)
 
-    def _release(self, runner: Runner) -> None:
-        for handle in _steers(runner.model):
-            release(handle.model, self)
+    def _begin(self, runner: Runner, step: str) -> None:
+        if self._step is not None:  # of a run that ended in an error
+            self._step.restore()
+            self.budget.remove()
+        model = runner.model
+        while is_model_wrapper(model):
+            model = model.module
+        self.budget = Budget(
+            self._handles(model),
+            **{self.target.kind: self.target.value},
+            k=self.k and tuple(self.k),
+            r=self.r and tuple(self.r),
+            left_out=self.left_out,
+        )
+        self._step = _Step(model, step, self.budget)
 
-    def _set(self, runner: Runner, phase: str, batch_idx: int, data_batch: Any) -> None:
-        steers = _steers(runner.model)
-        policies = [handle.policy for handle in steers]
-        steered = [policy for policy in policies if hasattr(policy, self.attribute)]
-        for handle in steers:
-            claim(handle.model, self)
-        if not steered:
-            raise ValueError(
-                f"BudgetScheduleHook: the policy {' or '.join(map(repr, policies))} has no "
-                f"{self.attribute!r} to set; name one of its attributes."
-            )
-        budget = self.budget(_frame_index(batch_idx, data_batch))
-        for policy in steered:
-            setattr(policy, self.attribute, budget)
-        runner.message_hub.update_scalar(f"{phase}/eventful_{self.attribute}", float(budget))
+    def _handles(self, model: nn.Module) -> list[Handle]:
+        handles: list[Handle] = [] if self.k is None else [EventfulHandle(model)]
+        if self.r is not None:
+            roots = [m for m in model.modules() if is_attached(m, TOME) and link(m).members]
+            if not roots:
+                raise ValueError(
+                    f"BudgetHook: r={self.r!r} but ToMe is not on this {type(model).__name__}; put "
+                    "it on by the config or by mmvitaccel.ToMeHook."
+                )
+            handles.append(ToMeHandle(roots[0]))
+        return handles
+
+    def _log(self, runner: Runner, phase: str) -> None:
+        if not self.budget.frames:
+            return
+        record = self.budget.frames[-1]
+        for name in ("k", "r", "milliseconds", "macs"):
+            value = getattr(record, name)
+            if value is not None:
+                runner.message_hub.update_scalar(f"{phase}/budget_{name}", float(value))
+
+    def _end(self, runner: Runner) -> None:
+        runner.logger.info(f"Budget: {self.budget.report()}.")
+        self._step.restore()
+        self.budget.remove()
+        self._step = None
 
 
-def _steers(model: nn.Module) -> list[StreamHandle]:
-    """Of the backbone and the neck; of what else is eventful where neither is."""
-    handles = handles_in(model) or {"backbone": EventfulHandle(model)}
-    first = [name for name in ("backbone", "neck") if name in handles] or list(handles)
-    return [handles[name] for name in first]
+class _Step:
+    """A model's step in a budget's frame.
+
+    Args:
+        model: Changed on the instance until :meth:`restore`.
+        name: Of the step: ``test_step`` or ``val_step``.
+        budget: The budget.
+    """
+
+    def __init__(self, model: nn.Module, name: str, budget: Budget) -> None:
+        self.model, self.name, self.run = model, name, getattr(model, name)
+        self.budget: Budget | None = budget
+        setattr(model, name, self)
+
+    def __call__(self, data: Any) -> Any:
+        """Run a batch."""
+        if self.budget is None:
+            return self.run(data)
+        with self.budget.frame() as record:
+            results = self.run(data)
+            record.images = max(_count_images(results), 1)
+        return results
+
+    def restore(self) -> None:
+        """Take it off the model; where another step is around it, be without effect."""
+        self.budget = None
+        if self.model.__dict__.get(self.name) is self:
+            delattr(self.model, self.name)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        # reason: a copied model (CostHook's dense one, EMA's) is not what is steered
+        model = memo[id(self.model)]
+        return MethodType(getattr(type(model), self.name), model)
 
 
-def _frame_index(batch_idx: int, data_batch: Any) -> int:
-    """Frame id of the first image, or the number of the batch."""
-    sample = data_batch.get("data_samples") if isinstance(data_batch, dict) else None
-    while isinstance(sample, (list, tuple)):  # test-time augmentation has a list for each view
-        sample = sample[0] if sample else None
-    sample = getattr(sample, "video_data_samples", [sample])[0]  # a tracker's clip
-    frame_id = None if sample is None else sample.metainfo.get("frame_id")
-    return batch_idx if frame_id is None else int(frame_id)
+def _count_images(results: Sequence[Any]) -> int:
+    """Images of a batch; of a tracker's clip its frames."""
+    return sum(len(getattr(sample, "video_data_samples", [sample])) for sample in results)
