@@ -147,6 +147,18 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         | {"models/wrappers", "registry", "runner", "video_reader"},
         {"mmengine"},
     ),
+    "video_demo": (
+        {"adapters/eventful", "budget", "core/macs", "errors", "extras", "fit", GATES}
+        | {
+            "models/weights",
+            "models/wrappers",
+            "pictures",
+            "runner",
+            "video_reader",
+            "whole_files",
+        },
+        {"mmengine"},
+    ),
     # what tests and benchmarks share
     "records": ({"errors"}, set()),
     "testing": (

@@ -92,6 +92,14 @@ class Target:
         """Milliseconds of a frame, of a target about time."""
         return 1e3 / self.value if self.kind == "fps" else self.value
 
+    @property
+    def short(self) -> str:
+        """As :meth:`parse` reads it, to four digits."""
+        if self.kind == "macs":
+            return f"{self.value / 1e9:.4g}G"
+        unit = {"milliseconds": "ms", "fps": "fps", "share": "%"}[self.kind]
+        return f"{100 * self.value if self.kind == 'share' else self.value:.4g}{unit}"
+
     def __str__(self) -> str:
         shown = 100 * self.value if self.kind == "share" else self.value
         if self.kind == "macs":

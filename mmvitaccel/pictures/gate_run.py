@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose
-from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.eventful.apply import EventfulHandle
-from mmvitaccel.errors import UserError, building, running
-from mmvitaccel.registry import type_name
+from mmvitaccel.errors import UserError, running
+from mmvitaccel.pictures.frame_pipeline import FramePipeline
+from mmvitaccel.pictures.token_share import token_share
 
 
 @dataclass(frozen=True)
@@ -56,16 +55,13 @@ class GateRun:
         except ValueError as error:
             raise UserError(f"{error} Give an eventful config, or --k.") from error
         self.model = model.eval()
-        scope = cfg.get("default_scope") or "mmdet"
-        with building("the test pipeline"), DefaultScope.overwrite_default_scope(scope):
-            pipeline = cfg.test_dataloader.dataset.pipeline
-            self.pipeline = Compose([s for s in pipeline if not type_name(s).startswith("Load")])
+        self.prepare = FramePipeline(cfg)
 
     def follow(self, frames: Iterator[np.ndarray]) -> Iterator[GateFrame]:
         """Take frames (height, width, 3) uint8 BGR one by one, as one stream."""
         self.handle.reset()
         for frame_id, frame in enumerate(frames):
-            packed = self._prepare(frame, frame_id)
+            packed = self.prepare(frame, frame_id)
             image = packed["inputs"].permute(1, 2, 0).numpy()
             data = dict(inputs=[packed["inputs"]], data_samples=[packed["data_samples"]])
             with running(self.model, "the video"), torch.no_grad():
@@ -77,29 +73,10 @@ class GateRun:
             error = float((features - dense).norm() / dense.norm())
             yield self._frame(image, error, inputs.shape[2:])
 
-    def _prepare(self, frame: np.ndarray, frame_id: int) -> dict[str, Any]:
-        shape = frame.shape[:2]
-        return self.pipeline(
-            dict(
-                img=frame,
-                img_id=frame_id,
-                img_path=None,
-                img_shape=shape,
-                ori_shape=shape,
-                video_id=0,
-                frame_id=frame_id,
-            )
-        )
-
     def _frame(self, image: np.ndarray, error: float, padded: torch.Size) -> GateFrame:
         (info,), (tokens,) = self.handle.frames, self.handle.passed_tokens()
         passed = tokens.sum((2, 3)).float().mean(0).tolist()
-        height = round((info.num_tokens * padded[0] / padded[1]) ** 0.5)
-        share = tokens.float().mean((0, 1, 2)).reshape(height, -1)
-        # The grid covers the padded input: tokens beyond the image are not shown.
-        patch = padded[0] // height
-        rows, columns = (-(-side // patch) for side in image.shape[:2])
-        seen = share[:rows, :columns].cpu().numpy()
+        patch, seen = token_share(tokens, padded, image.shape)
         return GateFrame(image, error, info.first, tuple(passed), patch, seen)
 
 

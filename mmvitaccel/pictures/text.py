@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -13,6 +14,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 DEFAULT = "DejaVu Sans"  # reason: matplotlib brings it, so that it is on every machine
 Colour = tuple[int, int, int]
+
+
+class Line(NamedTuple):
+    """A line of text; its fields are :func:`put_text`'s."""
+
+    text: str
+    place: tuple[int, int]
+    size: int
+    colour: Colour
 
 
 def put_text(
@@ -36,14 +46,22 @@ def put_text(
     Returns:
         A picture like it, with the text.
     """
+    return put_texts(image, [Line(text, place, size, colour)], outline)
+
+
+def put_texts(
+    image: np.ndarray, lines: Iterable[Line], outline: Colour | None = None
+) -> np.ndarray:
+    """Write lines of text on a picture (H, W, 3) uint8, as :func:`put_text` does one."""
     drawn = Image.fromarray(np.ascontiguousarray(image))
     canvas = ImageDraw.Draw(drawn)
-    left, base = place[0], place[1] + _pil_font(_default(), size).getmetrics()[0]
     border = {} if outline is None else dict(stroke_width=1, stroke_fill=outline)
-    for part, path in _runs(text):
-        font = _pil_font(path, size)
-        canvas.text((left, base), part, fill=colour, font=font, anchor="ls", **border)
-        left += font.getlength(part)
+    for text, place, size, colour in lines:
+        left, base = place[0], place[1] + _pil_font(_default(), size).getmetrics()[0]
+        for part, path in _runs(text):
+            font = _pil_font(path, size)
+            canvas.text((left, base), part, fill=colour, font=font, anchor="ls", **border)
+            left += font.getlength(part)
     return np.array(drawn)
 
 

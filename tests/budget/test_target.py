@@ -62,3 +62,9 @@ def test_words():
         "90 G multiply-adds a frame",
     ]
     assert Target.parse("4fps").milliseconds == 250
+    assert [Target.parse(text).short for text in ("200ms", "2.5fps", "40%", "90G")] == [
+        "200ms",
+        "2.5fps",
+        "40%",
+        "90G",
+    ]

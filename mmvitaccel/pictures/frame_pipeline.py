@@ -1,0 +1,51 @@
+"""Frames of a video as a detector's test pipeline prepares them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope
+
+from mmvitaccel.errors import UserError, building
+from mmvitaccel.registry import type_name
+
+
+class FramePipeline:
+    """The test pipeline of a config without its loading.
+
+    Args:
+        cfg: The detector's.
+
+    Raises:
+        UserError: There is no test pipeline, or it cannot be built.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        scope = cfg.get("default_scope") or "mmdet"
+        dataset = (cfg.get("test_dataloader") or {}).get("dataset") or {}
+        if "pipeline" not in dataset:
+            raise UserError(
+                "the config has no test_dataloader.dataset.pipeline, which says how a frame is "
+                "prepared; give a config that can be tested."
+            )
+        with building("the test pipeline"), DefaultScope.overwrite_default_scope(scope):
+            steps = [s for s in dataset["pipeline"] if not type_name(s).startswith("Load")]
+            self._steps = Compose(steps)
+
+    def __call__(self, frame: np.ndarray, frame_id: int) -> dict[str, Any]:
+        """``inputs`` and ``data_samples`` of a frame (height, width, 3) uint8 BGR of one video."""
+        shape = frame.shape[:2]
+        return self._steps(
+            dict(
+                img=frame,
+                img_id=frame_id,
+                img_path=None,
+                img_shape=shape,
+                ori_shape=shape,
+                video_id=0,
+                frame_id=frame_id,
+            )
+        )

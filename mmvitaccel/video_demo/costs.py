@@ -1,0 +1,97 @@
+"""What frames cost without a method, and how many multiply-adds a frame takes at a k."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections import deque
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmvitaccel.adapters.eventful.apply import EventfulHandle
+from mmvitaccel.budget.counts import Counts
+from mmvitaccel.core.eventful.gates.policy import TopK
+from mmvitaccel.core.macs.counter import MacsCounter
+from mmvitaccel.runner.attached_hooks import take_off
+
+_TIMED = 3  # runs of the dense model that a time is the median of
+_COUNTED = 5  # levels of k; between them multiply-adds are on a line
+Run = Callable[[nn.Module, "int | None"], Any]
+
+
+class Costs:
+    """Measures on copies that share a model's weights, beside the model's own stream.
+
+    Args:
+        model: With Eventful on it, in evaluation mode.
+        handle: Of that.
+        run: ``(model, frame_id)`` runs a model on a frame, as a stream's frame with that number;
+            a model without methods takes None.
+
+    Attributes:
+        dense_macs: Multiply-adds of the model without any method.
+        num_tokens: Tokens of a frame.
+    """
+
+    def __init__(self, model: nn.Module, handle: EventfulHandle, run: Run) -> None:
+        self._device = next(model.parameters()).device
+        self._dense = _copy(model)
+        take_off(self._dense, ())
+        with MacsCounter() as counter:
+            run(self._dense, None)
+        self.dense_macs = counter.report().total
+        self._times: deque[float] = deque(maxlen=_TIMED)
+        for _ in range(_TIMED):
+            self.measure_dense(run)
+        self._counts = Counts(0)
+        self.num_tokens = self._count(model, run, getattr(handle.policy, "k", None))
+
+    def measure_dense(self, run: Run) -> None:
+        """Time the model without any method on a frame."""
+        start = self.now()
+        run(self._dense, None)
+        self._times.append(1e3 * (self.now() - start))
+
+    @property
+    def dense_ms(self) -> float:
+        """Milliseconds of the model without any method, the median of its last three runs."""
+        return median(self._times)
+
+    def macs(self, k: int | None, whole: bool) -> float | None:
+        """Multiply-adds of a frame; None where they do not follow a k."""
+        if whole:
+            return float(self.dense_macs)
+        return None if k is None else self._counts.predict(k)
+
+    def now(self) -> float:
+        """Seconds, when all that was started has ended."""
+        # reason: kernels run on after the call that started them
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+    def _count(self, model: nn.Module, run: Run, k: int | None) -> int:
+        """Count at several k; returns the tokens of a frame."""
+        counted = _copy(model)
+        handle = EventfulHandle(counted)
+        run(counted, 0)
+        num_tokens = handle.uncounted_frames[0].num_tokens
+        if k is None:
+            return num_tokens
+        steps = range(1, _COUNTED)
+        levels = {max(num_tokens >> step, 1) for step in steps} | {num_tokens, min(k, num_tokens)}
+        for frame_id, level in enumerate(sorted(levels), start=1):
+            handle.policy = TopK(level)
+            with MacsCounter() as counter:
+                run(counted, frame_id)
+            self._counts.note(level, counter.report().total)
+        return num_tokens
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    """A copy with the same parameters and buffers, with the methods, without their streams."""
+    return copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())})

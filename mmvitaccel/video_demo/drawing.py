@@ -1,0 +1,122 @@
+"""What a frame of the demo looks like: tokens, boxes with names, and a strip with the costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mmvitaccel.extras import require
+from mmvitaccel.pictures.text import Line, legible, put_texts
+from mmvitaccel.video_demo.frame import DemoFrame
+
+_LEAST_WIDTH = 480
+_RED = np.array([40, 40, 230], np.float32)  # BGR
+_OPAQUE = 0.45  # of a token that passed every gate
+_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
+_DENSE, _EVENTFUL = (110, 110, 110), (60, 60, 200)  # BGR
+
+
+class Painter:
+    """Draws frames of one video.
+
+    Args:
+        classes: Names of the detector's classes.
+        track: Whether detections have identities, and leave traces.
+
+    Raises:
+        UserError: supervision is not installed.
+    """
+
+    def __init__(self, classes: Sequence[str], track: bool) -> None:
+        require("video", "supervision")
+        import supervision
+
+        self._sv = supervision
+        self._names = [legible(str(name), number) for number, name in enumerate(classes)]
+        lookup = supervision.ColorLookup.TRACK if track else supervision.ColorLookup.CLASS
+        self._palette = supervision.ColorPalette.DEFAULT
+        self._boxes = supervision.BoxAnnotator(self._palette, color_lookup=lookup)
+        self._traces = supervision.TraceAnnotator(self._palette, color_lookup=lookup)
+        self._track = track
+
+    def draw(self, image: np.ndarray, share: np.ndarray | None, frame: DemoFrame) -> np.ndarray:
+        """Draw a frame.
+
+        Args:
+            image: (height, width, 3) uint8 BGR. One that is narrow is enlarged by a whole number.
+            share: (height, width) of each pixel, the share of gates that its token passed; None to
+                show nothing of that.
+            frame: What is known of it.
+
+        Returns:
+            (height, width, 3) uint8 RGB, the strip above the image.
+        """
+        factor = -(-_LEAST_WIDTH // image.shape[1])
+        if share is not None:
+            alpha = _OPAQUE * share[..., None]
+            image = (image * (1 - alpha) + _RED * alpha).astype(np.uint8)
+        size = (factor * image.shape[1], factor * image.shape[0])
+        drawn = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
+        drawn = self._draw_boxes(drawn, frame.detections, factor)
+        return np.ascontiguousarray(np.concatenate([_strip(frame, size[0]), drawn])[..., ::-1])
+
+    def _draw_boxes(self, image: np.ndarray, found: Any, factor: int) -> np.ndarray:
+        boxes = self._sv.Detections(
+            xyxy=factor * found.bboxes.cpu().numpy().reshape(-1, 4),
+            confidence=found.scores.cpu().numpy(),
+            class_id=found.labels.cpu().numpy(),
+            tracker_id=found.instances_id.cpu().numpy() if self._track else None,
+        )
+        image = np.ascontiguousarray(image)
+        if self._track and len(boxes):
+            image = self._traces.annotate(image, boxes)
+        image = self._boxes.annotate(image, boxes)
+        return put_texts(image, self._labels(boxes, image.shape[1]), outline=_BLACK)
+
+    def _labels(self, boxes: Any, width: int) -> list[Line]:
+        size = max(width // 60, 12)
+        lines = []
+        for number, (left, top) in enumerate(boxes.xyxy[:, :2].round().astype(int).tolist()):
+            label = int(boxes.class_id[number])
+            known = label < len(self._names)
+            text = f"{self._names[label] if known else label} {boxes.confidence[number]:.2f}"
+            if self._track:
+                text = f"#{int(boxes.tracker_id[number])} {text}"
+            # reason: inside the picture also where a box begins at its upper edge
+            lines.append(Line(text, (max(left, 0), max(top - size - 4, 0)), size, _WHITE))
+        return lines
+
+
+def _strip(frame: DemoFrame, width: int) -> np.ndarray:
+    """Costs of a frame dense and eventful, as text over bars of their milliseconds; BGR."""
+    size = max(width // 45, 11)
+    row = size + 8
+    strip = np.full((2 * row, width, 3), 25, np.uint8)
+    times = (frame.dense_milliseconds, frame.milliseconds or 0.0)
+    longest = max(*times, 1e-9)
+    lines = []
+    for number, (ms, colour) in enumerate(zip(times, (_DENSE, _EVENTFUL))):
+        top = number * row
+        strip[top + 1 : top + row - 1, : round(width * ms / longest)] = colour
+        lines.append(Line(_texts(frame)[number], (6, top + 2), size, _WHITE))
+    return put_texts(strip, lines, outline=_BLACK)
+
+
+def _texts(frame: DemoFrame) -> tuple[str, str]:
+    eventful = ["eventful", _ms(frame.milliseconds), _macs(frame.macs)]
+    eventful += [] if frame.k is None else [f"k {frame.k}"]
+    eventful += [] if frame.target is None else [f"budget {frame.target.short}"]
+    eventful += ["cannot be held"] if frame.missed else []
+    dense = ["dense", _ms(frame.dense_milliseconds), _macs(frame.dense_macs)]
+    return "  ".join(dense), "  ".join(eventful)
+
+
+def _ms(value: float | None) -> str:
+    return "- ms" if value is None else f"{value:.1f} ms"
+
+
+def _macs(value: float | None) -> str:
+    return "- G multiply-adds" if value is None else f"{value / 1e9:.2f} G multiply-adds"

@@ -1,0 +1,46 @@
+"""Budgets that change along a video."""
+
+from __future__ import annotations
+
+from mmvitaccel.budget.target import Target
+from mmvitaccel.errors import UserError
+
+
+def parse_budget(text: str, option: str = "--budget") -> Target:
+    """A budget from text.
+
+    Raises:
+        UserError: It is none.
+    """
+    try:
+        return Target.parse(text)
+    except ValueError as error:
+        raise UserError(f"{option}: {str(error).removeprefix('Budget: ')}") from error
+
+
+def parse_schedule(text: str) -> dict[int, Target]:
+    """Frames and the budgets from there on, from ``0:200ms,100:80ms``.
+
+    Raises:
+        UserError: It is no schedule, or does not begin with frame 0.
+    """
+    schedule: dict[int, Target] = {}
+    for part in text.split(","):
+        frame, colon, budget = part.strip().partition(":")
+        if not colon or not frame.isdecimal() or int(frame) in schedule:
+            raise UserError(
+                f"--budget-schedule {text!r}: {part.strip()!r} is not FRAME:BUDGET with a frame of "
+                "its own; give for instance 0:200ms,100:80ms."
+            )
+        schedule[int(frame)] = parse_budget(budget, "--budget-schedule")
+    if 0 not in schedule:
+        raise UserError(
+            f"--budget-schedule {text!r} says nothing of the first frame; begin with 0:."
+        )
+    return schedule
+
+
+def scaled(target: Target, factor: float) -> Target:
+    """A target ``factor`` times as costly; a share stays at most 1."""
+    value = target.value / factor if target.kind == "fps" else target.value * factor
+    return Target(target.kind, min(value, 1.0) if target.kind == "share" else value)

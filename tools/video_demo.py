@@ -1,0 +1,99 @@
+"""Draw what a detector finds in a video, what it recomputes and what it costs, under a budget.
+
+    python tools/video_demo.py clip.mp4 configs/eventful/CONFIG.py CHECKPOINT --budget 200ms
+    python tools/video_demo.py camera CONFIG CHECKPOINT --budget 40% --track --out seen.mp4
+    python tools/video_demo.py clip.mp4 CONFIG CHECKPOINT --budget-schedule 0:200ms,100:80ms
+
+Recomputed tokens are red, the redder the more gates let them through. The strip above has the
+milliseconds and multiply-adds of the model dense and eventful; dense is timed on the first frame
+and on every 50th. While it runs, + and - in the terminal change the budget, q and Ctrl-C stop; the
+file is finished either way. It needs the extra `video`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
+from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
+from mmvitaccel.extras import require
+from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.runner.options.arguments import add_config_arguments
+from mmvitaccel.video_demo import VideoDemo
+from mmvitaccel.video_demo.demo import LEAST_SCORE
+from mmvitaccel.video_demo.files import check_output
+from mmvitaccel.video_demo.record import check_played, record
+from mmvitaccel.video_demo.schedule import parse_budget, parse_schedule
+from mmvitaccel.video_reader import open_video
+from mmvitaccel.video_reader.live import POLICIES
+from mmvitaccel.video_reader.source import HELP
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", help=HELP.replace("%", "%%"))
+    add_config_arguments(parser)
+    parser.add_argument("checkpoint", help="checkpoint file")
+    parser.add_argument("--out", type=Path, default=Path("out.mp4"), help="default: out.mp4")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--budget", metavar="B", help="200ms, 2fps, 40%% (of dense) or 90G")
+    budget.add_argument("--budget-schedule", metavar="FRAME:B,...", help="such as 0:200ms,100:80ms")
+    parser.add_argument(
+        "--bounds", type=int, nargs=2, metavar=("LOW", "HIGH"), help="of k under a budget"
+    )
+    parser.add_argument("--k", type=int, help="tokens that pass, for a config without Eventful")
+    parser.add_argument("--track", action="store_true", help="follow objects, by ByteTracker")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="a table with a row a frame")
+    parser.add_argument("--score", type=float, default=LEAST_SCORE, help="least of a detection")
+    parser.add_argument("--frames", type=int, help="stop after so many")
+    parser.add_argument("--fps", type=float, help="frame rate of pictures, or in place of a file's")
+    parser.add_argument("--policy", choices=POLICIES, help="of a live source; default: newest")
+    parser.add_argument(
+        "--reconnect", type=int, default=0, metavar="TIMES", help="to a live source that broke off"
+    )
+    add_weights_arguments(parser)
+    return parser.parse_args(argv)
+
+
+@one_sentence_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Check what was given, then play the video."""
+    args = parse_args(argv)
+    require("video", "av", "supervision")
+    schedule = parse_schedule(args.budget_schedule) if args.budget_schedule else None
+    budget = parse_budget(args.budget) if args.budget else None
+    check_output(args.out, ".mp4", "--out", args.source)
+    if args.csv is not None:
+        check_output(args.csv, ".csv", "--csv", args.source)
+    if args.frames is not None and args.frames < 1:
+        raise UserError(f"--frames {args.frames}: give 1 or more.")
+    demo = VideoDemo(
+        load_config(args.config, args.cfg_options),
+        args.checkpoint,
+        budget,
+        args.bounds and tuple(args.bounds),
+        args.k,
+        args.track,
+        args.score,
+        choice_of(args),
+    )
+    video = open_video(args.source, args.fps, args.policy, args.reconnect)
+    summary = record(demo, video, args.out, args.csv, schedule, args.frames)
+    check_played(summary, video)
+    for note in video.notes():
+        print(f"warning: {note}")
+    print(summary.text())
+    if demo.budget is not None and demo.budget.missed:
+        print(demo.budget.missed)
+    for path in filter(None, (args.out, args.csv)):
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()
