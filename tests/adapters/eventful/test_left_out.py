@@ -54,6 +54,19 @@ def test_a_gate_by_the_definition(reference):
         passed_before = torch.where(keep, x, passed_before)
 
 
+def test_frames_can_be_had_without_their_counts():
+    torch.manual_seed(1)
+    model = vitdet(**SMALL).eval()
+    handle = apply_eventful(model, TopK(8))
+    assert handle.uncounted_frames == []
+    with torch.no_grad():
+        for frame in frames(2):
+            model(frame)
+    (plain,), (counted,) = handle.uncounted_frames, handle.frames
+    assert (plain.stream, plain.first, plain.num_tokens) == (counted.stream, False, 64)
+    assert plain.passed == [] and len(counted.passed) == 3
+
+
 def test_nothing_is_left_out_where_all_pass():
     errors, squares = torch.ones(1, 4), torch.ones(1, 4)
     assert left_out(everything(torch.zeros(1, 4, 2)), errors, squares) == 0

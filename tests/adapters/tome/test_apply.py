@@ -219,7 +219,7 @@ def test_schedules(r, tokens):
     handle.r = r
     with torch.no_grad():
         model(images())
-    assert handle.info.tokens == tokens
+    assert handle.info.tokens == handle.tokens == tokens
     assert handle.r == r
 
 

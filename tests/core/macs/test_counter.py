@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -10,7 +11,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmvitaccel.core.macs.counter import MacsCounter, count_macs, register_macs_formula
+from mmvitaccel.core.macs.counter import (
+    MacsCounter,
+    count_macs,
+    is_counting,
+    register_macs_formula,
+)
 
 
 class Attention(nn.Module):
@@ -252,6 +258,19 @@ def test_counters_may_be_nested():
     assert (outer.report().total, inner.report().total) == (5 * 16, 3 * 16)
     with inner, pytest.raises(RuntimeError, match="use a second one"), inner:
         pass
+
+
+def test_a_thread_knows_whether_it_is_counted():
+    assert not is_counting()
+    with MacsCounter(), ThreadPoolExecutor() as pool:
+        assert is_counting()
+        with MacsCounter():
+            assert is_counting()
+        assert is_counting()
+        assert not pool.submit(is_counting).result()
+    with pytest.raises(ZeroDivisionError), MacsCounter():
+        raise ZeroDivisionError
+    assert not is_counting()
 
 
 def test_report_before_counting():
