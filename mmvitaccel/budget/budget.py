@@ -38,9 +38,10 @@ class Budget:
     once, in the first frame that uses it, which takes longer. One frame runs at a time.
 
     Args:
-        handle: Of Eventful, EventfulNeck or ToMe; or one of the first two beside one of ToMe, of
-            which k follows the target, and r changes where k is at its end, together with a frame
-            that is computed whole.
+        handle: Of Eventful, EventfulNeck or ToMe; of a whole detector, whose first part's k is
+            set, and that of parts with the very same policy; or one of these beside one of ToMe:
+            k follows the target, and r changes where k is at its end, together with a frame that is
+            computed whole.
         milliseconds: Target: median milliseconds of a frame.
         macs: Target: multiply-adds of a frame.
         fps: Target: frames a second, by the time in the blocks.

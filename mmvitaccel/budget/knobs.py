@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Union
 
+from mmvitaccel.adapters.eventful.detector import EventfulDetectorHandle
 from mmvitaccel.adapters.eventful.handle import StreamHandle
 from mmvitaccel.adapters.tome.apply import ToMeHandle
 
-Handle = Union[StreamHandle, ToMeHandle]
+Handle = Union[StreamHandle, EventfulDetectorHandle, ToMeHandle]
 
 
 class Seen(NamedTuple):
@@ -78,16 +79,16 @@ class KKnob:
         frames = self.handle.uncounted_frames
         if not frames:
             return None
-        first = sum(frame.first for frame in frames)
+        first = sum(frame.first or frame.refreshed for frame in frames)
         dense = (frames[0].num_tokens, len(frames))
         return Seen(frames[0], (*dense, first), dense, first == len(frames), dense[0])
 
     def _policy(self) -> Any:
-        policy = self.handle.policy
-        if not hasattr(policy, "k"):
+        policy = with_k(self.handle.policy)
+        if policy is None:
             raise ValueError(
-                f"Budget: the policy {policy!r} has no k to set; give the model a TopK, "
-                "`handle.policy = TopK(k)`."
+                f"Budget: the policy {self.handle.policy!r} has no k to set; give the model a "
+                "TopK, `handle.policy = TopK(k)`."
             )
         return policy
 
@@ -147,9 +148,24 @@ class RKnob:
         return Seen(tokens, size, size, False, size[0])
 
 
+def with_k(policy: Any) -> Any:
+    """The policy, or that which it is made of (:class:`~mmvitaccel.Weighted`), that has a k.
+
+    None where none has.
+    """
+    while not hasattr(policy, "k"):
+        if not hasattr(policy, "base"):
+            return None
+        policy = policy.base
+    return policy
+
+
 def sorted_handles(handle: Handle | Sequence[Handle]) -> list[Handle]:
     """The handles, that of a method which remembers streams first."""
-    handles = list(handle) if isinstance(handle, (list, tuple)) else [handle]
+    given = list(handle) if isinstance(handle, (list, tuple)) else [handle]
+    handles = [
+        next(iter(h.parts.values())) if isinstance(h, EventfulDetectorHandle) else h for h in given
+    ]
     wrong = [h for h in handles if not isinstance(h, (StreamHandle, ToMeHandle))]
     if wrong:
         raise TypeError(

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmvitaccel.adapters.attach import is_attached, link
-from mmvitaccel.adapters.eventful.apply import EventfulHandle
+from mmvitaccel.adapters.eventful.handle import EventfulHandle
 from mmvitaccel.adapters.tome.apply import METHOD as TOME
 from mmvitaccel.adapters.tome.apply import ToMeHandle
 from mmvitaccel.budget.budget import Budget, Handle

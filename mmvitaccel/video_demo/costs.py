@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmvitaccel.adapters.eventful.apply import EventfulHandle
+from mmvitaccel.adapters.eventful.detector import handles_in
+from mmvitaccel.adapters.eventful.handle import EventfulHandle
 from mmvitaccel.budget.counts import Counts
-from mmvitaccel.core.eventful.gates.policy import TopK
+from mmvitaccel.budget.knobs import with_k
+from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.runner.attached_hooks import take_off
 
@@ -48,7 +50,7 @@ class Costs:
         for _ in range(_TIMED):
             self.measure_dense(run)
         self._counts = Counts(0)
-        self.num_tokens = self._count(model, run, getattr(handle.policy, "k", None))
+        self.num_tokens = self._count(model, run, handle.policy)
 
     def measure_dense(self, run: Run) -> None:
         """Time the model without any method on a frame."""
@@ -74,18 +76,21 @@ class Costs:
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
 
-    def _count(self, model: nn.Module, run: Run, k: int | None) -> int:
+    def _count(self, model: nn.Module, run: Run, policy: Policy) -> int:
         """Count at several k; returns the tokens of a frame."""
         counted = _copy(model)
-        handle = EventfulHandle(counted)
         run(counted, 0)
-        num_tokens = handle.uncounted_frames[0].num_tokens
-        if k is None:
+        num_tokens = EventfulHandle(counted).uncounted_frames[0].num_tokens
+        own = copy.deepcopy(policy)
+        if with_k(own) is None:
             return num_tokens
-        steps = range(1, _COUNTED)
-        levels = {max(num_tokens >> step, 1) for step in steps} | {num_tokens, min(k, num_tokens)}
+        for part in handles_in(counted).values():
+            if part.policy is policy:
+                part.policy = own
+        levels = {max(num_tokens >> step, 1) for step in range(1, _COUNTED)}
+        levels |= {num_tokens, min(with_k(own).k, num_tokens)}
         for frame_id, level in enumerate(sorted(levels), start=1):
-            handle.policy = TopK(level)
+            with_k(own).k = level
             with MacsCounter() as counter:
                 run(counted, frame_id)
             self._counts.note(level, counter.report().total)

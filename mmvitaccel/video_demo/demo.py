@@ -12,8 +12,9 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from torch import nn
 
-from mmvitaccel.adapters.eventful.apply import EventfulHandle
+from mmvitaccel.adapters.eventful.handle import EventfulHandle
 from mmvitaccel.budget.budget import Budget
+from mmvitaccel.budget.knobs import with_k
 from mmvitaccel.budget.target import Target
 from mmvitaccel.errors import UserError, building, running
 from mmvitaccel.fit.datasets import data_sets
@@ -141,14 +142,15 @@ class VideoDemo:
         if self.budget is None:
             start = costs.now()
             sample = step.run(self.model, step.number)
-            ms, k, macs = 1e3 * (costs.now() - start), getattr(self.handle.policy, "k", None), None
-            target, missed = None, False
+            ms, policy = 1e3 * (costs.now() - start), with_k(self.handle.policy)
+            k, macs, target, missed = None if policy is None else policy.k, None, None, False
         else:
             with self.budget.frame() as record:
                 sample = step.run(self.model, step.number)
             ms, k, macs, target = record.milliseconds, record.k, record.macs, record.target
             missed = self.budget.missed is not None
-        whole = self.handle.uncounted_frames[0].first
+        (info,) = self.handle.uncounted_frames
+        whole = info.first or info.refreshed
         frame = DemoFrame(
             number=step.number,
             seconds=step.frame.seconds,

@@ -9,7 +9,15 @@ import warnings
 import pytest
 import torch
 
-from mmvitaccel import Budget, Threshold, TopK, apply_eventful, apply_tome
+from mmvitaccel import (
+    Budget,
+    LastObjects,
+    Threshold,
+    TopK,
+    Weighted,
+    apply_eventful,
+    apply_tome,
+)
 from mmvitaccel.adapters.steering import claim
 from mmvitaccel.core.macs.counter import MacsCounter, count_macs
 from mmvitaccel.testing.models import timm_model, vitdet
@@ -66,6 +74,28 @@ def test_milliseconds_are_held_and_reported(eventful):
     reasons = [choice.reason for choice in budget.choices]
     assert reasons[0] == "target 400 ms a frame" and "target 200 ms a frame" in reasons
     assert str(report).startswith(f"target 200 ms a frame, k={budget.k}, median ")
+
+
+def test_refreshed_frames_count_as_whole(eventful):
+    model, handle = eventful
+    budget = Budget(handle, milliseconds=400, k=(4, TOKENS), clock=FakeClock(handle.policy))
+    play(budget, model, 15)
+    before = budget.k
+    handle.refresh()
+    record = play(budget, model, 1)[0]
+    assert record.whole and not handle.frames[0].first
+    play(budget, model, 2)
+    assert budget.k == before
+
+
+def test_k_of_a_weighted_policy(eventful):
+    model, handle = eventful
+    base = TopK(32)
+    handle.policy = Weighted(base, [LastObjects()])
+    budget = Budget(handle, milliseconds=400, k=(4, TOKENS), clock=FakeClock(base))
+    records = play(budget, model, 20)
+    assert all(376 <= record.milliseconds < 401 for record in records[10:])
+    assert base.k == budget.k != 32
 
 
 def test_k_above_the_number_of_tokens_is_not_set(eventful):

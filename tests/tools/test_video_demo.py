@@ -120,6 +120,14 @@ def test_predicted_multiply_adds_are_those_that_run(files, video, monkeypatch):
 
 
 @needs_video
+def test_a_detector_that_is_eventful_in_all_parts(files, tmp_path, video):
+    text = files[0].read_text().replace("policy=dict(", "parts='all', policy=dict(")
+    (tmp_path / "parts.py").write_text(text)
+    frames = list(VideoDemo(tmp_path / "parts.py", files[1], budget="70%").play(video))
+    assert all(frame.macs <= 0.7 * frame.dense_macs for frame in frames[6:])
+
+
+@needs_video
 def test_from_python_in_five_lines(files, video, tmp_path):
     demo = VideoDemo(*files, budget="70%", track=True)
     frames = list(demo.play(video))
