@@ -33,18 +33,21 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     MODES: ({GATES, "core/attention", "core/kernels"}, set()),
     MAPS: ({GATES}, set()),
     # what they are put on
-    "adapters": (set(), set()),
+    "adapters": ({"core/attention"}, set()),
     "adapters/hosts": (
         {"adapters", OWN_HOSTS, *(f"adapters/hosts/{p}" for p in ("mmaction", "mmcv", "mmdet"))}
-        | {f"adapters/hosts/{p}" for p in ("mmpretrain", "timm")},
+        | {f"adapters/hosts/{p}" for p in ("mmpretrain", "segment_anything", "timm")}
+        | {"adapters/hosts/transformers"},
         set(),
     ),
     "adapters/hosts/mmaction": ({"adapters", "adapters/hosts/mmcv"}, set()),
     "adapters/hosts/mmcv": ({"adapters", MAPS}, set()),
     "adapters/hosts/mmdet": ({"adapters", "adapters/hosts/mmcv", MAPS}, set()),
     "adapters/hosts/mmpretrain": ({"adapters"}, set()),
+    "adapters/hosts/segment_anything": ({"adapters"}, set()),
     OWN_HOSTS: ({"adapters", "adapters/hosts/mmcv", "core/eventful", MAPS}, set()),
     "adapters/hosts/timm": ({"adapters", "core/attention"}, set()),
+    "adapters/hosts/transformers": ({"adapters", "core/attention"}, set()),
     "adapters/tome": (
         {"adapters", "adapters/hosts", "core/attention", "core/kernels", "core/tome"},
         set(),

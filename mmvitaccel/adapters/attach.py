@@ -136,10 +136,12 @@ def _check(swap: Swap, method: str, ours: set[int]) -> None:
 def _subclass(host: type, method: str, overrides: tuple[tuple[str, Override], ...]) -> type:
     """A subclass of ``host`` whose named methods go through the overrides.
 
-    Cached, so that equal modules share a class as they did before.
+    Cached, so that equal modules share a class as they did before. It has the host's own names:
+    transformers looks up by them what a model may record, and writes them into a saved config.
     """
     body: dict[str, Any] = {
-        "__module__": __name__,
+        "__module__": host.__module__,
+        "__qualname__": host.__qualname__,
         "__doc__": f"{host.__name__} with {method} on it.",
         "__reduce_ex__": _refuse_pickling,
         "__prepare_scriptable__": _refuse_scripting,
@@ -149,7 +151,7 @@ def _subclass(host: type, method: str, overrides: tuple[tuple[str, Override], ..
         body["__deepcopy__"] = _deepcopy
     for name, override in overrides:
         body[name] = _method(getattr(host, name), override)
-    return type(f"{method}{host.__name__}", (host,), body)
+    return type(host.__name__, (host,), body)
 
 
 def _method(original: Callable[..., Any], override: Override) -> Callable[..., Any]:

@@ -129,6 +129,9 @@ class ViTAdapter:
             ``register``. Empty where patches come first.
         entries: The methods by which tokens enter the blocks, each with the indices of the blocks
             behind which the method (or its caller) reads the tokens and expects all N of them.
+        asked: ``(model, kwargs)`` to the indices of further blocks behind which one call of an
+            entry, by its named arguments, reads the tokens; raises ValueError for a call that asks
+            for what the methods do not make.
         clips: Methods that take all time steps of a batch of clips at once, each with an override
             ``(model, host, *args)`` that gives them to an entry one after the other, for a method
             that remembers frames.
@@ -143,6 +146,9 @@ class ViTAdapter:
     specs: tuple[BlockSpec, ...]
     prefix: Callable[[nn.Module], tuple[str, ...]]
     entries: Mapping[str, Callable[[nn.Module], Iterable[int]]]
+    asked: Callable[[nn.Module, Mapping[str, Any]], Iterable[int]] = field(
+        default=lambda model, kwargs: ()
+    )
     clips: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     batch_dim: Callable[[nn.Module], int] = field(default=lambda model: 0)
     takes_clip: bool = False

@@ -31,6 +31,8 @@ _GLOBAL_HOOKS = (
     torch_module._global_backward_hooks,
     torch_module._global_backward_pre_hooks,
 )
+# Hooks that record an output only in a call that asks for it; an adapter's ``asked`` refuses those.
+_RECORDERS = ("transformers.utils.output_capturing",)
 # reason: torch.compiler got it in torch 2.3
 _is_compiling = getattr(torch.compiler, "is_compiling", None) or torch._dynamo.is_compiling
 # reason: torch 2.1 calls a method marked as constant without its object; 2.14 is the one tried
@@ -120,7 +122,7 @@ class Bypass:
                 self._refuse(parent, name, f"it was replaced by a {class_name(part)}")
             has = part.__dict__
             if (
-                has["_forward_hooks"]
+                any(h.__module__ not in _RECORDERS for h in has["_forward_hooks"].values())
                 or has["_forward_pre_hooks"]
                 or has["_backward_hooks"]
                 or has["_backward_pre_hooks"]

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from mmvitaccel.testing import models
+from tests.adapters import hf_models
 
 
 class Host(NamedTuple):
@@ -108,6 +109,22 @@ def mmpretrain_vit(name="VisionTransformer", **kwargs):
     return getattr(backbones, name)(**{**size, **kwargs})
 
 
+def mmpretrain_sam(**kwargs):
+    backbones = pytest.importorskip("mmpretrain.models.backbones", reason="no mmpretrain here")
+    arch = dict(
+        embed_dims=32, num_layers=3, num_heads=4, feedforward_channels=64, global_attn_indexes=[1]
+    )
+    size = dict(arch=arch, img_size=64, patch_size=8, window_size=5, out_channels=16)
+    return backbones.ViTSAM(**{**size, **kwargs})
+
+
+def segment_anything_encoder():
+    from segment_anything.modeling import ImageEncoderViT
+
+    size = dict(img_size=64, patch_size=8, embed_dim=32, depth=3, num_heads=4, out_chans=16)
+    return ImageEncoderViT(**size, use_rel_pos=True, window_size=5, global_attn_indexes=(1,))
+
+
 def vivit():
     return models.vivit(
         img_size=32,
@@ -163,12 +180,19 @@ HOSTS = {
         lambda: mmpretrain_vit(out_type="featmap", out_indices=(0, 2), layer_scale_init_value=0.1),
         IMAGE,
     ),
+    "mmpretrain ViTSAM": Host(mmpretrain_sam, (2, 3, 64, 64)),
+    "mmpretrain ViTSAM maps": Host(
+        lambda: mmpretrain_sam(out_channels=0, out_indices=(0, 2), use_rel_pos=False),
+        (2, 3, 48, 64),
+    ),
+    "segment_anything": Host(segment_anything_encoder, (2, 3, 64, 64)),
     "mmvitaccel ViViT": Host(vivit, CLIP),
     "mmvitaccel ViTDet": Host(vitdet, (2, 3, 48, 64)),
     "mmvitaccel ViTDet, no positions": Host(
         lambda: vitdet(use_rel_pos=False, window_size=4), (2, 3, 48, 64)
     ),
 }
+HOSTS.update({name: Host(*host) for name, host in hf_models.HOSTS.items()})
 if importlib.util.find_spec("timm") is None:
     HOSTS = {name: host for name, host in HOSTS.items() if not name.startswith("timm")}
 
@@ -179,12 +203,24 @@ def scramble(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            is_scale = "gamma" in name or (parameter.ndim == 1 and name.endswith("weight"))
+            is_scale = (
+                "gamma" in name
+                or "lambda" in name
+                or (parameter.ndim == 1 and name.endswith("weight"))
+            )
             parameter.copy_(1 + 0.2 * noise if is_scale else 0.15 * noise)
     return model
 
 
-@pytest.fixture(params=HOSTS)
+def host_param(name: str):
+    """A host as a parameter of a test, with the mark of the package that it may need."""
+    package = name.partition(" ")[0]
+    optional = package in ("transformers", "segment_anything")
+    marks = [pytest.mark.extras("hosts", package)] if optional else []
+    return pytest.param(name, marks=marks, id=name)
+
+
+@pytest.fixture(params=[host_param(name) for name in HOSTS])
 def host(request) -> tuple[nn.Module, torch.Tensor]:
     """A model in evaluation mode and a batch for it."""
     found = HOSTS[request.param]

@@ -19,6 +19,8 @@ def outputs(result):
     """All tensors of a result, in order."""
     if isinstance(result, torch.Tensor):
         return [result]
+    if isinstance(result, dict):  # an output of transformers
+        result = [part for part in result.values() if part is not None]
     return [t for part in result for t in outputs(part)]
 
 
@@ -42,6 +44,12 @@ def close(first, second, tolerance):
         assert (a - b).abs().max().item() <= tolerance * scale
 
 
+def rounds_its_softmax(model):
+    """Whether the host computes it in single precision whatever its input: transformers' eager."""
+    config = getattr(locate(model)[1], "config", None)
+    return getattr(config, "_attn_implementation", None) == "eager"
+
+
 def test_r_0_changes_no_output(host):
     model, x = host
     expected = run(model, x)
@@ -50,7 +58,7 @@ def test_r_0_changes_no_output(host):
     double, x64 = copy.deepcopy(model).double(), x.double()
     ours = run(double, x64)
     detach(locate(double)[1], "ToMe")
-    close(run(double, x64), ours, 1e-12)
+    close(run(double, x64), ours, 1e-6 if rounds_its_softmax(double) else 1e-12)
 
 
 def test_merging_changes_the_outputs_and_keeps_their_shapes(host):
@@ -194,6 +202,7 @@ class Checkpointed(nn.Module):
     def __init__(self, block, reentrant):
         super().__init__()
         self.block, self.reentrant = block, reentrant
+        self.window_size = getattr(block, "window_size", None)  # SAM-HQ asks its layers for it
 
     def forward(self, *args, **kwargs):
         if self.reentrant:

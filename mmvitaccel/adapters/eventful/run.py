@@ -75,7 +75,9 @@ def entry(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
     """The override of a method by which tokens enter the blocks: it notes the input's shape."""
     state: EventfulState = link(model).state
     given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-    dim = link(model).info.adapter.batch_dim(model)
+    adapter = link(model).info.adapter
+    adapter.asked(model, kwargs)  # reason: it refuses calls that ask for what is not made
+    dim = adapter.batch_dim(model)
     size = given[0].shape[dim] if given else 0
     image = tuple(given[0].shape[1:]) if given else ()
 

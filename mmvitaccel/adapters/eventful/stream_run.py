@@ -13,7 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -461,7 +461,9 @@ def _together(outs: list[Any], dim: int) -> Any:
     if type(first) in (list, tuple):
         return type(first)(_together(list(parts), dim) for parts in zip(*outs))
     if isinstance(first, dict):
-        return {name: _together([out[name] for out in outs], dim) for name in first}
+        whole = {name: _together([out[name] for out in outs], dim) for name in first}
+        # reason: transformers' outputs are dataclasses and dicts at once
+        return type(first)(**whole) if is_dataclass(first) else whole
     return first
 
 

@@ -8,9 +8,17 @@ from mmvitaccel.adapters.base import ViTAdapter, class_name, host_class, named_b
 from mmvitaccel.adapters.hosts.mmaction import vit as mmaction_vit
 from mmvitaccel.adapters.hosts.mmcv import layers as mmcv_layers
 from mmvitaccel.adapters.hosts.mmpretrain import vit as mmpretrain_vit
+from mmvitaccel.adapters.hosts.mmpretrain import vit_sam as mmpretrain_vit_sam
 from mmvitaccel.adapters.hosts.own import vitdet as own_vit
 from mmvitaccel.adapters.hosts.own import vivit as own_vivit
+from mmvitaccel.adapters.hosts.segment_anything import encoder as segment_anything_encoder
 from mmvitaccel.adapters.hosts.timm import vit as timm_vit
+from mmvitaccel.adapters.hosts.transformers import clip as hf_clip
+from mmvitaccel.adapters.hosts.transformers import dinov2 as hf_dinov2
+from mmvitaccel.adapters.hosts.transformers import dinov3 as hf_dinov3
+from mmvitaccel.adapters.hosts.transformers import maps as hf_maps
+from mmvitaccel.adapters.hosts.transformers import videomae as hf_videomae
+from mmvitaccel.adapters.hosts.transformers import vit as hf_vit
 
 ADAPTERS: tuple[ViTAdapter, ...] = (
     *own_vit.ADAPTERS,
@@ -18,7 +26,15 @@ ADAPTERS: tuple[ViTAdapter, ...] = (
     *timm_vit.ADAPTERS,
     *mmaction_vit.ADAPTERS,
     *mmpretrain_vit.ADAPTERS,
+    *mmpretrain_vit_sam.ADAPTERS,
+    *segment_anything_encoder.ADAPTERS,
     *mmcv_layers.ADAPTERS,
+    *hf_vit.ADAPTERS,
+    *hf_dinov2.ADAPTERS,
+    *hf_dinov3.ADAPTERS,
+    *hf_clip.ADAPTERS,
+    *hf_videomae.ADAPTERS,
+    *hf_maps.ADAPTERS,
 )
 
 

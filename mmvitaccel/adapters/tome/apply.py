@@ -246,7 +246,8 @@ def _entry_method(name: str) -> Any:
 
     def run(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
         found = link(model)
-        state, full_at = found.state, frozenset(found.info.entries[name](model))
+        state, adapter = found.state, found.info
+        full_at = frozenset((*adapter.entries[name](model), *adapter.asked(model, kwargs)))
         traces = state.traces
         if traces.active is not None and not traces.active.behind:  # one that another one calls
             traces.active.full_at |= full_at
@@ -288,7 +289,7 @@ def _block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> An
             x = standing.all_tokens(x)
     trace.behind[index] = standing
     out = spec.leave(block, x, given)
-    state.traces.remember(index, handed, out, trace)
+    state.traces.remember(index, handed, out[0] if isinstance(out, tuple) else out, trace)
     return out
 
 

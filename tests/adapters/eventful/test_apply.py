@@ -13,6 +13,8 @@ from torch import nn
 from mmvitaccel import Always, Threshold, TopFraction, TopK, apply_eventful, apply_tome
 from mmvitaccel.adapters.eventful.apply import EventfulHandle
 from mmvitaccel.models.vitdet.backbone import ViTDet
+from tests.adapters import hf_models
+from tests.adapters.conftest import host_param
 
 CONFIG = dict(
     img_size=64, patch_size=8, embed_dim=48, depth=3, num_heads=3, window_size=3,
@@ -466,18 +468,20 @@ TIMM = [
 IMAGE_HOSTS = [
     *(TIMM if importlib.util.find_spec("timm") else ()),
     "mmpretrain class token", "mmpretrain DeiT", "mmpretrain DeiT-3", "mmpretrain SwiGLU",
-    "mmpretrain maps", "mmvitaccel ViTDet", "mmvitaccel ViTDet, no positions",
+    "mmpretrain maps", "mmpretrain ViTSAM", "mmpretrain ViTSAM maps", "segment_anything",
+    "mmvitaccel ViTDet", "mmvitaccel ViTDet, no positions",
+    *(name for name in hf_models.HOSTS if "VideoMAE" not in name),
 ]  # fmt: skip
 
 
 def first_tensor(outputs):
-    while isinstance(outputs, (list, tuple)):
+    while not isinstance(outputs, torch.Tensor):
         outputs = outputs[0]
     return outputs
 
 
 def on_hosts(*names):
-    return pytest.mark.parametrize("host", names, indirect=True)
+    return pytest.mark.parametrize("host", [host_param(name) for name in names], indirect=True)
 
 
 @pytest.mark.parametrize("attention", ["tokenwise", "delta", "exact"])
@@ -527,7 +531,7 @@ def test_a_neck_of_transformer_layers(host):
             torch.testing.assert_close(out[i], model(tokens[:1] + i), rtol=1e-4, atol=1e-5)
 
 
-@on_hosts("mmaction2 VideoMAE", "mmaction2 TimeSformer space")
+@on_hosts("mmaction2 VideoMAE", "mmaction2 TimeSformer space", "transformers VideoMAE")
 def test_clip_models_are_refused_with_the_reason(host):
     model, _ = host
     with pytest.raises(ValueError, match="takes a whole clip at once, so there is no earlier"):

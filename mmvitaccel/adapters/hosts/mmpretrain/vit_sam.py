@@ -1,0 +1,28 @@
+"""SAM's image encoder in mmpretrain."""
+
+from __future__ import annotations
+
+from mmvitaccel.adapters.base import ViTAdapter
+from mmvitaccel.adapters.window_map import map_spec
+
+_MODULE = "mmpretrain.models.backbones.vit_sam"
+
+ADAPTERS = (
+    ViTAdapter(
+        name="mmpretrain ViTSAM",
+        classes=(f"{_MODULE}.ViTSAM",),
+        blocks=lambda model: list(model.layers),
+        specs=(
+            map_spec(
+                [f"{_MODULE}.TransformerEncoderLayer"],
+                [f"{_MODULE}.Attention"],
+                norms=("ln1", "ln2"),
+                # reason: the FFN adds the identity itself; with 0 for it the branch is left
+                mlp=lambda layer, h: layer.ffn(h, identity=0),
+                bypassed=("attn", "ffn"),
+            ),
+        ),
+        prefix=lambda model: (),
+        entries={"forward": lambda model: model.out_indices},
+    ),
+)

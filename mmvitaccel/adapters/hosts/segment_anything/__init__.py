@@ -1,0 +1,1 @@
+"""Transformers of segment_anything."""

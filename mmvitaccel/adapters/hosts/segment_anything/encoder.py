@@ -1,0 +1,19 @@
+"""SAM's image encoder in its authors' package."""
+
+from __future__ import annotations
+
+from mmvitaccel.adapters.base import ViTAdapter
+from mmvitaccel.adapters.window_map import map_spec
+
+_MODULE = "segment_anything.modeling.image_encoder"
+
+ADAPTERS = (
+    ViTAdapter(
+        name="segment_anything ImageEncoderViT",
+        classes=(f"{_MODULE}.ImageEncoderViT",),
+        blocks=lambda model: list(model.blocks),
+        specs=(map_spec([f"{_MODULE}.Block"], [f"{_MODULE}.Attention"]),),
+        prefix=lambda model: (),
+        entries={"forward": lambda model: [len(model.blocks) - 1]},
+    ),
+)
