@@ -15,7 +15,7 @@ WHEELS := .venv-wheel
 ONEDL_TESTS := $(addprefix tests/,adapters analysis compat configs datasets env fit hooks metrics \
 	models runner tools test_main.py test_package.py)
 # Extras that some test needs; one that no test needs yet is not installed.
-EXTRAS := deploy video
+EXTRAS := deploy hosts video
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python tools/demo.py
