@@ -43,7 +43,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "adapters/hosts/mmaction": ({"adapters", "adapters/hosts/mmcv"}, set()),
     "adapters/hosts/mmcv": ({"adapters", MAPS}, set()),
     "adapters/hosts/mmdet": ({"adapters", "adapters/hosts/mmcv", MAPS}, set()),
-    "adapters/hosts/mmpretrain": ({"adapters"}, set()),
+    "adapters/hosts/mmpretrain": ({"adapters", "core/attention"}, set()),
     "adapters/hosts/segment_anything": ({"adapters"}, set()),
     OWN_HOSTS: ({"adapters", "adapters/hosts/mmcv", "core/eventful", MAPS}, set()),
     "adapters/hosts/timm": ({"adapters", "core/attention"}, set()),

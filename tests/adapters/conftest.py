@@ -180,6 +180,10 @@ HOSTS = {
         lambda: mmpretrain_vit(out_type="featmap", out_indices=(0, 2), layer_scale_init_value=0.1),
         IMAGE,
     ),
+    "mmpretrain EVA-02": Host(lambda: mmpretrain_vit("ViTEVA02", sub_ln=True), IMAGE),
+    "mmpretrain EVA-02, another size": Host(
+        lambda: mmpretrain_vit("ViTEVA02", out_type="featmap", out_indices=(0, 2)), (2, 3, 24, 48)
+    ),
     "mmpretrain ViTSAM": Host(mmpretrain_sam, (2, 3, 64, 64)),
     "mmpretrain ViTSAM maps": Host(
         lambda: mmpretrain_sam(out_channels=0, out_indices=(0, 2), use_rel_pos=False),

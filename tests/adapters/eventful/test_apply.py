@@ -468,8 +468,8 @@ TIMM = [
 IMAGE_HOSTS = [
     *(TIMM if importlib.util.find_spec("timm") else ()),
     "mmpretrain class token", "mmpretrain DeiT", "mmpretrain DeiT-3", "mmpretrain SwiGLU",
-    "mmpretrain maps", "mmpretrain ViTSAM", "mmpretrain ViTSAM maps", "segment_anything",
-    "mmvitaccel ViTDet", "mmvitaccel ViTDet, no positions",
+    "mmpretrain maps", "mmpretrain EVA-02", "mmpretrain ViTSAM", "mmpretrain ViTSAM maps",
+    "segment_anything", "mmvitaccel ViTDet", "mmvitaccel ViTDet, no positions",
     *(name for name in hf_models.HOSTS if "VideoMAE" not in name),
 ]  # fmt: skip
 

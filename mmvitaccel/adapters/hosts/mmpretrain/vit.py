@@ -1,10 +1,11 @@
-"""mmpretrain's VisionTransformer and those that derive from it: DeiT, DeiT-3, MAE."""
+"""mmpretrain's VisionTransformer and those that derive from it: DeiT, DeiT-3, MAE, EVA-02."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.base import BlockSpec, Normed, ViTAdapter, named_base
+from mmvitaccel.adapters.hosts.mmpretrain import eva02
 
 _ATTENTION = "mmpretrain.models.utils.attention.MultiheadAttention"
 
@@ -66,6 +67,7 @@ ADAPTERS = (
             _layer_spec("vision_transformer.TransformerEncoderLayer", norm2="ln2"),
             # reason: mmpretrain's DeiT-3 layer runs its first norm twice, and so does this
             _layer_spec("deit3.DeiT3TransformerEncoderLayer", norm2="ln1"),
+            eva02.LAYER,
         ),
         prefix=_prefix,
         entries={"forward": lambda model: model.out_indices},
