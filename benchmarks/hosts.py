@@ -1,0 +1,277 @@
+"""ToMe and Eventful on the models of transformers, against these models in their fused attention.
+
+    python benchmarks/hosts.py data/videos/pool_340x256.mp4             # all, some minutes
+    python benchmarks/hosts.py VIDEO --models vit clip                  # some of them
+    python benchmarks/hosts.py VIDEO --quick                            # small ones
+    python benchmarks/hosts.py VIDEO --record                           # keep the rows
+
+Weights are random and made from each family's own config; nothing is downloaded. Frames follow each
+other as in the video. The host and the methods share weights and run in turn in one process, one
+frame at a time. ToMe merges so many tokens that about half of the multiply-adds are left, Eventful
+recomputes an eighth of the tokens. Beside the ratio of median times stands that of multiply-adds,
+counted as they ran, and the error: the norm of the difference of the last hidden states over that
+of the host's less their mean. It is no measure of what a trained model loses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmvitaccel import TopK, apply_eventful, apply_tome
+from mmvitaccel.analysis.timing import alternate
+from mmvitaccel.core.macs.counter import count_macs
+from mmvitaccel.core.tome.schedule import Schedule
+from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.extras import require
+from mmvitaccel.records.recording import Recording, add_record_option
+from mmvitaccel.testing.models import sharing_weights
+from mmvitaccel.video.first_frames import first_frames
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model to time.
+
+    Attributes:
+        title: What the table calls it.
+        model: Its class in transformers, or in the module ``model_module`` of it.
+        config: That of its config.
+        size: Side of its input in pixels.
+        r: What ToMe merges; None where it has been timed elsewhere.
+        k: Tokens that Eventful recomputes.
+        options: Arguments of the config.
+        model_module: Where the class is, if it is not public.
+    """
+
+    title: str
+    model: str
+    config: str
+    size: int
+    r: Schedule | None
+    k: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    model_module: str = "transformers"
+
+
+_SAM = "transformers.models.sam.modeling_sam"
+# reason: its own is 1e-10, with which nothing depends on the picture
+_SAM_WEIGHTS = dict(initializer_range=0.02)
+_TINY = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, patch_size=8)
+CASES = {
+    "vit": Case("ViT-B/16", "ViTModel", "ViTConfig", 224, 16, 25),
+    "dinov2": Case("DINOv2-B/14", "Dinov2Model", "Dinov2Config", 224, 21, 32),
+    "dinov3": Case("DINOv3 ViT-S/16", "DINOv3ViTModel", "DINOv3ViTConfig", 224, 16, 25),
+    "clip": Case(
+        "CLIP ViT-B/16",
+        "CLIPVisionModel",
+        "CLIPVisionConfig",
+        224,
+        16,
+        25,
+        dict(patch_size=16),
+    ),
+    "siglip": Case("SigLIP-B/16", "SiglipVisionModel", "SiglipVisionConfig", 224, 16, 25),
+    "sam": Case(
+        "SAM ViT-B",
+        "SamVisionEncoder",
+        "SamVisionConfig",
+        1024,
+        None,
+        512,
+        _SAM_WEIGHTS,
+        _SAM,
+    ),
+}
+QUICK_CASES = {
+    "vit": Case(
+        "ViT, 2 layers",
+        "ViTModel",
+        "ViTConfig",
+        64,
+        8,
+        8,
+        dict(_TINY, image_size=64, intermediate_size=64),
+    ),
+    "sam": Case(
+        "SAM, 2 layers",
+        "SamVisionEncoder",
+        "SamVisionConfig",
+        64,
+        None,
+        8,
+        dict(
+            _TINY,
+            **_SAM_WEIGHTS,
+            image_size=64,
+            mlp_dim=64,
+            window_size=3,
+            global_attn_indexes=[1],
+        ),
+        _SAM,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the table; times are medians, in seconds a frame.
+
+    Attributes:
+        model: Title of the case.
+        method: ``ToMe`` or ``Eventful``.
+        setting: r, or k.
+        tokens: Patches of a frame.
+        dense_seconds: Time of the host.
+        seconds: Time of the host with the method.
+        speedup: Ratio of these medians.
+        macs_ratio: Ratio of multiply-adds.
+        reached: ``speedup`` over ``macs_ratio``.
+        error: Relative error of the last hidden state.
+        rounds: How often each was timed.
+    """
+
+    model: str
+    method: str
+    setting: int
+    tokens: int
+    dense_seconds: float
+    seconds: float
+    speedup: float
+    macs_ratio: float
+    reached: float
+    error: float
+    rounds: int
+
+
+def build(case: Case) -> nn.Module:
+    """The host, in fused attention, with random weights."""
+    require("hosts", "transformers")
+    from importlib import import_module
+
+    import transformers
+
+    torch.manual_seed(0)
+    config = getattr(transformers, case.config)(**case.options)
+    cls = getattr(import_module(case.model_module), case.model)
+    return cls._from_config(config, attn_implementation="sdpa").eval().requires_grad_(False)
+
+
+def last_state(model: nn.Module, x: Tensor) -> Tensor:
+    """What the model makes of a frame."""
+    return model(x).last_hidden_state
+
+
+def error_of(found: Tensor, expected: Tensor) -> float:
+    """Norm of the difference over that of what is expected less its mean over the places."""
+    places = (2, 3) if expected.dim() == 4 else 1
+    spread = expected - expected.mean(dim=places, keepdim=True)
+    return ((found - expected).norm() / spread.norm()).item()
+
+
+@torch.inference_mode()
+def measure(case: Case, frames: Sequence[Tensor], rounds: int) -> list[Result]:
+    """Time one host and the methods on it, all in turn.
+
+    Args:
+        case: The host.
+        frames: ``rounds + 3`` of them: two to start with, the timed ones, one to count and compare.
+        rounds: How often each is timed.
+    """
+    dense = build(case)
+    settings: dict[str, int] = {}
+    models = {}
+    if case.r is not None:
+        models["ToMe"], settings["ToMe"] = sharing_weights(dense), case.r
+        apply_tome(models["ToMe"], case.r)
+    models["Eventful"], settings["Eventful"] = sharing_weights(dense), case.k
+    apply_eventful(models["Eventful"], TopK(case.k))
+    given = {name: iter(frames) for name in ("dense", *models)}
+
+    def step(name: str, model: nn.Module) -> Callable[[], Tensor]:
+        return lambda: last_state(model, next(given[name]))
+
+    runs = {name: step(name, model) for name, model in (("dense", dense), *models.items())}
+    seconds = alternate(runs, rounds, warmup=2)
+    last = frames[rounds + 2]
+    expected, dense_macs = last_state(dense, last), count_macs(dense, last).total
+    dense_seconds = median(seconds["dense"])
+    results = []
+    for name, model in models.items():
+        found: list[Tensor] = []
+        hook = model.register_forward_hook(
+            lambda module, args, out, found=found: found.append(out.last_hidden_state)
+        )
+        macs = count_macs(model, last).total
+        hook.remove()
+        speedup, allowed = dense_seconds / median(seconds[name]), dense_macs / macs
+        results.append(
+            Result(
+                model=f"{case.title} at {case.size}",
+                method=name,
+                setting=settings[name],
+                tokens=(case.size // dense.config.patch_size) ** 2,
+                dense_seconds=dense_seconds,
+                seconds=median(seconds[name]),
+                speedup=speedup,
+                macs_ratio=allowed,
+                reached=speedup / allowed,
+                error=error_of(found[0], expected),
+                rounds=rounds,
+            )
+        )
+    return results
+
+
+def row_text(row: Result) -> str:
+    """A line of the table."""
+    return (
+        f"{row.model:<24}{row.method:<9}{row.setting:>5}{row.tokens:>7}{row.dense_seconds:>9.3f}"
+        f"{row.seconds:>9.3f}{row.speedup:>8.2f}x{row.macs_ratio:>8.2f}x{row.reached:>8.0%}"
+        f"{row.error:>8.3f}"
+    )
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("video", help="whose first frames are taken")
+    parser.add_argument("--quick", action="store_true", help="small models, a few seconds")
+    parser.add_argument("--models", nargs="+", choices=list(CASES), help="only these")
+    parser.add_argument("--rounds", type=int, default=5, help="timings of each model")
+    add_record_option(parser)
+    args = parser.parse_args(argv)
+    if args.rounds < 1:
+        raise UserError(f"--rounds {args.rounds}: give 1 or more.")
+    return args
+
+
+@one_sentence_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print the table and keep it if asked to."""
+    args = parse_args(argv)
+    recording = Recording(args.record, __file__, argv)
+    cases = QUICK_CASES if args.quick else CASES
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
+    head = "model                   method   r or k tokens  dense s        s speedup  allowed"
+    print(f"{head} reached   error")
+    results = []
+    for name in [name for name in args.models or cases if name in cases]:
+        frames = first_frames(args.video, cases[name].size, args.rounds + 3)
+        for row in measure(cases[name], frames, args.rounds):
+            results.append(row)
+            print(row_text(row), flush=True)
+    recording.save([asdict(row) for row in results])
+
+
+if __name__ == "__main__":
+    main()
