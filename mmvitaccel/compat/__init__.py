@@ -13,6 +13,7 @@ A new process of ``torchrun`` must import mmvitaccel itself before mmdet: throug
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -36,6 +37,7 @@ def apply() -> None:
     serve_stand_ins()
     after_import("multiprocessing.process", close_gaps_in_workers)
     after_import("mmengine.runner.checkpoint", _guard_loaders)
+    after_import("mmpretrain.utils.dependency", _leave_out_language_models)
     if find_spec("pkg_resources") is None:
         after_import("mmengine.utils.package_utils", _replace_look_up)
 
@@ -43,6 +45,17 @@ def apply() -> None:
 def _guard_loaders(module: ModuleType) -> None:
     # reason: this module imports torch and mmengine, so it is imported only when they are.
     import_module("mmvitaccel.compat.checkpoint").guard_loaders(module)
+
+
+def _leave_out_language_models(module: ModuleType) -> None:
+    # reason: they need parts that transformers 5 no longer has, and would keep all of mmpretrain,
+    # and mmdet with it, from being imported; without them it says what they require
+    try:
+        installed = version("transformers")
+    except PackageNotFoundError:
+        return
+    if int(installed.partition(".")[0]) >= 5:
+        module.WITH_MULTIMODAL = False
 
 
 def _replace_look_up(module: ModuleType) -> None:

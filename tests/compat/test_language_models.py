@@ -1,0 +1,33 @@
+"""mmpretrain beside transformers 5."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from mmvitaccel import compat
+
+
+@pytest.mark.parametrize(("installed", "left"), [("4.57.1", True), ("5.24.0", False), (None, True)])
+def test_language_models_are_left_out_from_transformers_5_on(installed, left, monkeypatch):
+    def version(name):
+        assert name == "transformers"
+        if installed is None:
+            raise compat.PackageNotFoundError
+        return installed
+
+    monkeypatch.setattr(compat, "version", version)
+    module = SimpleNamespace(WITH_MULTIMODAL=True)
+    compat._leave_out_language_models(module)
+    assert module.WITH_MULTIMODAL is left
+
+
+@pytest.mark.extras("hosts", "transformers")
+def test_mmpretrain_and_mmdet_are_imported_beside_it():
+    pytest.importorskip("mmpretrain", reason="no mmpretrain here")
+    code = "import mmvitaccel, mmdet.models, mmpretrain.models; print(mmpretrain.models.DeiT3)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "DeiT3" in done.stdout, done.stderr
