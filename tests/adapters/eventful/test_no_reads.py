@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmvitaccel import TopFraction, TopK, apply_eventful, apply_eventful_neck
+from mmvitaccel import (
+    LastObjects,
+    OnChange,
+    RunningObjects,
+    TopFraction,
+    TopK,
+    Weighted,
+    apply_eventful,
+    apply_eventful_neck,
+)
 from mmvitaccel.core.eventful.gates import host_reads
 from mmvitaccel.core.eventful.maps import rows, steps
 from mmvitaccel.core.eventful.modes import global_attention, running_sums, windowed_attention
@@ -135,6 +144,38 @@ def test_neck(device):
 
     first, *others = frames_of(neck, run)
     assert all(frame == first for frame in others)
+
+
+def test_objects_and_changes(device):
+    """Every frame is another scene; what the device finds of that has not arrived."""
+    torch.manual_seed(0)
+    model = vitdet(**SMALL).eval()
+    policy = Weighted(TopK(9), [LastObjects(), RunningObjects()])
+    handle = apply_eventful(model, policy, refresh=OnChange())
+
+    def run(x):
+        model(x)
+        handle.saw_objects(torch.tensor([[0.1, 0.2, 0.4, 0.6]]))
+
+    first, *others = frames_of(run, images)
+    assert all(frame == first for frame in others)
+
+
+def test_a_change_is_noticed_once_it_arrives(device):
+    torch.manual_seed(0)
+    model = vitdet(**SMALL).eval()
+    handle = apply_eventful(model, TopK(9), refresh=OnChange())
+
+    def is_refreshed(x):
+        with torch.no_grad():
+            model(x)
+        return handle.frames[0].refreshed
+
+    scene = torch.nn.functional.interpolate(images(0, size=4), (128, 128))
+    other = torch.nn.functional.interpolate(images(1, size=4), (128, 128))
+    assert [is_refreshed(x) for x in (scene, scene, other)] == [False] * 3
+    device()
+    assert [is_refreshed(x) for x in (other, other)] == [True, False]
 
 
 def test_a_read_that_is_put_back_is_found(device):
