@@ -122,8 +122,10 @@ def objects_of(image: Any) -> Objects | None:
     Boxes are in the original picture; the metainfo says how that became the model's input.
     """
     found = getattr(image, "pred_instances", getattr(image, "pred_track_instances", None))
+    if found is None or not {"bboxes", "scores"} <= set(found.keys()):
+        return None
     size = next((image.metainfo[key] for key in _SIZES if key in image.metainfo), None)
-    if found is None or size is None or not {"bboxes", "scores"} <= set(found.keys()):
+    if size is None:
         return None
     boxes = getattr(found.bboxes, "tensor", found.bboxes)
     if boxes.ndim != 2 or boxes.shape[1] != 4:

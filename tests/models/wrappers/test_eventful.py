@@ -374,6 +374,10 @@ def test_a_detectors_boxes_say_what_matters():
         if number:
             passed = handle.passed_tokens()[0][0, 0, 0].unflatten(0, (5, 7))
             assert passed[3:, 3:].sum() == passed.sum() == 6
+    with torch.no_grad():  # what is no result has no boxes, and the last ones hold
+        model(torch.stack(images(1)), [sample(1, 9, **meta)], mode="tensor")
+    passed = handle.passed_tokens()[0][0, 0, 0].unflatten(0, (5, 7))
+    assert passed[3:, 3:].sum() == 6
 
 
 @pytest.mark.parametrize(
