@@ -15,6 +15,7 @@ from mmvitaccel.adapters.eventful.handle import EventfulHandle, StreamHandle
 from mmvitaccel.adapters.eventful.head import EventfulHeadHandle, attach_head
 from mmvitaccel.adapters.eventful.neck import EventfulNeckHandle, attach_neck
 from mmvitaccel.adapters.eventful.roi import EventfulRoIHandle, attach_roi_head
+from mmvitaccel.adapters.eventful.stream_run import FrameInfo
 from mmvitaccel.adapters.hosts.find import transformers_in
 from mmvitaccel.adapters.hosts.parts import HEADS, NECKS, ROI_HEADS
 from mmvitaccel.adapters.parts import family_of
@@ -97,6 +98,11 @@ class EventfulDetectorHandle:
     def memory_bytes(self) -> int:
         """Bytes that the memory of all streams takes in all parts."""
         return sum(part.memory_bytes for part in self.parts.values())
+
+    @property
+    def frames(self) -> list[FrameInfo]:
+        """The frames of the last call, as the first part has them; waits for a CUDA device."""
+        return next(iter(self.parts.values())).frames
 
     def computed(self) -> dict[str, float]:
         """The share of its work that each part did in the last call, the mean over its frames.

@@ -196,8 +196,15 @@ def neck_in_config(kind):
     return model, EventfulNeckHandle(model)
 
 
+def all_parts(kind):
+    model = tracker(kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of heads that are computed whole
+        return model, apply_eventful(model, TopK(6), parts="all")
+
+
 KINDS = ("ByteTrack", "DeepSORT", "OCSORT", "QDTrack", "clip")
-WAYS = (by_hook, in_config, on_backbone, neck_in_config)
+WAYS = (by_hook, in_config, on_backbone, neck_in_config, all_parts)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -218,6 +225,9 @@ def test_streams_follow_the_videos_inside_the_samples(kind, way):
         assert firsts(handle) == [True, False]
     assert [frame.frame_id for frame in handle.frames] == [0, 1]
     assert {name[0] for name in handle.streams} == {1, 2}
+    for name, part in getattr(handle, "parts", {}).items():
+        if kind != "clip" or name == "backbone":  # whose head it does not call
+            assert firsts(part) == [True, False]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -271,7 +281,8 @@ def test_a_model_that_names_nobody_runs_on_into_nothing(kind, way):
         for seed in (1, 2):
             step(model, video(seed, 2), track_sample(None, [0, 1]))
             assert firsts(handle) == [True, True]
-    assert len(caught) == 1 and handle.streams == []
+    said = [warning for warning in caught if "Eventful" in str(warning.message)]
+    assert len(said) == 1 and handle.streams == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
