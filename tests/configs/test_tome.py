@@ -34,6 +34,8 @@ WITH_MMPRETRAIN = {
 def load(name):
     if name in WITH_MMPRETRAIN:
         pytest.importorskip("mmpretrain", reason="mmpretrain is not installed")
+    if "kinetics" in name:
+        pytest.importorskip("mmaction", reason="mmaction2 is not installed")
     return Config.fromfile(CONFIGS / name)
 
 

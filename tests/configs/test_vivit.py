@@ -26,6 +26,8 @@ from mmvitaccel.datasets.motion_clips import (
 )
 from mmvitaccel.runner.session import build_model
 
+pytest.importorskip("mmaction", reason="the config is of mmaction2, which is not installed")
+
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
     path

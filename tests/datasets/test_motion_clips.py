@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import decord
 import numpy as np
 import pytest
 
@@ -12,6 +11,8 @@ from mmvitaccel.datasets.motion_clips import (
     draw_clip,
     make_motion_set,
 )
+
+decord = pytest.importorskip("decord", reason="decord comes with mmaction2")
 
 SMALL = MotionSetSettings(num_train=8, num_val=7, num_frames=9, img_size=(48, 64), noise=0.0)
 

@@ -186,6 +186,7 @@ def test_the_papers_vid_detector(convert_and_test, write_cocovid, tmp_path):
 
 
 def test_tadaconvs_vivit(convert_and_test, tmp_path):
+    pytest.importorskip("mmaction", reason="mmaction2 is not installed")
     cfg = read_config(
         "vivit/vivit-base_32x2x1_kinetics400-rgb.py",
         **{f"model.backbone.{key}": value for key, value in VIVIT.items()},

@@ -37,6 +37,7 @@ def test_json_alone_on_stdout(run_tool, recognizer_config, capsys):
 
 def test_all_views_and_the_embedding_apart(run_tool, capsys):
     """The published figures of ViViT-B: of 12 views, without the tubelet embedding."""
+    pytest.importorskip("mmaction", reason="mmaction2 is not installed")
     config = ROOT / "configs/vivit/vivit-base_32x2x1_kinetics400-rgb.py"
     options = ["model.backbone.spatial_depth=1", "model.backbone.temporal_depth=1"]
     run_tool("analysis/get_flops", config, "--cfg-options", *options)

@@ -79,8 +79,8 @@ def normed_errors(
     work = _NormedErrors(
         errors.numel(), x.shape[2], reference.dtype == HALF, x.dtype == HALF,
         branch is not None and branch.dtype == HALF, reference.data_ptr(), x.data_ptr(),
-        _pointer(branch), total.data_ptr(), eps is not None, _pointer(weight), _pointer(bias), eps or 0.0,
-        errors.data_ptr(),
+        _pointer(branch), total.data_ptr(), eps is not None, _pointer(weight), _pointer(bias),
+        eps or 0.0, errors.data_ptr(),
     )  # fmt: skip
     kernels().normed_errors(ctypes.byref(work), torch.get_num_threads())
     return errors, total
