@@ -211,6 +211,7 @@ class Broken(torch.utils.data.Dataset):
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_the_sentence_reaches_the_user_from_a_worker(tmp_path, num_workers):
+    pytest.importorskip("mmaction")
     (tmp_path / "text.mp4").write_text("no video")
     for name, message in (
         ("text.mp4", r"/text\.mp4: it cannot be opened as a video: it is a text file; [^\n]*$"),
