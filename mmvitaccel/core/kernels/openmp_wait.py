@@ -5,9 +5,9 @@ sleeps. That is fastest on cores that nobody else wants. On a loaded machine a t
 spins away the time slice that the thread it waits for would need, and a frame takes many times its
 fair share. The runtime reads ``OMP_WAIT_POLICY`` when it is loaded, too early for this package.
 
-But it spins hardly at all while it manages more threads than there are processors. So while other
-processes interrupt this one often, a thread is kept that owns a pool of its own, asleep; when they
-are gone, it ends, and waiting threads spin again.
+But it spins hardly at all while it manages more threads than there are processors. So while this
+process's threads often wait for a core, a thread is kept that owns a pool of its own, asleep; when
+others are gone, it ends, and waiting threads spin again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import ctypes
 import functools
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -29,30 +31,49 @@ try:
 except ImportError:  # Windows
     resource = None
 
-#: Interruptions per second of this process's computing above which it does not spin, and below
-#: which it spins again. An idle machine shows 15 to 40, one busy process beside two threads 130.
-LOADED, QUIET = 80.0, 40.0
+#: Seconds that threads wait for a core, for each second of computing, above which they do not spin,
+#: and below which they spin again. An idle machine shows 0.01 to 0.05, one busy process beside two
+#: threads 0.5 if they spin, and more if they sleep.
+LOADED, QUIET = 0.2, 0.1
 #: Seconds of computing after which either is judged.
 SOON, LATER = 0.25, 1.0
+
+_TASKS = Path("/proc/self/task")  # of Linux
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What this process has used so far.
+    """What this process has used so far, in seconds over all threads.
 
     Attributes:
-        seconds: Of computing, over all threads.
-        interruptions: How often a thread that wanted to go on had to give up its core.
+        computed: On a core.
+        waited: For a core, by thread.
     """
 
-    seconds: float
-    interruptions: int
+    computed: float
+    waited: Mapping[str, float]
+
+    @staticmethod
+    def computed_now() -> float:
+        """``computed`` alone; takes about a microsecond."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return used.ru_utime + used.ru_stime
 
     @classmethod
     def now(cls) -> Usage:
-        """Ask the system; takes about a microsecond."""
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        return cls(used.ru_utime + used.ru_stime, used.ru_nivcsw)
+        """Ask the system; takes some microseconds a thread."""
+        waited = {}
+        for task in os.listdir(_TASKS):
+            try:
+                nanoseconds = (_TASKS / task / "schedstat").read_text().split()[1]
+            except OSError:  # reason: it has ended by now
+                continue
+            waited[task] = int(nanoseconds) / 1e9
+        return cls(cls.computed_now(), waited)
+
+    def waited_since(self, before: Usage) -> float:
+        """How long those threads that there are have waited since."""
+        return sum(max(s - before.waited.get(task, 0.0), 0.0) for task, s in self.waited.items())
 
 
 class Watch:
@@ -73,11 +94,11 @@ class Watch:
         if not self._lock.acquire(blocking=False):
             return  # reason: another thread is looking
         try:
-            now = Usage.now()
-            seconds = now.seconds - self._last.seconds
+            seconds = Usage.computed_now() - self._last.computed
             if seconds < (LATER if self.asleep else SOON):
                 return
-            rate = (now.interruptions - self._last.interruptions) / seconds
+            now = Usage.now()
+            rate = now.waited_since(self._last) / seconds
             self._last = now
             if rate > LOADED and not self.asleep:
                 self._leave = _sleeping_pool()
@@ -110,7 +131,8 @@ def _sleeping_pool() -> threading.Event:
 @functools.cache
 def _watch() -> Watch | None:
     """The process's own; None where there is nothing to be done."""
-    return Watch() if resource is not None and runtime_is_gnu() else None
+    asked = resource is not None and (_TASKS / str(os.getpid()) / "schedstat").exists()
+    return Watch() if asked and runtime_is_gnu() else None
 
 
 if hasattr(os, "register_at_fork"):

@@ -23,13 +23,15 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def usage(monkeypatch):
-    """``usage(seconds, interruptions)`` adds to what the process has used."""
-    used = [0.0, 0]
-    monkeypatch.setattr(Usage, "now", classmethod(lambda cls: Usage(*used)))
+    """``usage(seconds, waited)`` adds to what the process has used, in two threads."""
+    used = [0.0, 0.0]
+    now = classmethod(lambda cls: Usage(used[0], {"1": used[1] / 4, "2": used[1] * 3 / 4}))
+    monkeypatch.setattr(Usage, "now", now)
+    monkeypatch.setattr(Usage, "computed_now", staticmethod(lambda: used[0]))
 
-    def add(seconds, interruptions):
+    def add(seconds, waited):
         used[0] += seconds
-        used[1] += interruptions
+        used[1] += waited
 
     return add
 
@@ -47,17 +49,17 @@ def owners():
 
 def test_sleeps_under_load_and_spins_again(usage, owners):
     watch = Watch()
-    usage(0.3, 10)
+    usage(0.3, 0.05)
     watch.look()
     assert not watch.asleep and not owners()
-    usage(0.3, 40)
+    usage(0.3, 0.07)
     watch.look()
     (owner,) = owners()
     assert watch.asleep
-    usage(1.1, 66)  # neither loaded nor quiet: it stays as it is
+    usage(1.1, 0.2)  # neither loaded nor quiet: it stays as it is
     watch.look()
     assert watch.asleep and owners() == [owner]
-    usage(1.1, 20)
+    usage(1.1, 0.1)
     watch.look()
     owner.join(10)
     assert not watch.asleep and not owners()
@@ -87,10 +89,10 @@ def test_the_pool_is_as_large_as_the_machine_and_goes():
 def test_a_short_look_decides_nothing(usage):
     watch = Watch()
     for _ in range(3):
-        usage(0.08, 100)
+        usage(0.08, 0.1)
         watch.look()
         assert not watch.asleep
-    usage(0.08, 100)
+    usage(0.08, 0.1)
     watch.look()
     assert watch.asleep
     usage(0.9, 0)
@@ -132,3 +134,12 @@ def test_nothing_happens_while_a_model_is_traced(monkeypatch):
 class Looking:
     def __init__(self, looks):
         self.look = lambda: looks.append(1)
+
+
+def test_waiting_is_told_of_each_thread():
+    used = Usage.now()
+    assert used.computed > 0 and used.waited[str(threading.get_native_id())] >= 0
+    before = Usage(1.0, {"1": 2.0, "2": 5.0, "3": 7.0})
+    # one goes on, one has ended, one began, and one has the number of one that had waited longer
+    after = Usage(2.0, {"1": 2.5, "3": 1.0, "4": 0.25})
+    assert after.waited_since(before) == 0.75
