@@ -28,6 +28,7 @@ from mmvitaccel.core.kernels.errors import normed_errors
 from mmvitaccel.core.kernels.exchange import exchange_keys
 from mmvitaccel.core.kernels.library.choice import Choice, find
 from mmvitaccel.core.kernels.library.instruction_sets import INSTRUCTION_SETS
+from mmvitaccel.core.kernels.merge import match_tokens, merge_tokens
 from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.records.recording import Recording, add_record_option
 from mmvitaccel.testing.models import efficientvit
@@ -76,11 +77,15 @@ def work(heads: int, side: int, window: int, changed: int) -> dict[str, Callable
     merged = torch.stack([rows // side, side + rows % side], -1)[None].int()
     starts = (torch.arange(changed + 1) * tokens // changed)[None].int()
     some = q[:, :, :changed], k[:, :, :changed], v[:, :, :changed]
+    kept, src, dst, _ = match_tokens(k, changed, 1, True)
+    sizes = torch.ones(1, tokens, 1)
     return {
         "attend": lambda: attend(q, k, v, SCALE, *tables, place),
         "attend_windows": lambda: attend_windows(qkv, slots, onto, SCALE, *small),
         "attend_merged": lambda: attend_merged(*some, SCALE, terms, merged, starts, None),
         "exchange_keys": lambda: exchange_keys(q[0], *sums, rows, *keys, SCALE, *tables, places),
+        "match_tokens": lambda: match_tokens(k, changed, 1, True),
+        "merge_tokens": lambda: merge_tokens(x, sizes, kept, src, dst),
         "normed_errors": lambda: normed_errors(reference, x, None, 1e-6, weight, bias),
     }
 

@@ -6,7 +6,10 @@ import pytest
 
 from mmvitaccel.core.kernels.library.build import find_compiler
 
-KERNELS = ["attend", "attend_windows", "attend_merged", "exchange_keys", "normed_errors"]
+KERNELS = [
+    "attend", "attend_windows", "attend_merged", "exchange_keys", "match_tokens", "merge_tokens",
+    "normed_errors",
+]  # fmt: skip
 
 
 @pytest.fixture

@@ -13,6 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmvitaccel.core.attention.dense import needs_grad
+from mmvitaccel.core.kernels.compiler import can_attend, can_run
+from mmvitaccel.core.kernels.merge import match_tokens, merge_tokens
+
 
 class Matching(NamedTuple):
     """Which tokens of a sequence merge, as positions.
@@ -27,6 +31,7 @@ class Matching(NamedTuple):
         num_tokens: N, where ``live`` is given.
         drops: What is merged away leaves no trace in ``dst``; :func:`unmerge` alone reads it.
         grid_size: Of the tokens that stay, where they still form a grid behind the prefix.
+        owner: What :func:`owner` gives, where it is known (B, N).
     """
 
     kept: Tensor
@@ -36,6 +41,7 @@ class Matching(NamedTuple):
     num_tokens: int | None = None
     drops: bool = False
     grid_size: tuple[int, ...] | None = None
+    owner: Tensor | None = None
 
 
 def max_r(num_tokens: int, num_prefix_tokens: int = 0) -> int:
@@ -49,10 +55,15 @@ def first_of_sets(num_prefix_tokens: int) -> tuple[int, int]:
     return p + p % 2, p + 1 - p % 2
 
 
+def at_least_single(metric: Tensor) -> Tensor:
+    """The metric without gradients, at least in float32."""
+    # reason: half precision makes ties out of near neighbours, and 1e-12 in it is a zero norm
+    return metric.detach().to(torch.promote_types(metric.dtype, torch.float32))
+
+
 def comparable(metric: Tensor, similarity: str = "cosine") -> Tensor:
     """Tokens (B, N, D) whose products are their similarities, at least float32."""
-    # reason: half precision makes ties out of near neighbours, and 1e-12 in it is a zero norm
-    metric = metric.detach().to(torch.promote_types(metric.dtype, torch.float32))
+    metric = at_least_single(metric)
     # reason: so that a zero (padding) token stays zero
     return F.normalize(metric, dim=-1) if similarity == "cosine" else metric
 
@@ -79,6 +90,10 @@ def bipartite_soft_matching(
         raise ValueError(f"r={r}: of {n} tokens, {p} protected, 1 to {max_r(n, p)} can merge.")
     first_a, first_b = first_of_sets(p)
     with torch.no_grad(), torch.autocast(metric.device.type, enabled=False):
+        compared = at_least_single(metric)
+        if compared.dtype == torch.float32 and can_attend(compared):
+            *found, owners = match_tokens(compared[:, None], r, p, similarity == "cosine")
+            return Matching(*found, owner=owners)
         metric = comparable(metric, similarity)
         a, b = metric[:, first_a::2], metric[:, first_b::2]
         best, edge = (a @ b.transpose(1, 2)).max(dim=-1)  # (B, |A|, |B|) -> (B, |A|)
@@ -163,6 +178,9 @@ def merge_weighted(x: Tensor, size: Tensor, matching: Matching) -> tuple[Tensor,
     Returns:
         Tokens (B, N - r, C) of x's type and sizes (B, N - r, 1).
     """
+    plain = matching.live is None and not matching.drops and x.dtype == torch.float32
+    if plain and not needs_grad(x, size) and can_run(x, size):
+        return merge_tokens(x, size, matching.kept, matching.src, matching.dst)
     new_size = merge(size, matching)
     if matching.drops:
         return take(x, matching.kept), new_size
@@ -177,6 +195,8 @@ def merge_weighted(x: Tensor, size: Tensor, matching: Matching) -> tuple[Tensor,
 
 def owner(matching: Matching) -> Tensor:
     """Where each token of before is now (B, N)."""
+    if matching.owner is not None:
+        return matching.owner
     batch, left = matching.kept.shape
     places = torch.arange(left, device=matching.kept.device).expand(batch, left)
     if matching.live is None:

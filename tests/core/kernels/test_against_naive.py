@@ -18,6 +18,7 @@ from mmvitaccel.core.kernels import maps
 from mmvitaccel.core.kernels.attend import attend, attend_merged, attend_windows
 from mmvitaccel.core.kernels.errors import normed_errors, output_errors
 from mmvitaccel.core.kernels.exchange import exchange_keys
+from mmvitaccel.core.kernels.merge import match_tokens, merge_tokens
 
 pytestmark = pytest.mark.usefixtures("instructions")
 
@@ -155,6 +156,84 @@ def test_attend_merged(num_keys, grid, dim, bias, dtype):
     logits = logits + (of_keys.double() if bias else 0.0)
     assert out.dtype == dtype
     close(out[0], logits.softmax(-1) @ v[0].double(), **ROUNDED[dtype])
+
+
+MATCHED = [  # (batch, heads, tokens, dim, protected ones, merged ones)
+    (1, 1, 2, 16, 0, 1),
+    (1, 1, 3, 128, 1, 1),
+    (2, 3, 37, 48, 5, 16),
+    (1, 12, 300, 64, 2, 40),
+    (3, 1, 66, 16, 1, 1),
+    *(
+        (draw.randint(1, 3), draw.randint(1, 4), 30, draw.choice(DIMS), p, draw.randint(1, 11))
+        for p in (0, 3, 6, 7)
+    ),
+]
+
+
+def naive_match(x, num_merged, num_prefix, normalized):
+    """Of one image (heads, N, D): the tokens that stay, and (which, to which) of those that go."""
+    x = x.double().mean(0)
+    x = x / x.norm(dim=-1, keepdim=True).clamp(min=1e-12) if normalized else x
+    in_a, in_b = ([t for t in range(num_prefix, len(x)) if t % 2 == parity] for parity in (0, 1))
+    edges = []
+    for a in in_a:
+        likeness = [float(x[a] @ x[b]) for b in in_b]
+        # what is no number is above all
+        ranks = [(value != value, value if value == value else 0.0) for value in likeness]
+        edges.append((max(ranks), a, in_b[ranks.index(max(ranks))]))
+    edges.sort(key=lambda edge: edge[0], reverse=True)  # equal ones stay in order
+    going = [(a, b) for _, a, b in edges[:num_merged]]
+    gone = {a for a, _ in going}
+    kept = [*range(num_prefix), *(a for a in in_a if a not in gone), *in_b]
+    return kept, going
+
+
+def check_match(x, num_merged, num_prefix, normalized):
+    found = match_tokens(x, num_merged, num_prefix, normalized)
+    for image, kept, src, dst, owner in zip(x, *(t.tolist() for t in found)):
+        expected, going = naive_match(image, num_merged, num_prefix, normalized)
+        assert kept == expected
+        assert [(a, kept[at]) for a, at in zip(src, dst)] == going
+        goes = dict(going)
+        assert [kept[at] for at in owner] == [goes.get(t, t) for t in range(image.shape[1])]
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("case", MATCHED)
+def test_match_tokens(case, normalized):
+    batch, heads, tokens, dim, prefix, merged = case
+    qkv = torch.randn(batch, tokens, 3, heads, dim)  # keys as a layer gives them
+    check_match(qkv[:, :, 1].transpose(1, 2), merged, prefix, normalized)
+
+
+def test_match_of_equal_tokens_of_zeros_and_of_what_is_no_number():
+    x = torch.randint(-1, 2, (2, 1, 41, 16)).float()
+    x[..., 2:] = 0.0  # nine different vectors, so that most edges are equal
+    check_match(x, 13, 2, False)
+    x[0, 0, 7, 3] = x[1, 0, 12, 0] = NAN
+    check_match(x, 13, 2, False)
+    check_match(torch.zeros(1, 1, 9, 16), 3, 1, True)
+
+
+@pytest.mark.parametrize(
+    ("batch", "tokens", "channels", "merged"),
+    [(1, 2, 1, 1), (2, 37, 7, 16), (1, 131, 200, 60), (3, 40, 64, 1)],
+)
+def test_merge_tokens(batch, tokens, channels, merged):
+    x, size = torch.randn(batch, tokens, channels), torch.randint(1, 9, (batch, tokens, 1)).float()
+    x[0, 0, 0] = NAN
+    left = tokens - merged
+    places = torch.stack([torch.randperm(tokens) for _ in range(batch)])
+    kept, src = places[:, :left].contiguous(), places[:, left:].contiguous()
+    dst = torch.randint(left, (batch, merged)) // 3  # several into one
+    out, out_size = merge_tokens(x, size, kept, src, dst)
+    for b in range(batch):
+        for token in range(left):
+            parts = [int(kept[b, token]), *src[b, dst[b] == token].tolist()]
+            weight = size[b, parts].double()
+            assert out_size[b, token, 0] == weight.sum()
+            close(out[b, token], (x[b, parts] * weight).sum(0) / weight.sum())
 
 
 EXCHANGED = [  # (rows of the grid, columns, grid of the keys, dim, changed keys, listed rows)

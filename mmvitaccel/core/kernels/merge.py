@@ -1,0 +1,105 @@
+"""Matching and merging of tokens, as torch operators (``merge.cpp``)."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmvitaccel.core.kernels.compiler import cpu_operator, kernels, pointers, whole
+from mmvitaccel.core.macs.formulas import register_macs_formula
+
+
+class _Match(ctypes.Structure):
+    """``Match`` of ``merge.cpp``."""
+
+    _fields_ = [
+        *whole("batch", "heads", "num_tokens", "dim"),
+        *pointers("x"),
+        *whole("of_image", "of_head", "of_token", "num_prefix", "num_merged", "normalized"),
+        *pointers("kept", "src", "dst", "owner"),
+    ]
+
+
+class _Merge(ctypes.Structure):
+    """``Merge`` of ``merge.cpp``."""
+
+    _fields_ = [
+        *whole("batch", "num_tokens", "channels", "num_merged"),
+        *pointers("x", "size", "kept", "src", "dst", "out", "out_size"),
+    ]
+
+
+@cpu_operator(
+    "match_tokens(Tensor x, int num_merged, int num_prefix, bool normalized) "
+    "-> (Tensor, Tensor, Tensor, Tensor)"
+)
+def match_tokens(
+    x: Tensor, num_merged: int, num_prefix: int, normalized: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Which tokens merge: the best edges from even positions to odd ones.
+
+    Args:
+        x: (B, heads, N, D), single precision on a CPU, D a multiple of 16 up to 128; tokens are
+            compared by the mean over the heads.
+        num_merged: r, from 1 to half of the tokens that are not protected.
+        num_prefix: Protected tokens in front.
+        normalized: Whether likeness is the cosine; the inner product otherwise.
+
+    Returns:
+        The tokens that stay (B, N - r), those that go (B, r), where each goes (B, r), and where
+        each token of before is then (B, N); all int64.
+    """
+    x = x if x.stride(3) == 1 else x.contiguous()
+    batch, heads, num_tokens, dim = x.shape
+    shapes = (num_tokens - num_merged, num_merged, num_merged, num_tokens)
+    out = tuple(torch.empty(batch, size, dtype=torch.int64) for size in shapes)
+    work = _Match(
+        batch, heads, num_tokens, dim, x.data_ptr(), *x.stride()[:3],
+        num_prefix, num_merged, normalized, *(t.data_ptr() for t in out),
+    )  # fmt: skip
+    kernels().match_tokens(ctypes.byref(work), torch.get_num_threads())
+    return out
+
+
+@cpu_operator(
+    "merge_tokens(Tensor x, Tensor size, Tensor kept, Tensor src, Tensor dst) -> (Tensor, Tensor)"
+)
+def merge_tokens(
+    x: Tensor, size: Tensor, kept: Tensor, src: Tensor, dst: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Means of the tokens that become one, weighted by size, and their sizes.
+
+    Args:
+        x: (B, N, C), single precision on a CPU.
+        size: (B, N, 1), likewise.
+        kept: The tokens that stay (B, N - r), int64.
+        src: The tokens that go (B, r), int64.
+        dst: Where each goes, a position among those that stay (B, r), int64.
+
+    Returns:
+        (B, N - r, C) and (B, N - r, 1).
+    """
+    x, size, kept, src, dst = (t.contiguous() for t in (x, size, kept, src, dst))
+    batch, num_tokens, channels = x.shape
+    left = kept.shape[1]
+    out, out_size = torch.empty(batch, left, channels), torch.empty(batch, left, 1)
+    given = (t.data_ptr() for t in (x, size, kept, src, dst, out, out_size))
+    work = _Merge(batch, num_tokens, channels, num_tokens - left, *given)
+    kernels().merge_tokens(ctypes.byref(work), torch.get_num_threads())
+    return out, out_size
+
+
+@register_macs_formula(match_tokens)
+def _match_macs(x: Any, _merged: Any, num_prefix: Any, *_: Any, **__: Any) -> int:
+    """The inner products of both sets."""
+    free = x[2] - num_prefix
+    return x[0] * x[3] * (free // 2) * (free - free // 2)
+
+
+@register_macs_formula(merge_tokens)
+def _merge_macs(*_: Any, **__: Any) -> int:
+    """Zero: means of tokens are not counted as multiply-adds."""
+    return 0
