@@ -27,8 +27,9 @@ from mmvitaccel.core.eventful.block import (
 from mmvitaccel.core.eventful.clip import clip_block
 from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.eventful.options import EventfulOptions
-from mmvitaccel.core.eventful.stream import StreamState
+from mmvitaccel.core.eventful.together import Steps, in_step
 from mmvitaccel.core.kernels.half_linear import half_linear
+from mmvitaccel.core.kernels.huge_pages import huge_empty_like
 
 
 @dataclass(frozen=True)
@@ -141,33 +142,34 @@ def grid_of(image: tuple[int, ...] | None, num_tokens: int) -> tuple[int, int] |
 
 
 def _run(state: EventfulState, index: int, steps: BlockSteps, given: BlockInput) -> Tensor:
-    """One block on the frames of a batch, each on its own memory."""
-    outs = []
-    ropes = state.running.parts(given.rope)
-    for (stream, x), (_, rope) in zip(state.running.parts(given.x), ropes):
+    """One block on the frames of a batch, each on its own memory, later frames in step."""
+    parts, ropes = state.running.parts(given.x), state.running.parts(given.rope)
+    whole = huge_empty_like(given.x) if len(parts) > 1 else None
+    places = [None] if whole is None else whole.split(1)
+    outs: dict[int, Tensor] = {}
+    later: dict[int, Steps] = {}
+    for i, ((stream, x), (_, rope), place) in enumerate(zip(parts, ropes, places)):
         tokens = Tokens(x, given.grid_size, rope)
-        if stream is None:
-            out, _ = start_block(steps, state.options, tokens)
-        else:
-            out = _run_stream(state, stream, index, steps, tokens)
-        outs.append(out)
-    return outs[0] if len(outs) == 1 else torch.cat(outs)
-
-
-def _run_stream(
-    state: EventfulState, stream: StreamState, index: int, steps: BlockSteps, tokens: Tokens
-) -> Tensor:
-    """One block on a frame of a stream."""
-    memory = stream.blocks.get(index)
-    # reason: an interrupted block leaves its memory half changed; the stream then starts
-    # clean at its next frame.
-    stream.busy = True
-    if memory is None:
-        out, stream.blocks[index] = start_block(steps, state.options, tokens)
-    else:
-        out = step_block(steps, state.options, tokens, memory, state.running.policy_of(stream))
-    stream.busy = False
-    return out
+        if stream is not None:
+            # reason: an interrupted block leaves its memory half changed; the stream then starts
+            # clean at its next frame.
+            stream.busy = True
+        memory = None if stream is None else stream.blocks.get(index)
+        if memory is not None:
+            policy = state.running.policy_of(stream)
+            later[i] = step_block(steps, state.options, tokens, memory, policy, place)
+            continue
+        outs[i], memory = start_block(steps, state.options, tokens)
+        if stream is not None:
+            stream.blocks[index] = memory
+    if later:
+        outs.update(zip(later, in_step(list(later.values()))))
+    for stream, _ in parts:
+        if stream is not None:
+            stream.busy = False
+    if whole is not None and all(outs[i] is place for i, place in enumerate(places)):
+        return whole
+    return outs[0] if len(outs) == 1 else torch.cat([outs[i] for i in range(len(outs))])
 
 
 def _steps(block: nn.Module, spec: BlockSpec, num_prefix_tokens: int) -> BlockSteps:

@@ -27,6 +27,7 @@ from mmvitaccel.core.eventful.modes.global_attention import GlobalAttention
 from mmvitaccel.core.eventful.modes.mode import QKV, Logits
 from mmvitaccel.core.eventful.modes.windowed_attention import WindowedAttention
 from mmvitaccel.core.eventful.options import EventfulOptions
+from mmvitaccel.core.eventful.together import Steps, Wanted
 from mmvitaccel.core.kernels.openmp_wait import share_cores
 
 
@@ -148,8 +149,9 @@ def step_block(
     tokens: Tokens,
     memory: BlockMemory,
     policy: Policy,
-) -> Tensor:
-    """A later frame: only what the gates let through is computed.
+    place: Tensor | None = None,
+) -> Steps:
+    """A later frame, for :func:`in_step`: only what the gates let through is computed.
 
     Args:
         steps: The block's.
@@ -157,6 +159,7 @@ def step_block(
         tokens: Of the same shape as at the start.
         memory: What :func:`start_block` gave; changed in place.
         policy: Says what each of the three gates lets through.
+        place: Where the result is to be, if it has this dtype, (B, N, C).
 
     Returns:
         (B, N, C).
@@ -171,7 +174,9 @@ def step_block(
     left_out1 = memory.qkv_gate.left_out(first, errors)
     passed = _own(look1(first.gather(x)), x)
     memory.qkv_gate.let_through(first, passed, lambda block: look1(x[:, block]))
-    qkv = QKV(*steps.qkv(passed if late else steps.norm1(passed), _rope_of(tokens, first)))
+    normed = passed if late else steps.norm1(passed)
+    qkv = yield Wanted(steps.qkv, normed, (_rope_of(tokens, first),), first.everything)
+    qkv = QKV(*qkv)
 
     with _as_it_comes(x):
         attended = memory.attention.take(qkv, first, memory.proj_gate)
@@ -179,7 +184,8 @@ def step_block(
         left_out2 = memory.proj_gate.left_out(second, attended.errors)
         passed = attended.tokens(second)
         memory.proj_gate.let_through(second, passed, attended.block)
-    branch = steps.project(passed, lambda: steps.norm1(second.gather(x)))
+    normed = (lambda: steps.norm1(second.gather(x)),)
+    branch = yield Wanted(steps.project, passed, normed, second.everything)
     branch = memory.proj.update(second, branch)
 
     errors, middle = errors_of_sum(memory.mlp_gate.reference, x, branch, norm2)
@@ -187,10 +193,12 @@ def step_block(
     left_out3 = memory.mlp_gate.left_out(third, errors)
     passed = _own(look2(third.gather(middle)), middle)
     memory.mlp_gate.let_through(third, passed, lambda block: look2(middle[:, block]))
-    branch2 = steps.mlp(passed if late else steps.norm2(passed))
+    normed2 = passed if late else steps.norm2(passed)
+    branch2 = yield Wanted(steps.mlp, normed2, (), third.everything)
     memory.passed = (first, second, third)
     memory.left_out = (left_out1, left_out2, left_out3)
-    return middle.add_(memory.mlp.update(third, branch2))
+    fits = place is not None and place.dtype == middle.dtype
+    return torch.add(middle, memory.mlp.update(third, branch2), out=place if fits else middle)
 
 
 def _as_is(x: Tensor) -> Tensor:
