@@ -2,19 +2,22 @@
 
     python benchmarks/tome.py                 # all models, some minutes on two cores
     python benchmarks/tome.py --quick         # small ones: that everything runs
-    python benchmarks/tome.py --models vit-b  # one of them
+    python benchmarks/tome.py --models vit-b --batch 1 8
     python benchmarks/tome.py --train         # forward and backward, as in fine-tuning
     python benchmarks/tome.py --models vitdet --image photo.jpg
     python benchmarks/tome.py --json out.json
     python benchmarks/tome.py --record        # keep the rows in benchmarks/results
 
 Dense and merging models share their weights and run in turn in one process, so that what slows
-the machine slows both. Beside the ratio of their median times stands the ratio of their
-multiply-adds, counted as they ran: what merging would give if nothing else took time.
+the machine slows both; so does the dense model in OpenVINO, in float32 and in bfloat16, where it is
+installed and the processor can. Beside the ratio of median times in torch stands the ratio of
+multiply-adds, counted as they ran: what merging would give if nothing else took time. ``--dtype
+bfloat16`` gives both models in torch that precision.
 
-ViTDet puts out a map; behind its row stands how far the merging model's map is from the dense
-one's: the norm of the difference over that of the dense map less its mean. Weights are random,
-and so is the input without ``--image``: it is no measure of what a trained detector loses.
+``error`` is how far the merging model's output is from the dense one's in float32: the norm of the
+difference over that of the dense output, of a map less its mean; ``random`` is the same where
+tokens merge at random. Weights are random, and so is the input without ``--image``: no measure
+of what a trained model loses.
 """
 
 from __future__ import annotations
@@ -23,20 +26,26 @@ import argparse
 import json
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import median
+from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmvitaccel import apply_tome
+from mmvitaccel.adapters.tome import restore, step
 from mmvitaccel.analysis.timing import alternate
 from mmvitaccel.core.macs.counter import count_macs
+from mmvitaccel.core.tome.merge import Matching, bipartite_soft_matching
 from mmvitaccel.core.tome.schedule import Entry
 from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.records.recording import Recording, add_record_option
+from mmvitaccel.testing.baselines import openvino
 from mmvitaccel.testing.models import sharing_weights, timm_model, videomae, vitdet
 
 
@@ -47,49 +56,57 @@ class Case:
     Attributes:
         title: What the table calls it.
         build: Makes it, with random weights.
-        shape: Shape of its input.
+        batches: How many inputs are given at a time.
+        shape: Shape of one input.
         r: Schedules to time.
-        fused: Whether the host's own attention is fused; if not, dense means r=0.
-        has_map: Whether it puts out a map, whose error is to be told.
+        fused: Whether the host's own attention is fused; if not, dense means r=0, and OpenVINO
+            is left out.
     """
 
     title: str
     build: Callable[[], nn.Module]
+    batches: tuple[int, ...]
     shape: tuple[int, ...]
     r: tuple[Entry, ...]
     fused: bool = True
-    has_map: bool = False
 
 
+IMAGE = (3, 224, 224)
 CASES = {
-    "vit-b": Case(
-        "ViT-B/16 at 224",
-        partial(timm_model, "vit_base_patch16_224"),
-        (8, 3, 224, 224),
+    "deit-s": Case(
+        "DeiT-S at 224", partial(timm_model, "deit_small_patch16_224"), (1, 8), IMAGE, (8, 13, 16)
+    ),
+    "vit-s": Case(
+        "ViT-S/14 at 224",
+        partial(timm_model, "vit_small_patch14_dinov2", img_size=224),
+        (1, 8),
+        IMAGE,
         (8, 13, 16),
     ),
-    "deit-s": Case(
-        "DeiT-S at 224", partial(timm_model, "deit_small_patch16_224"), (16, 3, 224, 224), (13,)
+    "vit-b": Case(
+        "ViT-B/16 at 224", partial(timm_model, "vit_base_patch16_224"), (1, 8), IMAGE, (8, 13, 16)
     ),
     "vit-l": Case(
-        "ViT-L/16 at 384", partial(timm_model, "vit_large_patch16_384"), (1, 3, 384, 384), (23,)
+        "ViT-L/16 at 384", partial(timm_model, "vit_large_patch16_384"), (1,), (3, 384, 384), (23,)
     ),
     "videomae": Case(
-        "VideoMAE ViT-B, 16 frames", videomae, (1, 3, 16, 224, 224), (65,), fused=False
+        "VideoMAE ViT-B, 16 frames", videomae, (1,), (3, 16, 224, 224), (65,), fused=False
     ),
-    "vitdet": Case("ViTDet-B at 1024", vitdet, (1, 3, 1024, 1024), (0.25, 0.5), has_map=True),
+    "vitdet": Case("ViTDet-B at 1024", vitdet, (1,), (3, 1024, 1024), (0.25, 0.5)),
 }
 QUICK_CASES = {
     "vit-b": Case(
         "ViT-B/16, 2 blocks",
         partial(timm_model, "vit_base_patch16_224", img_size=96, depth=2),
-        (2, 3, 96, 96),
+        (1, 2),
+        (3, 96, 96),
         (8,),
     ),
     "videomae": Case(
         "VideoMAE, 2 blocks",
         partial(videomae, img_size=64, num_frames=4, depth=2, embed_dims=96, num_heads=3),
-        (1, 3, 4, 64, 64),
+        (1,),
+        (3, 4, 64, 64),
         (8,),
         fused=False,
     ),
@@ -104,9 +121,9 @@ QUICK_CASES = {
             window_size=3,
             window_block_indexes=(0,),
         ),
-        (1, 3, 64, 64),
+        (1,),
+        (3, 64, 64),
         (0.5,),
-        has_map=True,
     ),
 }
 
@@ -118,29 +135,39 @@ class Result:
     Attributes:
         model: Title of the case.
         batch: Inputs in a batch.
+        dtype: Of both models in torch.
         r: Tokens merged a block.
-        dense_seconds: Time of the dense model.
+        dense_seconds: Time of the dense model in torch.
+        openvino_seconds: In OpenVINO in float32; None where it was not run.
+        openvino_bf16_seconds: In OpenVINO in bfloat16; None where it was not run.
         merged_seconds: Time of the merging one.
-        speedup: Ratio of these medians.
+        speedup: ``dense_seconds / merged_seconds``.
         macs_ratio: Ratio of multiply-adds.
         reached: ``speedup`` over ``macs_ratio``.
-        error: Relative error of the map, if there is one.
+        error: Relative error of the output; None in training.
+        random_error: The same where tokens merge at random.
         rounds: How often each was timed.
     """
 
     model: str
     batch: int
+    dtype: str
     r: Entry
     dense_seconds: float
+    openvino_seconds: float | None
+    openvino_bf16_seconds: float | None
     merged_seconds: float
     speedup: float
     macs_ratio: float
     reached: float
     error: float | None
+    random_error: float | None
     rounds: int
 
 
-def measure(case: Case, x: Tensor, rounds: int, train: bool = False) -> list[Result]:
+def measure(
+    case: Case, x: Tensor, rounds: int, train: bool = False, dtype: torch.dtype = torch.float32
+) -> list[Result]:
     """Time one model at each of its schedules, all in turn."""
     torch.manual_seed(0)
     dense = case.build().train(train).requires_grad_(train)
@@ -149,44 +176,81 @@ def measure(case: Case, x: Tensor, rounds: int, train: bool = False) -> list[Res
         apply_tome(model, r)
     macs = {r: count_macs(model, x).total for r, model in merged.items()}
     dense_macs = count_macs(dense, x).total
+    networks = {} if train or not case.fused else networks_of(dense, x)
+    expected = None if train else output_of(dense, x)
+    for model in (dense, *merged.values()):
+        model.to(dtype)
+    errors = {r: errors_of(m, x.to(dtype), expected) for r, m in merged.items() if not train}
     if not case.fused:
         apply_tome(dense, 0)
+    models = {"dense": dense, **{str(r): model for r, model in merged.items()}}
+    runs = {name: runner(model, x.to(dtype), train) for name, model in models.items()}
+    runs |= {name: partial(network, x) for name, network in networks.items()}
     with torch.inference_mode(not train):
-        seconds = alternate(
-            {
-                str(key): runner(model, x, train)
-                for key, model in (("dense", dense), *merged.items())
-            },
-            rounds,
-            warmup=1,
-        )
+        times = alternate(runs, rounds, warmup=1)
+    seconds = {name: median(of_run) for name, of_run in times.items()}
     results = []
-    dense_seconds = median(seconds["dense"])
     for r in case.r:
-        merged_seconds = median(seconds[str(r)])
-        speedup, allowed = dense_seconds / merged_seconds, dense_macs / macs[r]
+        speedup = seconds["dense"] / seconds[str(r)]
+        error, random_error = errors.get(r, (None, None))
         results.append(
             Result(
                 model=case.title,
                 batch=len(x),
+                dtype=str(dtype).removeprefix("torch."),
                 r=r,
-                dense_seconds=dense_seconds,
-                merged_seconds=merged_seconds,
+                dense_seconds=seconds["dense"],
+                openvino_seconds=seconds.get("f32"),
+                openvino_bf16_seconds=seconds.get("bf16"),
+                merged_seconds=seconds[str(r)],
                 speedup=speedup,
-                macs_ratio=allowed,
-                reached=speedup / allowed,
-                error=map_error(dense, merged[r], x) if case.has_map else None,
+                macs_ratio=dense_macs / macs[r],
+                reached=speedup / (dense_macs / macs[r]),
+                error=error,
+                random_error=random_error,
                 rounds=rounds,
             )
         )
     return results
 
 
+def networks_of(model: nn.Module, x: Tensor) -> dict[str, Callable[[Tensor], list[Tensor]]]:
+    """The dense model in OpenVINO, by precision; without those that it cannot run in here."""
+    networks = {}
+    for precision in ("f32", "bf16"):
+        try:
+            networks[precision] = openvino(model, x, precision)
+        except UserError as error:
+            print(f"without OpenVINO in {precision}: {error}", flush=True)
+    return networks
+
+
 @torch.no_grad()
-def map_error(dense: nn.Module, merged: nn.Module, x: Tensor) -> float:
-    """Norm of the difference of their maps, over that of the dense one less its mean."""
-    (expected,), (ours,) = dense(x), merged(x)
-    spread = expected - expected.mean(dim=(2, 3), keepdim=True)
+def output_of(model: nn.Module, x: Tensor) -> Tensor:
+    """What the model puts out; of several maps the last."""
+    out = model(x)
+    return (out if isinstance(out, Tensor) else out[-1]).float()
+
+
+def errors_of(model: nn.Module, x: Tensor, expected: Tensor) -> tuple[float, float]:
+    """Of a merging model, as it is and with tokens that merge at random."""
+    error = relative_error(output_of(model, x), expected)
+    torch.manual_seed(0)
+    with ExitStack() as patched:
+        for module in (step, restore):
+            change = mock.patch.object(module, "bipartite_soft_matching", match_at_random)
+            patched.enter_context(change)
+        return error, relative_error(output_of(model, x), expected)
+
+
+def match_at_random(metric: Tensor, *args: Any) -> Matching:
+    """As similar tokens are matched, but by vectors drawn at random."""
+    return bipartite_soft_matching(torch.randn_like(metric), *args)
+
+
+def relative_error(ours: Tensor, expected: Tensor) -> float:
+    """Norm of the difference over that of the expected output, of a map less its mean."""
+    spread = expected - expected.mean((2, 3), keepdim=True) if expected.ndim == 4 else expected
     return ((ours - expected).norm() / spread.norm()).item()
 
 
@@ -215,11 +279,13 @@ def runner(model: nn.Module, x: Tensor, train: bool) -> Callable[[], object]:
 
 def row_text(row: Result) -> str:
     """A line of the table."""
-    error = "" if row.error is None else f"{row.error:>8.3f}"
+    ways = (row.dense_seconds, row.openvino_seconds, row.openvino_bf16_seconds, row.merged_seconds)
+    times = "".join(f"{'-':>10}" if s is None else f"{1e3 * s:>10.1f}" for s in ways)
+    errors = (row.error, row.random_error)
+    told = "".join(f"{'-':>8}" if error is None else f"{error:>8.3f}" for error in errors)
     return (
-        f"{row.model:<27}{row.batch:>5}{row.r:>6}{row.dense_seconds:>10.3f}"
-        f"{row.merged_seconds:>10.3f}{row.speedup:>8.2f}x{row.macs_ratio:>8.2f}x"
-        f"{row.reached:>8.1%}{error}"
+        f"{row.model:<27}{row.batch:>5}{row.r:>6}{times}"
+        f"{row.speedup:>8.2f}x{row.macs_ratio:>8.2f}x{row.reached:>8.1%}{told}"
     )
 
 
@@ -231,7 +297,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small models, a few seconds")
     parser.add_argument("--models", nargs="+", choices=list(CASES), help="only these")
     parser.add_argument("--train", action="store_true", help="time forward and backward")
-    parser.add_argument("--batch", type=int, help="inputs in a batch; each model's own otherwise")
+    parser.add_argument(
+        "--batch", type=int, nargs="+", help="inputs in a batch; each model's own otherwise"
+    )
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--image", metavar="FILE", help="a photograph as input of image models")
     parser.add_argument("--rounds", type=int, default=11, help="timings of each model")
     parser.add_argument("--threads", type=int, help="torch threads; torch's own default otherwise")
@@ -240,8 +309,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     for name in ("batch", "rounds", "threads"):
         given = getattr(args, name)
-        if given is not None and given < 1:
-            raise UserError(f"--{name} {given}: give 1 or more.")
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and value < 1:
+                raise UserError(f"--{name} {value}: give 1 or more.")
     return args
 
 
@@ -255,15 +325,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         torch.set_num_threads(args.threads)
     cases = QUICK_CASES if args.quick else CASES
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
-    head = "model                      batch     r   dense s  merged s  speedup  allowed reached"
-    print(f"{head}   error")
+    print(
+        "model                      batch     r  dense ms  openvino      bf16 merged ms  speedup"
+        "  allowed reached   error  random"
+    )
     results = []
-    for name in [name for name in args.models or cases if name in cases]:
-        case = cases[name]
-        shape = (args.batch or case.shape[0], *case.shape[1:])
+    chosen = [cases[name] for name in args.models or cases if name in cases]
+    runs = [(case, batch) for case in chosen for batch in args.batch or case.batches]
+    for case, batch in runs:
+        shape = (batch, *case.shape)
         takes_image = args.image is not None and len(shape) == 4
         x = read_image(args.image, shape) if takes_image else torch.randn(shape)
-        for row in measure(case, x, 3 if args.quick else args.rounds, args.train):
+        rounds = 3 if args.quick else args.rounds
+        for row in measure(case, x, rounds, args.train, getattr(torch, args.dtype)):
             results.append(row)
             print(row_text(row), flush=True)
     recording.save([asdict(row) for row in results])
