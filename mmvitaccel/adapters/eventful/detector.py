@@ -163,9 +163,11 @@ def handles_in(model: nn.Module) -> dict[str, StreamHandle]:
 
 
 def detector_in(model: nn.Module) -> nn.Module:
-    """The detector that a model is, or that a tracker holds."""
-    inner = getattr(model, "detector", None)
-    return inner if isinstance(inner, nn.Module) else model
+    """The detector that a model is, or that a tracker or a wrapper holds."""
+    for name in ("module", "detector"):
+        inner = getattr(model, name, None)
+        model = inner if isinstance(inner, nn.Module) else model
+    return model
 
 
 def why_not(detector: nn.Module, part: str) -> str | None:
