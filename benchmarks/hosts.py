@@ -169,6 +169,17 @@ def last_state(model: nn.Module, x: Tensor) -> Tensor:
     return model(x).last_hidden_state
 
 
+def counted(model: nn.Module, x: Tensor) -> tuple[Tensor, int]:
+    """What the model makes of a frame, and its multiply-adds."""
+    found: list[Tensor] = []
+    hook = model.register_forward_hook(
+        lambda module, args, out: found.append(out.last_hidden_state)
+    )
+    macs = count_macs(model, x).total
+    hook.remove()
+    return found[0], macs
+
+
 def error_of(found: Tensor, expected: Tensor) -> float:
     """Norm of the difference over that of what is expected less its mean over the places."""
     places = (2, 3) if expected.dim() == 4 else 1
@@ -201,16 +212,11 @@ def measure(case: Case, frames: Sequence[Tensor], rounds: int) -> list[Result]:
     runs = {name: step(name, model) for name, model in (("dense", dense), *models.items())}
     seconds = alternate(runs, rounds, warmup=2)
     last = frames[rounds + 2]
-    expected, dense_macs = last_state(dense, last), count_macs(dense, last).total
+    expected, dense_macs = counted(dense, last)
     dense_seconds = median(seconds["dense"])
     results = []
     for name, model in models.items():
-        found: list[Tensor] = []
-        hook = model.register_forward_hook(
-            lambda module, args, out, found=found: found.append(out.last_hidden_state)
-        )
-        macs = count_macs(model, last).total
-        hook.remove()
+        found, macs = counted(model, last)
         speedup, allowed = dense_seconds / median(seconds[name]), dense_macs / macs
         results.append(
             Result(
@@ -223,7 +229,7 @@ def measure(case: Case, frames: Sequence[Tensor], rounds: int) -> list[Result]:
                 speedup=speedup,
                 macs_ratio=allowed,
                 reached=speedup / allowed,
-                error=error_of(found[0], expected),
+                error=error_of(found, expected),
                 rounds=rounds,
             )
         )
