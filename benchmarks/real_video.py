@@ -106,18 +106,11 @@ class Variant:
 
 
 class Merged(Variant):
-    """ToMe; every token of the grid then has the result of the one that it was merged into."""
+    """ToMe, which gives every token what the one has into which it was merged."""
 
     def __init__(self, model: SaliencyViT, r: int) -> None:
         super().__init__(model)
-        self.handle = apply_tome(model.backbone, r, trace_source=True)
-
-    def run(self, x: Tensor) -> Tensor:
-        """See :class:`Variant`."""
-        merged = self.model.backbone.forward_features(x)
-        source = self.handle.info.sources[-1].to(torch.uint8).argmax(1)  # (B, N0)
-        tokens = merged.gather(1, source[..., None].expand(-1, -1, merged.shape[2]))
-        return self.model.decode(tokens[:, self.model.backbone.num_prefix_tokens :])[0]
+        apply_tome(model.backbone, r)
 
 
 class Eventful(Variant):
