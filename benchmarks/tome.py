@@ -26,22 +26,18 @@ import argparse
 import json
 import platform
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import median
-from typing import Any
-from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmvitaccel import apply_tome
-from mmvitaccel.adapters.tome import restore, step
 from mmvitaccel.analysis.timing import alternate
 from mmvitaccel.core.macs.counter import count_macs
-from mmvitaccel.core.tome.merge import Matching, bipartite_soft_matching
+from mmvitaccel.core.tome.controls import RandomMatching
 from mmvitaccel.core.tome.schedule import Entry
 from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.records.recording import Recording, add_record_option
@@ -180,7 +176,10 @@ def measure(
     expected = None if train else output_of(dense, x)
     for model in (dense, *merged.values()):
         model.to(dtype)
-    errors = {r: errors_of(m, x.to(dtype), expected) for r, m in merged.items() if not train}
+    errors: dict[Entry, tuple[float, float]] = {}
+    for r, model in merged.items() if not train else ():
+        error = relative_error(output_of(model, x.to(dtype)), expected)
+        errors[r] = error, error_at_random(dense, r, x.to(dtype), expected)
     if not case.fused:
         apply_tome(dense, 0)
     models = {"dense": dense, **{str(r): model for r, model in merged.items()}}
@@ -232,20 +231,12 @@ def output_of(model: nn.Module, x: Tensor) -> Tensor:
     return (out if isinstance(out, Tensor) else out[-1]).float()
 
 
-def errors_of(model: nn.Module, x: Tensor, expected: Tensor) -> tuple[float, float]:
-    """Of a merging model, as it is and with tokens that merge at random."""
-    error = relative_error(output_of(model, x), expected)
+def error_at_random(model: nn.Module, r: Entry, x: Tensor, expected: Tensor) -> float:
+    """Of the dense model's weights where tokens merge at random."""
+    model = sharing_weights(model)
+    apply_tome(model, r, matching=RandomMatching())
     torch.manual_seed(0)
-    with ExitStack() as patched:
-        for module in (step, restore):
-            change = mock.patch.object(module, "bipartite_soft_matching", match_at_random)
-            patched.enter_context(change)
-        return error, relative_error(output_of(model, x), expected)
-
-
-def match_at_random(metric: Tensor, *args: Any) -> Matching:
-    """As similar tokens are matched, but by vectors drawn at random."""
-    return bipartite_soft_matching(torch.randn_like(metric), *args)
+    return relative_error(output_of(model, x), expected)
 
 
 def relative_error(ours: Tensor, expected: Tensor) -> float:
