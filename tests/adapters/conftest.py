@@ -184,6 +184,9 @@ HOSTS = {
     "mmpretrain EVA-02, another size": Host(
         lambda: mmpretrain_vit("ViTEVA02", out_type="featmap", out_indices=(0, 2)), (2, 3, 24, 48)
     ),
+    "mmpretrain BEiT": Host(
+        lambda: mmpretrain_vit("BEiTViT", use_rel_pos_bias=False, use_abs_pos_emb=True), IMAGE
+    ),
     "mmpretrain ViTSAM": Host(mmpretrain_sam, (2, 3, 64, 64)),
     "mmpretrain ViTSAM maps": Host(
         lambda: mmpretrain_sam(out_channels=0, out_indices=(0, 2), use_rel_pos=False),

@@ -7,6 +7,7 @@ from torch import nn
 from mmvitaccel.adapters.base import ViTAdapter, class_name, host_class, named_base
 from mmvitaccel.adapters.hosts.mmaction import vit as mmaction_vit
 from mmvitaccel.adapters.hosts.mmcv import layers as mmcv_layers
+from mmvitaccel.adapters.hosts.mmpretrain import beit as mmpretrain_beit
 from mmvitaccel.adapters.hosts.mmpretrain import vit as mmpretrain_vit
 from mmvitaccel.adapters.hosts.mmpretrain import vit_sam as mmpretrain_vit_sam
 from mmvitaccel.adapters.hosts.own import vitdet as own_vit
@@ -26,6 +27,7 @@ ADAPTERS: tuple[ViTAdapter, ...] = (
     *timm_vit.ADAPTERS,
     *mmaction_vit.ADAPTERS,
     *mmpretrain_vit.ADAPTERS,
+    *mmpretrain_beit.ADAPTERS,
     *mmpretrain_vit_sam.ADAPTERS,
     *segment_anything_encoder.ADAPTERS,
     *mmcv_layers.ADAPTERS,

@@ -469,6 +469,7 @@ IMAGE_HOSTS = [
     *(TIMM if importlib.util.find_spec("timm") else ()),
     "mmpretrain class token", "mmpretrain DeiT", "mmpretrain DeiT-3", "mmpretrain SwiGLU",
     "mmpretrain maps", "mmpretrain EVA-02", "mmpretrain ViTSAM", "mmpretrain ViTSAM maps",
+    "mmpretrain BEiT",
     "segment_anything", "mmvitaccel ViTDet", "mmvitaccel ViTDet, no positions",
     *(name for name in hf_models.HOSTS if "VideoMAE" not in name),
 ]  # fmt: skip

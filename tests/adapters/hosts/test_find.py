@@ -40,6 +40,16 @@ def test_a_refused_model_is_told_why(monkeypatch):
         find_adapter(Strange())
 
 
+@pytest.mark.parametrize("name", ["use_rel_pos_bias", "use_shared_rel_pos_bias"])
+def test_relative_biases_of_pairs_are_refused(name):
+    backbones = pytest.importorskip("mmpretrain.models.backbones", reason="no mmpretrain here")
+    arch = dict(embed_dims=32, num_layers=1, num_heads=4, feedforward_channels=64)
+    biases = {"use_rel_pos_bias": False, name: True}
+    model = backbones.BEiTViT(arch=arch, img_size=32, patch_size=8, **biases)
+    with pytest.raises(ValueError, match=r"BEiTViT is not supported: its attention adds a bias fo"):
+        find_adapter(model)
+
+
 def test_transformers_inside_of_one_are_not_others():
     timm = pytest.importorskip("timm")
     vit = timm.create_model("vit_tiny_patch16_224", depth=1, img_size=32)
