@@ -69,12 +69,12 @@ Build = Callable[[nn.Module, Tensor], Run]
 
 
 def channels_last(model: nn.Module) -> nn.Module:
-    """The model with its weights laid out by channel."""
+    """A copy of the model with its weights in the channels-last memory format."""
     return copy.deepcopy(model).to(memory_format=torch.channels_last)
 
 
 def tokens(model: nn.Module) -> nn.Module:
-    """The model with its attention in the form for deployment."""
+    """A copy of the model with its attention in the form for deployment."""
     return switch_to_tokens(copy.deepcopy(model))
 
 
@@ -88,12 +88,12 @@ def in_steps(model: nn.Module) -> nn.Module:
 
 
 def by_channel(x: Tensor) -> Tensor:
-    """Images laid out by channel."""
+    """Images (B, C, H, W) in the channels-last memory format."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def calling(function: Callable[[Tensor], Any], x: Tensor) -> Run:
-    """The call itself."""
+    """A run of the function on the input, as it is."""
     return lambda: function(x)
 
 
@@ -123,7 +123,7 @@ class Way:
 
     Attributes:
         build: Makes the call.
-        baseline: Whose: one of ``BASELINES``, or None for one of this project's.
+        baseline: Which of ``BASELINES`` it belongs to; None for one of this project's ways.
         compiles: Whether it takes half a minute to make.
     """
 
@@ -231,7 +231,7 @@ def time_in_turn(runs: dict[str, Run], rounds: int) -> dict[str, float]:
 
 
 def repeat(run: Run, at_least: float) -> tuple[int, float]:
-    """Call until so many seconds have passed; returns how often, and the seconds."""
+    """Call until that many seconds have passed; returns the number of calls and the seconds."""
     start, count = time.perf_counter(), 0
     while True:
         run()
@@ -248,7 +248,7 @@ def product_rate(side: int = 1024) -> float:
 
 
 def baseline(rows: list[Row], whose: str) -> Row | None:
-    """The fastest of one's ways."""
+    """The fastest way of one baseline."""
     timed = [row for row in rows if row.seconds and WAYS[row.way].baseline == whose]
     return min(timed, key=lambda row: row.seconds, default=None)
 

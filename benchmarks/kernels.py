@@ -109,7 +109,7 @@ def steps_of(choice: Choice, arch: str, size: int) -> Callable[[], object]:
 
 
 def wanted(name: str) -> Choice:
-    """Kernels that must be there."""
+    """The kernels of a set; an error where there are none."""
     choice = find(name)
     if choice.library is None:
         raise UserError(f"There are no kernels for {name}: {choice.why}.")

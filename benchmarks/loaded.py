@@ -96,7 +96,7 @@ def build(video: str, names: list[str]) -> dict[str, tuple[Run, int]]:
 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """So many processes that compute without end."""
+    """Run that many processes that compute all the time, while the block runs."""
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         time.sleep(1)
@@ -108,7 +108,7 @@ def busy_processes(count: int) -> Iterator[None]:
 
 
 def milliseconds(run: Run, calls: int) -> list[float]:
-    """Of each call."""
+    """Milliseconds that each call takes."""
     taken = []
     for _ in range(calls):
         start = time.perf_counter()

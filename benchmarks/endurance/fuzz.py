@@ -3,8 +3,9 @@
     python benchmarks/endurance/fuzz.py --count 10000 --seed 0
     python benchmarks/endurance/fuzz.py --kind videos --start 1234 --count 1  # one input again
 
-Every kind has a process of its own; one that ends it (a crash of a decoder, a hang inside one) is
-counted too, and the next process goes on behind it. Exit status 1 where anything went wrong.
+Each kind runs in a process of its own. An input that ends the process (a crash or a hang of a
+decoder) is counted too, and a new process continues with the next input. Exit status 1 where
+anything went wrong.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def work(name: str, seed: int, indices: range, answers: Connection) -> None:
 
 
 def fuzz(name: str, seed: int, indices: range, work: Work = work) -> Outcome:
-    """Read all inputs of a kind, those behind one that ends the process in a new process.
+    """Read all inputs of a kind; after an input that ends the process, in a new one.
 
     Args:
         name: Of the kind.

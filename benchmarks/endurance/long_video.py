@@ -42,7 +42,7 @@ class Result:
         drift: The same against whole attention over the same gated tokens, where looked at.
         resident: MB of the process, at ten places or more.
         held: Bytes of all of torch's tensors that are alive, at the same places.
-        remembered: Bytes of the stream, at the same places.
+        remembered: Bytes of the stream's memory, at the same places.
     """
 
     errors: list[float] = field(default_factory=list)
@@ -98,7 +98,7 @@ def video(size: int, num_frames: int, seed: int = 0) -> Iterator[tuple[Tensor, b
 
 
 def run(model: str, dtype: str, num_frames: int, share: float = 0.25, every: int = 1) -> Result:
-    """Play the video; the twins are looked at in ``every`` so many frames.
+    """Run the video; the dense model is compared in one of ``every`` frames.
 
     Args:
         model: Name in :data:`MODELS`.
