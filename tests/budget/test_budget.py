@@ -104,7 +104,7 @@ def test_k_above_the_number_of_tokens_is_not_set(eventful):
     budget = Budget(handle, milliseconds=10**6, k=(4, 999), clock=FakeClock(handle.policy))
     handle.policy.k = 500
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         records = play(budget, model, 20)
     assert records[-1].k == budget.k == TOKENS
 
@@ -208,7 +208,7 @@ def test_r_changes_beside_k_with_a_whole_frame_alone():
 
     budget = Budget((tome, eventful), milliseconds=250, k=(4, TOKENS), r=(0, 8), clock=Clock(None))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         records = play(budget, model, 80)
     changed = [b.number for a, b in zip(records, records[1:]) if a.r != b.r]
     assert changed and all(records[number].whole for number in changed)
