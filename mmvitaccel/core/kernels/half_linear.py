@@ -57,4 +57,6 @@ def half_linear(layer: nn.Linear, x: Tensor) -> Tensor | None:
 
 def _casts_to_half() -> bool:
     """Whether autocast would have the layer computed in half precision."""
+    if hasattr(torch, "get_autocast_dtype"):  # torch >= 2.4
+        return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == HALF
     return torch.is_autocast_cpu_enabled() and torch.get_autocast_cpu_dtype() == HALF
