@@ -13,7 +13,6 @@ A new process of ``torchrun`` must import mmvitaccel itself before mmdet: throug
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -50,6 +49,8 @@ def _guard_loaders(module: ModuleType) -> None:
 def _leave_out_language_models(module: ModuleType) -> None:
     # reason: they need parts that transformers 5 no longer has, and would keep all of mmpretrain,
     # and mmdet with it, from being imported; without them it says what they require
+    from importlib.metadata import PackageNotFoundError, version  # loads socket
+
     try:
         installed = version("transformers")
     except PackageNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -16,10 +17,10 @@ def test_language_models_are_left_out_from_transformers_5_on(installed, left, mo
     def version(name):
         assert name == "transformers"
         if installed is None:
-            raise compat.PackageNotFoundError
+            raise importlib.metadata.PackageNotFoundError
         return installed
 
-    monkeypatch.setattr(compat, "version", version)
+    monkeypatch.setattr(importlib.metadata, "version", version)
     module = SimpleNamespace(WITH_MULTIMODAL=True)
     compat._leave_out_language_models(module)
     assert module.WITH_MULTIMODAL is left

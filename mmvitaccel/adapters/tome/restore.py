@@ -112,7 +112,7 @@ def _match(
     else:
         metric = {"keys": k, "queries": q, "values": v}[options.metric].mean(dim=1)
     given = Candidates(metric, size, r, num_prefix_tokens, windows.grid_size)
-    return match(options.matcher, given)
+    return match(options.matching, given)
 
 
 def _attend(

@@ -20,7 +20,7 @@ class MergeOptions(NamedTuple):
 
     proportional_attention: bool = True
     metric: str = "keys"
-    matcher: Matcher = Bipartite()
+    matching: Matcher = Bipartite()
     reduction: str = "merge"
 
 
@@ -83,7 +83,7 @@ def _match(
     if options.metric != "tokens":
         metric = {"keys": k, "queries": q, "values": v}[options.metric].mean(dim=1)
         given = given._replace(metric=metric)
-    return match(options.matcher, given)
+    return match(options.matching, given)
 
 
 def _rope_at(rope: Tensor | None, position: Tensor | None) -> Tensor | None:

@@ -148,6 +148,6 @@ def test_the_wrapper_and_the_hook_take_a_config():
     hooked = MODELS.build(backbone)
     ToMeHook(matching=cfg.model.matching).attach(hooked)
     for model in (wrapped, hooked):
-        matcher = link(locate(model)[1]).state.options.matcher
+        matcher = link(locate(model)[1]).state.options.matching
         assert isinstance(matcher, Threshold)
         assert matcher.similarity == 0.25

@@ -47,4 +47,5 @@ def test_the_sources_are_beside_the_module():
         "errors.cpp",
         "exchange.cpp",
         "maps.cpp",
+        "merge.cpp",
     }
