@@ -129,7 +129,7 @@ def apply_eventful(
             "gates need whole blocks."
         )
     state = EventfulState(
-        checked_policy(policy),
+        checked_policy(policy, on_tokens=True),
         StreamStore(max_streams),
         bool(adapter.clips),
         refresh=checked_refresh(refresh),

@@ -20,6 +20,7 @@ from mmvitaccel.adapters.hosts.find import transformers_in
 from mmvitaccel.adapters.hosts.parts import HEADS, NECKS, ROI_HEADS
 from mmvitaccel.adapters.parts import family_of
 from mmvitaccel.core.eventful.gates.policy import Policy
+from mmvitaccel.core.eventful.gates.weighted import Weighted
 
 #: The parts of a detector, in the order in which they run.
 HANDLES: dict[str, type[StreamHandle]] = {
@@ -85,9 +86,9 @@ class EventfulDetectorHandle:
 
     @policy.setter
     def policy(self, value: Policy) -> None:
-        steered = [part for name, part in self.parts.items() if name not in _HEADS]
-        for part in steered or self.parts.values():
-            part.policy = value
+        steered = [name for name in self.parts if name not in _HEADS]
+        for name in steered or self.parts:
+            self.parts[name].policy = _of_part(name, value)
 
     @property
     def streams(self) -> list[Hashable]:
@@ -269,10 +270,15 @@ def attach_parts(
     return handle
 
 
+def _of_part(part: str, policy: Policy) -> Policy:
+    """A common policy, as a part takes it: only tokens of a transformer are weighed."""
+    return policy.base if isinstance(policy, Weighted) and part != "backbone" else policy
+
+
 def _by_part(policy: Policies, served: Sequence[str]) -> dict[str, Policy | None]:
     """The policy of each part; None for a head's own, every pixel that differs."""
     if not isinstance(policy, Mapping):
-        return {part: None if part in _HEADS else policy for part in served}
+        return {part: None if part in _HEADS else _of_part(part, policy) for part in served}
     unknown = [part for part in policy if part not in served]
     if unknown:
         raise ValueError(

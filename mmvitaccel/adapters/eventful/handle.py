@@ -15,6 +15,7 @@ from mmvitaccel.adapters.eventful.stream_run import FrameInfo, StreamRun
 from mmvitaccel.core.eventful.frame import frames_of
 from mmvitaccel.core.eventful.gates.importance import Objects
 from mmvitaccel.core.eventful.gates.policy import Policy
+from mmvitaccel.core.eventful.gates.weighted import Weighted
 from mmvitaccel.core.eventful.options import EventfulOptions
 
 
@@ -27,6 +28,7 @@ class StreamHandle:
     Attributes:
         method: Name of the method.
         puts_on: The function that puts it on a model.
+        on_tokens: Whether its gates stand on the tokens of a transformer, not on a map.
         model: The module that the method is on.
 
     Raises:
@@ -35,6 +37,7 @@ class StreamHandle:
 
     method: ClassVar[str]
     puts_on: ClassVar[str]
+    on_tokens: ClassVar[bool] = False
 
     def __init__(self, model: nn.Module) -> None:
         roots = (m for m in model.modules() if is_attached(m, self.method) and link(m).members)
@@ -59,7 +62,7 @@ class StreamHandle:
 
     @policy.setter
     def policy(self, value: Policy) -> None:
-        self._state.policy = checked_policy(value)
+        self._state.policy = checked_policy(value, self.on_tokens)
 
     @property
     def streams(self) -> list[Hashable]:
@@ -181,6 +184,7 @@ class EventfulHandle(StreamHandle):
 
     method = "Eventful"
     puts_on = "apply_eventful"
+    on_tokens = True
     _state: EventfulState
 
     def train_on_clips(self, frames: int | None, policy: Policy | None = None) -> None:
@@ -214,7 +218,7 @@ class EventfulHandle(StreamHandle):
                 f"Eventful: {class_name(self.model)} drops {drops:.0%} of the attention weights in "
                 "training, which clips do not support; build it with attention dropout 0."
             )
-        self._state.training = ClipTraining(int(frames), checked_policy(policy))
+        self._state.training = ClipTraining(int(frames), checked_policy(policy, on_tokens=True))
 
     @property
     def options(self) -> EventfulOptions:
@@ -222,15 +226,25 @@ class EventfulHandle(StreamHandle):
         return self._state.options
 
 
-def checked_policy(policy: Policy) -> Policy:
+def checked_policy(policy: Policy, on_tokens: bool = False) -> Policy:
     """The policy, if it is one.
+
+    Args:
+        policy: What was given.
+        on_tokens: Whether the gates stand on the tokens of a transformer.
 
     Raises:
         TypeError: It has no method ``select``.
+        ValueError: It weighs tokens, and the gates stand on a map.
     """
     if not callable(getattr(policy, "select", None)):
         raise TypeError(
             f"Eventful: policy={policy!r} has no method select; give TopK(k), TopFraction(f), "
             "Threshold(t), Always() or an object with that method."
+        )
+    if isinstance(policy, Weighted) and not on_tokens:
+        raise ValueError(
+            f"Eventful: policy={policy!r} weighs the tokens of a transformer, and a neck or head "
+            f"has none; give it {policy.base!r}."
         )
     return policy

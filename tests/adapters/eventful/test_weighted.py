@@ -15,6 +15,7 @@ from mmvitaccel import (
     apply_eventful_neck,
 )
 from mmvitaccel.adapters.eventful.run import grid_of
+from mmvitaccel.testing.detectors import detect, frames, rcnn, sample
 from mmvitaccel.testing.models import timm_model, vitdet
 
 SMALL = dict(
@@ -98,12 +99,25 @@ def test_it_is_the_base_until_something_is_told():
 
 
 def test_a_neck_refuses_it():
-    neck = SimpleFPN(16, 8).eval()
-    apply_eventful_neck(neck, Weighted(TopK(3), [LastObjects()]))
-    with torch.no_grad():
-        neck(torch.randn(1, 16, 4, 4))
-        with pytest.raises(ValueError, match=r"and here is none .*; use TopK\(k=3\)"):
-            neck(torch.randn(1, 16, 4, 4))
+    neck, weighted = SimpleFPN(16, 8).eval(), Weighted(TopK(3), [LastObjects()])
+    with pytest.raises(ValueError, match=r"a neck or head has none; give it TopK\(k=3\)"):
+        apply_eventful_neck(neck, weighted)
+    handle = apply_eventful_neck(neck, TopK(3))
+    with pytest.raises(ValueError, match=r"a neck or head has none; give it TopK\(k=3\)"):
+        handle.policy = weighted
+
+
+def test_in_a_whole_detector_the_neck_takes_the_base():
+    model = rcnn()
+    handle = apply_eventful(model, Weighted(TopK(6), [LastObjects()]), parts="all")
+    for i, picture in enumerate(frames(3)):
+        detect(model, [picture], [sample("v", i)])
+    assert handle.policy.base.k == handle.parts["neck"].policy.k == 6
+    handle.policy = Weighted(TopK(4), [LastObjects()])
+    detect(model, [picture], [sample("v", 3)])
+    assert handle.parts["neck"].frames[0].passed == [(4,)]
+    with pytest.raises(ValueError, match="a neck or head has none"):
+        apply_eventful(rcnn(), {"backbone": TopK(6), "neck": handle.policy}, parts="all")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ class Weighted:
     until ``handle.saw_objects`` is called for the stream, the base chooses by errors alone. The
     budget is the base's.
 
-    It serves transformers, not necks and heads.
+    It serves transformers; in a whole detector the other parts take the base.
 
     Args:
         base: Chooses, e.g. :class:`TopK`.
