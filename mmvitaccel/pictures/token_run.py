@@ -128,6 +128,8 @@ def _attach(cfg: Config, model: nn.Module, r: Any, target: str | None) -> ToMeHa
     transformer = find_target(model, target)[1]
     found = link(transformer).state if is_attached(transformer, "ToMe") else None
     options = {} if found is None else found.options._asdict()
+    if options.get("reduction") == "prune":
+        del options["matching"]  # which chooses nothing there
     schedule = r if r is not None else 8 if found is None else found.r
     take_off(model, handles)
     return apply_tome(transformer, schedule, trace_source=True, **options)

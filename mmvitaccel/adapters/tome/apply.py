@@ -16,7 +16,7 @@ from mmvitaccel.adapters.bypass import Bypass, bypass_of_blocks, wraps_own
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
 from mmvitaccel.adapters.tome.restore import restore_block
 from mmvitaccel.adapters.tome.step import MergeOptions, merge_block
-from mmvitaccel.core.tome.matcher import Matcher
+from mmvitaccel.core.tome.matcher import Bipartite, Matcher
 from mmvitaccel.core.tome.matchings import build_matching
 from mmvitaccel.core.tome.merge import source_of
 from mmvitaccel.core.tome.schedule import Entry, Schedule, make_schedule
@@ -25,6 +25,7 @@ from mmvitaccel.core.tome.trace import Trace, Traces
 METHOD = "ToMe"
 _CHOICES = {
     "metric": ("keys", "queries", "values", "tokens"),
+    "similarity": ("cosine", "dot"),
     "reduction": ("merge", "prune"),
 }
 
@@ -151,6 +152,7 @@ def apply_tome(
     proportional_attention: bool = True,
     trace_source: bool = False,
     metric: str = "keys",
+    similarity: str = "cosine",
     matching: Mapping[str, Any] | Matcher | None = None,
     reduction: str = "merge",
     adapter: ViTAdapter | None = None,
@@ -169,8 +171,9 @@ def apply_tome(
             off for MAE models that were not trained with it.
         trace_source: Let ``handle.info`` tell which patches are in each token.
         metric: Ablation: compare ``keys``, ``queries``, ``values`` or ``tokens``.
-        matching: What chooses the tokens that merge: ``dict(type='Bipartite')``, the paper's and
-            the default (``similarity='dot'`` for its ablation); ``Threshold``, of which the number
+        similarity: Ablation: ``cosine`` or ``dot``, in the paper's matching.
+        matching: What chooses the tokens that merge: None for the paper's,
+            ``dict(type='Bipartite')``; ``Threshold``, of which the number
             follows the picture, r at most; ``Grid``, neighbours only; ``RandomMatching`` and
             ``RandomDrop``, controls; or an object with the one method of
             :class:`mmvitaccel.core.tome.matcher.Matcher`.
@@ -185,7 +188,7 @@ def apply_tome(
         ValueError: If no supported transformer is found, or an argument has no meaning for it.
         RuntimeError: If another method is on the model.
     """
-    options = _options(proportional_attention, metric, matching, reduction)
+    options = _options(proportional_attention, metric, similarity, matching, reduction)
     if adapter is None:
         model = locate(model)[1]
         adapter = find_adapter(model)
@@ -226,10 +229,12 @@ def apply_tome(
 def _options(
     proportional: bool,
     metric: str,
+    similarity: str,
     matching: Mapping[str, Any] | Matcher | None,
     reduction: str,
 ) -> MergeOptions:
-    for name, value in {"metric": metric, "reduction": reduction}.items():
+    given = {"metric": metric, "similarity": similarity, "reduction": reduction}
+    for name, value in given.items():
         if value not in _CHOICES[name]:
             raise ValueError(f"ToMe: {name}={value!r} must be one of {', '.join(_CHOICES[name])}.")
     if reduction == "prune" and matching is not None:
@@ -237,7 +242,13 @@ def _options(
             f"ToMe: reduction='prune' chooses by the class token's attention, so that matching="
             f"{matching!r} would be left out; give one of the two."
         )
-    return MergeOptions(proportional, metric, build_matching(matching), reduction)
+    if similarity != "cosine" and matching is not None:
+        raise ValueError(
+            f"ToMe: similarity={similarity!r} is of the paper's matching, and matching="
+            f"{matching!r} was given; give one of the two."
+        )
+    matcher = Bipartite(similarity) if matching is None else build_matching(matching)
+    return MergeOptions(proportional, metric, matcher, reduction)
 
 
 @functools.cache

@@ -34,15 +34,13 @@ def register_matching(cls: _Class) -> _Class:
     return cls
 
 
-def build_matching(matching: Mapping[str, Any] | Matcher | None) -> Matcher:
-    """A matching from its config; an object comes back, None is :class:`Bipartite`.
+def build_matching(matching: Mapping[str, Any] | Matcher) -> Matcher:
+    """A matching from its config; an object comes back.
 
     Raises:
         ValueError: The config has no type, or its type is not registered.
         TypeError: An object without a method ``match``.
     """
-    if matching is None:
-        return Bipartite()
     if not isinstance(matching, Mapping):
         if not callable(getattr(matching, "match", None)):
             raise TypeError(

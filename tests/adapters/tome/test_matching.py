@@ -151,3 +151,15 @@ def test_the_wrapper_and_the_hook_take_a_config():
         matcher = link(locate(model)[1]).state.options.matching
         assert isinstance(matcher, Threshold)
         assert matcher.similarity == 0.25
+
+
+def test_the_similarity_of_the_default_is_an_argument():
+    model = vit()
+    apply_tome(model, 4, similarity="dot")
+    assert link(model).state.options.matching.similarity == "dot"
+    with pytest.raises(ValueError, match="similarity='l2' must be one of cosine, dot"):
+        apply_tome(vit(), 4, similarity="l2")
+    with pytest.raises(
+        ValueError, match="similarity='dot' is of the paper's matching, and matchin"
+    ):
+        apply_tome(vit(), 4, similarity="dot", matching=dict(type="Grid"))

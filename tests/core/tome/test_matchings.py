@@ -80,7 +80,7 @@ def test_bipartite_is_the_functions():
     for similarity in ("cosine", "dot"):
         expected = bipartite_soft_matching(given.metric, 4, 1, similarity)
         assert same(match(Bipartite(similarity), given), expected)
-    assert same(match(build_matching(None), given), bipartite_soft_matching(given.metric, 4, 1))
+    assert same(match(Bipartite(), given), bipartite_soft_matching(given.metric, 4, 1))
 
 
 def test_a_threshold_that_all_reach_is_bipartite():
