@@ -36,7 +36,8 @@ def apply() -> None:
     serve_stand_ins()
     after_import("multiprocessing.process", close_gaps_in_workers)
     after_import("mmengine.runner.checkpoint", _guard_loaders)
-    after_import("mmpretrain.utils.dependency", _leave_out_language_models)
+    for package in ("mmpretrain", "mmaction"):
+        after_import(f"{package}.utils.dependency", _leave_out_language_models)
     if find_spec("pkg_resources") is None:
         after_import("mmengine.utils.package_utils", _replace_look_up)
 
@@ -47,8 +48,8 @@ def _guard_loaders(module: ModuleType) -> None:
 
 
 def _leave_out_language_models(module: ModuleType) -> None:
-    # reason: they need parts that transformers 5 no longer has, and would keep all of mmpretrain,
-    # and mmdet with it, from being imported; without them it says what they require
+    # reason: they need parts that transformers 5 no longer has, and would keep all of mmpretrain
+    # (and mmdet with it) or mmaction2 from being imported; without them these say what they require
     from importlib.metadata import PackageNotFoundError, version  # loads socket
 
     try:

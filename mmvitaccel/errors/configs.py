@@ -32,7 +32,8 @@ def building(what: str) -> Iterator[None]:
 def _explain(error: Exception) -> str:
     """Say what is wrong with a configuration that could not be built."""
     message = one_line(error)
-    built = [f.f_locals["obj_cls"] for f in frames_of_error(error) if "obj_cls" in f.f_locals]
+    held = [f.f_locals.get("obj_cls") for f in frames_of_error(error)]
+    built = [cls for cls in held if cls is not None]  # it has none yet while it is looked up
     unknown = re.match(r"(\S+) is not in the (\S+)::(.+?) registry", message)
     if isinstance(error, KeyError) and unknown:
         return _explain_unknown_type(*unknown.groups(), error)

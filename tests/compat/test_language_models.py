@@ -27,6 +27,14 @@ def test_language_models_are_left_out_from_transformers_5_on(installed, left, mo
 
 
 @pytest.mark.extras("hosts", "transformers")
+def test_models_of_mmaction_are_imported_beside_it():
+    pytest.importorskip("mmaction", reason="no mmaction2 here")
+    code = "import mmvitaccel; from mmaction.models import VisionTransformer as V; print(V)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "VisionTransformer" in done.stdout, done.stderr
+
+
+@pytest.mark.extras("hosts", "transformers")
 def test_mmpretrain_and_mmdet_are_imported_beside_it():
     pytest.importorskip("mmpretrain", reason="no mmpretrain here")
     code = "import mmvitaccel, mmdet.models, mmpretrain.models; print(mmpretrain.models.DeiT3)"

@@ -314,3 +314,13 @@ def test_a_real_disk_that_is_full(capsys):
 def test_closest():
     assert closest("model.bacbone", ["model.backbone", "neck"]).endswith("'model.backbone'?")
     assert closest("xyz", ["model", "neck"]) == ""
+
+
+def test_an_import_that_fails_while_a_type_is_looked_up():
+    def look_up():
+        obj_cls = None  # as in mmengine's build_from_cfg before the type is known
+        raise ImportError(f"cannot import name 'x', and {obj_cls} is known")
+
+    sentence = "^model: cannot import name 'x', and None is known$"
+    with pytest.raises(UserError, match=sentence), building("model"):
+        look_up()
