@@ -7,6 +7,8 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor, nn
 
+from mmvitaccel.core.kernels.compiler import autocast_dtype
+
 
 def fingerprint(model: nn.Module) -> Hashable:
     """Something that differs once a weight, a dtype, a device or autocast changed.
@@ -16,7 +18,7 @@ def fingerprint(model: nn.Module) -> Hashable:
     """
     tensors = [*model.parameters(), *model.buffers()]
     places = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
-    return places, _autocast(tensors[0].device.type if tensors else "cpu")
+    return places, autocast_dtype(tensors[0].device.type if tensors else "cpu")
 
 
 def norms(model: nn.Module) -> Tensor | None:
@@ -30,11 +32,3 @@ def norms(model: nn.Module) -> Tensor | None:
     if not small or small[0].is_meta:
         return None
     return torch.stack([n.float() for n in torch._foreach_norm(small)])
-
-
-def _autocast(device_type: str) -> Hashable:
-    if hasattr(torch, "get_autocast_dtype"):
-        return torch.is_autocast_enabled(device_type) and torch.get_autocast_dtype(device_type)
-    if device_type == "cpu":
-        return torch.is_autocast_cpu_enabled() and torch.get_autocast_cpu_dtype()
-    return torch.is_autocast_enabled() and torch.get_autocast_gpu_dtype()

@@ -14,18 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmvitaccel.adapters.attach import Swap, link
-from mmvitaccel.adapters.bypass import Bypass
+from mmvitaccel.adapters.attach import link
 from mmvitaccel.adapters.eventful.around import follow_models_around
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
 from mmvitaccel.adapters.eventful.pages import memory_of, pages_of, sheets_of
 from mmvitaccel.adapters.eventful.stream_run import (
-    Root,
     StreamRun,
-    attach_run,
+    attach_part,
     called,
     in_turn,
-    train,
 )
 from mmvitaccel.adapters.parts import HeadAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
@@ -70,18 +67,10 @@ def attach_head(
     """
     policy = checked_policy(Threshold(0.0) if policy is None else policy)
     state = HeadState(policy, StreamStore(max_streams))
-    bypass = Bypass(METHOD, head, [(head, adapter.bypassed(head))], _itself, gradients=False)
-    bypass.check()
-    swap = Swap(
-        head, {"forward": _forward, "__call__": called, "train": train}, Root(bypass, adapter)
-    )
-    attach_run(head, METHOD, [swap], state)
+    overrides = {"forward": _forward, "__call__": called}
+    attach_part(head, METHOD, overrides, state, adapter.bypassed(head), adapter)
     follow_models_around(head)
     return EventfulHeadHandle(head)
-
-
-def _itself(head: nn.Module) -> list[nn.Module]:
-    return [head]
 
 
 def _forward(head: nn.Module, host: Any, x: Sequence[Tensor]) -> Any:

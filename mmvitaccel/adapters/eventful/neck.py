@@ -13,18 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmvitaccel.adapters.attach import Swap, link
-from mmvitaccel.adapters.bypass import Bypass
+from mmvitaccel.adapters.attach import link
 from mmvitaccel.adapters.eventful.around import follow_models_around
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
 from mmvitaccel.adapters.eventful.pages import memory_of, put_pages
 from mmvitaccel.adapters.eventful.stream_run import (
-    Root,
     StreamRun,
-    attach_run,
+    attach_part,
     called,
     in_turn,
-    train,
 )
 from mmvitaccel.adapters.hosts.parts import find_neck
 from mmvitaccel.adapters.parts import NeckAdapter
@@ -124,19 +121,10 @@ def attach_neck(
     """
     policy = checked_policy(Threshold(0.0) if policy is None else policy)
     state = NeckState(policy, StreamStore(max_streams), lends=lends)
-    parts = [(neck, adapter.bypassed(neck))]
-    bypass = Bypass(METHOD, neck, parts, _itself, gradients=False)
-    bypass.check()
-    swap = Swap(
-        neck, {"forward": _forward, "__call__": called, "train": train}, Root(bypass, adapter)
-    )
-    attach_run(neck, METHOD, [swap], state)
+    overrides = {"forward": _forward, "__call__": called}
+    attach_part(neck, METHOD, overrides, state, adapter.bypassed(neck), adapter)
     follow_models_around(neck)
     return EventfulNeckHandle(neck)
-
-
-def _itself(neck: nn.Module) -> list[nn.Module]:
-    return [neck]
 
 
 def _forward(neck: nn.Module, host: Any, inputs: Any) -> Any:

@@ -16,12 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmvitaccel.adapters.attach import Swap, link
-from mmvitaccel.adapters.bypass import Bypass
+from mmvitaccel.adapters.attach import link
 from mmvitaccel.adapters.eventful.around import follow_models_around
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
 from mmvitaccel.adapters.eventful.pages import memory_of, pages_of, sheets_of
-from mmvitaccel.adapters.eventful.stream_run import Root, StreamRun, attach_run, train
+from mmvitaccel.adapters.eventful.stream_run import StreamRun, attach_part
 from mmvitaccel.adapters.parts import RoIAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
 from mmvitaccel.core.eventful.maps.proposals import ProposalMemory, untouched
@@ -80,18 +79,12 @@ def attach_roi_head(
         max_streams: Most streams remembered at a time.
     """
     policy = checked_policy(Threshold(0.0) if policy is None else policy)
-    bypass = Bypass(METHOD, head, [(head, ())], _itself, gradients=False)
-    bypass.check()
-    overrides = {"predict": _predict, "forward": _forward, "train": train}
+    overrides = {"predict": _predict, "forward": _forward}
     overrides.update({"_bbox_forward": _bbox_forward, "_mask_forward": _mask_forward})
-    swap = Swap(head, overrides, Root(bypass, adapter))
-    attach_run(head, METHOD, [swap], RoIState(policy, StreamStore(max_streams)))
+    state = RoIState(policy, StreamStore(max_streams))
+    attach_part(head, METHOD, overrides, state, (), adapter)
     follow_models_around(head)
     return EventfulRoIHandle(head)
-
-
-def _itself(head: nn.Module) -> list[nn.Module]:
-    return [head]
 
 
 def _predict(head: nn.Module, host: Any, x: Sequence[Tensor], *args: Any, **kwargs: Any) -> Any:

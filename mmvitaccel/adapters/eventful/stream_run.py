@@ -11,7 +11,7 @@ import functools
 import itertools
 import threading
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from mmvitaccel.adapters.attach import Swap, attach, link
+from mmvitaccel.adapters.attach import Override, Swap, attach, link
 from mmvitaccel.adapters.base import ViTAdapter, class_name
 from mmvitaccel.adapters.bypass import Bypass
 from mmvitaccel.adapters.eventful.fingerprint import fingerprint, norms
@@ -504,3 +504,31 @@ def attach_run(root: nn.Module, method: str, swaps: list[Swap], state: StreamRun
             stacklevel=3,
         )
         before.state.unfollow()
+
+
+def attach_part(
+    module: nn.Module,
+    method: str,
+    overrides: Mapping[str, Override],
+    state: StreamRun,
+    bypassed: Iterable[str],
+    adapter: Any,
+) -> None:
+    """Put a method that remembers streams on a module that is its only part.
+
+    Args:
+        module: A neck or a head.
+        method: Name of the method.
+        overrides: As in :class:`~mmvitaccel.adapters.attach.Swap`.
+        state: What is remembered.
+        bypassed: Dotted names of the submodules that are not called.
+        adapter: The module's record.
+    """
+    bypass = Bypass(method, module, [(module, bypassed)], _itself, gradients=False)
+    bypass.check()
+    swap = Swap(module, {**overrides, "train": train}, Root(bypass, adapter))
+    attach_run(module, method, [swap], state)
+
+
+def _itself(module: nn.Module) -> list[nn.Module]:
+    return [module]

@@ -88,6 +88,16 @@ def is_compiling() -> bool:
     return torch._dynamo.is_compiling()
 
 
+def autocast_dtype(device_type: str) -> torch.dtype | None:
+    """What autocast computes in on such devices here and now; None where it is off."""
+    if hasattr(torch, "get_autocast_dtype"):  # torch >= 2.4
+        on = torch.is_autocast_enabled(device_type)
+        return torch.get_autocast_dtype(device_type) if on else None
+    if device_type == "cpu":
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+
+
 def positions_of(rows_h: Tensor | None, rows_w: Tensor | None) -> tuple[Positions, list[Tensor]]:
     """Rows of relative positions, or None, as the kernels take them.
 

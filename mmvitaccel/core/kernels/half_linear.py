@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmvitaccel.core.kernels.compiler import HALF, is_compiling
+from mmvitaccel.core.kernels.compiler import HALF, autocast_dtype, is_compiling
 from mmvitaccel.core.kernels.library.instruction_sets import multiplies_half_faster
 
 # Outputs whose weights are converted together; 768 x 768 numbers stay in a processor's cache.
@@ -39,7 +39,7 @@ def half_linear(layer: nn.Linear, x: Tensor) -> Tensor | None:
     weight, bias = layer.weight, layer.bias
     if x.device.type != "cpu" or torch.is_grad_enabled() or is_compiling():
         return None
-    cast = _casts_to_half()
+    cast = autocast_dtype("cpu") == HALF
     if not (cast or x.dtype == weight.dtype == HALF) or not _single_is_faster():
         return None
     if weight.dtype == HALF and x[..., 0].numel() < _LEAST_ROWS:
@@ -53,10 +53,3 @@ def half_linear(layer: nn.Linear, x: Tensor) -> Tensor | None:
             some = slice(first, first + _OUTPUTS)
             out[..., some] = F.linear(x, weight[some].float(), None if bias is None else bias[some])
     return out
-
-
-def _casts_to_half() -> bool:
-    """Whether autocast would have the layer computed in half precision."""
-    if hasattr(torch, "get_autocast_dtype"):  # torch >= 2.4
-        return torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == HALF
-    return torch.is_autocast_cpu_enabled() and torch.get_autocast_cpu_dtype() == HALF
