@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from functools import partial
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from mmvitaccel.records import record
+from mmvitaccel.testing.models import vitdet
 
 
 @pytest.fixture
@@ -34,3 +38,24 @@ def recorded(monkeypatch, tmp_path):
     monkeypatch.setattr(record, "git_state", lambda: ("0123456789abcdef", False))
     monkeypatch.setattr("mmvitaccel.records.recording.git_state", record.git_state)
     return lambda name: record.read_record(record.path_of(name))
+
+
+@pytest.fixture
+def small_vitdet():
+    """Builds a small model in place of ViTDet-B."""
+    small = dict(
+        embed_dim=32, depth=2, num_heads=2, window_size=2, window_block_indexes=(0,), patch_size=32
+    )
+    return partial(vitdet, **small)
+
+
+@pytest.fixture
+def noise_video(tmp_path):
+    """Ten frames of noise, 64 x 48 pixels."""
+    path = tmp_path / "video.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        writer.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    return path

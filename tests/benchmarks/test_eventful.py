@@ -1,44 +1,26 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 
 import cv2
-import numpy as np
 import pytest
 
 from mmvitaccel.core.eventful.modes import exact
-from mmvitaccel.testing.models import vitdet
 
 
 @pytest.fixture
-def benchmark(load_benchmark, monkeypatch):
+def benchmark(load_benchmark, monkeypatch, small_vitdet):
     """The script, with a small model in place of ViTDet-B."""
     module = load_benchmark("eventful")
-    small = dict(
-        embed_dim=32, depth=2, num_heads=2, window_size=2, window_block_indexes=(0,), patch_size=32
-    )
-    monkeypatch.setattr(module, "vitdet", partial(vitdet, **small))
+    monkeypatch.setattr(module, "vitdet", small_vitdet)
     monkeypatch.setattr(module, "BUDGETS", {128: (4, 16)})
     return module
 
 
-@pytest.fixture
-def video(tmp_path):
-    """Ten frames of noise, 64 x 48 pixels."""
-    path = tmp_path / "video.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
-    rng = np.random.default_rng(0)
-    for _ in range(10):
-        writer.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
-    writer.release()
-    return path
-
-
-def test_table_json_and_plot(benchmark, video, tmp_path, capsys, monkeypatch):
+def test_table_json_and_plot(benchmark, noise_video, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = ["--modes", "exact", "tokenwise", "--frames", "2"]
-    benchmark.main([str(video), *asked, "--json", "out.json", "--plot", "out.png"])
+    benchmark.main([str(noise_video), *asked, "--json", "out.json", "--plot", "out.png"])
     rows = json.loads((tmp_path / "out.json").read_text())
     assert [(row["mode"], row["k"]) for row in rows] == [
         ("exact", 4), ("exact", 16), ("tokenwise", 4), ("tokenwise", 16),
@@ -56,18 +38,18 @@ def test_table_json_and_plot(benchmark, video, tmp_path, capsys, monkeypatch):
     assert len([row for row in printed if row.startswith(" 128 ")]) == 4
 
 
-def test_bfloat16_is_compared_with_float32(benchmark, video, tmp_path):
+def test_bfloat16_is_compared_with_float32(benchmark, noise_video, tmp_path):
     out = tmp_path / "out.json"
-    benchmark.main([str(video), "--frames", "2", "--dtype", "bfloat16", "--json", str(out)])
+    benchmark.main([str(noise_video), "--frames", "2", "--dtype", "bfloat16", "--json", str(out)])
     few, every = json.loads(out.read_text())
     assert 1e-4 < few["dense_error"] == every["dense_error"] < 0.05
     assert every["error"] < 2 * every["dense_error"]
     assert few["error"] > every["error"]
 
 
-def test_a_video_that_is_too_short_or_missing(benchmark, video, capsys):
+def test_a_video_that_is_too_short_or_missing(benchmark, noise_video, capsys):
     for argv, sentence in (
-        ([str(video), "--frames", "20"], "has 10 frames and 23 are needed; set --frames"),
+        ([str(noise_video), "--frames", "20"], "has 10 frames and 23 are needed; set --frames"),
         (["nowhere.mp4"], "nowhere.mp4 does not exist"),
     ):
         with pytest.raises(SystemExit):
@@ -75,9 +57,9 @@ def test_a_video_that_is_too_short_or_missing(benchmark, video, capsys):
         assert sentence in capsys.readouterr().err
 
 
-def test_drift_stays_small_and_would_be_seen(load_benchmark, video, capsys, monkeypatch):
+def test_drift_stays_small_and_would_be_seen(load_benchmark, noise_video, capsys, monkeypatch):
     drift = load_benchmark("eventful_drift")
-    asked = [str(video), "--frames", "30", "--size", "128", "--k", "6"]
+    asked = [str(noise_video), "--frames", "30", "--size", "128", "--k", "6"]
 
     def printed():
         drift.main(asked)

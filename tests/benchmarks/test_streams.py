@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-import cv2
-import numpy as np
 import pytest
 import torch
 
 from mmvitaccel import TopK
-from mmvitaccel.testing.models import vitdet
 
 
 @pytest.fixture
-def benchmark(load_benchmark, monkeypatch):
+def benchmark(load_benchmark, monkeypatch, small_vitdet):
     module = load_benchmark("streams")
-    small = dict(
-        embed_dim=32, depth=2, num_heads=2, window_size=2, window_block_indexes=(0,), patch_size=32
-    )
-    monkeypatch.setattr(module, "vitdet", partial(vitdet, **small))
+    monkeypatch.setattr(module, "vitdet", small_vitdet)
     return module
 
 
-@pytest.fixture
-def video(tmp_path):
-    """Ten frames of noise, 64 x 48 pixels."""
-    path = tmp_path / "video.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
-    rng = np.random.default_rng(0)
-    for _ in range(10):
-        writer.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
-    writer.release()
-    return path
-
-
-def test_rows(benchmark, video, recorded, capsys):
+def test_rows(benchmark, noise_video, recorded, capsys):
     asked = ["--sizes", "128", "--streams", "2", "3", "--k", "5", "--frames", "1", "--record", "s"]
-    benchmark.main([str(video), *asked])
+    benchmark.main([str(noise_video), *asked])
     rows = recorded("s").rows
     assert [(row["streams"], row["k"]) for row in rows] == [(2, 5), (3, 5)]
     shown = capsys.readouterr().out.splitlines()[2:]
