@@ -14,8 +14,8 @@ WHEELS := .venv-wheel
 # torch alone, which is that of `make test`.
 ONEDL_TESTS := $(addprefix tests/,adapters analysis compat configs datasets env fit hooks metrics \
 	models runner tools test_main.py test_package.py)
-# Extras that some test needs; one that no test needs yet is not installed.
-EXTRAS := deploy hosts video
+# Every extra; each is needed by some test.
+EXTRAS := app deploy docs hosts serve video
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python tools/demo.py
