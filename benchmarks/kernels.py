@@ -22,7 +22,7 @@ import torch
 
 from mmvitaccel import CompiledEfficientViT
 from mmvitaccel.analysis.timing import alternate
-from mmvitaccel.core.kernels import compiler
+from mmvitaccel.core.kernels import operators
 from mmvitaccel.core.kernels.attend import attend, attend_merged, attend_windows
 from mmvitaccel.core.kernels.errors import normed_errors
 from mmvitaccel.core.kernels.exchange import exchange_keys
@@ -94,7 +94,7 @@ def with_kernels(choice: Choice, run: Callable[[], object]) -> Callable[[], obje
     """The same call by some kernels."""
 
     def call() -> object:
-        with mock.patch.object(compiler, "chosen", lambda: choice):
+        with mock.patch.object(operators, "chosen", lambda: choice):
             return run()
 
     return call
@@ -102,7 +102,7 @@ def with_kernels(choice: Choice, run: Callable[[], object]) -> Callable[[], obje
 
 def steps_of(choice: Choice, arch: str, size: int) -> Callable[[], object]:
     """EfficientViT's steps by some kernels, which its weights are packed for."""
-    with mock.patch.object(compiler, "chosen", lambda: choice):
+    with mock.patch.object(operators, "chosen", lambda: choice):
         model = CompiledEfficientViT(efficientvit(arch))
     x = torch.zeros(1, 3, size, size)
     return with_kernels(choice, lambda: model(x))

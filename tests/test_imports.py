@@ -24,16 +24,16 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # the methods
     "core": (set(), set()),
     "core/macs": (set(), set()),
-    "core/kernels": ({"core/kernels/library", "core/macs"}, set()),
+    "core/kernels": ({"core", "core/kernels/library", "core/macs"}, set()),
     "core/kernels/library": (set(), set()),
     "core/attention": ({"core/kernels"}, set()),
-    "core/tome": ({"core/attention", "core/kernels"}, set()),
+    "core/tome": ({"core", "core/attention", "core/kernels"}, set()),
     "core/eventful": ({"core", GATES, MODES, "core/attention", "core/kernels"}, set()),
     GATES: ({"core/kernels"}, set()),
     MODES: ({GATES, "core/attention", "core/kernels"}, set()),
     MAPS: ({GATES}, set()),
     # what they are put on
-    "adapters": ({"core/attention"}, set()),
+    "adapters": ({"core", "core/attention"}, set()),
     "adapters/hosts": (
         {"adapters", OWN_HOSTS, *(f"adapters/hosts/{p}" for p in ("mmaction", "mmcv", "mmdet"))}
         | {f"adapters/hosts/{p}" for p in ("mmpretrain", "segment_anything", "timm")}
@@ -53,7 +53,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "adapters/eventful": (
-        {"adapters", "adapters/hosts", "core/eventful", GATES, MAPS, MODES} | {"core/kernels"},
+        {"adapters", "adapters/hosts", "core/eventful", GATES, MAPS, MODES}
+        | {"core", "core/kernels"},
         set(),
     ),
     # what steers them while they run

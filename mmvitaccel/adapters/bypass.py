@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.modules import module as torch_module
 
 from mmvitaccel.adapters.base import BlockSpec, ViTAdapter, class_name
+from mmvitaccel.core.torch_modes import is_compiling
 
 _HOOKS = {
     "_forward_hooks": "a forward hook",
@@ -33,8 +34,6 @@ _GLOBAL_HOOKS = (
 )
 # Hooks that record an output only in a call that asks for it; an adapter's ``asked`` refuses those.
 _RECORDERS = ("transformers.utils.output_capturing",)
-# reason: torch.compiler got it in torch 2.3
-_is_compiling = getattr(torch.compiler, "is_compiling", None) or torch._dynamo.is_compiling
 # reason: torch 2.1 calls a method marked as constant without its object; 2.14 is the one tried
 CHECKED_WHEN_COMPILING = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14)
 
@@ -85,7 +84,7 @@ class Bypass:
                 by now, an overridden ``forward`` was replaced on its instance, the model's parts
                 are others, or there are global hooks.
         """
-        if _is_compiling():
+        if is_compiling():
             if not CHECKED_WHEN_COMPILING:
                 return
             # reason: what is read here is guarded, so that a hook that comes later compiles anew

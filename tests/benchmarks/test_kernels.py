@@ -33,7 +33,7 @@ def test_both_are_the_kernels_that_they_are_said_to_be(benchmark):
     ahead, here = benchmark.wanted("native"), benchmark.wanted("native")
     asked = []
     for choice in (ahead, here):
-        benchmark.with_kernels(choice, lambda: asked.append(benchmark.compiler.kernels()))()
+        benchmark.with_kernels(choice, lambda: asked.append(benchmark.operators.kernels()))()
     assert asked == [ahead.library, here.library] and ahead.library is not here.library
 
 

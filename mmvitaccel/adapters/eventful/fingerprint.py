@@ -7,7 +7,7 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor, nn
 
-from mmvitaccel.core.kernels.compiler import autocast_dtype
+from mmvitaccel.core.torch_modes import autocast_dtype
 
 
 def fingerprint(model: nn.Module) -> Hashable:

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmvitaccel.core.attention.rel_pos import PositionTerms, RelPos
 from mmvitaccel.core.kernels.attend import attend
-from mmvitaccel.core.kernels.compiler import can_attend
+from mmvitaccel.core.kernels.operators import can_attend
 
 # Logits of one block. On a CPU 256 rows of 4096 keys: 4 MB in single precision, by measurement.
 CPU_BLOCK_LOGITS = 2**20

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmvitaccel.core.kernels.compiler import HALF, cpu_operator, kernels, pointers, whole
+from mmvitaccel.core.kernels.operators import HALF, cpu_operator, kernels, pointers, whole
 from mmvitaccel.core.macs.formulas import register_macs_formula
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmvitaccel.core.kernels.compiler import (
+from mmvitaccel.core.kernels.operators import (
     HALF,
     Positions,
     cpu_operator,

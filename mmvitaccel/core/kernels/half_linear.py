@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmvitaccel.core.kernels.compiler import HALF, autocast_dtype, is_compiling
 from mmvitaccel.core.kernels.library.instruction_sets import multiplies_half_faster
+from mmvitaccel.core.kernels.operators import HALF
+from mmvitaccel.core.torch_modes import autocast_dtype, is_compiling
 
 # Outputs whose weights are converted together; 768 x 768 numbers stay in a processor's cache.
 _OUTPUTS = 768

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmvitaccel.core.kernels.compiler import cpu_operator, kernels, pointers, whole
 from mmvitaccel.core.kernels.openmp_wait import share_cores
+from mmvitaccel.core.kernels.operators import cpu_operator, kernels, pointers, whole
 from mmvitaccel.core.macs.formulas import register_macs_formula
 
 PRODUCT, PLANES, DEPTHWISE, MEANS, ATTENTION = range(5)

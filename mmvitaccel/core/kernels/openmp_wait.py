@@ -23,8 +23,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmvitaccel.core.kernels.compiler import is_compiling
 from mmvitaccel.core.kernels.library.openmp import runtime_is_gnu, torch_runtime
+from mmvitaccel.core.torch_modes import is_compiling
 
 try:
     import resource

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from mmvitaccel.core.attention.dense import CPU_BLOCK_LOGITS, DEVICE_BLOCK_LOGITS, needs_grad
 from mmvitaccel.core.attention.rel_pos import row_and_column
 from mmvitaccel.core.kernels.attend import attend_merged
-from mmvitaccel.core.kernels.compiler import can_attend
+from mmvitaccel.core.kernels.operators import can_attend
 
 
 def merged_attention(

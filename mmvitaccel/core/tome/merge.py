@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmvitaccel.core.attention.dense import needs_grad
-from mmvitaccel.core.kernels.compiler import can_attend, can_run
 from mmvitaccel.core.kernels.merge import match_tokens, merge_tokens
+from mmvitaccel.core.kernels.operators import can_attend, can_run
 
 
 class Matching(NamedTuple):

@@ -17,9 +17,7 @@ from torch import Tensor
 
 from mmvitaccel.core.tome.merge import Matching, log_size, owner, take
 from mmvitaccel.core.tome.schedule import Entry
-
-# reason: torch.compiler got it in torch 2.3
-_is_compiling = getattr(torch.compiler, "is_compiling", None) or torch._dynamo.is_compiling
+from mmvitaccel.core.torch_modes import is_compiling
 
 # reason: passes that wait for their backward at once: siamese networks, accumulated losses
 _PASSES_KEPT = 16
@@ -149,7 +147,7 @@ class Traces:
         if self.active is not None:
             return self.active
         # reason: memory is used again, so that outside of a backward an address means nothing
-        if _is_compiling() or torch._C._current_graph_task_id() == -1:
+        if is_compiling() or torch._C._current_graph_task_id() == -1:
             return None
         key = (index, x.data_ptr())
         resumed = self._own.resumed
@@ -159,7 +157,7 @@ class Traces:
 
     def remember(self, index: int, x: Tensor, out: Tensor, trace: Trace) -> None:
         """Make block ``index`` of this pass findable for its recomputation."""
-        if _is_compiling():
+        if is_compiling():
             return
         if self.active is None:
             # reason: a checkpoint over several blocks saved the input of the first one only

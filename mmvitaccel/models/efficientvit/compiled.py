@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmvitaccel.core.kernels import maps
-from mmvitaccel.core.kernels.compiler import kernels
 from mmvitaccel.core.kernels.export import refuse_export
 from mmvitaccel.core.kernels.library.choice import chosen
 from mmvitaccel.core.kernels.maps import Step, Windows
+from mmvitaccel.core.kernels.operators import kernels
 from mmvitaccel.core.locks import Lock
 from mmvitaccel.models.efficientvit.backbone import EfficientViT
 from mmvitaccel.models.efficientvit.layers import (

@@ -22,7 +22,7 @@ from mmvitaccel import (
 from mmvitaccel.core.eventful.gates import host_reads
 from mmvitaccel.core.eventful.maps import rows, steps
 from mmvitaccel.core.eventful.modes import global_attention, running_sums, windowed_attention
-from mmvitaccel.core.kernels import compiler
+from mmvitaccel.core.kernels import operators
 from mmvitaccel.models.vitdet.simple_fpn import SimpleFPN
 from mmvitaccel.testing.models import timm_model, vitdet
 
@@ -80,7 +80,7 @@ def device(monkeypatch):
     ):  # fmt: skip
         monkeypatch.setattr(module, "reading_is_free", lambda device: False)
     monkeypatch.setattr(host_reads, "arriving", arriving)
-    monkeypatch.setattr(compiler, "kernels", lambda: None)
+    monkeypatch.setattr(operators, "kernels", lambda: None)
     return lambda: arrived.__setitem__(slice(None), [True] * len(arrived))
 
 

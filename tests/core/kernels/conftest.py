@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmvitaccel.core.kernels import compiler
+from mmvitaccel.core.kernels import operators
 from mmvitaccel.core.kernels.library.build import compiled
 from mmvitaccel.core.kernels.library.choice import Choice, find
 from mmvitaccel.core.kernels.library.instruction_sets import INSTRUCTION_SETS, InstructionSet
@@ -140,5 +140,5 @@ def instructions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     choice = kernels_for(request.param)
     if isinstance(choice, str):
         pytest.skip(choice)
-    monkeypatch.setattr(compiler, "chosen", lambda: choice)
+    monkeypatch.setattr(operators, "chosen", lambda: choice)
     return request.param

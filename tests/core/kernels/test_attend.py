@@ -9,7 +9,7 @@ from mmvitaccel.core.attention.dense import dense_attention, dense_attention_wit
 from mmvitaccel.core.attention.rel_pos import RelPos
 from mmvitaccel.core.eventful.modes.mode import QKV, Logits
 from mmvitaccel.core.eventful.modes.windowed_attention import WindowedAttention
-from mmvitaccel.core.kernels import compiler
+from mmvitaccel.core.kernels import operators
 from mmvitaccel.core.kernels.attend import attend, attend_windows
 from mmvitaccel.core.macs.counter import MacsCounter
 
@@ -37,7 +37,7 @@ def test_dense_attention_is_the_same_with_and_without_it(monkeypatch):
     q, k, v, rel_pos = made(2, 3, (9, 11), (9, 11), 32)
     with_it = dense_attention(q, k, v, SCALE, rel_pos)
     with_lse = dense_attention_with_lse(q, k, v, SCALE, rel_pos)
-    monkeypatch.setattr(compiler, "kernels", lambda: None)
+    monkeypatch.setattr(operators, "kernels", lambda: None)
     without = dense_attention(q, k, v, SCALE, rel_pos)
     assert not torch.equal(with_it, without)
     torch.testing.assert_close(with_it, without, rtol=1e-5, atol=5e-6)
@@ -64,7 +64,7 @@ def test_windows_are_the_same_with_and_without_it(monkeypatch, grid, with_positi
     padding = QKV(*torch.randn(3, 1, heads, 1, dim))
     given = (qkv, padding, Logits(SCALE, RelPos(*rows) if with_positions else None), grid, size)
     _, with_it = WindowedAttention.start(*given)
-    monkeypatch.setattr(compiler, "kernels", lambda: None)
+    monkeypatch.setattr(operators, "kernels", lambda: None)
     _, without = WindowedAttention.start(*given)
     assert not torch.equal(with_it, without)
     torch.testing.assert_close(with_it, without, rtol=1e-5, atol=5e-6)

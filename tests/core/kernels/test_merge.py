@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmvitaccel import apply_tome
-from mmvitaccel.core.kernels import compiler
+from mmvitaccel.core.kernels import operators
 from mmvitaccel.core.macs.counter import MacsCounter, count_macs
 from mmvitaccel.core.tome.merge import bipartite_soft_matching, merge_weighted, owner
 from mmvitaccel.testing.models import timm_model
@@ -29,7 +29,7 @@ def test_the_same_with_and_without_them(monkeypatch, prefix, similarity):
         return (*matching[:3], owner(matching), *merged), counter.report().total
 
     with_them, macs = run()
-    monkeypatch.setattr(compiler, "kernels", lambda: None)
+    monkeypatch.setattr(operators, "kernels", lambda: None)
     without, macs_without = run()
     for ours, theirs in zip(with_them, without):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
@@ -44,7 +44,7 @@ def test_a_model_is_the_same_with_and_without_them(monkeypatch):
     apply_tome(model, r=5)
     with torch.no_grad():
         with_them, macs = model(x), count_macs(model, x).total
-        monkeypatch.setattr(compiler, "kernels", lambda: None)
+        monkeypatch.setattr(operators, "kernels", lambda: None)
         torch.testing.assert_close(model(x), with_them, rtol=1e-5, atol=1e-5)
         assert count_macs(model, x).total == macs
 

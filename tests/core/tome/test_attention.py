@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmvitaccel.core.kernels import compiler
+from mmvitaccel.core.kernels import operators
 from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.core.tome import attention as merged_attention
 
@@ -63,7 +63,7 @@ def test_against_its_definition(
     if way == "kernel":
         request.getfixturevalue("kernel")
     else:
-        monkeypatch.setattr(compiler, "kernels", lambda: None)
+        monkeypatch.setattr(operators, "kernels", lambda: None)
     q, k, v, terms, owner = made(batch, heads, grid, num_keys, dim)
     log_size = log_size_of(owner, num_keys) if with_size else None
     out = attend(q, k, v, SCALE, terms, owner, grid, log_size)
@@ -88,7 +88,7 @@ def test_gradients_are_those_without_the_kernel(monkeypatch):
         tensor.requires_grad_()
     attend(*inputs[:3], SCALE, *inputs[3:], (6, 8)).square().sum().backward()
     with_it = [tensor.grad.clone() for tensor in inputs[:4]]
-    monkeypatch.setattr(compiler, "kernels", lambda: None)
+    monkeypatch.setattr(operators, "kernels", lambda: None)
     for tensor in inputs[:4]:
         tensor.grad = None
     attend(*inputs[:3], SCALE, *inputs[3:], (6, 8)).square().sum().backward()
@@ -107,7 +107,7 @@ def test_counts_are_the_same_with_and_without_the_kernel(monkeypatch):
         return counter.report().total, out
 
     with_it, out = counted()
-    monkeypatch.setattr(compiler, "kernels", lambda: None)
+    monkeypatch.setattr(operators, "kernels", lambda: None)
     without, same = counted()
     assert not torch.equal(out, same)
     assert with_it == without == 2 * 3 * 26 * 26 * (2 * 64 + 5 + 7)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmvitaccel.core.kernels import compiler
+from mmvitaccel.core.kernels import operators
 from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.models.efficientvit import compiled as efficientvit_compiled
 from mmvitaccel.models.efficientvit.backbone import EfficientViT
@@ -157,7 +157,7 @@ def test_what_it_cannot_take_is_refused_in_a_sentence(kernel, monkeypatch):
     ],
 )
 def test_channels_that_do_not_fill_vectors_are_refused(kernel, dims, heads, named):
-    if compiler.kernels().map_lanes() != 16:
+    if operators.kernels().map_lanes() != 16:
         pytest.skip("vectors of 8 numbers on this machine: the names are those of 16")
     arch = dict(embed_dims=(dims,), depths=(1,), num_heads=(heads,), kernels=(3,) * heads)
     with pytest.raises(ValueError, match=f"{named}.*; this machine wants multiples of 16"):

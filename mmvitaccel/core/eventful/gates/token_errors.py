@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel.core.eventful.gates.output import Output
-from mmvitaccel.core.kernels.compiler import can_run
 from mmvitaccel.core.kernels.errors import normed_errors, output_errors
+from mmvitaccel.core.kernels.operators import can_run
 
 # Numbers of one block of tokens: on a CPU a block stays in the cache from step to step.
 CPU_BLOCK_NUMBERS = 2**18

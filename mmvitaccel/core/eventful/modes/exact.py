@@ -21,7 +21,7 @@ from mmvitaccel.core.eventful.gates.selection import Selection, complement
 from mmvitaccel.core.eventful.modes.mode import QKV, Change, Logits
 from mmvitaccel.core.eventful.modes.running_sums import Guard, RunningSums
 from mmvitaccel.core.kernels import exchange
-from mmvitaccel.core.kernels.compiler import can_attend
+from mmvitaccel.core.kernels.operators import can_attend
 
 # Logits of one block: on a CPU 256 rows of 512 old and 512 new keys stay in the cache.
 CPU_BLOCK_LOGITS = 2**18

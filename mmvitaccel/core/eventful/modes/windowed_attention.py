@@ -20,8 +20,8 @@ from mmvitaccel.core.eventful.gates.selection import Selection
 from mmvitaccel.core.eventful.gates.token_errors import token_errors
 from mmvitaccel.core.eventful.modes.mode import QKV, Logits
 from mmvitaccel.core.kernels.attend import attend_windows
-from mmvitaccel.core.kernels.compiler import can_attend, can_run
 from mmvitaccel.core.kernels.errors import output_errors
+from mmvitaccel.core.kernels.operators import can_attend, can_run
 
 # Numbers of queries, keys and values that are cut out at a time, on a CPU: they stay in the cache.
 CPU_WINDOWS_NUMBERS = 2**21

@@ -8,14 +8,14 @@ from torch import nn
 
 from mmvitaccel.core.eventful.gates import token_errors as errors
 from mmvitaccel.core.eventful.gates.output import Output
-from mmvitaccel.core.kernels import compiler
+from mmvitaccel.core.kernels import operators
 
 
 @pytest.fixture(params=["kernel", "torch"])
 def way(request, monkeypatch):
     """With the kernels, which then have to be asked, and without."""
     if request.param == "torch":
-        monkeypatch.setattr(compiler, "kernels", lambda: None)
+        monkeypatch.setattr(operators, "kernels", lambda: None)
         yield
         return
     request.getfixturevalue("kernel")

@@ -10,7 +10,7 @@ from mmvitaccel.core.eventful.modes import exact, running_sums
 from mmvitaccel.core.eventful.modes.exact import ExactAttention
 from mmvitaccel.core.eventful.modes.mode import QKV, Change, Logits
 from mmvitaccel.core.eventful.modes.running_sums import Guard
-from mmvitaccel.core.kernels import compiler
+from mmvitaccel.core.kernels import operators
 
 GRID = (6, 8)
 TOKENS, HEADS, DIM = 48, 3, 16
@@ -21,7 +21,7 @@ SCALE = DIM**-0.5
 def host(request, monkeypatch):
     """The path of a CPU, without the compiled loop too, and of a device not to be waited for."""
     if request.param != "asking":
-        monkeypatch.setattr(compiler, "kernels", lambda: None)
+        monkeypatch.setattr(operators, "kernels", lambda: None)
     if request.param == "not asking":
         monkeypatch.setattr(running_sums, "reading_is_free", lambda device: False)
     return request.param
@@ -91,7 +91,7 @@ def test_equals_dense_attention_frame_after_frame(host, changed, rel_pos):
 @pytest.mark.parametrize("budget", [2**18, 300, 16])
 def test_blocks_of_heads_and_rows_change_nothing(monkeypatch, budget):
     monkeypatch.setattr(exact, "CPU_BLOCK_LOGITS", budget)
-    monkeypatch.setattr(compiler, "kernels", lambda: None)
+    monkeypatch.setattr(operators, "kernels", lambda: None)
     video = Video(batch=2)
     assert max(video.random_step(5) for _ in range(10)) < 2e-5
 

@@ -7,7 +7,7 @@ from mmvitaccel.core.eventful.gates.gate import TokenGate
 from mmvitaccel.core.eventful.gates.selection import Selection
 from mmvitaccel.core.eventful.modes.mode import QKV, Logits
 from mmvitaccel.core.eventful.modes.windowed_attention import WindowedAttention
-from mmvitaccel.core.kernels import compiler
+from mmvitaccel.core.kernels import operators
 
 GRID, SIZE, HEADS, DIM = (8, 6), 4, 2, 16  # four windows, two of them with padding
 
@@ -15,7 +15,7 @@ GRID, SIZE, HEADS, DIM = (8, 6), 4, 2, 16  # four windows, two of them with padd
 @pytest.fixture(params=[True, False], ids=["compiled", "by operators"])
 def _kernels(request, monkeypatch):
     if not request.param:
-        monkeypatch.setattr(compiler, "kernels", lambda: None)
+        monkeypatch.setattr(operators, "kernels", lambda: None)
 
 
 @pytest.mark.usefixtures("_kernels")

@@ -10,11 +10,11 @@ import warnings
 import pytest
 import torch
 
-from mmvitaccel.core.kernels.compiler import can_run, kernels
 from mmvitaccel.core.kernels.library import choice, instruction_sets
 from mmvitaccel.core.kernels.library.build import NATIVE, compiled, find_compiler
 from mmvitaccel.core.kernels.library.choice import VARIABLE, chosen, find
 from mmvitaccel.core.kernels.library.instruction_sets import INSTRUCTION_SETS
+from mmvitaccel.core.kernels.operators import can_run, kernels
 from mmvitaccel.env.surroundings import inspect_kernels
 from mmvitaccel.env.versions import Row
 

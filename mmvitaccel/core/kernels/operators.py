@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mmvitaccel.core.kernels.library.choice import chosen
+from mmvitaccel.core.torch_modes import is_compiling
 
 #: The half precision that kernels read and write; they compute in single precision.
 HALF = torch.bfloat16
@@ -79,23 +80,6 @@ def can_attend(*tensors: Tensor) -> bool:
     if any(t.shape[-1] != dim or t.dtype != dtype for t in tensors):
         return False
     return can_run(*tensors)
-
-
-def is_compiling() -> bool:
-    """Whether ``torch.compile`` is reading this code."""
-    if hasattr(torch.compiler, "is_compiling"):  # torch >= 2.3
-        return torch.compiler.is_compiling()
-    return torch._dynamo.is_compiling()
-
-
-def autocast_dtype(device_type: str) -> torch.dtype | None:
-    """What autocast computes in on such devices here and now; None where it is off."""
-    if hasattr(torch, "get_autocast_dtype"):  # torch >= 2.4
-        on = torch.is_autocast_enabled(device_type)
-        return torch.get_autocast_dtype(device_type) if on else None
-    if device_type == "cpu":
-        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
-    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
 
 
 def positions_of(rows_h: Tensor | None, rows_w: Tensor | None) -> tuple[Positions, list[Tensor]]:

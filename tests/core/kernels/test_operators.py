@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from mmvitaccel.core.kernels.compiler import can_attend, can_run
 from mmvitaccel.core.kernels.library.build import SOURCES
+from mmvitaccel.core.kernels.operators import can_attend, can_run
 
 
 def test_they_serve_single_precision_and_bfloat16_on_a_cpu(kernel):
