@@ -33,6 +33,7 @@ _HOME = {
     "RandomBudgetHook": "mmvitaccel.hooks.random_budget_hook",
     "RandomTokens": "mmvitaccel.core.eventful.gates.random_tokens",
     "RunningObjects": "mmvitaccel.core.eventful.gates.importance",
+    "SharedTopK": "mmvitaccel.core.eventful.gates.shared",
     "SimpleFPN": "mmvitaccel.models.vitdet.simple_fpn",
     "TopFraction": "mmvitaccel.core.eventful.gates.policy",
     "TopK": "mmvitaccel.core.eventful.gates.policy",

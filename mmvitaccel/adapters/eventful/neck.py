@@ -26,7 +26,7 @@ from mmvitaccel.adapters.eventful.stream_run import (
 from mmvitaccel.adapters.hosts.parts import find_neck
 from mmvitaccel.adapters.parts import NeckAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
-from mmvitaccel.core.eventful.maps.memory import Pages
+from mmvitaccel.core.eventful.maps.memory import Pages, take_together
 from mmvitaccel.core.eventful.stream import StreamStore
 
 METHOD = "EventfulNeck"
@@ -149,14 +149,14 @@ def _levels(neck: nn.Module, state: NeckState, inputs: Any, lends: bool) -> tupl
     state.begin(neck, maps[0], *(x.shape[1:] for x in maps[1:]), others=maps[1:])
     state.decide(maps[0].flatten(2).transpose(1, 2))
     make, border = adapter.levels(neck), adapter.border(neck)
-    pages = []
     running = state.running
-    shares = zip(*(running.parts(x) for x in maps))
-    for share in shares:
-        stream = share[0][0]
-        memory = memory_of(stream)
-        own = memory.take([x for _, x in share], running.policy_of(stream), border)
-        pages.append(memory.pages(make(memory.sheets, own)))
+    shares = list(zip(*(running.parts(x) for x in maps)))
+    streams = [share[0][0] for share in shares]
+    memories = [memory_of(stream) for stream in streams]
+    policies = [running.policy_of(stream) for stream in streams]
+    own = take_together(memories, [[x for _, x in share] for share in shares], policies, border)
+    pages = [m.pages(make(m.sheets, sheets)) for m, sheets in zip(memories, own)]
+    for stream in streams:
         if stream is not None:
             stream.busy = False
     state.end(sum(x.shape[2] * x.shape[3] for x in maps))

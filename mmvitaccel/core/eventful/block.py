@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mmvitaccel.core.attention.rel_pos import RelPos
 from mmvitaccel.core.eventful.gates.gate import TokenBuffer, TokenGate
-from mmvitaccel.core.eventful.gates.policy import Policy, choose
+from mmvitaccel.core.eventful.gates.policy import Gated, Policy
 from mmvitaccel.core.eventful.gates.selection import Selection, everything
 from mmvitaccel.core.eventful.gates.token_errors import errors_of_sum
 from mmvitaccel.core.eventful.modes.global_attention import GlobalAttention
@@ -170,7 +170,7 @@ def step_block(
     look1, look2 = norm1 or _as_is, norm2 or _as_is
 
     errors, _ = errors_of_sum(memory.qkv_gate.reference, x, None, norm1)
-    first = choose(policy, errors)
+    first = yield Gated(policy, errors)
     left_out1 = memory.qkv_gate.left_out(first, errors)
     passed = _own(look1(first.gather(x)), x)
     memory.qkv_gate.let_through(first, passed, lambda block: look1(x[:, block]))
@@ -180,7 +180,8 @@ def step_block(
 
     with _as_it_comes(x):
         attended = memory.attention.take(qkv, first, memory.proj_gate)
-        second = choose(policy, attended.errors)
+    second = yield Gated(policy, attended.errors)
+    with _as_it_comes(x):
         left_out2 = memory.proj_gate.left_out(second, attended.errors)
         passed = attended.tokens(second)
         memory.proj_gate.let_through(second, passed, attended.block)
@@ -189,7 +190,7 @@ def step_block(
     branch = memory.proj.update(second, branch)
 
     errors, middle = errors_of_sum(memory.mlp_gate.reference, x, branch, norm2)
-    third = choose(policy, errors)
+    third = yield Gated(policy, errors)
     left_out3 = memory.mlp_gate.left_out(third, errors)
     passed = _own(look2(third.gather(middle)), middle)
     memory.mlp_gate.let_through(third, passed, lambda block: look2(middle[:, block]))

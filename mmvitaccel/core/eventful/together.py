@@ -1,16 +1,19 @@
 """Frames of several streams in step: their tokens go through a layer together.
 
 What a stream remembers is its own, but the layers are the same for all. With few tokens a matrix
-product waits for its weights; those of all streams wait once.
+product waits for its weights; those of all streams wait once. At a gate, a policy that streams
+share sees the errors of all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Union
 
 import torch
 from torch import Tensor
+
+from mmvitaccel.core.eventful.gates.policy import Gated, choose_for_all
 
 
 class Wanted(NamedTuple):
@@ -31,15 +34,15 @@ class Wanted(NamedTuple):
     alone: bool = False
 
 
-#: Asks for layers, is sent what they give, and returns (B, N, C).
-Steps = Generator[Wanted, Any, Tensor]
+#: Asks for layers and for what passes gates, is sent what they give, and returns (B, N, C).
+Steps = Generator[Union[Wanted, Gated], Any, Tensor]
 
 
 def in_step(frames: Sequence[Steps]) -> list[Tensor]:
     """Compute frames of different streams.
 
     Args:
-        frames: As they begin; all ask for the same layers in the same order.
+        frames: As they begin; all ask for the same layers and gates in the same order.
 
     Returns:
         What each of them returns.
@@ -53,7 +56,8 @@ def in_step(frames: Sequence[Steps]) -> list[Tensor]:
                 wanted.append(frame.send(answer))
             except StopIteration as end:
                 outs.append(end.value)
-        answers = _answers(wanted)
+        at_gate = bool(wanted) and isinstance(wanted[0], Gated)
+        answers = choose_for_all(wanted) if at_gate else _answers(wanted)
     return outs
 
 

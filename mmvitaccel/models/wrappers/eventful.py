@@ -16,6 +16,7 @@ from mmvitaccel.core.eventful.gates.importance import Importance, LastObjects, R
 from mmvitaccel.core.eventful.gates.policy import Always, Policy, Threshold, TopFraction, TopK
 from mmvitaccel.core.eventful.gates.random_tokens import RandomTokens
 from mmvitaccel.core.eventful.gates.refresh import Every, OnChange, OnRequest, Refresh
+from mmvitaccel.core.eventful.gates.shared import SharedTopK
 from mmvitaccel.core.eventful.gates.weighted import Weighted
 from mmvitaccel.core.eventful.modes.exact import ExactAttention
 from mmvitaccel.core.eventful.modes.mode import AttentionMode
@@ -23,7 +24,7 @@ from mmvitaccel.core.eventful.modes.running_sums import Guard
 from mmvitaccel.models.wrappers.target import find_target, unwrapped
 from mmvitaccel.registry import IMPORTANCES, MODELS, POLICIES, REFRESHES
 
-for _policy in (TopK, TopFraction, Threshold, Always, RandomTokens, Weighted):
+for _policy in (TopK, TopFraction, Threshold, Always, RandomTokens, SharedTopK, Weighted):
     POLICIES.register_module(module=_policy)
 for _importance in (LastObjects, RunningObjects):
     IMPORTANCES.register_module(module=_importance)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mmvitaccel.core.eventful.gates.policy import Gated
+from mmvitaccel.core.eventful.gates.shared import SharedTopK
 from mmvitaccel.core.eventful.together import Wanted, in_step
 
 SIZES = [3, 0, 5]
@@ -58,3 +60,18 @@ def test_what_is_to_be_alone_is(frames):
     outs = in_step([layers.frame(x, None, x.shape[1] == 5) for x, _ in frames])
     assert layers.given == [3, 5, 8]  # those of three and of none together
     assert all(torch.equal(a, b) for a, b in zip(expected, outs))
+
+
+def test_a_shared_policy_sees_all_frames_at_a_gate():
+    def frame(error, policy):
+        selection = yield Gated(policy, error)
+        y = yield Wanted(lambda x: 2 * x, selection.gather(error.unsqueeze(-1)))
+        return y.flatten()
+
+    torch.manual_seed(0)
+    busy, quiet = 1 + torch.rand(1, 6), torch.rand(1, 6)
+    policy = SharedTopK(3)
+    outs = in_step([frame(busy, policy), frame(quiet, policy)])
+    assert torch.equal(outs[0].sort()[0], 2 * busy[0].sort()[0]) and outs[1].numel() == 0
+    (alone,) = in_step([frame(quiet, policy)])
+    assert torch.equal(alone.sort()[0], 2 * quiet[0].sort()[0][-3:])

@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from typing import Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -197,12 +198,16 @@ class Always:
         return "Always()"
 
 
+#: Policies whose budget may be set from outside, and that remember nothing of what they are asked.
+COPIED: set[type] = {TopK, TopFraction, Threshold}
+
+
 def for_one_frame(policy: Policy) -> Policy:
     """The policy as it is now: another thread may set a budget while the frame is computed.
 
     A policy of somebody else's is taken as it is; it may remember what it is asked.
     """
-    return copy.copy(policy) if type(policy) in (TopK, TopFraction, Threshold) else policy
+    return copy.copy(policy) if type(policy) in COPIED else policy
 
 
 def choose(policy: Policy, error: Tensor) -> Selection:
@@ -238,3 +243,42 @@ def choose(policy: Policy, error: Tensor) -> Selection:
     if answer.shape[1] == num_tokens:
         answer = torch.arange(num_tokens, device=error.device).expand(batch, num_tokens)
     return Selection(answer, num_tokens)
+
+
+class Gated(NamedTuple):
+    """What a gate asks a policy.
+
+    Attributes:
+        policy: The policy of the stream's frame.
+        error: (B, N) norms.
+    """
+
+    policy: Policy
+    error: Tensor
+
+
+def choose_for_all(asked: Sequence[Gated]) -> list[Selection]:
+    """Ask the policies of several streams' frames at the same gate, with as many tokens each.
+
+    A policy whose attribute ``shared`` is true is asked once for all frames that have it, and
+    its answer may give one stream more than another; any other is asked for each.
+
+    Raises:
+        TypeError: See :func:`choose`.
+        ValueError: See :func:`choose`.
+    """
+    chosen: dict[int, Selection] = {}
+    shared: dict[int, list[int]] = {}
+    for place, (policy, error) in enumerate(asked):
+        if getattr(policy, "shared", False):
+            shared.setdefault(id(policy), []).append(place)
+        else:
+            chosen[place] = choose(policy, error)
+    for places in shared.values():
+        errors = [asked[place].error for place in places]
+        whole = choose(asked[places[0]].policy, torch.cat(errors))
+        if len(places) == 1:
+            chosen[places[0]] = whole
+        else:
+            chosen.update(zip(places, whole.split()))
+    return [chosen[place] for place in range(len(asked))]

@@ -49,6 +49,16 @@ class Selection:
         )
         return mask.scatter_(1, self.index, chosen)
 
+    def split(self) -> list[Selection]:
+        """The selection of each entry of the batch, of as many tokens as it chose.
+
+        Where entries chose different numbers, it waits for the device.
+        """
+        return [
+            Selection(row[None, :count], self.num_tokens)
+            for row, count in zip(self.index, self.counts)
+        ]
+
     def gather(self, x: Tensor) -> Tensor:
         """The selected tokens, (B, N, C) -> (B, k, C) or (B, heads, N, D) -> (B, heads, k, D)."""
         if self.everything:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mmvitaccel.core.eventful.gates.gate import left_out, squared_norms
-from mmvitaccel.core.eventful.gates.policy import Policy, choose
+from mmvitaccel.core.eventful.gates.policy import Gated, Policy, choose_for_all
 from mmvitaccel.core.eventful.gates.selection import Selection, everything
 from mmvitaccel.core.eventful.maps.rows import Rows
 from mmvitaccel.core.eventful.maps.sheets import Sheet
@@ -46,19 +46,25 @@ class MapGate:
         nothing = cells.new_zeros((), dtype=torch.float32)
         return cls(Sheet.of(x, border), squared_norms(cells), everything(cells), nothing)
 
-    def take(self, x: Tensor, policy: Policy, relative: bool) -> None:
-        """Let cells of a later frame's map (B, C, H, W) through.
+    def errors(self, x: Tensor) -> Tensor:
+        """Norms (B, N) of the errors of a later frame's map (B, C, H, W)."""
+        cells, seen = _cells(x), _cells(self.sheet.map)
+        return torch.linalg.vector_norm(seen - cells, dim=-1, dtype=torch.float32)
+
+    def relative(self, error: Tensor) -> Tensor:
+        """Errors over the root mean square of the cells' own norms."""
+        scale = self.squares.mean(1, keepdim=True).sqrt()
+        return error / scale.clamp_min(torch.finfo(scale.dtype).tiny)
+
+    def take(self, x: Tensor, error: Tensor, passed: Selection) -> None:
+        """Let cells of a later frame's map through.
 
         Args:
-            x: The map.
-            policy: Chooses by the norms of the cells' errors.
-            relative: Whether these are given over the root mean square of the cells' own norms.
+            x: The map (B, C, H, W).
+            error: Of its cells, (B, N).
+            passed: Those that pass.
         """
-        cells, seen = _cells(x), _cells(self.sheet.map)
-        error = torch.linalg.vector_norm(seen - cells, dim=-1, dtype=torch.float32)
-        scale = self.squares.mean(1, keepdim=True).sqrt() if relative else None
-        given = error if scale is None else error / scale.clamp_min(torch.finfo(scale.dtype).tiny)
-        self.passed = choose(policy, given)
+        cells, self.passed = _cells(x), passed
         self.left_out = left_out(self.passed, error, self.squares)
         values = self.passed.gather(cells)
         self.passed.put(self.squares.unsqueeze(-1), squared_norms(values).unsqueeze(-1))
@@ -113,14 +119,16 @@ class MapMemory:
             policy: Chooses the cells of each map.
             border: Of the sheets.
         """
+        return take_together([self], [maps], [policy], border)[0]
+
+    def goes_on(self, maps: Sequence[Tensor], border: int) -> bool:
+        """Begin a frame; those maps of a first one are let through whole, which is said."""
         self._begin()
-        if self.followed is not None or len(self.gates) != len(maps):
-            self._forget()
-            self.gates = [MapGate.start(x, border) for x in maps]
-        else:
-            for gate, x in zip(self.gates, maps):
-                gate.take(x, policy, relative=len(maps) > 1)
-        return [gate.sheet for gate in self.gates]
+        if self.followed is None and len(self.gates) == len(maps):
+            return True
+        self._forget()
+        self.gates = [MapGate.start(x, border) for x in maps]
+        return False
 
     def follow(self, pages: Pages) -> list[Sheet]:
         """The maps of a frame in another memory; where a frame of it was missed, all is new."""
@@ -173,6 +181,38 @@ class MapMemory:
         if not self.gates:
             return ()
         return (torch.stack([gate.left_out for gate in self.gates]).mean(),)
+
+
+def take_together(
+    memories: Sequence[MapMemory],
+    maps: Sequence[Sequence[Tensor]],
+    policies: Sequence[Policy],
+    border: int,
+) -> list[list[Sheet]]:
+    """The maps of a frame of each of several streams; see :meth:`MapMemory.take`.
+
+    Args:
+        memories: Of the streams.
+        maps: Those of each stream, fine to coarse, of the same shapes.
+        policies: Of the streams; one that is shared sees the errors of all.
+        border: Of the sheets.
+    """
+    later = [
+        (memory, given, policy)
+        for memory, given, policy in zip(memories, maps, policies)
+        if memory.goes_on(given, border)
+    ]
+    for place in range(len(maps[0]) if later else 0):
+        gates = [(memory.gates[place], given[place]) for memory, given, _ in later]
+        errors = [gate.errors(x) for gate, x in gates]
+        relative = len(maps[0]) > 1
+        asked = [
+            Gated(policy, gate.relative(error) if relative else error)
+            for (gate, _), error, (_, _, policy) in zip(gates, errors, later)
+        ]
+        for (gate, x), error, passed in zip(gates, errors, choose_for_all(asked)):
+            gate.take(x, error, passed)
+    return [[gate.sheet for gate in memory.gates] for memory in memories]
 
 
 def _cells(x: Tensor) -> Tensor:
