@@ -33,13 +33,9 @@ from mmvitaccel.core.eventful.gates.policy import TopK
 from mmvitaccel.core.macs.counter import count_macs
 from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.records.recording import Recording, add_record_option
-from mmvitaccel.runner.config import load_config
 from mmvitaccel.testing import models as builders
-from mmvitaccel.video.clip_steps import ClipSettings, StepMaker
-from mmvitaccel.video_reader import open_video
+from mmvitaccel.testing.clips import FRAMES, read_clips
 
-CONFIG = Path(__file__).parents[1] / "configs/vivit/vivit-base_32x2x1_kinetics400-rgb.py"
-FRAMES = 32
 Variant = tuple[str, Callable[[nn.Module], Any]]
 # Title, model, variants, and of how many frames it takes one.
 Case = tuple[str, nn.Module, list[Variant], int]
@@ -91,28 +87,6 @@ def videomae(quick: bool) -> Case:
 
 
 CASES = {"vivit": vivit, "videomae": videomae}
-
-
-def read_clips(video: str, count: int) -> Tensor:
-    """The first clips of a video as the Kinetics configs sample them, (count, 3, 32, 224, 224).
-
-    Raises:
-        UserError: It cannot be opened, or is too short.
-    """
-    source, tubelet, length = open_video(video), 2, FRAMES // 2
-    maker = StepMaker(ClipSettings.of(load_config(str(CONFIG), {})), tubelet, source.fps)
-    steps: list[Tensor] = []
-    for frame in source:
-        step = maker.add(frame)
-        if step is not None:
-            steps.append((step.float() - 114.75) / 57.375)
-        if len(steps) == length + count - 1:
-            return torch.cat([torch.cat(steps[i : i + length], 2) for i in range(count)])
-    whole = max(len(steps) - length + 1, 0)
-    raise UserError(
-        f"{video} has {source.given} frames, enough for {whole} of {count} clips; give a longer "
-        "one or fewer --clips."
-    )
 
 
 def measure(

@@ -18,6 +18,7 @@ _apply_patches()
 _HOME = {
     "apply_eventful": "mmvitaccel.adapters.eventful.apply",
     "apply_eventful_neck": "mmvitaccel.adapters.eventful.neck",
+    "apply_rlt": "mmvitaccel.adapters.rlt.apply",
     "apply_tome": "mmvitaccel.adapters.tome.apply",
     "register_matching": "mmvitaccel.core.tome.matchings",
     "Always": "mmvitaccel.core.eventful.gates.policy",

@@ -27,6 +27,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "core/kernels": ({"core", "core/kernels/library", "core/macs"}, set()),
     "core/kernels/library": (set(), set()),
     "core/attention": ({"core/kernels"}, set()),
+    "core/rlt": (set(), set()),
     "core/tome": ({"core", "core/attention", "core/kernels"}, set()),
     "core/eventful": ({"core", GATES, MODES, "core/attention", "core/kernels"}, set()),
     GATES: ({"core/kernels"}, set()),
@@ -50,6 +51,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "adapters/hosts/transformers": ({"adapters", "core/attention"}, set()),
     "adapters/tome": (
         {"adapters", "adapters/hosts", "core/attention", "core/kernels", "core/tome"},
+        set(),
+    ),
+    "adapters/rlt": (
+        {"adapters", "adapters/hosts", "adapters/hosts/transformers", "core/kernels", "core/rlt"},
         set(),
     ),
     "adapters/eventful": (
@@ -82,8 +87,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "models/vitdet": ({"core/attention", "models/weights", "registry"}, MODEL_PACKAGES),
     "models/vivit": ({"models/weights", "registry"}, MODEL_PACKAGES),
     "models/wrappers": (
-        {"adapters", "adapters/hosts", "adapters/tome", "adapters/eventful", "registry"}
-        | {"core/tome", GATES, MODES},
+        {"adapters", "adapters/hosts", "adapters/rlt", "adapters/tome", "adapters/eventful"}
+        | {"registry", "core/tome", GATES, MODES},
         MODEL_PACKAGES,
     ),
     "datasets": ({"datasets/synthetic", "errors", "registry", "video_reader"}, MODEL_PACKAGES),
@@ -93,8 +98,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "metrics": ({"datasets", "registry"}, {"mmengine", "mmdet", "mmaction"}),
     # a hook puts on a built model what the registered functions put on one that they build
     "hooks": (
-        {"adapters", "adapters/tome", "adapters/eventful", "models/wrappers", "registry"}
-        | {"budget", "core/macs", "core/tome", "pictures", GATES, MODES},
+        {"adapters", "adapters/rlt", "adapters/tome", "adapters/eventful", "models/wrappers"}
+        | {"registry", "budget", "core/macs", "core/tome", "pictures", GATES, MODES},
         {"mmengine"},
     ),
     # a layout ends in the names of a model; one of them is of a data set
@@ -167,7 +172,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "records": ({"errors"}, set()),
     "testing": (
         {"deploy", "errors", "extras", "models/efficientvit", "models/vitdet", "models/vivit"}
-        | {"registry", "runner"},
+        | {"registry", "runner", "video", "video_reader"},
         {"mmaction", "timm"},
     ),
     "testing/fuzz": (

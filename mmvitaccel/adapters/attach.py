@@ -2,14 +2,15 @@
 
 The *instance* gets a subclass made from its own class; the class itself is never edited. Names
 of parameters, parameter objects and ``isinstance`` stay as they were, deep copies (EMA) carry
-the method along, and :func:`detach` gives every instance its class back.
+the method along, and :func:`detach` gives every instance its class back. Methods of which one can
+lie around another may be on one module together, put on and taken off in any order.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,7 +19,10 @@ from torch import nn
 
 from mmvitaccel.adapters.base import host_class
 
-_LINK = "_mmvitaccel_link"
+_LINKS = "_mmvitaccel_links"
+# Pairs of methods that may be on one module: the first lies inside of the second, whose overrides
+# call it as their host.
+_INSIDE = (("ToMe", "RLT"),)
 
 Override = Callable[..., Any]
 
@@ -29,8 +33,8 @@ class Swap(NamedTuple):
     Attributes:
         module: The host's module.
         overrides: Method name to a module-level function ``f(module, host, *args, **kwargs)``,
-            where ``host`` is the module's own bound method.
-        info: What the overrides want to find in ``link(module).info``: an index, a record.
+            where ``host`` is the module's own bound method, with what lies inside on it.
+        info: What the overrides want to find in ``link(module, method).info``: an index, a record.
     """
 
     module: nn.Module
@@ -47,23 +51,37 @@ class Link:
         state: The object that all modules of one attachment share.
         info: What :class:`Swap` gave for this module.
         members: All swapped modules, on the root only.
+        overrides: What :class:`Swap` gave, in order of names.
     """
 
     method: str
     state: Any
     info: Any
     members: tuple[nn.Module, ...] = ()
+    overrides: tuple[tuple[str, Override], ...] = ()
 
 
-def link(module: nn.Module) -> Link | None:
-    """The link of an attached module, or None."""
-    return getattr(module, _LINK, None)
+def links(module: nn.Module) -> tuple[Link, ...]:
+    """The links of all methods on exactly this module, the innermost first."""
+    return tuple(getattr(module, _LINKS, {}).values())
+
+
+def link(module: nn.Module, method: str | None = None) -> Link | None:
+    """The link of a method on exactly this module, or None; of the outermost if none is named."""
+    if method is not None:
+        return getattr(module, _LINKS, {}).get(method)
+    found = links(module)
+    return found[-1] if found else None
 
 
 def is_attached(module: nn.Module, method: str | None = None) -> bool:
     """Whether a method (this one, if named) is on exactly this module."""
-    found = link(module)
-    return found is not None and method in (None, found.method)
+    return link(module, method) is not None
+
+
+def is_root(module: nn.Module) -> bool:
+    """Whether a method was put on with this module as its root."""
+    return any(found.members for found in links(module))
 
 
 def attach(root: nn.Module, method: str, swaps: Sequence[Swap], state: Any) -> None:
@@ -74,52 +92,79 @@ def attach(root: nn.Module, method: str, swaps: Sequence[Swap], state: Any) -> N
             among the swaps.
         method: Name of the method; one that is on ``root`` already is replaced.
         swaps: The modules to change.
-        state: Shared by all of them, as ``link(module).state``.
+        state: Shared by all of them, as ``link(module, method).state``.
 
     Raises:
-        RuntimeError: If a module carries another method, or the same one from another root.
+        RuntimeError: If a module carries a method that this one cannot be together with, or the
+            same one from another root.
         TypeError: If a module cannot be given a subclass (scripted, or with a patched method).
     """
     modules = [swap.module for swap in swaps]
     if root not in modules:
         swaps = [Swap(root, {}), *swaps]
         modules = [root, *modules]
-    own = link(root)
-    ours = {id(m) for m in own.members} if own is not None and own.method == method else set()
+    own = link(root, method)
+    ours = {id(m) for m in own.members} if own is not None else set()
     for swap in swaps:
         _check(swap, method, ours)
     if ours:
         detach(root, method)
     for swap in swaps:
         members = tuple(modules) if swap.module is root else ()
-        swap.module.__dict__[_LINK] = Link(method, state, swap.info, members)
         overrides = tuple(sorted(swap.overrides.items()))
-        swap.module.__class__ = _subclass(type(swap.module), method, overrides)
+        new = Link(method, state, swap.info, members, overrides)
+        _set_links(swap.module, _placed(new, links(swap.module)))
 
 
 def detach(root: nn.Module, method: str) -> None:
-    """Give every module of ``root``'s attachment its class back; nothing else was changed.
+    """Take a method off every module of ``root``'s attachment; without others, it is as before.
 
     Raises:
         RuntimeError: If ``method`` is not attached to ``root``.
     """
-    own = link(root)
-    if own is None or own.method != method or not own.members:
+    own = link(root, method)
+    if own is None or not own.members:
         raise RuntimeError(f"{method} is not attached to this {host_class(root).__name__}.")
     for module in own.members:
-        module.__class__ = host_class(module)
-        del module.__dict__[_LINK]
+        _set_links(module, [found for found in links(module) if found.method != method])
+
+
+def detach_all(root: nn.Module) -> None:
+    """Take off every method of which ``root`` is the root."""
+    for found in links(root):
+        if found.members:
+            detach(root, found.method)
+
+
+def _placed(new: Link, present: Sequence[Link]) -> list[Link]:
+    """All links, the innermost first."""
+    inside = [found for found in present if (found.method, new.method) in _INSIDE]
+    return [*inside, new, *(found for found in present if found not in inside)]
+
+
+def _set_links(module: nn.Module, found: Sequence[Link]) -> None:
+    """Let exactly these methods be on a module."""
+    host = host_class(module)
+    if found:
+        module.__dict__[_LINKS] = {one.method: one for one in found}
+        layers = tuple((one.method, one.overrides) for one in found)
+        module.__class__ = _subclass(host, layers)
+    else:
+        module.__class__ = host
+        del module.__dict__[_LINKS]
 
 
 def _check(swap: Swap, method: str, ours: set[int]) -> None:
     """Refuse a module that cannot take the method."""
     module, name = swap.module, host_class(swap.module).__name__
-    found = link(module)
-    if found is not None and id(module) not in ours:
-        raise RuntimeError(
-            f"{method} cannot be put on {name}: {found.method} is on it already and both would "
-            f"replace the same forward; remove {found.method} first."
-        )
+    for found in links(module):
+        own = found.method == method and id(module) in ours
+        pair = (found.method, method)
+        if not own and pair not in _INSIDE and pair[::-1] not in _INSIDE:
+            raise RuntimeError(
+                f"{method} cannot be put on {name}: {found.method} is on it already and both would "
+                f"replace the same forward; remove {found.method} first."
+            )
     if isinstance(module, torch.jit.ScriptModule):
         raise TypeError(f"{method} cannot be put on {name}: it is scripted; give the eager model.")
     for attribute in swap.overrides:
@@ -133,8 +178,8 @@ def _check(swap: Swap, method: str, ours: set[int]) -> None:
 
 
 @functools.cache
-def _subclass(host: type, method: str, overrides: tuple[tuple[str, Override], ...]) -> type:
-    """A subclass of ``host`` whose named methods go through the overrides.
+def _subclass(host: type, layers: tuple[tuple[str, tuple[tuple[str, Override], ...]], ...]) -> type:
+    """A subclass of ``host`` whose named methods go through the overrides of each layer in turn.
 
     Cached, so that equal modules share a class as they did before. It has the host's own names:
     transformers looks up by them what a model may record, and writes them into a saved config.
@@ -142,15 +187,16 @@ def _subclass(host: type, method: str, overrides: tuple[tuple[str, Override], ..
     body: dict[str, Any] = {
         "__module__": host.__module__,
         "__qualname__": host.__qualname__,
-        "__doc__": f"{host.__name__} with {method} on it.",
+        "__doc__": f"{host.__name__} with {_together(method for method, _ in layers)} on it.",
         "__reduce_ex__": _refuse_pickling,
         "__prepare_scriptable__": _refuse_scripting,
         "host_class": host,
     }
     if "__deepcopy__" not in dir(host):
         body["__deepcopy__"] = _deepcopy
-    for name, override in overrides:
-        body[name] = _method(getattr(host, name), override)
+    for _, overrides in layers:
+        for name, override in overrides:
+            body[name] = _method(body.get(name, getattr(host, name)), override)
     return type(host.__name__, (host,), body)
 
 
@@ -175,16 +221,20 @@ def _deepcopy(self: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
 def _refuse_scripting(self: nn.Module) -> Any:
     """Called by ``torch.jit.script`` before it reads the module."""
-    found = link(self)
+    found = _together(found.method for found in links(self))
     raise RuntimeError(
-        f"A {host_class(self).__name__} with {found.method} on it cannot be scripted: its steps "
+        f"A {host_class(self).__name__} with {found} on it cannot be scripted: its steps "
         "are taken apart in Python; remove the method first."
     )
 
 
 def _refuse_pickling(self: nn.Module, protocol: int) -> Any:
-    found = link(self)
+    found = _together(found.method for found in links(self))
     raise RuntimeError(
-        f"A {host_class(self).__name__} with {found.method} on it cannot be pickled: save "
+        f"A {host_class(self).__name__} with {found} on it cannot be pickled: save "
         "its state_dict, or remove the method first."
     )
+
+
+def _together(methods: Iterable[str]) -> str:
+    return " and ".join(methods)

@@ -26,7 +26,7 @@ from mmvitaccel.runner.session import build_model
 from mmvitaccel.video.spatial_cache import cache_spatial
 
 DENSE = "dense"
-TOME = "ToMe"
+TOME, RLT = "ToMe", "RLT"
 TUNED = ", tuned"
 # reason: in the exact mode a count depends a little on the clip; one of each motion is enough
 COUNTED_CLIPS = 7
@@ -38,15 +38,15 @@ class MotionPoint:
 
     Attributes:
         method: ``dense``, an attention mode of Eventful, the same with ``, tuned`` behind it after
-            temporal fine-tuning, or ``ToMe``.
-        budget: k of Eventful, r of ToMe; None for dense.
+            temporal fine-tuning, ``ToMe`` or ``RLT``.
+        budget: k of Eventful, r of ToMe, threshold of RLT; None for dense.
         top1: In percent.
         gmacs: Mean per clip, in 1e9 multiply-adds, without the tubelet embedding.
         embedding_gmacs: Of the tubelet embedding.
     """
 
     method: str
-    budget: int | None
+    budget: float | None
     top1: float
     gmacs: float
     embedding_gmacs: float
@@ -75,7 +75,11 @@ class MotionStudy:
         self.report = report
 
     def run(
-        self, modes: Sequence[str], budgets: Sequence[int], merged: Sequence[int]
+        self,
+        modes: Sequence[str],
+        budgets: Sequence[int],
+        merged: Sequence[int],
+        repeated: Sequence[float],
     ) -> list[MotionPoint]:
         """Measure all.
 
@@ -83,6 +87,7 @@ class MotionStudy:
             modes: Attention modes of Eventful.
             budgets: Values of k.
             merged: Values of r of ToMe.
+            repeated: Thresholds of run-length tokenization.
 
         Returns:
             The points, dense first.
@@ -103,6 +108,9 @@ class MotionStudy:
                 points.append(self._point(mode + TUNED, k, cfg, tuned))
         for r in merged:
             points.append(self._point(TOME, r, _wrapped(self.dense, TOME, r=r), checkpoint))
+        for threshold in repeated:
+            cfg = _wrapped(self.dense, RLT, threshold=threshold)
+            points.append(self._point(RLT, threshold, cfg, checkpoint))
         return points
 
     def _check_folder(self) -> None:
@@ -128,7 +136,7 @@ class MotionStudy:
         tuning.load_from = str(features / "weights.pth")
         return train(tuning, self.work_dir / "tune" / name)
 
-    def _point(self, method: str, budget: int | None, cfg: Config, weights: Path) -> MotionPoint:
+    def _point(self, method: str, budget: float | None, cfg: Config, weights: Path) -> MotionPoint:
         name = method.replace(", ", "_") + ("" if budget is None else f"_{budget}")
         path = self.work_dir / "points" / f"{name}.json"
         if path.is_file():
@@ -171,7 +179,7 @@ def table(points: Sequence[MotionPoint]) -> str:
     """The points as Markdown; the tubelet embedding on a line of its own."""
     dense = points[0].gmacs
     lines = [
-        "| method | k or r | top-1 (%) | G multiply-adds a clip | dense / this |",
+        "| method | k, r or threshold | top-1 (%) | G multiply-adds a clip | dense / this |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for point in points:

@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from mmvitaccel.adapters.attach import link
+from mmvitaccel.adapters.attach import links
 from mmvitaccel.core.kernels.export import why_not_exported
 from mmvitaccel.deploy.detection_graph import DetectionGraph
 from mmvitaccel.errors import UserError, running
@@ -100,7 +100,7 @@ def build_part(
 
 def _check_methods(module: nn.Module, dynamic: bool) -> None:
     """Refuse methods that a file cannot hold, or not for every size."""
-    found = {link(part).method for part in module.modules() if link(part) and link(part).members}
+    found = {on.method for part in module.modules() for on in links(part) if on.members}
     for method in sorted(found - {"ToMe"}):
         raise UserError(why_not_exported(method))
     if dynamic and found:

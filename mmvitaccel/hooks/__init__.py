@@ -7,6 +7,7 @@ from mmvitaccel.hooks.cost_hook import CostHook
 from mmvitaccel.hooks.deploy_hook import DeployHook
 from mmvitaccel.hooks.eventful_hook import EventfulHook
 from mmvitaccel.hooks.random_budget_hook import RandomBudgetHook
+from mmvitaccel.hooks.rlt_hook import RLTHook
 from mmvitaccel.hooks.tome_hook import ToMeHook
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "CostHook",
     "DeployHook",
     "EventfulHook",
+    "RLTHook",
     "RandomBudgetHook",
     "ToMeHook",
 ]

@@ -106,7 +106,7 @@ class BudgetHook(Hook):
     def _handles(self, model: nn.Module) -> list[Handle]:
         handles: list[Handle] = [] if self.k is None else [EventfulHandle(model)]
         if self.r is not None:
-            roots = [m for m in model.modules() if is_attached(m, TOME) and link(m).members]
+            roots = [m for m in model.modules() if is_attached(m, TOME) and link(m, TOME).members]
             if not roots:
                 raise ValueError(
                     f"BudgetHook: r={self.r!r} but ToMe is not on this {type(model).__name__}; put "

@@ -15,7 +15,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from mmvitaccel.adapters.attach import detach, link
+from mmvitaccel.adapters.attach import detach_all, is_root
 from mmvitaccel.adapters.eventful.detector import HANDLES, handles_in
 from mmvitaccel.adapters.eventful.stream_run import FrameInfo
 from mmvitaccel.core.macs.counter import MacsCounter
@@ -294,13 +294,11 @@ def _shared_copy(model: nn.Module) -> nn.Module:
 
 def _without_methods(model: nn.Module) -> nn.Module:
     """A copy without methods that shares parameters and buffers; the model itself without any."""
-    attached = [module for module in model.modules() if link(module) and link(module).members]
-    if not attached:
+    if not any(map(is_root, model.modules())):
         return model
     twin = _shared_copy(model)
     for module in list(twin.modules()):
-        if link(module) and link(module).members:
-            detach(module, link(module).method)
+        detach_all(module)
     return twin
 
 

@@ -12,9 +12,11 @@ from mmvitaccel.models.vivit.backbone import ViViT
 from mmvitaccel.models.vivit.verb_noun_head import VerbNounHead
 from mmvitaccel.models.wrappers.eventful import Eventful
 from mmvitaccel.models.wrappers.eventful_neck import EventfulNeck
+from mmvitaccel.models.wrappers.rlt import RLT
 from mmvitaccel.models.wrappers.tome import ToMe
 
 __all__ = [
+    "RLT",
     "EfficientViT",
     "EfficientViTFPN",
     "EfficientViTPooling",

@@ -13,8 +13,8 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from mmvitaccel.adapters.attach import is_attached, link
-from mmvitaccel.adapters.tome.apply import ToMeHandle, apply_tome
+from mmvitaccel.adapters.attach import link
+from mmvitaccel.adapters.tome.apply import METHOD, ToMeHandle, apply_tome
 from mmvitaccel.errors import UserError, building, running
 from mmvitaccel.models.wrappers.target import find_target
 from mmvitaccel.pictures.framing import Framing, pretrained_cfg
@@ -126,11 +126,11 @@ def _attach(cfg: Config, model: nn.Module, r: Any, target: str | None) -> ToMeHa
     """ToMe with its sources traced, with what the config or the command line says of r."""
     handles = attach_hooks(cfg, model)
     transformer = find_target(model, target)[1]
-    found = link(transformer).state if is_attached(transformer, "ToMe") else None
-    options = {} if found is None else found.options._asdict()
+    found = link(transformer, METHOD)
+    options = {} if found is None else found.state.options._asdict()
     if options.get("reduction") == "prune":
         del options["matching"]  # which chooses nothing there
-    schedule = r if r is not None else 8 if found is None else found.r
+    schedule = r if r is not None else 8 if found is None else found.state.r
     take_off(model, handles)
     return apply_tome(transformer, schedule, trace_source=True, **options)
 

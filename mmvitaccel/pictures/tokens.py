@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import link
-from mmvitaccel.adapters.tome.apply import ToMeHandle
+from mmvitaccel.adapters.tome.apply import METHOD, ToMeHandle
 from mmvitaccel.core.attention.windows import from_windows
 from mmvitaccel.errors import UserError
 from mmvitaccel.pictures.text import put_text
@@ -44,14 +44,14 @@ def token_maps(handle: ToMeHandle, grid: tuple[int, int, int]) -> list[Tensor]:
 
     Where a block merges within windows or frames, their tokens are numbered one after another.
     """
-    adapter = link(handle.model).info
+    adapter = link(handle.model, METHOD).info
     maps = []
     for block, source in zip(adapter.blocks(handle.model), handle.info.sources):
         prefix = len(adapter.prefix(handle.model))
         owner = source[:, prefix:, prefix:].int().argmax(dim=1)  # (B, N, N0) -> (B, N0)
         parts = _parts(owner.shape[1], grid)
         owner = owner[:parts] + torch.arange(parts)[:, None] * source.shape[1]
-        window = link(block).info[1].window_size(block)
+        window = link(block, METHOD).info[1].window_size(block)
         if window:
             owner = from_windows(owner[..., None], window, grid[1:])[..., 0]
         maps.append(owner.reshape(grid))

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import HOOKS
 from torch import nn
 
-from mmvitaccel.adapters.attach import detach, link
+from mmvitaccel.adapters.attach import detach_all, is_root
 from mmvitaccel.errors import building
 
 
@@ -35,7 +35,7 @@ def take_off(model: nn.Module, handles: Sequence[Any]) -> bool:
     """Undo what hooks and wrappers put on a model; whether there was anything."""
     for handle in reversed(handles):
         handle.remove()
-    wrapped = [module for module in model.modules() if link(module) and link(module).members]
+    wrapped = [module for module in model.modules() if is_root(module)]
     for module in wrapped:
-        detach(module, link(module).method)
+        detach_all(module)
     return bool(handles or wrapped)

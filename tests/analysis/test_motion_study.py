@@ -36,7 +36,19 @@ def study(tmp_path_factory):
         options += [f"{loader}.num_workers=0", f"{loader}.persistent_workers=False"]
         options += [f"{loader}.dataset.data_root={clips}"]
     work = root / "work"
-    arguments = ["--work-dir", work, "--k", 8, "--r", 4, "--attention", "exact", "delta"]
+    arguments = [
+        "--work-dir",
+        work,
+        "--k",
+        8,
+        "--r",
+        4,
+        "--rlt",
+        0.5,
+        "--attention",
+        "exact",
+        "delta",
+    ]
     arguments += ["--cfg-options", *options]
     run(*arguments)
     return arguments, work
@@ -48,7 +60,15 @@ def block_macs(tokens: int) -> int:
 
 def test_points(study):
     points = {p["method"]: p for p in json.loads((study[1] / "tradeoff.json").read_text())}
-    assert list(points) == ["dense", "exact", "exact, tuned", "delta", "delta, tuned", "ToMe"]
+    assert list(points) == [
+        "dense",
+        "exact",
+        "exact, tuned",
+        "delta",
+        "delta, tuned",
+        "ToMe",
+        "RLT",
+    ]
     rest = 2 * block_macs(STEPS + 1) + 7 * DIM  # temporal encoder and head
     dense = DEPTH * STEPS * block_macs(TOKENS)
     assert points["dense"]["gmacs"] * 1e9 == pytest.approx(dense + rest)
@@ -58,15 +78,16 @@ def test_points(study):
     assert points["delta, tuned"]["gmacs"] == points["delta"]["gmacs"]
     assert points["delta"]["gmacs"] < points["exact"]["gmacs"] < points["dense"]["gmacs"]
     assert points["ToMe"]["gmacs"] < points["dense"]["gmacs"]
+    assert points["RLT"]["gmacs"] < points["dense"]["gmacs"]
     embedding = STEPS * (TOKENS - 1) * DIM * 3 * 2 * 8 * 8
     assert all(p["embedding_gmacs"] * 1e9 == pytest.approx(embedding) for p in points.values())
     assert all(0 <= p["top1"] <= 100 for p in points.values())
-    assert [points[m]["budget"] for m in ("dense", "exact", "ToMe")] == [None, 8, 4]
+    assert [points[m]["budget"] for m in ("dense", "exact", "ToMe", "RLT")] == [None, 8, 4, 0.5]
 
 
 def test_table_and_plot(study):
     lines = (study[1] / "tradeoff.md").read_text().splitlines()
-    assert len(lines) == 2 + 6 + 1
+    assert len(lines) == 2 + 7 + 1
     assert lines[2].startswith("| dense |  | ") and lines[2].endswith("| 1.00x |")
     assert lines[-1].startswith("| tubelet embedding, in all of them besides |")
     assert cv2.imread(str(study[1] / "tradeoff.png")).std() > 5

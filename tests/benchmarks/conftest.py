@@ -21,6 +21,7 @@ def load_benchmark(monkeypatch):
 
     def load(name):
         path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
+        monkeypatch.syspath_prepend(path.parent)  # as for a script
         spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
         module = importlib.util.module_from_spec(spec)
         # reason: dataclasses look their module up while it is being run

@@ -6,8 +6,6 @@ import pytest
 import torch
 
 from mmvitaccel.core.macs.counter import count_macs
-from mmvitaccel.datasets.motion_clips import MotionSetSettings, draw_clip, write_clip
-from mmvitaccel.errors import UserError
 from mmvitaccel.models import ViViT
 
 
@@ -29,22 +27,3 @@ def test_rows(benchmark):
     assert all(row.seconds > 0 for row in rows)
     assert type(model) is ViViT
     assert len(benchmark.table(rows).splitlines()) == 2 + 3
-
-
-def test_clip_is_that_of_the_configs(benchmark, tmp_path):
-    clip = draw_clip(MotionSetSettings(num_frames=64, img_size=(32, 48)), "up", "val", 0)
-    write_clip(tmp_path / "long.mp4", clip)
-    write_clip(tmp_path / "short.mp4", clip[:40])
-    x = benchmark.read_clips(str(tmp_path / "long.mp4"), 1)
-    assert x.shape == (1, 3, 32, 224, 224)
-    assert -2 <= x.min() < x.max() <= 2.5
-    with pytest.raises(UserError, match=r"short\.mp4 has 40 frames, enough for 0 of 1 clips"):
-        benchmark.read_clips(str(tmp_path / "short.mp4"), 1)
-
-
-def test_each_clip_begins_a_step_later(benchmark, tmp_path):
-    clip = draw_clip(MotionSetSettings(num_frames=72, img_size=(32, 48)), "up", "val", 0)
-    write_clip(tmp_path / "long.mp4", clip)
-    first, second = benchmark.read_clips(str(tmp_path / "long.mp4"), 2)
-    assert first[:, 2:].equal(second[:, :-2])
-    assert not first[:, :2].equal(first[:, 2:4])

@@ -1,7 +1,8 @@
 """Accuracy and multiply-adds of a small ViViT on generated clips: a table and a plot.
 
 Draws clips of seven motions, trains the dense model, and tests it dense, eventful (before and after
-temporal fine-tuning) and with ToMe. An interrupted run can be resumed.
+temporal fine-tuning), with ToMe and with run-length tokenization. An interrupted run can be
+resumed.
 """
 
 from __future__ import annotations
@@ -43,11 +44,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="of both configs",
     )
-    parser.add_argument("--k", type=int, nargs="+", default=[16, 8, 4, 2])
+    parser.add_argument("--k", type=int, nargs="*", default=[16, 8, 4, 2])
     parser.add_argument(
-        "--attention", nargs="+", choices=list(ATTENTION_MODES), default=["exact", "delta"]
+        "--attention", nargs="*", choices=list(ATTENTION_MODES), default=["exact", "delta"]
     )
-    parser.add_argument("--r", type=int, nargs="+", default=[8, 16, 24], help="of ToMe")
+    parser.add_argument("--r", type=int, nargs="*", default=[8, 16, 24], help="of ToMe")
+    parser.add_argument(
+        "--rlt", type=float, nargs="*", default=[], metavar="T", help="thresholds of RLT"
+    )
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/vivit_tiny"))
     add_record_option(parser)
     return parser.parse_args(argv)
@@ -68,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(str(error)) from error
     check_data(dense, "train", "test")
     study = MotionStudy(dense, temporal, args.work_dir, _report_point)
-    points = study.run(args.attention, args.k, args.r)
+    points = study.run(args.attention, args.k, args.r, args.rlt)
     files = save(points, args.work_dir)
     recording.save(
         [asdict(point) | dict(dense_over_this=points[0].gmacs / point.gmacs) for point in points]

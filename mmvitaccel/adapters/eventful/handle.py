@@ -40,7 +40,11 @@ class StreamHandle:
     on_tokens: ClassVar[bool] = False
 
     def __init__(self, model: nn.Module) -> None:
-        roots = (m for m in model.modules() if is_attached(m, self.method) and link(m).members)
+        roots = (
+            m
+            for m in model.modules()
+            if is_attached(m, self.method) and link(m, self.method).members
+        )
         found = next(roots, None)
         if found is None:
             raise ValueError(
@@ -48,12 +52,13 @@ class StreamHandle:
                 f"{self.puts_on}(model, ...)."
             )
         self.model = found
-        self._state: StreamRun = link(found).state
+        self._state: StreamRun = link(found, self.method).state
 
     @property
     def attached(self) -> bool:
         """Whether what this handle steers is still on its model."""
-        return is_attached(self.model, self.method) and link(self.model).state is self._state
+        found = link(self.model, self.method)
+        return found is not None and found.state is self._state
 
     @property
     def policy(self) -> Policy:

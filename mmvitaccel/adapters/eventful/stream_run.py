@@ -495,7 +495,7 @@ def attach_run(root: nn.Module, method: str, swaps: list[Swap], state: StreamRun
         swaps: What changes, the root's part first.
         state: What its parts share.
     """
-    before = link(root)
+    before = link(root, method)
     attach(root, method, swaps, state)
     if before is not None:
         warnings.warn(

@@ -173,9 +173,20 @@ class ViViT(PretrainedBackbone):
         x = self.encode_step(tokens.flatten(0, 1), grid_size)  # (B * S, N, C) -> (B * S, C)
         return x.unflatten(0, tokens.shape[:2])
 
-    def encode_step(self, tokens: Tensor, grid_size: tuple[int, int]) -> Tensor:
-        """Run the spatial encoder over single time steps: (B, N, C) to (B, C)."""
-        return self.spatial(tokens, grid_size)
+    def encode_step(
+        self, tokens: Tensor, grid_size: tuple[int, int], keep: Tensor | None = None
+    ) -> Tensor:
+        """Run the spatial encoder over single time steps.
+
+        Args:
+            tokens: (B, N, C).
+            grid_size: (H, W), of N tubelets.
+            keep: Positions (B, M) of the tokens that it sees, at least one; None for all.
+
+        Returns:
+            (B, C).
+        """
+        return self.spatial(tokens, grid_size, keep)
 
     def train(self, mode: bool = True) -> ViViT:
         """Set training mode; a frozen spatial encoder stays in evaluation mode."""

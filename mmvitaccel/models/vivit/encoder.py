@@ -137,9 +137,14 @@ class ClassTokenEncoder(nn.Module):
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         return x + resize_positions(self.pos_embed, self.grid_size, grid_size)
 
-    def forward(self, x: Tensor, grid_size: tuple[int, ...]) -> Tensor:
-        """Encode tokens (B, prod(grid_size), C) into their class token (B, C), after its norm."""
+    def forward(self, x: Tensor, grid_size: tuple[int, ...], keep: Tensor | None = None) -> Tensor:
+        """Encode tokens (B, prod(grid_size), C) into their class token (B, C), after its norm.
+
+        Of the tokens, with their positions, those at ``keep`` (B, M) go on; None for all.
+        """
         x = self.add_positions(x, grid_size)
+        if keep is not None:
+            x = torch.cat([x[:, :1], x[:, 1:].take_along_dim(keep[..., None], 1)], 1)
         for block in self.blocks:
             if self.with_cp and self.training:
                 x = checkpoint(block, x, use_reentrant=False)

@@ -1,0 +1,1 @@
+"""Run-length tokenization on a model: attachment, and what differs from host to host."""

@@ -1,0 +1,40 @@
+"""Run-length tokenization (NeurIPS 2024) around a video transformer of an OpenMMLab config."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mmvitaccel.adapters.rlt.apply import RLTHandle, apply_rlt
+from mmvitaccel.models.wrappers.target import find_target
+from mmvitaccel.registry import MODELS
+
+
+@MODELS.register_module()
+def RLT(backbone: dict, threshold: float = 0.1, target: str | None = None) -> nn.Module:
+    """Build a backbone and leave out the patches of its clips that repeat.
+
+    What is returned is the inner module itself: names of its parameters, and so checkpoints, are as
+    without RLT. ToMe may be within, ``backbone=dict(type='mmvitaccel.ToMe', ...)``, or around.
+
+    Args:
+        backbone: Config of the video transformer, or of a module that holds one.
+        threshold: See :func:`mmvitaccel.apply_rlt`.
+        target: Path of the transformer in the inner module, if that holds several.
+
+    Raises:
+        ValueError: No supported transformer is found.
+
+    Example:
+        >>> cfg = dict(type='mmvitaccel.RLT', backbone=dict(type='mmvitaccel.ViViT'))
+    """
+    module = MODELS.build(backbone)
+    attach_rlt(module, threshold, target)
+    return module
+
+
+def attach_rlt(
+    model: nn.Module, threshold: float = 0.1, target: str | None = None
+) -> tuple[str, RLTHandle]:
+    """Put RLT on the transformer of a built model; returns its path and the handle."""
+    path, transformer = find_target(model, target)
+    return path, apply_rlt(transformer, threshold)

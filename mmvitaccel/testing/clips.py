@@ -1,0 +1,38 @@
+"""Clips of a real video, as the Kinetics configs sample them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmvitaccel.errors import UserError
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.video.clip_steps import ClipSettings, StepMaker
+from mmvitaccel.video_reader import open_video
+
+FRAMES, TUBELET = 32, 2
+_CONFIG = Path(__file__).parents[2] / "configs/vivit/vivit-base_32x2x1_kinetics400-rgb.py"
+
+
+def read_clips(video: str, count: int) -> Tensor:
+    """The first clips of a video, (count, 3, 32, 224, 224), each a time step later.
+
+    Raises:
+        UserError: It cannot be opened, or is too short.
+    """
+    source, length = open_video(video), FRAMES // TUBELET
+    maker = StepMaker(ClipSettings.of(load_config(str(_CONFIG), {})), TUBELET, source.fps)
+    steps: list[Tensor] = []
+    for frame in source:
+        step = maker.add(frame)
+        if step is not None:
+            steps.append((step.float() - 114.75) / 57.375)
+        if len(steps) == length + count - 1:
+            return torch.cat([torch.cat(steps[i : i + length], 2) for i in range(count)])
+    whole = max(len(steps) - length + 1, 0)
+    raise UserError(
+        f"{video} has {source.given} frames, enough for {whole} of {count} clips; give a longer "
+        "one or fewer --clips."
+    )
