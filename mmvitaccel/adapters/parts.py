@@ -81,6 +81,8 @@ class RoIAdapter:
             arguments, ``x`` (levels) and ``rois`` (N, 5; the image, then the box) among them, and
             the names of those of its results (N, ...) that are read afterwards.
         extractor: ``(head, method, stage)`` to the module that samples the levels.
+        samplers: The layers by which these sample, called with a level (B, C, H, W) and boxes
+            (K, 5); with the attributes of mmcv's RoIAlign.
         refuse: The reason why this very head is not supported, or None.
         methods: What a subclass must not override.
     """
@@ -89,6 +91,7 @@ class RoIAdapter:
     classes: tuple[str, ...]
     steps: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]
     extractor: Callable[[nn.Module, str, int], nn.Module]
+    samplers: Callable[[nn.Module], list[nn.Module]]
     refuse: Callable[[nn.Module], str | None]
     methods: tuple[str, ...]
 

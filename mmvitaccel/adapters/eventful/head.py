@@ -26,6 +26,7 @@ from mmvitaccel.adapters.eventful.stream_run import (
 )
 from mmvitaccel.adapters.parts import HeadAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
+from mmvitaccel.core.eventful.maps.memory import cells_of
 from mmvitaccel.core.eventful.stream import StreamStore
 
 METHOD = "EventfulHead"
@@ -92,7 +93,7 @@ def _outputs(
     pages, others = pages_of(levels), levels[1:]
     shapes = (x.shape[1:] for x in others)
     state.begin(head, levels[0], *shapes, others=others if pages is None else None)
-    state.decide(levels[0].flatten(2).transpose(1, 2))
+    state.decide(cells_of(levels[0]))
     running = state.running
     make, made = link(head).info.adapter.outputs(head), []
     for entry, share in enumerate(zip(*(running.parts(x) for x in levels))):

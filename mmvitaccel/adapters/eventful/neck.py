@@ -26,7 +26,7 @@ from mmvitaccel.adapters.eventful.stream_run import (
 from mmvitaccel.adapters.hosts.parts import find_neck
 from mmvitaccel.adapters.parts import NeckAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
-from mmvitaccel.core.eventful.maps.memory import Pages, take_together
+from mmvitaccel.core.eventful.maps.memory import Pages, cells_of, take_together
 from mmvitaccel.core.eventful.stream import StreamStore
 
 METHOD = "EventfulNeck"
@@ -147,7 +147,7 @@ def _levels(neck: nn.Module, state: NeckState, inputs: Any, lends: bool) -> tupl
     adapter = link(neck).info.adapter
     maps = adapter.inputs(neck, inputs)
     state.begin(neck, maps[0], *(x.shape[1:] for x in maps[1:]), others=maps[1:])
-    state.decide(maps[0].flatten(2).transpose(1, 2))
+    state.decide(cells_of(maps[0]))
     make, border = adapter.levels(neck), adapter.border(neck)
     running = state.running
     shares = list(zip(*(running.parts(x) for x in maps)))

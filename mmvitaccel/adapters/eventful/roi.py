@@ -16,16 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmvitaccel.adapters.attach import link
+from mmvitaccel.adapters.attach import Swap, link
 from mmvitaccel.adapters.eventful.around import follow_models_around
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
 from mmvitaccel.adapters.eventful.pages import memory_of, pages_of, sheets_of
 from mmvitaccel.adapters.eventful.stream_run import StreamRun, attach_part
 from mmvitaccel.adapters.parts import RoIAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
+from mmvitaccel.core.eventful.maps.memory import cells_of
 from mmvitaccel.core.eventful.maps.proposals import ProposalMemory, untouched
 from mmvitaccel.core.eventful.maps.sheets import Sheet
 from mmvitaccel.core.eventful.stream import StreamStore
+from mmvitaccel.core.kernels.roi_align import can_align, roi_align
 
 METHOD = "EventfulRoIHead"
 
@@ -82,7 +84,8 @@ def attach_roi_head(
     overrides = {"predict": _predict, "forward": _forward}
     overrides.update({"_bbox_forward": _bbox_forward, "_mask_forward": _mask_forward})
     state = RoIState(policy, StreamStore(max_streams))
-    attach_part(head, METHOD, overrides, state, (), adapter)
+    samplers = [Swap(layer, {"forward": _sample}) for layer in adapter.samplers(head)]
+    attach_part(head, METHOD, overrides, state, (), adapter, samplers)
     follow_models_around(head)
     return EventfulRoIHandle(head)
 
@@ -125,7 +128,7 @@ def _run(
     pages, others = pages_of(x), x[1:]
     shapes = (level.shape[1:] for level in others)
     state.begin(head, x[0], *shapes, others=others if pages is None else None)
-    state.decide(x[0].flatten(2).transpose(1, 2))
+    state.decide(cells_of(x[0]))
     running = state.running
     running.work = []
     for entry, share in enumerate(zip(*(running.parts(level) for level in x))):
@@ -143,6 +146,14 @@ def _run(
         stream.busy = False
     state.end(sum(work.memory.asked for work in running.work))
     return found
+
+
+def _sample(layer: nn.Module, host: Any, x: Tensor, rois: Tensor) -> Tensor:
+    """The override of RoIAlign: remembered levels are sampled as they lie."""
+    if layer.pool_mode != "avg" or not can_align(x, rois):
+        return host(x, rois)
+    given = (layer.spatial_scale, layer.sampling_ratio, layer.aligned)
+    return roi_align(x, rois, *layer.output_size, *given)
 
 
 def _bbox_forward(head: nn.Module, host: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:

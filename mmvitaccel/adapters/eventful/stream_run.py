@@ -513,8 +513,9 @@ def attach_part(
     state: StreamRun,
     bypassed: Iterable[str],
     adapter: Any,
+    swaps: Sequence[Swap] = (),
 ) -> None:
-    """Put a method that remembers streams on a module that is its only part.
+    """Put a method that remembers streams on a neck or a head, and on modules within it.
 
     Args:
         module: A neck or a head.
@@ -523,11 +524,12 @@ def attach_part(
         state: What is remembered.
         bypassed: Dotted names of the submodules that are not called.
         adapter: The module's record.
+        swaps: Of modules within it.
     """
     bypass = Bypass(method, module, [(module, bypassed)], _itself, gradients=False)
     bypass.check()
     swap = Swap(module, {**overrides, "train": train}, Root(bypass, adapter))
-    attach_run(module, method, [swap], state)
+    attach_run(module, method, [swap, *swaps], state)
 
 
 def _itself(module: nn.Module) -> list[nn.Module]:

@@ -7,9 +7,12 @@ import copy
 import pytest
 import torch
 
+from mmvitaccel.adapters.eventful import roi
 from mmvitaccel.adapters.eventful.roi import attach_roi_head
 from mmvitaccel.adapters.hosts.parts import ROI_HEADS
 from mmvitaccel.adapters.parts import family_of
+from mmvitaccel.core.kernels.operators import can_run
+from mmvitaccel.core.kernels.roi_align import can_align
 from mmvitaccel.testing.detectors import extractor, rcnn, sample
 from mmvitaccel.testing.maps import video
 
@@ -183,3 +186,30 @@ def test_norms_over_the_batch_are_refused():
     head.bbox_head.norm = torch.nn.BatchNorm1d(3, track_running_stats=False)
     adapter, reason = family_of(head, ROI_HEADS)
     assert adapter is None and "bbox_head.norm is a BatchNorm without running statistics" in reason
+
+
+def test_remembered_levels_are_sampled_as_they_lie(monkeypatch):
+    """By the kernel, which needs no copy of a level; samples of the maximum are the host's own."""
+    calls = []
+    sampled = roi.roi_align
+    monkeypatch.setattr(roi, "can_align", lambda x, rois: True)
+    monkeypatch.setattr(roi, "roi_align", lambda *args: calls.append(args) or sampled(*args))
+    plain, head, _ = make()
+    for frame in video(2, **LEVELS):
+        last = [x.contiguous(memory_format=torch.channels_last) for x in frame]
+        same(run(head, last, proposals(40)), run(plain, frame, proposals(40)))
+    assert calls and all(args[0].stride(1) == 1 for args in calls)
+    count = len(calls)
+    layers = [layer for layer in head.modules() if hasattr(layer, "pool_mode")]
+    for layer in layers:
+        layer.pool_mode = "max"
+    run(head, last, proposals(30))
+    assert len(calls) == count
+
+
+def test_a_gradient_goes_through_the_hosts_own_sampling():
+    x = torch.randn(1, 16, 8, 8).contiguous(memory_format=torch.channels_last)
+    rois = torch.tensor([[0.0, 1.0, 1.0, 20.0, 20.0]])
+    assert not can_align(x.requires_grad_(), rois)
+    with torch.no_grad():
+        assert can_align(x, rois) == can_run(x, rois)

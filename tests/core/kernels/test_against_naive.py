@@ -8,6 +8,8 @@ some drawn with a seed.
 from __future__ import annotations
 
 import ctypes
+import itertools
+import math
 import random
 
 import pytest
@@ -19,6 +21,7 @@ from mmvitaccel.core.kernels.attend import attend, attend_merged, attend_windows
 from mmvitaccel.core.kernels.errors import normed_errors, output_errors
 from mmvitaccel.core.kernels.exchange import exchange_keys
 from mmvitaccel.core.kernels.merge import match_tokens, merge_tokens
+from mmvitaccel.core.kernels.roi_align import roi_align
 
 pytestmark = pytest.mark.usefixtures("instructions")
 
@@ -440,6 +443,68 @@ def image_of(x, size):
 
 def pixels_of(image):
     return image.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def naive_sample(image, y, x):
+    """Bilinear, (C, H, W) at a point in double precision; zero more than a pixel outside."""
+    height, width = image.shape[1:]
+    if not (-1 <= y <= height and -1 <= x <= width):
+        return torch.zeros(len(image), dtype=torch.float64)
+    y, x = min(max(y, 0.0), height - 1.0), min(max(x, 0.0), width - 1.0)
+    top, left = int(y), int(x)
+    bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
+    down, across = y - top, x - left
+    upper = (1 - across) * image[:, top, left] + across * image[:, top, right]
+    lower = (1 - across) * image[:, bottom, left] + across * image[:, bottom, right]
+    return (1 - down) * upper + down * lower
+
+
+def naive_align(maps, rois, height, width, scale, samples, aligned):
+    """The mean of the samples of each bin."""
+    found = torch.zeros(len(rois), maps.shape[1], height, width, dtype=torch.float64)
+    shift = 0.5 if aligned else 0.0
+    for roi, out in zip(rois.tolist(), found):
+        image = maps[int(roi[0])].double()
+        left, top, right, bottom = (at * scale - shift for at in roi[1:])
+        tall, wide = bottom - top, right - left
+        if not aligned:
+            tall, wide = max(tall, 1.0), max(wide, 1.0)
+        if not (math.isfinite(tall) and math.isfinite(wide)):
+            continue
+        down = samples or max(math.ceil(tall / height), 0)
+        across = samples or max(math.ceil(wide / width), 0)
+        for i, j in itertools.product(range(height), range(width)):
+            for s, t in itertools.product(range(down), range(across)):
+                y = top + tall / height * (i + (s + 0.5) / down)
+                x = left + wide / width * (j + (t + 0.5) / across)
+                out[:, i, j] += naive_sample(image, y, x) / (down * across)
+    return found
+
+
+BOXES = [
+    (0, 3.3, 4.4, 30.3, 32.2), (1, -9.7, -5.1, 14.6, 11.9), (0, 0.3, 0.3, 0.3, 0.3),
+    (1, 20.1, 30.2, 10.3, 12.4), (0, -20.1, -20.2, 60.3, 60.4), (1, 300.1, 10.2, 330.2, 20.3),
+    (0, NAN, 1.0, 9.0, 9.0), (0, 1.0, 1.0, INF, 9.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("size", "bins", "samples", "aligned", "padded"),
+    [
+        ((1, 1), (1, 1), 0, True, False),
+        ((13, 9), (7, 7), 0, True, True),
+        ((13, 9), (7, 7), 2, False, False),
+        ((2, 20), (3, 14), 0, False, True),
+        ((2, 20), (2, 1), 1, True, True),
+    ],
+)
+def test_roi_align(size, bins, samples, aligned, padded):
+    x = torch.randn(2, *size, 48)
+    if padded:  # as a pyramid remembers its maps
+        x = F.pad(x, (0, 0, 1, 1, 1, 1))[:, 1:-1, 1:-1]
+    x, rois = x.permute(0, 3, 1, 2), torch.tensor(BOXES)
+    found = roi_align(x, rois, *bins, 0.25, samples, aligned)
+    close(found, naive_align(x, rois, *bins, 0.25, samples, aligned), atol=3e-5)
 
 
 @pytest.mark.parametrize("act", ACTS)

@@ -30,6 +30,14 @@ def _extractor(head: nn.Module, method: str, stage: int) -> nn.Module:
     return list(_each(found))[stage]
 
 
+def _samplers(head: nn.Module) -> list[nn.Module]:
+    found = [*_each(head.bbox_roi_extractor)]
+    if head.with_mask:
+        found += _each(head.mask_roi_extractor)
+    # reason: heads of boxes and of masks may share one
+    return list(dict.fromkeys(layer for extractor in found for layer in extractor.roi_layers))
+
+
 def _refuse(head: nn.Module) -> str | None:
     if not head.with_bbox:
         return "it has no head of boxes"
@@ -59,6 +67,7 @@ def _record(name: str, classes: tuple[str, ...], arguments: tuple[str, ...]) -> 
         classes=classes,
         steps={method: (arguments, results) for method, results in _RESULTS.items()},
         extractor=_extractor,
+        samplers=_samplers,
         refuse=_refuse,
         methods=("predict", "forward", *_RESULTS),
     )

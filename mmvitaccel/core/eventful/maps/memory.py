@@ -42,13 +42,13 @@ class MapGate:
     @classmethod
     def start(cls, x: Tensor, border: int) -> MapGate:
         """Remember the map (B, C, H, W) of a first frame."""
-        cells = _cells(x)
+        cells = cells_of(x)
         nothing = cells.new_zeros((), dtype=torch.float32)
         return cls(Sheet.of(x, border), squared_norms(cells), everything(cells), nothing)
 
     def errors(self, x: Tensor) -> Tensor:
         """Norms (B, N) of the errors of a later frame's map (B, C, H, W)."""
-        cells, seen = _cells(x), _cells(self.sheet.map)
+        cells, seen = cells_of(x), cells_of(self.sheet.map)
         return torch.linalg.vector_norm(seen - cells, dim=-1, dtype=torch.float32)
 
     def relative(self, error: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class MapGate:
             error: Of its cells, (B, N).
             passed: Those that pass.
         """
-        cells, self.passed = _cells(x), passed
+        cells, self.passed = cells_of(x), passed
         self.left_out = left_out(self.passed, error, self.squares)
         values = self.passed.gather(cells)
         self.passed.put(self.squares.unsqueeze(-1), squared_norms(values).unsqueeze(-1))
@@ -215,6 +215,6 @@ def take_together(
     return [[gate.sheet for gate in memory.gates] for memory in memories]
 
 
-def _cells(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H * W, C), each cell a row."""
+def cells_of(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H * W, C), each cell a row; a view, whichever of both lies last."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)

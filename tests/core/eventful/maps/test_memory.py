@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from mmvitaccel.core.eventful.gates.policy import Always, Threshold, TopK
-from mmvitaccel.core.eventful.maps.memory import MapMemory
+from mmvitaccel.core.eventful.maps.memory import MapMemory, cells_of
 
 
 def test_each_map_has_a_gate_and_what_passed_is_told_of_all():
@@ -76,3 +77,11 @@ def test_a_memory_follows_another_frame_by_frame():
     follower.sheets["made"] = "kept"
     follower.take([x], Threshold(0.0), 1)
     assert "made" in follower.sheets
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_cells_of_a_map_are_a_view(layout):
+    x = torch.randn(2, 3, 4, 5).contiguous(memory_format=layout)
+    cells = cells_of(x)
+    assert cells.data_ptr() == x.data_ptr()
+    torch.testing.assert_close(cells, x.flatten(2).transpose(1, 2), rtol=0, atol=0)
