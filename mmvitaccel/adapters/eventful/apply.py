@@ -22,7 +22,7 @@ from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
 from mmvitaccel.core.eventful.modes.delta import DeltaAttention
 from mmvitaccel.core.eventful.modes.exact import ExactAttention
 from mmvitaccel.core.eventful.modes.mode import AttentionMode, TokenwiseAttention
-from mmvitaccel.core.eventful.options import EventfulOptions
+from mmvitaccel.core.eventful.options import EventfulOptions, buffer_dtype_of
 from mmvitaccel.core.eventful.stream import StreamStore
 
 ATTENTION_MODES: dict[str, type] = {
@@ -75,7 +75,8 @@ def apply_eventful(
         kv_pool_size: Average keys and values of global blocks over squares of this many tokens.
         buffer_dtype: ``bfloat16`` or ``float16`` keeps tokens, queries, keys, values and results
             in half precision, which is about half of what a stream takes; running sums stay in
-            single precision. What is kept is rounded, and converted whenever it is read. None keeps
+            single precision. With ``parts``, heads over maps keep what lies between their
+            convolutions so. What is kept is rounded, and converted whenever it is read. None keeps
             everything as it is.
         refresh: Which later frames are computed whole: ``OnRequest`` (those for which
             ``handle.refresh`` asks, which every choice allows), :class:`~mmvitaccel.OnChange` or
@@ -93,6 +94,7 @@ def apply_eventful(
         TypeError: The policy has no method ``select``, or the refresh no method ``due``.
         RuntimeError: Another method is on the model.
     """
+    kept_as = buffer_dtype_of(buffer_dtype)
     if parts is not None:
         if adapter is not None:
             raise ValueError(
@@ -108,9 +110,13 @@ def apply_eventful(
             refresh=refresh,
             max_streams=max_streams,
         )
-        return attach_parts(model, policy, parts, transformer, max_streams)
+        return attach_parts(model, policy, parts, transformer, max_streams, kept_as)
     options = EventfulOptions(
-        make_attention(attention), gate_position, reference, kv_pool_size, _dtype(buffer_dtype)
+        make_attention(attention),
+        gate_position,
+        reference,
+        kv_pool_size,
+        kept_as,
     )
     outer = model
     if adapter is None:
@@ -167,16 +173,6 @@ def checked_refresh(refresh: Refresh) -> Refresh:
             "Every(frames), OnRequest() or an object with that method."
         )
     return refresh
-
-
-def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if dtype is not None and not isinstance(found, torch.dtype):
-        raise ValueError(
-            f"Eventful: buffer_dtype={dtype!r} is no dtype of torch; set 'bfloat16', 'float16' or "
-            "None."
-        )
-    return found
 
 
 def make_attention(attention: str | AttentionMode) -> AttentionMode:

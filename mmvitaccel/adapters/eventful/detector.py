@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Union
 
+import torch
 from torch import nn
 
 from mmvitaccel.adapters.attach import is_attached, link
@@ -237,6 +238,7 @@ def attach_parts(
     parts: str | Sequence[str],
     attach_backbone: Callable[[nn.Module, Policy], StreamHandle],
     max_streams: int,
+    buffer_dtype: torch.dtype | None = None,
 ) -> EventfulDetectorHandle:
     """Make parts of a detector eventful; see :func:`mmvitaccel.apply_eventful`.
 
@@ -246,6 +248,7 @@ def attach_parts(
         parts: See :func:`parts_of`.
         attach_backbone: Puts a policy on a transformer.
         max_streams: Most streams remembered at a time.
+        buffer_dtype: In which heads keep the maps between their convolutions.
     """
     detector = detector_in(model)
     served = parts_of(detector, parts)
@@ -262,7 +265,7 @@ def attach_parts(
         elif part == "roi_head":
             attach_roi_head(module, adapter, policies[part], max_streams)
         else:
-            attach_head(module, adapter, policies[part], max_streams)
+            attach_head(module, adapter, policies[part], max_streams, buffer_dtype)
     handle = EventfulDetectorHandle(detector)
     handle.follow_metainfo(detector)
     if model is not detector:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,12 +33,20 @@ from mmvitaccel.core.eventful.stream import StreamStore
 METHOD = "EventfulHead"
 
 
+@dataclass
 class HeadState(StreamRun):
-    """What the head and its handle share."""
+    """What the head and its handle share.
+
+    Attributes:
+        buffer_dtype: In which the maps between its convolutions are kept; None as they are.
+    """
+
+    buffer_dtype: torch.dtype | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HeadState:
         # reason: a copied model starts without streams.
-        return HeadState(self.policy, copy.deepcopy(self.store))
+        store = copy.deepcopy(self.store)
+        return HeadState(self.policy, store, buffer_dtype=self.buffer_dtype)
 
 
 class EventfulHeadHandle(StreamHandle):
@@ -52,7 +61,11 @@ class EventfulHeadHandle(StreamHandle):
 
 
 def attach_head(
-    head: nn.Module, adapter: HeadAdapter, policy: Policy | None = None, max_streams: int = 4
+    head: nn.Module,
+    adapter: HeadAdapter,
+    policy: Policy | None = None,
+    max_streams: int = 4,
+    buffer_dtype: torch.dtype | None = None,
 ) -> EventfulHeadHandle:
     """Make a head over maps eventful by its record.
 
@@ -65,9 +78,11 @@ def attach_head(
         adapter: Its record.
         policy: Of its own gates; by default every pixel that differs at all passes.
         max_streams: Most streams remembered at a time.
+        buffer_dtype: In which the maps between its convolutions are kept; None: as they are
+            computed. What the head puts out stays as it is.
     """
     policy = checked_policy(Threshold(0.0) if policy is None else policy)
-    state = HeadState(policy, StreamStore(max_streams))
+    state = HeadState(policy, StreamStore(max_streams), buffer_dtype=buffer_dtype)
     overrides = {"forward": _forward, "__call__": called}
     attach_part(head, METHOD, overrides, state, adapter.bypassed(head), adapter)
     follow_models_around(head)
@@ -101,6 +116,7 @@ def _outputs(
         memory, page = memory_of(stream), None if pages is None else pages[entry]
         policy = running.policy_of(stream)
         sheets = sheets_of(memory, page, [x for _, x in share], policy, 1)
+        memory.sheets.between = state.buffer_dtype
         made.append(make(memory.sheets, sheets))
         if stream is not None:
             stream.busy = False

@@ -45,8 +45,23 @@ class EventfulOptions:
                 )
         if self.kv_pool_size < 1:
             raise ValueError(f"Eventful: kv_pool_size={self.kv_pool_size} must be at least 1.")
-        if self.buffer_dtype is not None and not self.buffer_dtype.is_floating_point:
-            raise ValueError(
-                f"Eventful: buffer_dtype={self.buffer_dtype} holds no fractions; set "
-                "torch.bfloat16, torch.float16 or None."
-            )
+        buffer_dtype_of(self.buffer_dtype)
+
+
+def buffer_dtype_of(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """A dtype from its name; one, or None, comes back.
+
+    Raises:
+        ValueError: There is no such dtype, or it holds no fractions.
+    """
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype is not None and not isinstance(found, torch.dtype):
+        raise ValueError(
+            f"Eventful: buffer_dtype={dtype!r} is no dtype of torch; set 'bfloat16', 'float16' or "
+            "None."
+        )
+    if found is not None and not found.is_floating_point:
+        raise ValueError(
+            f"Eventful: buffer_dtype={found} holds no fractions; set 'bfloat16', 'float16' or None."
+        )
+    return found

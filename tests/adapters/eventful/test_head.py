@@ -261,3 +261,25 @@ def test_hooks_that_would_be_dropped_are_refused():
     head.rpn_conv.register_forward_hook(lambda *_: None)
     with pytest.raises(RuntimeError, match="EventfulHead: 'rpn_conv': it has a forward hook"):
         head(maps)
+
+
+@pytest.mark.parametrize("make", [retina, fcos, lambda: rpn(num_convs=2)])
+def test_maps_between_convolutions_kept_in_half(make):
+    """Less memory; results of the plain head to half precision, those out of reach bit by bit."""
+    plain = make()
+    whole, half = eventful(plain), eventful(plain, buffer_dtype=torch.bfloat16)
+    before = None
+    for maps in levels(4):
+        outs, expected = half[0](maps), plain(maps)
+        whole[0](maps)
+        for ours, theirs in zip(outs, expected):
+            for a, b in zip(ours, theirs):
+                assert a.dtype == torch.float32
+                torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-2)
+        if before is not None:
+            assert 0.02 < (outs[0][0] == before).all(1).float().mean() < 1
+        before = outs[0][0].clone()
+    assert not torch.equal(outs[0][0], whole[0](maps)[0][0]), "nothing was rounded"
+    state = half[1].memory_bytes, whole[1].memory_bytes
+    assert state[0] < 0.9 * state[1]
+    assert copy.deepcopy(half[0])(maps)[0][0].shape == outs[0][0].shape

@@ -53,10 +53,10 @@ def after(module: nn.Module) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def mix_of(module: nn.Module, border: int = 1) -> Mix:
-    """A 3 x 3 convolution, or a ConvModule with one."""
+def mix_of(module: nn.Module, border: int = 1, is_between: bool = False) -> Mix:
+    """A 3 x 3 convolution, or a ConvModule with one; see :class:`Mix`."""
     conv = conv_of(module)
-    return Mix(conv.weight, conv.bias, after(module), conv.stride[0], border)
+    return Mix(conv.weight, conv.bias, after(module), conv.stride[0], border, is_between)
 
 
 def spread_of(module: nn.Module) -> Spread:

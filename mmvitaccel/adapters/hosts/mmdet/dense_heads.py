@@ -23,7 +23,7 @@ def _rpn_convs(head: nn.Module) -> dict[str, nn.Module]:
 
 
 def _rpn_outputs(head: nn.Module) -> _Outputs:
-    *tower, last = [mix_of(module) for module in _rpn_convs(head).values()]
+    *tower, last = [mix_of(module, is_between=True) for module in _rpn_convs(head).values()]
     scores = head.rpn_cls.out_channels
 
     def finish(x: Tensor) -> Tensor:
@@ -53,7 +53,8 @@ def _rpn_bypassed(head: nn.Module) -> Iterable[str]:
 
 
 def _towers(head: nn.Module) -> dict[str, list[Mix]]:
-    return {name: [mix_of(m) for m in getattr(head, name)] for name in ("cls_convs", "reg_convs")}
+    names = ("cls_convs", "reg_convs")
+    return {name: [mix_of(m, is_between=True) for m in getattr(head, name)] for name in names}
 
 
 def _climb(

@@ -18,7 +18,7 @@ from mmvitaccel.core.eventful.gates.gate import left_out, squared_norms
 from mmvitaccel.core.eventful.gates.policy import Gated, Policy, choose_for_all
 from mmvitaccel.core.eventful.gates.selection import Selection, everything
 from mmvitaccel.core.eventful.maps.rows import Rows
-from mmvitaccel.core.eventful.maps.sheets import Sheet
+from mmvitaccel.core.eventful.maps.sheets import Sheet, Sheets
 
 _NUMBERS = itertools.count()
 
@@ -104,7 +104,7 @@ class MapMemory:
     """
 
     gates: list[MapGate] = field(default_factory=list)
-    sheets: dict[str, Sheet] = field(default_factory=dict)
+    sheets: Sheets = field(default_factory=Sheets)
     number: int = field(default_factory=lambda: next(_NUMBERS))
     frame: int = 0
     followed: tuple[int, int] | None = None

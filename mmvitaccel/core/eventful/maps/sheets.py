@@ -23,12 +23,15 @@ class Sheet:
         border: 1, or 0 for a map that is not convolved.
         changed: (B, h, w) bool, the pixels that are new in this frame; None where all are.
         at_most: A number, known to the host, that no batch entry's changed pixels exceed.
+        read_as: What its numbers are converted to whenever they are read; None where they are kept
+            as they were computed.
     """
 
     padded: Tensor
     border: int
     changed: Tensor | None = None
     at_most: int = 0
+    read_as: torch.dtype | None = None
 
     @classmethod
     def of(cls, x: Tensor, border: int) -> Sheet:
@@ -67,6 +70,10 @@ class Sheet:
         """(B * (h + 2) * (w + 2), D), a view."""
         return self.padded.view(-1, self.padded.shape[3])
 
+    def read(self, x: Tensor) -> Tensor:
+        """Numbers of the sheet as they go into a computation."""
+        return x if self.read_as is None else x.to(self.read_as)
+
     def places(self, rows: Tensor, side: int = 1) -> Tensor:
         """Where squares of ``side`` pixels, (M,) rows of their grid, lie: (M,) of :attr:`rows`."""
         height, width = self.size
@@ -91,4 +98,12 @@ class Sheet:
         self.changed, self.at_most = changed, min(at_most, self.size[0] * self.size[1])
 
 
-Sheets = dict[str, Sheet]
+class Sheets(dict[str, Sheet]):
+    """The maps of a chain of steps, by name.
+
+    Attributes:
+        between: The dtype in which maps that only another convolution reads are kept; None for that
+            in which they are computed. Set it before the first of them is made.
+    """
+
+    between: torch.dtype | None = None

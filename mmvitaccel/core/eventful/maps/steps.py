@@ -67,6 +67,7 @@ class Mix:
         finish: (B, O, h, w) -> (B, P, h, w), each pixel independently.
         stride: 1 or 2.
         border: Of the result, see :class:`Sheet`.
+        is_between: Whether nothing but another convolution of the same chain reads the result.
     """
 
     weight: Tensor
@@ -74,6 +75,7 @@ class Mix:
     finish: Callable[[Tensor], Tensor]
     stride: int = 1
     border: int = 1
+    is_between: bool = False
 
     @cached_property
     def matrix(self) -> Tensor:
@@ -82,7 +84,7 @@ class Mix:
 
     def whole(self, source: Sheet) -> Tensor:
         """The result everywhere, (B, P, h, w)."""
-        mixed = F.conv2d(_first(source.padded), self.weight, self.bias, self.stride)
+        mixed = F.conv2d(_first(source.read(source.padded)), self.weight, self.bias, self.stride)
         return self.finish(mixed)
 
     def around(self, near: Tensor) -> Tensor:
@@ -170,7 +172,8 @@ def mix(sheets: Sheets, steps: Mapping[str, Mix], source: Sheet) -> list[Sheet]:
     """
     if source.changed is None or any(key not in sheets for key in steps):
         for key, step in steps.items():
-            sheets[key] = _replaced(sheets.get(key), step.whole(source), step.border)
+            kept_as = sheets.between if step.is_between else None
+            sheets[key] = _replaced(sheets.get(key), step.whole(source), step.border, kept_as)
         return [sheets[key] for key in steps]
     stride = next(iter(steps.values())).stride
     near = grown(source.changed, stride)
@@ -199,11 +202,17 @@ def subsample(sheets: Sheets, key: str, source: Sheet) -> Sheet:
     return sheets[key]
 
 
-def _replaced(sheet: Sheet | None, x: Tensor, border: int) -> Sheet:
+def _replaced(
+    sheet: Sheet | None, x: Tensor, border: int, kept_as: torch.dtype | None = None
+) -> Sheet:
     """A sheet of which all is new; its memory is used again where it fits."""
+    computed_in = x.dtype
+    x = x if kept_as is None else x.to(kept_as)
     shape = (len(x), x.shape[2] + 2 * border, x.shape[3] + 2 * border, x.shape[1])
     if sheet is None or sheet.padded.shape != shape or sheet.padded.dtype != x.dtype:
-        return Sheet.of(x, border)
+        sheet = Sheet.of(x, border)
+        sheet.read_as = None if x.dtype == computed_in else computed_in
+        return sheet
     sheet.become(None, 0)
     sheet.pixels.copy_(_last(x))
     return sheet
@@ -238,7 +247,7 @@ def _mix_rows(
     taps = taps + offsets(3, source.padded).flatten()
     chunk = _PIXELS_CPU if reading_is_free(taps.device) else _PIXELS
     for part, tap in zip(rows.split(chunk), taps.split(chunk)):
-        near = source.rows.index_select(0, tap.flatten()).view(len(tap), -1)
+        near = source.read(source.rows.index_select(0, tap.flatten())).view(len(tap), -1)
         for key, step in steps.items():
             sheets[key].put(part, step.around(near))
 
