@@ -114,10 +114,17 @@ class Merged(Variant):
 
 
 class Eventful(Variant):
-    """Eventful in any way; a policy that weighs is told the map of the frame before."""
+    """Eventful in any way; a policy that weighs is told the map of the frame before.
 
-    def __init__(self, model: SaliencyViT, policy: object, **options: object) -> None:
+    With an ``r``, tokens merge too, as they did in the video's first frame.
+    """
+
+    def __init__(
+        self, model: SaliencyViT, policy: object, r: int | None = None, **options: object
+    ) -> None:
         super().__init__(model)
+        if r is not None:
+            apply_tome(model.backbone, r)
         self.handle = apply_eventful(model, policy, **options)
 
     def begin(self) -> None:
@@ -150,6 +157,8 @@ def variants(budgets: list[int], merges: list[int]) -> dict[str, Make]:
             made[f"Eventful k={k}, {mode}"] = _eventful(lambda k=k: TopK(k), attention=mode)
         made[f"STGT k={k}"] = _eventful(lambda k=k: TopK(k), reference="last_frame")
         made[f"random tokens k={k}"] = _eventful(lambda k=k: RandomTokens(k))
+        for r in merges:
+            made[f"ToMe r={r}, Eventful k={k}"] = _eventful(lambda k=k: TopK(k), r=r)
         last, running = [LastObjects()], [RunningObjects()]
         made[f"last objects k={k}"] = _eventful(lambda k=k, i=last: Weighted(TopK(k), i))
         made[f"running objects k={k}"] = _eventful(lambda k=k, i=running: Weighted(TopK(k), i))

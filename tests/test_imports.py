@@ -58,7 +58,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "adapters/eventful": (
-        {"adapters", "adapters/hosts", "core/eventful", GATES, MAPS, MODES}
+        {"adapters", "adapters/hosts", "adapters/tome", "core/eventful", GATES, MAPS, MODES}
         | {"core", "core/kernels"},
         set(),
     ),

@@ -22,7 +22,7 @@ from mmvitaccel.adapters.base import host_class
 _LINKS = "_mmvitaccel_links"
 # Pairs of methods that may be on one module: the first lies inside of the second, whose overrides
 # call it as their host.
-_INSIDE = (("ToMe", "RLT"),)
+_INSIDE = (("ToMe", "RLT"), ("ToMe", "Eventful"))
 
 Override = Callable[..., Any]
 

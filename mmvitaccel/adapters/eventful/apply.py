@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from mmvitaccel.adapters.attach import Swap
+from mmvitaccel.adapters.attach import Swap, link
 from mmvitaccel.adapters.base import ViTAdapter, class_name, host_class, spec_of
 from mmvitaccel.adapters.bypass import bypass_of_blocks
 from mmvitaccel.adapters.eventful import run as eventful_run
@@ -18,6 +18,8 @@ from mmvitaccel.adapters.eventful.handle import EventfulHandle, checked_policy
 from mmvitaccel.adapters.eventful.run import EventfulState
 from mmvitaccel.adapters.eventful.stream_run import Root, attach_run, train
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
+from mmvitaccel.adapters.tome.frozen import METHOD as TOME
+from mmvitaccel.adapters.tome.frozen import why_not_frozen
 from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
 from mmvitaccel.core.eventful.modes.delta import DeltaAttention
 from mmvitaccel.core.eventful.modes.exact import ExactAttention
@@ -134,6 +136,14 @@ def apply_eventful(
             f"Eventful: the blocks of {class_name(model)} are attention branches alone, and the "
             "gates need whole blocks."
         )
+    merged = link(model, TOME)
+    if merged is not None:
+        reason = why_not_frozen(adapter, specs, merged.state.options.matching, kv_pool_size)
+        if reason is not None:
+            raise RuntimeError(
+                f"Eventful cannot be put on {host_class(model).__name__}: ToMe is on it already "
+                f"and {reason}; remove ToMe first."
+            )
     state = EventfulState(
         checked_policy(policy, on_tokens=True),
         StreamStore(max_streams),

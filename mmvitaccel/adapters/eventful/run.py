@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from mmvitaccel.adapters.attach import link
 from mmvitaccel.adapters.base import BlockInput, BlockSpec, Normed
 from mmvitaccel.adapters.eventful.stream_run import StreamRun, in_turn
+from mmvitaccel.adapters.tome.frozen import Frozen, FrozenBlock, frozen_block
 from mmvitaccel.core.eventful.block import (
+    BlockMemory,
     BlockSteps,
     Tokens,
     start_block,
@@ -26,6 +28,7 @@ from mmvitaccel.core.eventful.block import (
 )
 from mmvitaccel.core.eventful.clip import clip_block
 from mmvitaccel.core.eventful.gates.policy import Policy
+from mmvitaccel.core.eventful.modes.mode import QKV
 from mmvitaccel.core.eventful.options import EventfulOptions
 from mmvitaccel.core.eventful.together import Steps, in_step
 from mmvitaccel.core.kernels.half_linear import half_linear
@@ -97,27 +100,34 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
     model, index, spec, num_prefix_tokens = found.info
     if block.training and state.training is None:
         return host(*args, **kwargs)
-    given = spec.enter(block, *args, **kwargs)
+    given, merging = spec.enter(block, *args, **kwargs), frozen_block(block, spec)
     if block.training:
         if index == 0:
+            _refuse_training(merging)
             link(model).info.bypass.check()
         tokens = Tokens(given.x, given.grid_size, given.rope)
         steps = _steps(block, spec, num_prefix_tokens)
         x = clip_block(steps, tokens, state.training.frames, state.training.policy)
         return spec.leave(block, x, given)
     if index == 0:
-        state.begin(model, given.x, state.call.image, given.grid_size)
+        how = None if merging is None else (id(merging.state), merging.trace.schedule)
+        state.begin(model, given.x, state.call.image, given.grid_size, how)
         grid = given.grid_size or grid_of(state.call.image, given.x.shape[1] - num_prefix_tokens)
+        if merging is not None and hasattr(state.running.policy, "of_frame"):
+            raise ValueError(
+                f"Eventful: {state.running.policy!r} weighs tokens by their place in the picture, "
+                "and ToMe on the same model merges tokens of different places; give its base."
+            )
         state.decide(given.x, grid, num_prefix_tokens)
     running = state.running
     if running is None or running.next_block != index:  # called outside of the model's forward
         return host(*args, **kwargs)
     running.next_block += 1
     with torch.no_grad():
-        x = _run(state, index, _steps(block, spec, num_prefix_tokens), given)
+        x = _run(state, index, _steps(block, spec, num_prefix_tokens), given, merging)
         if running.next_block == state.num_blocks:
             state.saw(x)
-            state.end(x.shape[1])
+            state.end(x.shape[1] if merging is None else merging.first_tokens(running.work))
     return spec.leave(block, x, given)
 
 
@@ -141,25 +151,46 @@ def grid_of(image: tuple[int, ...] | None, num_tokens: int) -> tuple[int, int] |
     return (rows, columns) if same else None
 
 
-def _run(state: EventfulState, index: int, steps: BlockSteps, given: BlockInput) -> Tensor:
+def _refuse_training(merging: FrozenBlock | None) -> None:
+    if merging is not None:
+        raise RuntimeError(
+            "Eventful: the model is trained on clips as its gates run it, and ToMe is on it too, "
+            "of which training knows nothing; remove one of the two."
+        )
+
+
+def _run(
+    state: EventfulState,
+    index: int,
+    steps: BlockSteps,
+    given: BlockInput,
+    merging: FrozenBlock | None,
+) -> Tensor:
     """One block on the frames of a batch, each on its own memory, later frames in step."""
     parts, ropes = state.running.parts(given.x), state.running.parts(given.rope)
-    whole = huge_empty_like(given.x) if len(parts) > 1 else None
-    places = [None] if whole is None else whole.split(1)
+    whole = huge_empty_like(given.x) if len(parts) > 1 and merging is None else None
+    places = [None] * len(parts) if whole is None else whole.split(1)
+    merged = None if merging is None else _Merged(merging, state.running.work, len(parts))
     outs: dict[int, Tensor] = {}
     later: dict[int, Steps] = {}
     for i, ((stream, x), (_, rope), place) in enumerate(zip(parts, ropes, places)):
-        tokens = Tokens(x, given.grid_size, rope)
+        own, tokens = steps, Tokens(x, given.grid_size, rope)
         if stream is not None:
             # reason: an interrupted block leaves its memory half changed; the stream then starts
             # clean at its next frame.
             stream.busy = True
         memory = None if stream is None else stream.blocks.get(index)
+        if merged is not None:
+            if stream is not None and stream.refreshed:
+                memory = None  # what merges is decided anew, and every gate begins with it
+            own, tokens = merged.taken(i, steps, tokens, memory)
         if memory is not None:
             policy = state.running.policy_of(stream)
-            later[i] = step_block(steps, state.options, tokens, memory, policy, place)
+            later[i] = step_block(own, state.options, tokens, memory, policy, place)
             continue
-        outs[i], memory = start_block(steps, state.options, tokens)
+        outs[i], memory = start_block(own, state.options, tokens)
+        if merged is not None:
+            memory.merged = merged.frozen[i]
         if stream is not None:
             stream.blocks[index] = memory
     if later:
@@ -169,7 +200,49 @@ def _run(state: EventfulState, index: int, steps: BlockSteps, given: BlockInput)
             stream.busy = False
     if whole is not None and all(outs[i] is place for i, place in enumerate(places)):
         return whole
-    return outs[0] if len(outs) == 1 else torch.cat([outs[i] for i in range(len(outs))])
+    ordered = [outs[i] for i in range(len(outs))]
+    if merged is not None:
+        state.running.work = merged.frozen
+        ordered = merging.leave(merged.frozen, ordered)
+    return ordered[0] if len(ordered) == 1 else torch.cat(ordered)
+
+
+class _Merged:
+    """How the frames of a batch merge in one block.
+
+    Args:
+        merging: The block.
+        before: How they did in the block in front; None at the first.
+        count: Frames.
+
+    Attributes:
+        frozen: Of each frame, once its tokens were merged.
+    """
+
+    def __init__(self, merging: FrozenBlock, before: list[Frozen] | None, count: int) -> None:
+        self.merging, self.before = merging, before
+        self.frozen: list[Frozen | None] = [None] * count
+
+    def taken(
+        self, i: int, steps: BlockSteps, tokens: Tokens, memory: BlockMemory | None
+    ) -> tuple[BlockSteps, Tokens]:
+        """Steps and tokens of a frame, which decides what merges where it has no memory."""
+        merging = self.merging
+        if merging.index == 0:
+            before = merging.standing(tokens.x, tokens.grid_size)
+        else:
+            before = self.before[i].after
+        if memory is not None:
+            before, self.frozen[i] = memory.merged.before, memory.merged
+
+        def merge(x: Tensor, qkv: QKV | None) -> Tensor:
+            if qkv is not None:
+                self.frozen[i] = merging.decide(before, x, qkv)
+            return self.frozen[i].merged(x)
+
+        x, rope = before.present_tokens(tokens.x), merging.rope(tokens.rope, before)
+        steps = replace(steps, key_bias=merging.key_bias(before), merge=merge)
+        return steps, tokens._replace(x=x, rope=rope)
 
 
 def _steps(block: nn.Module, spec: BlockSpec, num_prefix_tokens: int) -> BlockSteps:

@@ -91,6 +91,8 @@ class Passed:
         info: The frame; its ``passed`` is empty, for counting may wait for a device.
         blocks: The gates' selections of each block that remembers the stream.
         left_out: What these gates left out, () float32 each.
+        owners: For each of these gates the token in which each of the frame's is, (B, N), where
+            tokens merge.
         computed: Of a part without gates in every block, what was computed, () float32.
     """
 
@@ -98,6 +100,7 @@ class Passed:
     blocks: list[tuple[Selection, ...]]
     left_out: list[tuple[Tensor, ...]]
     computed: Tensor | None = None
+    owners: list[tuple[Tensor | None, ...] | None] = field(default_factory=list)
 
     def counted(self) -> FrameInfo:
         """The frame with its counts."""
@@ -111,13 +114,19 @@ class Passed:
     def _computed(self, counts: list[int]) -> float:
         if self.computed is not None:
             return float(self.computed)
-        return sum(counts) / len(counts) / self.info.num_tokens if counts else 1.0
+        at_most = sum(gate.num_tokens for block in self.blocks for gate in block)
+        return sum(counts) / at_most if counts else 1.0
 
     def tokens(self) -> Tensor:
         """Which tokens passed, (blocks, gates, B, N) bool."""
         if not self.blocks:
             return torch.zeros(0, 3, 1, self.info.num_tokens, dtype=torch.bool)
-        return torch.stack([torch.stack([gate.mask() for gate in b]) for b in self.blocks])
+        masks = [[gate.mask() for gate in block] for block in self.blocks]
+        for own, owners in zip(masks, self.owners):
+            for place, owner in enumerate(owners or ()):
+                if owner is not None:  # a token passed if the one did in which it is
+                    own[place] = own[place].gather(1, owner)
+        return torch.stack([torch.stack(own) for own in masks])
 
 
 class Root(NamedTuple):
@@ -362,7 +371,9 @@ class StreamRun:
             seen = [block.passed for block in gated]
             left_out = [block.left_out for block in gated]
             computed = getattr(blocks[0], "computed", None) if blocks else None
-            passed.append(Passed(info, seen, left_out, computed))
+            merged = [getattr(block, "merged", None) for block in gated]
+            owners = [None if each is None else each.owners() for each in merged]
+            passed.append(Passed(info, seen, left_out, computed, owners))
         self.call.frames = self.latest = passed
         self.store.forget_finished(self.running.frames)
         self._free()

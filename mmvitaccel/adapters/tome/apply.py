@@ -14,6 +14,7 @@ from mmvitaccel.adapters.attach import Swap, attach, detach, is_attached, link
 from mmvitaccel.adapters.base import BlockSpec, ViTAdapter, host_class, spec_of
 from mmvitaccel.adapters.bypass import Bypass, bypass_of_blocks, wraps_own
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
+from mmvitaccel.adapters.tome.frozen import METHOD, why_not_frozen
 from mmvitaccel.adapters.tome.restore import restore_block
 from mmvitaccel.adapters.tome.step import MergeOptions, merge_block
 from mmvitaccel.core.tome.matcher import Bipartite, Matcher
@@ -22,7 +23,6 @@ from mmvitaccel.core.tome.merge import source_of
 from mmvitaccel.core.tome.schedule import Entry, Schedule, make_schedule
 from mmvitaccel.core.tome.trace import Trace, Traces
 
-METHOD = "ToMe"
 _CHOICES = {
     "metric": ("keys", "queries", "values", "tokens"),
     "similarity": ("cosine", "dot"),
@@ -209,6 +209,7 @@ def apply_tome(
     schedule = make_schedule(r, len(blocks))
     bypass = bypass_of_blocks(METHOD, model, adapter, specs, gradients=True)
     bypass.check()
+    _check_together(model, adapter, specs, options)
     state = ToMeState(r, schedule, len(prefix), options, trace_source, Traces(len(blocks)), bypass)
     entries = {name: _entry_method(name) for name in adapter.entries if hasattr(model, name)}
     swaps = [Swap(model, entries, adapter)]
@@ -225,6 +226,21 @@ def apply_tome(
             stacklevel=2,
         )
     return ToMeHandle(model)
+
+
+def _check_together(
+    model: nn.Module, adapter: ViTAdapter, specs: list[BlockSpec], options: MergeOptions
+) -> None:
+    """Refuse a model that is eventful in a way that cannot be together with merging."""
+    found = link(model, "Eventful")
+    if found is None:
+        return
+    reason = why_not_frozen(adapter, specs, options.matching, found.state.options.kv_pool_size)
+    if reason is not None:
+        raise RuntimeError(
+            f"ToMe cannot be put on {host_class(model).__name__}: Eventful is on it already and "
+            f"{reason}; remove Eventful first."
+        )
 
 
 def _options(

@@ -37,14 +37,14 @@ def merge_block(
     x = given.x
     share_cores(x)
     h = spec.norm1(block)(x)
-    q, k, v = spec.qkv(block, h, _rope_at(given.rope, standing.position))
+    q, k, v = spec.qkv(block, h, rope_at(given.rope, standing.position))
     mask = standing.key_mask(options.proportional_attention)
     x = x + _attend(block, spec, h, (q, k, v), mask)
     r = tokens_to_merge(entry, x.shape[1], num_prefix_tokens)
     matching = None
     if r > 0:
         given = Candidates(x, standing.size, r, num_prefix_tokens, standing.grid_size)
-        matching = _match(spec.scale(block), given, (q, k, v), options)
+        matching = match_block(spec.scale(block), given, (q, k, v), options)
     if matching is not None:
         x, size = merge_weighted(x, standing.size, matching)
         standing = standing.merged(matching, size)
@@ -68,7 +68,7 @@ def _attend(
     return spec.finish1(block, spec.project(block, out, lambda: h))
 
 
-def _match(
+def match_block(
     scale: float,
     given: Candidates,
     qkv: tuple[Tensor, Tensor, Tensor],
@@ -86,7 +86,7 @@ def _match(
     return match(options.matching, given)
 
 
-def _rope_at(rope: Tensor | None, position: Tensor | None) -> Tensor | None:
+def rope_at(rope: Tensor | None, position: Tensor | None) -> Tensor | None:
     """Rotary rows of the tokens that are left: a merged token keeps its destination's place."""
     if rope is None or position is None:
         return rope

@@ -29,7 +29,12 @@ _FUSED_WITH_LSE = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_f
 
 
 def dense_attention(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, rel_pos: RelPos | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    rel_pos: RelPos | None = None,
+    key_bias: Tensor | None = None,
 ) -> Tensor:
     """Softmax attention of all queries over all keys.
 
@@ -39,19 +44,27 @@ def dense_attention(
         v: (B, heads, K, D).
         scale: Multiplies the products of q and k; not the position terms.
         rel_pos: Relative positions of the queries, or None.
+        key_bias: Added to all logits of a key, (B, K) float32, where there are no relative
+            positions.
 
     Returns:
         (B, heads, N, D). Backward needs no more memory than forward: each block is recomputed.
     """
     if rel_pos is None:
-        return F.scaled_dot_product_attention(q, k, v, scale=scale)
+        mask = None if key_bias is None else key_bias[:, None, None].to(q.dtype)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     if not needs_grad(q, k, v, *rel_pos[:2]) and can_attend(q, k, v):
         return attend(q, k, v, scale, *rel_pos)[0]
     return _in_blocks(_attend, (q, k, v, *rel_pos.terms(q)), scale)[0]
 
 
 def dense_attention_with_lse(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, rel_pos: RelPos | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    rel_pos: RelPos | None = None,
+    key_bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Like :func:`dense_attention`, with the logarithm of each row's sum of exponentials.
 
@@ -60,6 +73,10 @@ def dense_attention_with_lse(
         whatever the inputs are. Neither carries gradients.
     """
     with torch.no_grad():
+        if key_bias is not None:
+            bias = key_bias[:, None, None].expand(-1, 1, q.shape[2], -1)
+            inputs = (q.float(), k.float(), v.float())
+            return _fused_with_lse(*inputs, bias, scale)
         if can_attend(q, k, v):
             return attend(q, k, v, scale, *(rel_pos or (None, None, None)), torch.float32)
         q, k, v = q.float(), k.float(), v.float()
@@ -83,7 +100,12 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, *terms: Tensor, scale: float) -> tu
 def _attend_with_lse(
     q: Tensor, k: Tensor, v: Tensor, *terms: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    bias = _bias(terms)
+    return _fused_with_lse(q, k, v, _bias(terms), scale)
+
+
+def _fused_with_lse(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
     if _FUSED_WITH_LSE is not None and q.device.type == "cpu" and q.shape[2] > 0:
         return _FUSED_WITH_LSE(q, k, v, attn_mask=bias, scale=scale)
     logits = (q.float() * scale) @ k.float().transpose(-1, -2)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,6 +49,10 @@ class BlockSteps:
             kind; asked where there are windows.
         rel_pos: Of a grid (H, W), the rows of relative positions on both axes, or None.
         num_prefix_tokens: Tokens in front that are not on the grid.
+        key_bias: Added to the logits of each key, (B, N) float32, or None.
+        merge: Makes fewer tokens (B, K, C) of those between attention and MLP (B, N, C), and is
+            given the queries, keys and values of all on a first frame, None on later ones, which
+            merge as the first did. None where nothing merges.
     """
 
     norm1: Callable[[Tensor], Tensor]
@@ -61,6 +65,8 @@ class BlockSteps:
     padding: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
     rel_pos: Callable[[tuple[int, int]], tuple[Tensor, Tensor] | None] = lambda grid: None
     num_prefix_tokens: int = 0
+    key_bias: Tensor | None = None
+    merge: Callable[[Tensor, QKV | None], Tensor] | None = None
 
 
 class Tokens(NamedTuple):
@@ -90,6 +96,7 @@ class BlockMemory:
         mlp: Results of the MLP's branch.
         passed: Tokens that each gate let through in the last frame: the three gates' selections.
         left_out: What each gate left out of it, three times () float32.
+        merged: How tokens merged in the last whole frame, for who merges them; None if nobody does.
     """
 
     qkv_gate: TokenGate
@@ -100,6 +107,7 @@ class BlockMemory:
     mlp: TokenBuffer
     passed: tuple[Selection, Selection, Selection]
     left_out: tuple[Tensor, Tensor, Tensor]
+    merged: Any = None
 
 
 def start_block(
@@ -108,7 +116,7 @@ def start_block(
     """The first frame: computed densely, and remembered.
 
     Returns:
-        (B, N, C), and the memory for :func:`step_block`.
+        (B, N, C), fewer tokens where they merge, and the memory for :func:`step_block`.
     """
     x, late = tokens.x, options.gate_position == "after_norm"
     share_cores(x)
@@ -126,6 +134,8 @@ def start_block(
     dtype = options.buffer_dtype
     branch = steps.project(out, lambda: normed)
     middle = x + branch
+    if steps.merge is not None:
+        middle = steps.merge(middle, qkv)
     normed2 = steps.norm2(middle)
     branch2 = steps.mlp(normed2)
     passed, nothing = everything(x), x.new_zeros((), dtype=torch.float32)
@@ -137,7 +147,7 @@ def start_block(
         proj=TokenBuffer(branch, dtype),
         mlp_gate=TokenGate(normed2 if late else middle, options.reference, dtype),
         mlp=TokenBuffer(branch2, dtype),
-        passed=(passed, passed, passed),
+        passed=(passed, passed, everything(middle)),
         left_out=(nothing, nothing, nothing),
     )
     return middle + branch2, memory
@@ -159,10 +169,10 @@ def step_block(
         tokens: Of the same shape as at the start.
         memory: What :func:`start_block` gave; changed in place.
         policy: Says what each of the three gates lets through.
-        place: Where the result is to be, if it has this dtype, (B, N, C).
+        place: Where the result is to be, if it has this dtype and nothing merges, (B, N, C).
 
     Returns:
-        (B, N, C).
+        (B, N, C), fewer tokens where they merge.
     """
     x, late = tokens.x, options.gate_position == "after_norm"
     share_cores(x)
@@ -189,6 +199,8 @@ def step_block(
     branch = yield Wanted(steps.project, passed, normed, second.everything)
     branch = memory.proj.update(second, branch)
 
+    if steps.merge is not None:
+        x, branch = steps.merge(x + branch, None), None
     errors, middle = errors_of_sum(memory.mlp_gate.reference, x, branch, norm2)
     third = yield Gated(policy, errors)
     left_out3 = memory.mlp_gate.left_out(third, errors)
@@ -237,7 +249,7 @@ def _start_attention(
 def _logits(steps: BlockSteps, grid_size: tuple[int, int] | None) -> Logits:
     """How queries and keys of a window or grid become logits."""
     rows = None if grid_size is None else steps.rel_pos(grid_size)
-    return Logits(steps.scale, None if rows is None else RelPos(*rows))
+    return Logits(steps.scale, None if rows is None else RelPos(*rows), steps.key_bias)
 
 
 def _rope_of(tokens: Tokens, selection: Selection) -> Tensor | None:

