@@ -168,6 +168,13 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         },
         {"mmengine"},
     ),
+    # many videos, many workers
+    "serving": (set(), set()),
+    "serving/batch": (
+        {"errors", "extras", "loaders", "models/weights", "runner", "video_demo", "video_reader"}
+        | {"whole_files"},
+        set(),
+    ),
     # what tests and benchmarks share
     "records": ({"errors"}, set()),
     "testing": (

@@ -33,13 +33,14 @@ class Costs:
         handle: Of that.
         run: ``(model, frame_id)`` runs a model on a frame, as a stream's frame with that number;
             a model without methods takes None.
+        timed: Whether the model without any method is timed too.
 
     Attributes:
         dense_macs: Multiply-adds of the model without any method.
         num_tokens: Tokens of a frame.
     """
 
-    def __init__(self, model: nn.Module, handle: EventfulHandle, run: Run) -> None:
+    def __init__(self, model: nn.Module, handle: EventfulHandle, run: Run, timed: bool) -> None:
         self._device = next(model.parameters()).device
         self._dense = _copy(model)
         take_off(self._dense, ())
@@ -47,7 +48,7 @@ class Costs:
             run(self._dense, None)
         self.dense_macs = counter.report().total
         self._times: deque[float] = deque(maxlen=_TIMED)
-        for _ in range(_TIMED):
+        for _ in range(_TIMED if timed else 0):
             self.measure_dense(run)
         self._counts = Counts(0)
         self.num_tokens = self._count(model, run, handle.policy)
@@ -59,9 +60,9 @@ class Costs:
         self._times.append(1e3 * (self.now() - start))
 
     @property
-    def dense_ms(self) -> float:
+    def dense_ms(self) -> float | None:
         """Milliseconds of the model without any method, the median of its last three runs."""
-        return median(self._times)
+        return median(self._times) if self._times else None
 
     def macs(self, k: int | None, whole: bool) -> float | None:
         """Multiply-adds of a frame; None where they do not follow a k."""

@@ -51,6 +51,8 @@ class VideoDemo:
         track: Whether detections get identities, by mmdet's ByteTracker.
         least_score: Of a detection that is drawn.
         choice: Which weights of the checkpoint.
+        draw: Whether frames get an image, with the times of the dense model on it. Without, that
+            model is counted and not timed, and the extra ``video`` is not needed.
 
     Attributes:
         budget: The budget of the video that is played; None without.
@@ -70,10 +72,12 @@ class VideoDemo:
         track: bool = False,
         least_score: float = LEAST_SCORE,
         choice: Choice = USUAL,
+        draw: bool = True,
     ) -> None:
         cfg = config if isinstance(config, Config) else load_config(os.fspath(config), {})
         self.target = parse_budget(budget) if isinstance(budget, str) else budget
         self.bounds, self.track, self.least_score = bounds, track, least_score
+        self.draw = draw
         self.model = build_model(cfg)
         _check_detector(self.model)
         self._prepare = FramePipeline(cfg)
@@ -107,7 +111,7 @@ class VideoDemo:
             UserError: The video cannot be read, or the model does not serve.
         """
         video = source if isinstance(source, Video) else open_video(source)
-        painter = Painter(self.classes, self.track)
+        painter = Painter(self.classes, self.track) if self.draw else None
         tracks = Tracks() if self.track else None
         self.handle.reset()
         self.budget, costs = None, None
@@ -116,11 +120,11 @@ class VideoDemo:
                 for number, frame in enumerate(video):
                     step = Step(self._prepare, frame, number)
                     if costs is None:
-                        costs = Costs(self.model, self.handle, step.run)
+                        costs = Costs(self.model, self.handle, step.run, timed=self.draw)
                         self._begin((schedule or {}).get(0, self.target), costs.num_tokens)
                     elif schedule and number in schedule:
                         self.budget.set_target(schedule[number])
-                    if number and number % _DENSE_EVERY == 0:
+                    if self.draw and number and number % _DENSE_EVERY == 0:
                         costs.measure_dense(step.run)
                     yield self._frame(step, costs, painter, tracks)
         finally:
@@ -136,9 +140,9 @@ class VideoDemo:
         self.budget = Budget(self.handle, k=bounds, **kind)
 
     def _frame(
-        self, step: Step, costs: Costs, painter: Painter, tracks: Tracks | None
+        self, step: Step, costs: Costs, painter: Painter | None, tracks: Tracks | None
     ) -> DemoFrame:
-        """Compute and draw a frame."""
+        """Compute a frame, and draw it if there is a painter."""
         if self.budget is None:
             start = costs.now()
             sample = step.run(self.model, step.number)
@@ -164,7 +168,8 @@ class VideoDemo:
             missed=missed,
             whole=whole,
         )
-        frame.image = painter.draw(step.image, None if whole else self._share(step), frame)
+        if painter is not None:
+            frame.image = painter.draw(step.image, None if whole else self._share(step), frame)
         return frame
 
     def _detections(self, sample: Any, number: int, tracks: Tracks | None) -> Any:

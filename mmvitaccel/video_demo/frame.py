@@ -29,13 +29,13 @@ class DemoFrame:
         macs: Its multiply-adds as they were counted for its k, the guard of ``exact`` attention
             may add a few percent; None where they are not known.
         dense_milliseconds: Of the model without Eventful, the median of its last three runs; it
-            runs three times on the first frame and once on every 50th.
+            runs three times on the first frame and once on every 50th; None where it is not drawn.
         dense_macs: Its multiply-adds.
         k: Tokens let through; None of another policy.
         target: The budget; None without.
         missed: Whether the budget cannot be held now.
         whole: Whether the frame was computed whole.
-        image: (height, width, 3) uint8 RGB, everything drawn on it.
+        image: (height, width, 3) uint8 RGB, everything drawn on it; None where nothing is drawn.
     """
 
     number: int
@@ -43,7 +43,7 @@ class DemoFrame:
     detections: Any
     milliseconds: float | None
     macs: float | None
-    dense_milliseconds: float
+    dense_milliseconds: float | None
     dense_macs: int
     k: int | None
     target: Target | None

@@ -1,0 +1,1 @@
+"""Models in service: over many videos, with engines that other projects make."""

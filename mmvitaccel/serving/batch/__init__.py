@@ -1,0 +1,8 @@
+"""A folder or list of videos through a detector, each video whole on one worker, over Ray Data."""
+
+from mmvitaccel.serving.batch.outcome import Outcome
+from mmvitaccel.serving.batch.run import run_batch
+from mmvitaccel.serving.batch.settings import BatchSettings
+from mmvitaccel.serving.batch.sources import BatchVideo, find_videos
+
+__all__ = ["BatchSettings", "BatchVideo", "Outcome", "find_videos", "run_batch"]

@@ -1,0 +1,94 @@
+"""Which videos a batch is of, and what their results are called."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmvitaccel.errors import UserError
+from mmvitaccel.loaders.damage import VIDEOS
+from mmvitaccel.video_reader.pictures import numbered_files
+from mmvitaccel.video_reader.source import parse_source
+
+_LIST = ".txt"
+
+
+@dataclass(frozen=True)
+class BatchVideo:
+    """A video of a batch.
+
+    Attributes:
+        name: A relative path, which its result has too.
+        path: The absolute path of a file, or of a folder or pattern of numbered pictures.
+    """
+
+    name: str
+    path: str
+
+    def identity(self) -> dict[str, int]:
+        """What tells whether the video is still the one that a result is of.
+
+        Raises:
+            UserError: It does not exist, or is a live source.
+        """
+        kind = parse_source(self.path).kind
+        if kind not in ("file", "pictures"):
+            raise UserError(f"{self.path} is a live source, which has no end; give a file.")
+        files = [Path(self.path)] if kind == "file" else numbered_files(self.path)
+        found = [file.stat() for file in files]
+        return {
+            "files": len(found),
+            "bytes": sum(stat.st_size for stat in found),
+            "modified_ns": max(stat.st_mtime_ns for stat in found),
+        }
+
+
+def find_videos(source: str | os.PathLike) -> list[BatchVideo]:
+    """The videos of a folder or a list, by name.
+
+    Args:
+        source: A folder, which is searched with those in it for files with the suffix of a video;
+            a ``.txt`` with a path in each line, relative to where the list is, of a file or of a
+            folder or pattern of numbered pictures; or one video.
+
+    Raises:
+        UserError: There are none.
+    """
+    given = Path(source).absolute()
+    if given.suffix.lower() == _LIST and given.is_file():
+        videos = _listed(given)
+    elif given.is_dir():
+        files = (path for path in given.rglob("*") if path.suffix.lower() in VIDEOS)
+        videos = [_below(given, path) for path in files if path.is_file()]
+    elif given.is_file():
+        videos = [BatchVideo(given.name, str(given))]
+    else:
+        raise UserError(
+            f"{source} does not exist; give a folder of videos or a .txt that lists them."
+        )
+    if not videos:
+        raise UserError(
+            f"{source} holds no videos ({', '.join(VIDEOS)}); give another folder, or a .txt with "
+            "a path in each line, which may also be of a folder of numbered pictures."
+        )
+    return sorted(set(videos), key=lambda video: video.name)
+
+
+def _listed(file: Path) -> Iterable[BatchVideo]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{file} is no text in UTF-8 (byte {error.start}); save it as such."
+        ) from error
+    return [_below(file.parent, file.parent / line.strip()) for line in lines if line.strip()]
+
+
+def _below(root: Path, path: Path) -> BatchVideo:
+    """A video with a name that stays below any folder: of its path from ``root`` on, or of all."""
+    path = Path(os.path.normpath(path))
+    inside = path.is_relative_to(root)
+    name = path.relative_to(root) if inside else path.relative_to(path.anchor)
+    return BatchVideo(name.as_posix(), str(path))

@@ -1,0 +1,137 @@
+"""Detect in a folder or list of videos under a budget, several at a time, over Ray Data.
+
+    python tools/batch_videos.py videos/ configs/eventful/CONFIG.py CHECKPOINT --out found
+    python tools/batch_videos.py list.txt CONFIG CHECKPOINT --out found --budget 40% --workers 4
+
+Each video is played whole by one worker, and has a result in the folder: NAME.jsonl with the
+detections and the cost of every frame. A second call with the same folder goes on with the videos
+that have no result yet. summary.csv has a row for each video. Exit status: 2 when nothing could
+start, 3 when some videos failed. It needs the extra `serve`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
+from mmvitaccel.errors import ArgumentParser, one_sentence_errors
+from mmvitaccel.extras import require
+from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
+from mmvitaccel.runner.options.arguments import add_config_arguments
+from mmvitaccel.serving.batch import BatchSettings, Outcome, find_videos, run_batch
+from mmvitaccel.serving.batch.outcome import finished
+from mmvitaccel.video_demo.demo import LEAST_SCORE
+from mmvitaccel.video_demo.schedule import parse_budget
+from mmvitaccel.whole_files import check_folder, whole_file
+
+SOME_FAILED = 3
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", help="a folder of videos, or a .txt with a path in each line")
+    add_config_arguments(parser)
+    parser.add_argument("checkpoint", help="checkpoint file")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--budget", metavar="B", help="200ms, 2fps, 40%% (of dense) or 90G")
+    parser.add_argument(
+        "--bounds", type=int, nargs=2, metavar=("LOW", "HIGH"), help="of k under a budget"
+    )
+    parser.add_argument("--k", type=int, help="tokens that pass, for a config without Eventful")
+    parser.add_argument("--track", action="store_true", help="follow objects, by ByteTracker")
+    parser.add_argument("--score", type=float, default=LEAST_SCORE, help="least of a detection")
+    parser.add_argument("--fps", type=float, help="frame rate of pictures, or in place of a file's")
+    parser.add_argument(
+        "--workers", type=int, help="videos at a time; default: one a GPU, or one for two cores"
+    )
+    parser.add_argument("--threads", type=int, help="of a worker; default: the cores shared out")
+    parser.add_argument(
+        "--address", help="of a running Ray cluster, whose machines have the same paths"
+    )
+    add_weights_arguments(parser)
+    return parser.parse_args(argv)
+
+
+@one_sentence_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Find what is to be done, do it, and say what became of it."""
+    args = parse_args(argv)
+    require("serve", "ray", "pyarrow")
+    if args.budget:
+        parse_budget(args.budget)
+    videos = find_videos(args.source)
+    check_folder(args.out, 0, "--out")
+    settings = BatchSettings(
+        args.config,
+        args.checkpoint,
+        args.cfg_options,
+        args.budget,
+        args.bounds and tuple(args.bounds),
+        args.k,
+        args.track,
+        args.score,
+        args.fps,
+        choice_of(args),
+    )
+    described = settings.described()
+    there = [finished(args.out, video, described) for video in videos]
+    outcomes = [outcome for outcome in there if outcome is not None]
+    waiting = [video for video, outcome in zip(videos, there) if outcome is None]
+    if waiting:
+        with Progress(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
+            task = progress.add_task("", total=len(videos), completed=len(outcomes))
+
+            def done(outcome: Outcome) -> None:
+                progress.console.print(outcome.line(), markup=False, highlight=False)
+                progress.advance(task)
+
+            outcomes += run_batch(
+                waiting, settings, args.out, args.workers, args.threads, args.address, done
+            )
+    outcomes.sort(key=lambda outcome: outcome.video)
+    write_summary(args.out / "summary.csv", outcomes)
+    report(outcomes, args.out)
+
+
+def write_summary(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """A table with a row for each video."""
+    text = io.StringIO()
+    columns = [name for name in asdict(outcomes[0]) if name not in ("fault", "kept")]
+    writer = csv.DictWriter(text, columns, extrasaction="ignore")
+    writer.writeheader()
+    for outcome in outcomes:
+        writer.writerow({**asdict(outcome), "notes": " ".join(outcome.notes)})
+    with whole_file(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def report(outcomes: Sequence[Outcome], out: Path) -> None:
+    """Say how many videos there are results of, and list those that failed.
+
+    Raises:
+        SystemExit: Some failed.
+    """
+    failed = [outcome for outcome in outcomes if outcome.error]
+    kept = sum(outcome.kept for outcome in outcomes)
+    print(f"{len(outcomes) - len(failed)} of {len(outcomes)} videos are in {out}", end="")
+    print(f", {kept} of them from before" if kept else "", flush=True)
+    if not failed:
+        return
+    for outcome in failed:
+        print(f"{outcome.fault}failed: {outcome.video}: {outcome.error}", file=sys.stderr)
+    raise SystemExit(SOME_FAILED)
+
+
+if __name__ == "__main__":
+    main()
