@@ -7,9 +7,10 @@ from mmengine.config import Config
 
 from mmvitaccel.errors import UserError
 from mmvitaccel.runner import distributed
-from mmvitaccel.runner.distributed import start_processes
+from mmvitaccel.runner.distributed import first_host, start_processes
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK")
+VARIABLES += ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NODELIST")
 
 
 @pytest.fixture(autouse=True)
@@ -26,10 +27,34 @@ def test_one_process_changes_nothing():
 
 
 def test_launchers_that_cannot_be_served_on_a_cpu():
-    with pytest.raises(UserError, match="--launcher slurm needs GPUs and there is none"):
-        start_processes(Config({}), "slurm", 0)
+    with pytest.raises(UserError, match="--launcher mpi needs GPUs and there is none"):
+        start_processes(Config({}), "mpi", 0)
     with pytest.raises(UserError, match="RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT not set"):
         start_processes(Config({}), "pytorch", 0)
+
+
+def test_slurms_variables_are_asked_for(monkeypatch):
+    said = "--launcher slurm: SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID not set; start with srun."
+    with pytest.raises(UserError, match=said):
+        start_processes(Config({}), "slurm", 0)
+    for name in VARIABLES[5:8]:
+        monkeypatch.setenv(name, "0")
+    with pytest.raises(UserError, match="SLURM_NODELIST not set; start with srun, or set MASTER_"):
+        start_processes(Config({}), "slurm", 0)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("node7", "node7"),
+        ("a,b", "a"),
+        ("node[03-05,9],gpu1", "node03"),
+        ("rack[1,3]n[10-12]-ib", "rack1n10-ib"),
+        ("cpu-3[2,4-6].site.org", "cpu-32.site.org"),
+    ],
+)
+def test_first_host_of_a_list(nodes, first):
+    assert first_host(nodes) == first
 
 
 def test_gpus_are_left_to_mmengine(monkeypatch):

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.runner.session import build_model
+
 ROOT = Path(__file__).parents[2]
 
 # Says which ranks there were and which images each of them scored.
@@ -100,6 +103,46 @@ def test_two_processes_train_and_test_together(run_tool, detector_config, tmp_pa
     for ours, theirs in zip(of_two, of_one):
         for key in ("bboxes", "scores", "labels"):
             assert torch.equal(ours["pred_instances"][key], theirs["pred_instances"][key])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="two processes share the CPU")
+def test_two_processes_with_slurms_variables_test_together(detector_config, tmp_path):
+    plain = build_model(load_config(str(detector_config), {}))
+    (tmp_path / "witness.py").write_text(HOOK)
+    with detector_config.open("a") as config:
+        config.write("custom_imports = dict(imports=['witness'])\n")
+        config.write("custom_hooks = [dict(type='WitnessHook')]\n")
+    weights = tmp_path / "weights.pth"
+    torch.save(plain.state_dict(), weights)
+    port = str(free_port())
+    arguments = (detector_config, weights, "--work-dir", "both", "--launcher", "slurm")
+    processes = []
+    for rank in range(2):
+        environment = dict(
+            os.environ,
+            SLURM_PROCID=str(rank),
+            SLURM_LOCALID=str(rank),
+            SLURM_NTASKS="2",
+            SLURM_NODELIST="localhost",
+            MASTER_PORT=port,
+            PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]),
+            OMP_NUM_THREADS="1",
+        )
+        environment = {k: v for k, v in environment.items() if k not in ("RANK", "MASTER_ADDR")}
+        command = [sys.executable, ROOT / "tools" / "test.py", *arguments]
+        processes.append(
+            subprocess.Popen(
+                [*map(str, command)],
+                cwd=tmp_path,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    said = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert json.loads((tmp_path / "both" / "test.json").read_text()) == [[0, 2, 4], [1, 3, 0]]
 
 
 def test_a_mistake_is_said_by_each_process(detector_config, tmp_path):
