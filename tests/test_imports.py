@@ -168,8 +168,12 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         },
         {"mmengine"},
     ),
+    # streams in service, of which the model's thread is one worker's
+    "serving": (
+        {"adapters/eventful", "budget", "errors", GATES, "models/wrappers", "pictures", "runner"},
+        {"mmengine"},
+    ),
     # many videos, many workers
-    "serving": (set(), set()),
     "serving/batch": (
         {"errors", "extras", "loaders", "models/weights", "runner", "video_demo", "video_reader"}
         | {"whole_files"},
@@ -178,7 +182,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # what tests and benchmarks share
     "records": ({"errors"}, set()),
     "testing": (
-        {"deploy", "errors", "extras", "models/efficientvit", "models/vitdet", "models/vivit"}
+        {"adapters/eventful", GATES, "serving"}
+        | {"deploy", "errors", "extras", "models/efficientvit", "models/vitdet", "models/vivit"}
         | {"registry", "runner", "video", "video_reader"},
         {"mmaction", "timm"},
     ),

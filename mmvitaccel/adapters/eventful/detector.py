@@ -102,6 +102,15 @@ class EventfulDetectorHandle:
         return sum(part.memory_bytes for part in self.parts.values())
 
     @property
+    def max_streams(self) -> int:
+        """Most streams that every part remembers at a time."""
+        return min(part.max_streams for part in self.parts.values())
+
+    def bytes_of(self, stream: Hashable) -> int:
+        """Bytes that the memory of one stream takes in all parts; 0 if none remembers it."""
+        return sum(part.bytes_of(stream) for part in self.parts.values())
+
+    @property
     def frames(self) -> list[FrameInfo]:
         """The frames of the last call, as the first part has them; waits for a CUDA device."""
         return next(iter(self.parts.values())).frames

@@ -79,6 +79,15 @@ class StreamHandle:
         """Bytes that the memory of all streams takes."""
         return self._state.store.memory_bytes()
 
+    @property
+    def max_streams(self) -> int:
+        """Most streams that are remembered at a time."""
+        return self._state.store.max_streams
+
+    def bytes_of(self, stream: Hashable) -> int:
+        """Bytes that the memory of one stream takes; 0 if it is not remembered."""
+        return self._state.store.memory_bytes(stream)
+
     def remembered(self, stream: Hashable) -> dict[int, Any]:
         """What is remembered of a stream; it belongs to the method.
 

@@ -239,10 +239,10 @@ class StreamStore:
             if stream in self._states:
                 self._states[stream].matters.objects = objects
 
-    def memory_bytes(self) -> int:
-        """Bytes that all streams' tensors take."""
+    def memory_bytes(self, stream: Hashable | None = None) -> int:
+        """Bytes that the tensors of a stream take, or of all; 0 of one that is not kept."""
         with self._lock:
-            states = list(self._states.values())
+            states = [s for name, s in self._states.items() if stream is None or name == stream]
         return memory_bytes([[state.blocks, state.whole, state.matters] for state in states])
 
     def _take(self, named: Sequence[Hashable], turn: Turn | None) -> dict[Hashable, StreamState]:

@@ -1,0 +1,195 @@
+"""A service of streams that is started for a test or a load, and a small model for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmvitaccel.adapters.eventful.apply import apply_eventful
+from mmvitaccel.core.eventful.gates.shared import SharedTopK
+from mmvitaccel.serving.model import Prepared
+from mmvitaccel.serving.tensor_model import TensorModel
+from mmvitaccel.testing.models import vitdet
+
+SIZE = (32, 48)
+SHAPE = (3, *SIZE)
+NUM_TOKENS = 4 * 6
+K = 6
+PATIENCE = 240  # seconds, of a machine that does other things too
+TOKEN = "secret"
+ROOT = Path(__file__).parents[2]
+
+
+def small_vitdet() -> nn.Module:
+    """ViTDet of two blocks for pictures of 32 x 48 pixels; the same weights every time."""
+    torch.manual_seed(0)
+    model = vitdet(
+        img_size=48, patch_size=8, embed_dim=32, depth=2, num_heads=2, window_size=3,
+        window_block_indexes=(0,), pretrain_img_size=32,
+    )  # fmt: skip
+    return model.eval().requires_grad_(False)
+
+
+def as_tensor(picture: np.ndarray) -> Tensor:
+    """A picture (H, W, 3) uint8 as the model takes it."""
+    return torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 64 - 2
+
+
+class TellingModel(TensorModel):
+    """Gives the model's output, and behind it which tokens passed, (blocks, gates, 1, N)."""
+
+    def run(self, batch: Sequence[Prepared]) -> list[Any]:
+        """See :class:`~mmvitaccel.serving.model.ServedModel`."""
+        outs = super().run(batch)
+        return [[*out, passed] for out, passed in zip(outs, self.handle.passed_tokens())]
+
+
+def make(max_streams: int = 8) -> TellingModel:
+    """The model with one budget for all streams."""
+    model = small_vitdet()
+    handle = apply_eventful(model, SharedTopK(K), max_streams=max_streams)
+    return TellingModel(model, SHAPE, handle, as_tensor)
+
+
+class _Replay:
+    """Gives selections again, gate by gate."""
+
+    def __init__(self) -> None:
+        self.coming: list[Tensor] = []
+
+    def select(self, error: Tensor) -> Tensor:
+        return self.coming.pop(0).nonzero()[:, 1][None]
+
+
+class Alone:
+    """One stream in a model of its own, which chooses the tokens that it is told."""
+
+    def __init__(self) -> None:
+        self._replay, model = _Replay(), small_vitdet()
+        handle = apply_eventful(model, self._replay, max_streams=1)
+        self._model = TensorModel(model, SHAPE, handle, as_tensor)
+
+    def difference(self, picture: np.ndarray, output: Sequence[Any], whole: bool) -> float:
+        """The largest difference of an answer's output to that of the stream alone.
+
+        Args:
+            picture: The frame.
+            output: Of a :class:`TellingModel`, in arrays or nested lists.
+            whole: Whether the stream starts clean with it.
+        """
+        *features, passed = output
+        if whole:
+            self._model.handle.reset("alone")
+        self._replay.coming = [] if whole else list(torch.tensor(passed).bool().flatten(0, 1))
+        with torch.no_grad(), self._model.handle.stream("alone"):
+            (own,) = self._model.run([self._model.prepare(picture)])
+        pairs = zip(features, own)
+        return max(float(np.abs(np.asarray(found) - x.numpy()).max()) for found, x in pairs)
+
+
+def service_yaml(port: int, args: Mapping[str, Any]) -> str:
+    """A service like that of ``configs/serving``, on another port and with other arguments."""
+    text = (ROOT / "configs" / "serving" / "detector.yaml").read_text()
+    head = text[: text.index("    args:")].replace("port: 8000", f"port: {port}")
+    return f"{head}    args: {json.dumps(dict(args))}\n"
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+class Service:
+    """The command that serves a YAML, in a process of its own.
+
+    Args:
+        folder: For its files; its path is short, for the paths of sockets have a limit.
+        args: Of the application.
+
+    Attributes:
+        process: Of the command.
+        port: Of its HTTP, on this machine.
+        env: In which it runs.
+
+    Raises:
+        RuntimeError: It does not come about; its last lines are in the message.
+    """
+
+    def __init__(self, folder: Path, args: Mapping[str, Any]) -> None:
+        self.port, self._log = free_port(), folder / "log.txt"
+        (folder / "service.yaml").write_text(service_yaml(self.port, args))
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        self.env = {**os.environ, "PYTHONPATH": path, "RAY_TMPDIR": str(folder)}
+        self.env["OMP_NUM_THREADS"] = "1"
+        command = [sys.executable, "-m", "mmvitaccel.serving.ray_app", str(folder / "service.yaml")]
+        with self._log.open("w") as out:
+            self.process = subprocess.Popen(
+                [*command, "--cpus", "2", "--object-store-megabytes", "80"],
+                env=self.env, stdout=out, stderr=subprocess.STDOUT, cwd=folder,
+            )  # fmt: skip
+        self._args = args
+
+    def wait_until_ready(self) -> None:
+        """Wait until every replica answers."""
+        wanted = (200, {"replicas": self._args["replicas"]})
+        self.wait_until(lambda: self.ask("GET", "/health") == wanted, "a start")
+
+    def wait_until(self, true: Any, what: str) -> None:
+        """Wait until a condition holds."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                if true():
+                    return
+            except OSError:
+                pass
+            time.sleep(0.2)
+        raise RuntimeError(f"{what} did not come about:\n{self._log.read_text()[-4000:]}")
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        stream: str = "",
+        number: int | None = None,
+        body: bytes | None = None,
+        token: str = TOKEN,
+        **headers: str,
+    ) -> tuple[int, Any]:
+        """Status and content of an answer."""
+        given = {"x-session-id": stream, "x-stream-token": token, **headers}
+        if number is not None:
+            given["x-frame-id"] = str(number)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            connection.request(method, path, body, given)
+            response = connection.getresponse()
+            content = response.read()
+        finally:
+            connection.close()
+        is_json = (response.getheader("content-type") or "").startswith("application/json")
+        return response.status, json.loads(content) if is_json else content.decode()
+
+    def stop(self) -> None:
+        """End it, as Ctrl-C does."""
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()

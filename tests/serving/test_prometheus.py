@@ -1,0 +1,43 @@
+"""The report as Prometheus reads it."""
+
+from __future__ import annotations
+
+import re
+
+from mmvitaccel.serving.answers import REASONS
+from mmvitaccel.serving.prometheus import exposition
+from mmvitaccel.serving.report import WorkerReport
+from mmvitaccel.serving.stream import StreamCounts
+
+SAMPLE = re.compile(r'mmvitaccel_\w+(\{(\w+="[\w.-]+",?)*\})? [0-9.e+-]+')
+
+
+def report():
+    counts = StreamCounts(frames=1_234_567, whole=12, dropped=3, cancelled=1, failed=2, refused=5)
+    times = {50: 20.0, 90: 31.25, 99: 40.12345}
+    return WorkerReport(counts, {**dict.fromkeys(REASONS, 0), "order": 5}, 4, 9, 8, 10**9, 2, times)
+
+
+def test_every_line_is_a_sample_or_about_one():
+    lines = exposition({"r-1": report()}, {}).splitlines()
+    samples = [line for line in lines if not line.startswith("#")]
+    assert all(SAMPLE.fullmatch(line) for line in samples)
+    names = {re.match(r"\w+", line)[0] for line in samples}
+    assert {line.split()[2] for line in lines if line.startswith("# TYPE")} == names
+    values = dict(line.rsplit(" ", 1) for line in samples)
+    label = '{replica="r-1"}'
+    assert values["mmvitaccel_frames_total" + label] == "1234567"  # to the last digit
+    assert values["mmvitaccel_dense_frames_total" + label] == "12"
+    assert values["mmvitaccel_dropped_frames_total" + label] == "3"
+    assert values["mmvitaccel_state_bytes" + label] == "1000000000"
+    assert values['mmvitaccel_refused_total{replica="r-1",reason="order"}'] == "5"
+    assert values['mmvitaccel_frame_milliseconds{replica="r-1",quantile="0.9"}'] == "31.25"
+    assert values['mmvitaccel_frame_milliseconds{replica="r-1",quantile="0.99"}'] == "40.123"
+
+
+def test_every_worker_is_told_apart_and_each_metric_is_introduced_once():
+    text = exposition({"a": report(), "b": report()}, {"lost_frames": 3})
+    assert 'mmvitaccel_streams{replica="a"} 9\nmmvitaccel_streams{replica="b"} 9\n' in text
+    assert text.endswith("counter\nmmvitaccel_lost_frames_total 3\n")
+    introduced = [line for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(introduced) == len(set(introduced)) == 13
