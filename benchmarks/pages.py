@@ -1,4 +1,4 @@
-"""Write the pages' tables of measured figures from the records in benchmarks/results.
+"""Write the pages' tables: measured figures from benchmarks/results, hosts from their adapters.
 
     python benchmarks/pages.py            # what `make pages` does
     python benchmarks/pages.py --check    # what `make lint` does: fail if a page differs
@@ -26,6 +26,9 @@ A single figure in a sentence is the one row that fits, in YAML on one line, aft
 ends a paragraph at a comment that begins a line):
 
     is <!-- figure {record: tome, column: r, format: "{}", where: {batch: 1}} -->8<!-- end -->
+
+The families of transformers that the methods serve stand between ``<!-- hosts -->`` and
+``<!-- end of hosts -->``.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ from typing import Any
 
 import yaml
 
+from mmvitaccel.adapters.hosts.listing import table_of_hosts
 from mmvitaccel.errors import UserError, closest, one_sentence_errors
 from mmvitaccel.records.plan import Planned, read_plan
 from mmvitaccel.records.record import CHECKOUT, Record, path_of, read_record
@@ -48,6 +52,8 @@ BLOCK = re.compile(rf"^{START}\n(?P<spec>.*?)^-->\n(?P<table>.*?)^{END}$", re.MU
 KEYS = {"record", "where", "columns"}
 FIGURE_START, FIGURE_END = "<!-- figure", "<!-- end -->"
 FIGURE = re.compile(rf"{FIGURE_START} (?P<spec>.*?) -->[^\n]*?{FIGURE_END}")
+HOSTS_START, HOSTS_END = "<!-- hosts -->", "<!-- end of hosts -->"
+HOSTS = re.compile(rf"^{HOSTS_START}\n.*?^{HOSTS_END}$", re.MULTILINE | re.DOTALL)
 FIGURE_KEYS = {"record", "column", "format", "where"}
 
 
@@ -73,10 +79,12 @@ def render_page(text: str, page: str, plan: Mapping[str, Planned]) -> str:
 
     # reason: figures first, so that their lines are those of the file
     rendered = BLOCK.sub(table, FIGURE.sub(figure, text))
-    outside = FIGURE.sub("", BLOCK.sub("", text))
+    hosts = f"{HOSTS_START}\n\n{table_of_hosts()}\n\n{HOSTS_END}"
+    rendered = HOSTS.sub(lambda match: hosts, rendered)
+    outside = HOSTS.sub("", FIGURE.sub("", BLOCK.sub("", text)))
     if re.search(rf"^[ >*-]*{FIGURE_START} ", BLOCK.sub("", text), re.MULTILINE):
         raise UserError(f"{page}: a line begins with a figure's comment; begin it with a word.")
-    for mark in (START, END, FIGURE_START, FIGURE_END):
+    for mark in (START, END, FIGURE_START, FIGURE_END, HOSTS_START, HOSTS_END):
         if mark in outside:
             raise UserError(f"{page}: a '{mark}' has no counterpart; see benchmarks/pages.py.")
     return rendered
@@ -212,7 +220,7 @@ def not_yet(command: str) -> str:
 
 def pages() -> list[Path]:
     """Pages that may hold tables."""
-    docs = sorted((CHECKOUT / "docs").glob("*.md"))
+    docs = sorted((CHECKOUT / "docs").rglob("*.md"))
     return [CHECKOUT / "README.md", *docs, *sorted((CHECKOUT / "configs").rglob("README.md"))]
 
 
@@ -241,9 +249,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.check and differ:
         sys.stdout.flush()
         raise UserError(
-            f"tables in {', '.join(differ)} differ from benchmarks/results; run 'make pages'."
+            f"tables in {', '.join(differ)} differ from benchmarks/results or from the adapters; "
+            "run 'make pages'."
         )
-    print("pages agree with the records" if not differ else f"written: {', '.join(differ)}")
+    agree = "pages agree with the records and the adapters"
+    print(f"written: {', '.join(differ)}" if differ else agree)
 
 
 if __name__ == "__main__":

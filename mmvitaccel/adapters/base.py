@@ -138,6 +138,7 @@ class ViTAdapter:
         batch_dim: Where the entries' tensors, given and returned, have the batch.
         takes_clip: A whole clip goes through at once, so there are no frames to keep state over.
         refuse: The reason why this model is not supported, or None.
+        also: By which names users know models of the family, for the list in the documentation.
     """
 
     name: str
@@ -153,6 +154,7 @@ class ViTAdapter:
     batch_dim: Callable[[nn.Module], int] = field(default=lambda model: 0)
     takes_clip: bool = False
     refuse: Callable[[nn.Module], str | None] = field(default=lambda model: None)
+    also: tuple[str, ...] = ()
 
 
 def host_class(module: nn.Module) -> type:

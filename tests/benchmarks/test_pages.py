@@ -158,7 +158,19 @@ def test_a_figure_does_not_begin_a_line(pages, tome):
         pages.render_page(f"one\n  {FIGURE % 2}\n", "page", PLAN)
 
 
-@pytest.mark.parametrize("mark", ["<!-- end of table -->", "<!-- table\n-->", "<!-- end -->"])
+def test_the_list_of_hosts_is_that_of_the_adapters(pages, monkeypatch):
+    page = "# Page\n\n<!-- hosts -->\nold\n<!-- end of hosts -->\n\nafter\n"
+    monkeypatch.setattr(pages, "table_of_hosts", lambda: "| a |\n| --- |\n| b |")
+    made = page.replace("old\n", "\n| a |\n| --- |\n| b |\n\n")
+    assert pages.render_page(page, "page", PLAN) == made
+    assert pages.render_page(made, "page", PLAN) == made
+    monkeypatch.setattr(pages, "table_of_hosts", lambda: "| c |")
+    assert pages.render_page(made, "page", PLAN) != made  # which fails --check
+
+
+@pytest.mark.parametrize(
+    "mark", ["<!-- end of table -->", "<!-- table\n-->", "<!-- end -->", "<!-- hosts -->"]
+)
 def test_a_mark_without_its_counterpart(pages, mark):
     with pytest.raises(UserError, match=rf"page: a '{mark.splitlines()[0]}' has no counterpart"):
         pages.render_page(f"text\n{mark}\n", "page", PLAN)
@@ -185,7 +197,7 @@ def test_the_command_writes_and_checks(pages, tome, tmp_path, monkeypatch, capsy
 
 def test_the_pages_of_this_repository_agree_with_its_records(load_benchmark, capsys):
     load_benchmark("pages").main(["--check"])
-    assert "pages agree with the records" in capsys.readouterr().out
+    assert "pages agree with the records and the adapters" in capsys.readouterr().out
 
 
 def test_every_planned_record_is_on_a_page(load_benchmark):

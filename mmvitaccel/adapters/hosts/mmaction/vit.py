@@ -106,6 +106,7 @@ ADAPTERS = (
         prefix=lambda model: (),
         entries={"forward": lambda model: [len(model.blocks) - 1]},
         takes_clip=True,
+        also=("VideoMAE",),
     ),
     ViTAdapter(
         name="mmaction2 TimeSformer",

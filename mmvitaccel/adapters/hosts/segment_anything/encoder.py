@@ -15,5 +15,6 @@ ADAPTERS = (
         specs=(map_spec([f"{_MODULE}.Block"], [f"{_MODULE}.Attention"]),),
         prefix=lambda model: (),
         entries={"forward": lambda model: [len(model.blocks) - 1]},
+        also=("SAM",),
     ),
 )

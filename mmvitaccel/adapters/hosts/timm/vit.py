@@ -177,6 +177,7 @@ ADAPTERS = (
         ),
         prefix=_prefix,
         entries=_ENTRIES,
+        also=("DeiT", "DeiT-3", "DINOv2", "CLIP", "SigLIP"),
     ),
     ViTAdapter(
         name="timm Eva",
@@ -185,5 +186,6 @@ ADAPTERS = (
         specs=(_block_spec(("timm.models.eva.EvaBlock",), _EVA_ATTENTION, _enter, _eva_finish),),
         prefix=_prefix,
         entries=_ENTRIES,
+        also=("EVA", "EVA-02", "DINOv3"),
     ),
 )

@@ -1,0 +1,42 @@
+"""The families that the methods serve, as a table for the documentation."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from mmvitaccel.adapters.base import ViTAdapter
+from mmvitaccel.adapters.hosts.find import ADAPTERS
+
+THROUGH, WITHIN, ALONE = (
+    "ToMe through the network; Eventful",
+    "ToMe within each block; Eventful",
+    "ToMe alone",
+)
+
+
+def serves_eventful(adapter: ViTAdapter) -> bool:
+    """Whether the family sees frames, and its blocks are whole ones."""
+    return not adapter.takes_clip and all(spec.mlp is not None for spec in adapter.specs)
+
+
+def how(adapter: ViTAdapter) -> str:
+    """What the methods do with models of the family: one of the table's columns."""
+    if not serves_eventful(adapter):
+        return ALONE
+    return WITHIN if any(spec.keeps_grid for spec in adapter.specs) else THROUGH
+
+
+def table_of_hosts() -> str:
+    """The supported families in Markdown, a row for each package."""
+    columns = (THROUGH, WITHIN, ALONE)
+    packages: defaultdict[str, dict[str, list[str]]] = defaultdict(lambda: {c: [] for c in columns})
+    for adapter in ADAPTERS:
+        package, _, family = adapter.name.partition(" ")
+        known = f" ({', '.join(adapter.also)})" if adapter.also else ""
+        packages[package][how(adapter)].append(family + known)
+    rows = [("Package", *columns), ("---",) * (1 + len(columns))]
+    rows += [
+        (package, *(", ".join(cell) for cell in cells.values()))
+        for package, cells in packages.items()
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
