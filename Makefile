@@ -1,6 +1,6 @@
 # The README's commands. Each makes its own environment if there is none; a second run reuses it.
-.PHONY: demo test test-extras test-classic test-onedl endurance lint pages records lock licences \
-	audit wheel wheel-check cuda-check clean
+.PHONY: demo test test-extras test-classic test-onedl endurance lint docs pages records lock \
+	licences audit wheel wheel-check cuda-check clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # One worker a core, one thread a worker; a file stays whole, since its fixtures are costly.
@@ -54,6 +54,11 @@ lint: $(VENV)/.installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/python benchmarks/pages.py --check
 
+# The documentation site, docs/_build/html; a warning is an error, and a dead link a warning.
+docs: $(WITH_EXTRAS)/.installed
+	$(WITH_EXTRAS)/bin/sphinx-build -W --keep-going -n -q -c docs -d docs/_build/doctrees . \
+		docs/_build/html
+
 # The pages' tables of measured figures, from benchmarks/results.
 pages: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/pages.py
@@ -86,7 +91,7 @@ wheel-check: $(VENV)/.installed $(WHEELS)/.installed
 	$(VENV)/bin/python release/check_wheel.py
 
 clean:
-	rm -rf $(VENV) $(WITH_EXTRAS) $(CLASSIC) $(ONEDL) $(WHEELS) build dist *.egg-info
+	rm -rf $(VENV) $(WITH_EXTRAS) $(CLASSIC) $(ONEDL) $(WHEELS) build dist docs/_build *.egg-info
 
 $(VENV)/.installed: requirements/default.txt requirements/mmpretrain.txt requirements/test.txt setup.py pyproject.toml
 	@echo "Installing the pinned stack into $(VENV) (a few minutes the first time)"

@@ -32,7 +32,7 @@ class EpicKitchens(BaseDataset):
     """Action segments of EPIC-Kitchens-100 with their verb and noun.
 
     Reads ``EPIC_100_train.csv`` or ``EPIC_100_validation.csv``. The label is the pair (verb class,
-    noun class); :class:`~mmvitaccel.models.VerbNounHead` learns it.
+    noun class); :class:`~mmvitaccel.models.vivit.verb_noun_head.VerbNounHead` learns it.
 
     With ``data_prefix=dict(video=...)``, a sample has ``filename``, ``start_seconds`` and
     ``stop_seconds`` for ``mmvitaccel.OpenVideo``. With ``data_prefix=dict(img=...)``, it has

@@ -30,11 +30,12 @@ _GATES = ("qkv", "proj", "mlp")
 class CostHook(Hook):
     """Write onto each result of a test what its frame cost.
 
-    :class:`mmvitaccel.MacsMetric` reads it from the results' ``cost``, a dict of the frame's
-    share in its batch or clip. Counting slows a model down, so that no frame is both counted and
-    timed: of every two later frames of a video one, drawn at random, is counted and the other
-    timed; a video's first frame is run twice, for which streams start clean. The dense figure is
-    counted once for each size of input, on a copy that shares the weights and has no method on it.
+    :class:`~mmvitaccel.metrics.macs_metric.MacsMetric` reads it from the results' ``cost``, a dict
+    of the frame's share in its batch or clip. Counting slows a model down, so that no frame is both
+    counted and timed: of every two later frames of a video one, drawn at random, is counted and the
+    other timed; a video's first frame is run twice, for which streams start clean. The dense figure
+    is counted once for each size of input, on a copy that shares the weights and has no method on
+    it.
 
     Beside the whole model, the backbone is counted and timed, and the neck and the heads of a
     detector are counted.

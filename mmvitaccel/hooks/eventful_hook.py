@@ -28,7 +28,8 @@ class EventfulHook(Hook):
     default_hooks.eventful.policy.k=512``.
 
     Args:
-        policy: What the gates let through, see :func:`~mmvitaccel.models.Eventful`.
+        policy: What the gates let through, see
+            :func:`~mmvitaccel.models.wrappers.eventful.Eventful`.
         attention: ``exact``, ``tokenwise`` or ``delta``.
         target: Path of the module that is the transformer or holds it; by default it is looked for
             in the backbone, then in the neck.

@@ -23,9 +23,9 @@ class RandomBudgetHook(Hook):
 
     Each step draws k, evenly on a logarithmic scale. The first frame of a clip is computed whole;
     in the later ones k tokens pass each gate, and gradients go through what passed. Frames come
-    from :class:`mmvitaccel.datasets.ClipSampler`, with ``frames`` of the same number and a
-    ``batch_size`` that is a multiple of it. A model that is eventful already keeps its own policy
-    and attention for evaluation; any other is dense there.
+    from :class:`~mmvitaccel.datasets.clip_sampler.ClipSampler`, with ``frames`` of the same number
+    and a ``batch_size`` that is a multiple of it. A model that is eventful already keeps its own
+    policy and attention for evaluation; any other is dense there.
 
     Args:
         k: Smallest and largest number of tokens.

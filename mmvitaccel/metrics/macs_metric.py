@@ -18,7 +18,7 @@ Cost = dict[str, Any]
 
 @METRICS.register_module()
 class MacsMetric(BaseMetric):
-    """Means per frame of the cost that :class:`mmvitaccel.CostHook` measures.
+    """Means per frame of the cost that :class:`~mmvitaccel.hooks.cost_hook.CostHook` measures.
 
     Reports for the backbone (``cost/backbone_*``), the other parts of a detector (``neck_*``,
     ``rpn_head_*``, ``bbox_head_*``, ``roi_head_*``; multiply-adds alone) and the whole model:
