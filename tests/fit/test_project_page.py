@@ -1,16 +1,15 @@
-"""README's own example, as it stands there, on small pictures."""
+"""The example of the page on one's own project, as it stands there, on small pictures."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "start" / "project.md"
 
 
 def test_the_example_trains(run_tool, boxes, tmp_path):
-    section = README.read_text().partition("## Use it in your project")[2]
-    blocks = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     (example,) = [block for block in blocks if block.startswith("_base_")]
     assert "retinanet_r50_fpn_1x_coco.py" in example
     config = tmp_path / "yours.py"
