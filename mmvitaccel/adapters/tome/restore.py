@@ -12,12 +12,11 @@ in each, H heads of D channels.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.base import BlockInput, BlockSpec
 from mmvitaccel.adapters.tome.step import MergeOptions
-from mmvitaccel.core.attention.dense import dense_attention
+from mmvitaccel.core.attention.dense import dense_attention, fused_attention
 from mmvitaccel.core.attention.rel_pos import RelPos
 from mmvitaccel.core.attention.windows import from_windows, pad_map, to_windows
 from mmvitaccel.core.tome.attention import merged_attention
@@ -137,7 +136,7 @@ def _attend(
         terms = None if terms is None else _merge_heads(terms, matching)
     if terms is None:
         mask = None if mask is None else mask.to(q.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop, scale=scale)
+        out = fused_attention(q, k, v, scale, mask, drop)
     else:
         out = merged_attention(
             q, k, v, scale, terms, standing.owners(), grid_size, mask, drop, standing.has_empty

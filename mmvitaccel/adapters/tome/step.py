@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.base import BlockInput, BlockSpec
+from mmvitaccel.core.attention.dense import fused_attention
 from mmvitaccel.core.kernels.openmp_wait import share_cores
 from mmvitaccel.core.tome.matcher import Bipartite, Candidates, Matcher, match
 from mmvitaccel.core.tome.merge import Matching, merge_weighted, prune_matching
@@ -61,9 +61,7 @@ def _attend(
     """The attention branch (B, N, C); the mask is added to the logits."""
     q, k, v = qkv
     mask = None if mask is None else mask.to(q.dtype)  # (B, 1, 1, N)
-    out = F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, dropout_p=spec.attn_drop(block), scale=spec.scale(block)
-    )
+    out = fused_attention(q, k, v, spec.scale(block), mask, spec.attn_drop(block))
     out = out.transpose(1, 2).flatten(2)  # (B, H, N, D) -> (B, N, H * D)
     return spec.finish1(block, spec.project(block, out, lambda: h))
 

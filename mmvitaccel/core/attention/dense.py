@@ -28,6 +28,35 @@ DEVICE_BLOCK_LOGITS = 2**26
 _FUSED_WITH_LSE = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 
 
+def fused_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Torch's own attention, which every exporter can write.
+
+    Args:
+        q: (B, heads, N, D).
+        k: (B, heads, K, D).
+        v: (B, heads, K, D).
+        scale: Multiplies the products of q and k.
+        mask: Added to the logits, (B, heads or 1, N or 1, K), in the dtype of ``q``; or None.
+        dropout: Share of the weights that is dropped.
+
+    Returns:
+        (B, heads, N, D).
+    """
+    if torch.jit.is_tracing():
+        # reason: the exporter of torch 2.1 fails on any scale but the default one
+        return F.scaled_dot_product_attention(
+            q * (scale * q.shape[-1] ** 0.5), k, v, attn_mask=mask, dropout_p=dropout
+        )
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
+
+
 def dense_attention(
     q: Tensor,
     k: Tensor,
@@ -52,7 +81,7 @@ def dense_attention(
     """
     if rel_pos is None:
         mask = None if key_bias is None else key_bias[:, None, None].to(q.dtype)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+        return fused_attention(q, k, v, scale, mask)
     if not needs_grad(q, k, v, *rel_pos[:2]) and can_attend(q, k, v):
         return attend(q, k, v, scale, *rel_pos)[0]
     return _in_blocks(_attend, (q, k, v, *rel_pos.terms(q)), scale)[0]
@@ -94,7 +123,7 @@ def _bias(terms: tuple[Tensor, ...]) -> Tensor | None:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, *terms: Tensor, scale: float) -> tuple[Tensor]:
-    return (F.scaled_dot_product_attention(q, k, v, attn_mask=_bias(terms), scale=scale),)
+    return (fused_attention(q, k, v, scale, _bias(terms)),)
 
 
 def _attend_with_lse(

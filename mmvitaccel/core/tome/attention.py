@@ -15,7 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmvitaccel.core.attention.dense import CPU_BLOCK_LOGITS, DEVICE_BLOCK_LOGITS, needs_grad
+from mmvitaccel.core.attention.dense import (
+    CPU_BLOCK_LOGITS,
+    DEVICE_BLOCK_LOGITS,
+    fused_attention,
+    needs_grad,
+)
 from mmvitaccel.core.attention.rel_pos import row_and_column
 from mmvitaccel.core.kernels.attend import attend_merged
 from mmvitaccel.core.kernels.operators import can_attend
@@ -64,11 +69,7 @@ def merged_attention(
         for some_q, some_t in zip(q_.split(rows, dim=2), t_.split(rows, dim=2)):
             mask = some_t @ places  # (B, h, rows, H + W) x (B, 1, H + W, K)
             mask = mask if log_size is None else mask + log_size.to(mask.dtype)
-            out.append(
-                F.scaled_dot_product_attention(
-                    some_q, k_, v_, attn_mask=mask, dropout_p=dropout, scale=scale
-                )
-            )
+            out.append(fused_attention(some_q, k_, v_, scale, mask, dropout))
         by_head.append(torch.cat(out, dim=2))
     return torch.cat(by_head, dim=1)
 
