@@ -37,6 +37,12 @@ _OF_THE_DEVICE = (
         "device and CUDA_VISIBLE_DEVICES",
     ),
     (
+        r"gloo\S* (Connection closed by peer|Read error|Write error)|NCCL communicator was aborted"
+        r"|remote process exited or there was a network error",
+        "another process of this run ended, and this one cannot go on alone; the one that failed "
+        "first says why",
+    ),
+    (
         r"PytorchStreamWriter failed|inline_container.*write failed",
         "a checkpoint could not be written whole; free space on the disk or give another path",
     ),

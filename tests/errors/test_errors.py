@@ -276,6 +276,13 @@ def test_a_write_that_fails_names_its_file(number, sentence, capsys):
         (KeyboardInterrupt(), "interrupted from the keyboard"),
         (AssertionError("Torch not compiled with CUDA enabled"), "there is no such device here"),
         (RuntimeError("Found no NVIDIA driver on your system."), "there is no such device here"),
+        (
+            RuntimeError(
+                "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by "
+                "peer [127.0.0.1]:2905"
+            ),
+            "another process of this run ended",
+        ),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "a smaller batch size"),
         (
             RuntimeError("[enforce fail at inline_container.cc:664] PytorchStreamWriter failed"),
