@@ -53,15 +53,16 @@ def test_follows_every_change_of_the_weights(slow_half):
         assert torch.equal(half_linear(layer, x), 2 * before)
 
 
-def test_leaves_to_the_layer_what_is_no_gain(slow_half):
+def test_leaves_to_the_layer_what_is_no_gain(slow_half, monkeypatch):
     layer, x = nn.Linear(64, 64).bfloat16(), torch.randn(200, 64).bfloat16()
     assert half_linear(layer, x) is None  # gradients
     with torch.no_grad():
         assert half_linear(layer, x) is not None
         assert half_linear(layer, x[:20]) is None
         assert half_linear(layer.float(), x.float()) is None
-        with torch.autocast("cpu", torch.float16):
-            assert half_linear(layer, x.float()) is None
+        # reason: autocast on a CPU takes no other dtype in torch 2.1
+        monkeypatch.setattr(module, "autocast_dtype", lambda device: torch.float16)
+        assert half_linear(layer, x.float()) is None
 
 
 def test_leaves_it_to_a_processor_that_multiplies_half_faster(monkeypatch):
