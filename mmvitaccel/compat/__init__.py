@@ -2,8 +2,8 @@
 
 The entry point is :func:`apply`, which ``import mmvitaccel`` calls. It imports neither torch nor an
 OpenMMLab package. It installs import hooks that provide stand-ins for missing modules and make
-mmengine's checkpoint loaders safe, at the time when these modules are imported. Installed modules
-always take precedence.
+mmengine's checkpoint loaders safe, and mmcv's operators right for maps of any layout, at the time
+when these modules are imported. Installed modules always take precedence.
 
 A new process of ``torchrun`` must import mmvitaccel itself before mmdet: through
 ``custom_imports`` or ``python -m mmvitaccel``. Forked workers inherit the patches, and those under
@@ -25,6 +25,12 @@ __all__ = ["apply"]
 
 _applied = False
 
+# Modules of mmcv.ops whose compiled operators take maps.
+_OPERATORS_OF_MAPS = (
+    "border_align", "carafe", "deform_conv", "deform_roi_pool", "modulated_deform_conv",
+    "prroi_pool", "riroi_align_rotated", "roi_align", "roi_align_rotated", "roi_pool",
+)  # fmt: skip
+
 
 def apply() -> None:
     """Apply all patches that this environment needs; a second call has no effect."""
@@ -38,8 +44,14 @@ def apply() -> None:
     after_import("mmengine.runner.checkpoint", _guard_loaders)
     for package in ("mmpretrain", "mmaction"):
         after_import(f"{package}.utils.dependency", _leave_out_language_models)
+    for name in _OPERATORS_OF_MAPS:
+        after_import(f"mmcv.ops.{name}", _lay_out_maps)
     if find_spec("pkg_resources") is None:
         after_import("mmengine.utils.package_utils", _replace_look_up)
+
+
+def _lay_out_maps(module: ModuleType) -> None:
+    import_module("mmvitaccel.compat.map_layout").lay_out_maps(module)
 
 
 def _guard_loaders(module: ModuleType) -> None:
