@@ -38,6 +38,7 @@ from mmvitaccel import (
     LastObjects,
     OnChange,
     RandomTokens,
+    ReceivedAttention,
     RunningObjects,
     TopK,
     Weighted,
@@ -159,9 +160,10 @@ def variants(budgets: list[int], merges: list[int]) -> dict[str, Make]:
         made[f"random tokens k={k}"] = _eventful(lambda k=k: RandomTokens(k))
         for r in merges:
             made[f"ToMe r={r}, Eventful k={k}"] = _eventful(lambda k=k: TopK(k), r=r)
-        last, running = [LastObjects()], [RunningObjects()]
+        last, running, received = [LastObjects()], [RunningObjects()], [ReceivedAttention()]
         made[f"last objects k={k}"] = _eventful(lambda k=k, i=last: Weighted(TopK(k), i))
         made[f"running objects k={k}"] = _eventful(lambda k=k, i=running: Weighted(TopK(k), i))
+        made[f"received attention k={k}"] = _eventful(lambda k=k, i=received: Weighted(TopK(k), i))
     return made
 
 

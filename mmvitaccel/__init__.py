@@ -33,6 +33,7 @@ _HOME = {
     "OnRequest": "mmvitaccel.core.eventful.gates.refresh",
     "RandomBudgetHook": "mmvitaccel.hooks.random_budget_hook",
     "RandomTokens": "mmvitaccel.core.eventful.gates.random_tokens",
+    "ReceivedAttention": "mmvitaccel.core.eventful.gates.importance",
     "RunningObjects": "mmvitaccel.core.eventful.gates.importance",
     "SharedTopK": "mmvitaccel.core.eventful.gates.shared",
     "SimpleFPN": "mmvitaccel.models.vitdet.simple_fpn",

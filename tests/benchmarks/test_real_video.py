@@ -57,8 +57,7 @@ def test_every_variant_has_its_row(real_video, videos, tmp_path, capsys):
     assert plain == [
         "dense", "ToMe r=1", "Eventful k=4, exact", "Eventful k=4, tokenwise",
         "Eventful k=4, delta", "STGT k=4", "random tokens k=4", "ToMe r=1, Eventful k=4",
-            "last objects k=4",
-        "running objects k=4",
+        "last objects k=4", "running objects k=4", "received attention k=4",
     ]  # fmt: skip
     assert (tmp_path / "plot.png").stat().st_size > 1000
     dense = rows["as they are", "dense"]

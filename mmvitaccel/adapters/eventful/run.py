@@ -28,6 +28,7 @@ from mmvitaccel.core.eventful.block import (
 )
 from mmvitaccel.core.eventful.clip import clip_block
 from mmvitaccel.core.eventful.gates.policy import Policy
+from mmvitaccel.core.eventful.modes.global_attention import GlobalAttention
 from mmvitaccel.core.eventful.modes.mode import QKV
 from mmvitaccel.core.eventful.options import EventfulOptions
 from mmvitaccel.core.eventful.together import Steps, in_step
@@ -125,6 +126,7 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
     running.next_block += 1
     with torch.no_grad():
         x = _run(state, index, _steps(block, spec, num_prefix_tokens), given, merging)
+        _note_attention(state, index, num_prefix_tokens)
         if running.next_block == state.num_blocks:
             state.saw(x)
             state.end(x.shape[1] if merging is None else merging.first_tokens(running.work))
@@ -149,6 +151,32 @@ def grid_of(image: tuple[int, ...] | None, num_tokens: int) -> tuple[int, int] |
     columns = num_tokens // max(rows, 1)
     same = rows * columns == num_tokens and rows * width == columns * height
     return (rows, columns) if same else None
+
+
+def _note_attention(state: EventfulState, index: int, num_prefix_tokens: int) -> None:
+    """Note how much attention tokens receive in a block, where the policy asks for it.
+
+    Raises:
+        ValueError: The block attends within windows, or there is none of that number.
+    """
+    for block in getattr(state.running.policy, "attended_blocks", ()):
+        if not -state.num_blocks <= block < state.num_blocks:
+            raise ValueError(
+                f"Eventful: ReceivedAttention(block={block}), and the model has "
+                f"{state.num_blocks} blocks; name one of them."
+            )
+        if block % state.num_blocks != index:
+            continue
+        for stream in filter(None, state.running.states):
+            attention = stream.blocks[index].attention
+            if not isinstance(attention, GlobalAttention):
+                raise ValueError(
+                    f"Eventful: ReceivedAttention(block={block}) asks for a block that attends "
+                    "within windows, where a token is seen by its neighbours alone; name a global "
+                    "one."
+                )
+            received = attention.received()[:, num_prefix_tokens:]
+            stream.matters.attended[block] = received.mean(0)
 
 
 def _refuse_training(merging: FrozenBlock | None) -> None:

@@ -12,7 +12,12 @@ from torch import nn
 from mmvitaccel.adapters.eventful.apply import apply_eventful, make_attention
 from mmvitaccel.adapters.eventful.detector import EventfulDetectorHandle
 from mmvitaccel.adapters.eventful.handle import EventfulHandle
-from mmvitaccel.core.eventful.gates.importance import Importance, LastObjects, RunningObjects
+from mmvitaccel.core.eventful.gates.importance import (
+    Importance,
+    LastObjects,
+    ReceivedAttention,
+    RunningObjects,
+)
 from mmvitaccel.core.eventful.gates.policy import Always, Policy, Threshold, TopFraction, TopK
 from mmvitaccel.core.eventful.gates.random_tokens import RandomTokens
 from mmvitaccel.core.eventful.gates.refresh import Every, OnChange, OnRequest, Refresh
@@ -26,7 +31,7 @@ from mmvitaccel.registry import IMPORTANCES, MODELS, POLICIES, REFRESHES
 
 for _policy in (TopK, TopFraction, Threshold, Always, RandomTokens, SharedTopK, Weighted):
     POLICIES.register_module(module=_policy)
-for _importance in (LastObjects, RunningObjects):
+for _importance in (LastObjects, ReceivedAttention, RunningObjects):
     IMPORTANCES.register_module(module=_importance)
 for _refresh in (OnChange, Every, OnRequest):
     REFRESHES.register_module(module=_refresh)

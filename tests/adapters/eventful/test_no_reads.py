@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mmvitaccel import (
     LastObjects,
     OnChange,
+    ReceivedAttention,
     RunningObjects,
     TopFraction,
     TopK,
@@ -150,7 +151,7 @@ def test_objects_and_changes(device):
     """Every frame is another scene; what the device finds of that has not arrived."""
     torch.manual_seed(0)
     model = vitdet(**SMALL).eval()
-    policy = Weighted(TopK(9), [LastObjects(), RunningObjects()])
+    policy = Weighted(TopK(9), [LastObjects(), RunningObjects(), ReceivedAttention(1)])
     handle = apply_eventful(model, policy, refresh=OnChange())
 
     def run(x):

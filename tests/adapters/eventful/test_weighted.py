@@ -8,6 +8,7 @@ import torch
 from mmvitaccel import (
     Every,
     LastObjects,
+    ReceivedAttention,
     SimpleFPN,
     TopK,
     Weighted,
@@ -129,3 +130,39 @@ def test_in_a_whole_detector_the_neck_takes_the_base():
 )  # fmt: skip
 def test_the_grid_of_a_picture(image, tokens, grid):
     assert grid_of(image, tokens) == grid
+
+
+def softmax_of(q, k, scale, bias=0.0):
+    """Attention (B, h, N, K)."""
+    return (q @ k.transpose(2, 3) * scale + bias).softmax(-1)
+
+
+@pytest.mark.parametrize("name", ["vitdet", "timm"])
+def test_received_attention_is_that_of_the_last_frame(name):
+    model, prefix = make(name), int(name == "timm")
+    handle = apply_eventful(model, Weighted(TopK(12), [ReceivedAttention()], floor=0))
+    with torch.no_grad():
+        model(images())
+        attention, bias = handle.remembered("unnamed")[1].attention, 0.0
+        q, k, _ = attention.qkv
+        if name == "vitdet":
+            rows_h, rows_w = model.blocks[1].attn.position_rows((8, 8))
+            y, x = torch.arange(64) // 8, torch.arange(64) % 8
+            bias = torch.einsum("bhnd,nkd->bhnk", q, rows_h[y][:, y] + rows_w[x][:, x])
+        wanted = softmax_of(q, k, attention.logits.scale, bias).mean((0, 1, 2))[prefix:]
+        attended = handle._state.store.state("unnamed").matters.attended
+        assert torch.allclose(attended[-1], wanted, atol=1e-6)
+        attended[-1] = torch.arange(8.0).expand(8, 8).gt(5).float().flatten()
+        model(images())
+        assert passed_columns(handle, prefix=prefix) <= {6, 7}
+        again = attention.received()[0, prefix:]
+    assert torch.equal(attended[-1], again) and not torch.allclose(again, wanted, atol=1e-6)
+
+
+def test_received_attention_of_windows_or_of_no_block_is_refused():
+    handle = apply_eventful(make(), Weighted(TopK(12), [ReceivedAttention(0)]))
+    with torch.no_grad(), pytest.raises(ValueError, match="attends within windows"):
+        handle.model(images())
+    handle.policy = Weighted(TopK(12), [ReceivedAttention(2)])
+    with torch.no_grad(), pytest.raises(ValueError, match="the model has 2 blocks"):
+        handle.model(images())

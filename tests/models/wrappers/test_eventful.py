@@ -326,7 +326,9 @@ def test_refreshes_and_weighted_policies_from_configs():
     policy = build_policy(WEIGHTED)
     assert policy.importance == (LastObjects(0), RunningObjects(0.5))
     assert (policy.base.k, policy.floor) == (6, 0)
-    with pytest.raises(ValueError, match=r"importance=.*'Nobody'.* known are LastObjects, Running"):
+    with pytest.raises(
+        ValueError, match=r"importance=.*'Nobody'.* known are LastObjects, Received"
+    ):
         build_policy({**WEIGHTED, "importance": [dict(type="Nobody")]})
     with pytest.raises(ValueError, match=r"refresh=.*'Nobody'.* known are Every, OnChange, OnReq"):
         build({**EVENTFUL, "refresh": dict(type="Nobody")})

@@ -2,7 +2,7 @@
 
 An importance is a dataclass of options with one method, ``of``; what it remembers of a stream lies
 in the stream's :class:`Matters`. What is known of objects comes from outside: a detector's boxes or
-a map of the last frame, by ``handle.saw_objects``.
+a map of the last frame, by ``handle.saw_objects``. The model itself knows to what it attends.
 
 Shapes: (H, W) is the grid of tokens.
 """
@@ -72,10 +72,12 @@ class Matters:
 
     Attributes:
         objects: Those that were told last; None where none ever were.
+        attended: How much attention each token received in the last frame (H * W), by block.
         kept: What importances keep, each by itself.
     """
 
     objects: Objects | None = None
+    attended: dict[int, Tensor] = field(default_factory=dict)
     kept: dict[Hashable, Any] = field(default_factory=dict)
 
 
@@ -116,6 +118,38 @@ class LastObjects:
     def of(self, matters: Matters, grid: tuple[int, int]) -> Tensor | None:
         """See :class:`Importance`."""
         return None if matters.objects is None else matters.objects.on_grid(grid, self.grow)
+
+
+@dataclass(frozen=True)
+class ReceivedAttention:
+    """The attention that a token received from all tokens in the last frame, in one block.
+
+    It is the mean over heads and queries of the softmax, computed over the queries and keys as they
+    were last let through: as many multiply-adds as the block's products of queries and keys when
+    they are dense. The largest one is 1.
+
+    Attributes:
+        block: Which block; negative ones are counted from the last. It attends globally.
+
+    Raises:
+        ValueError: It is no whole number.
+    """
+
+    block: int = -1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.block, bool) or int(self.block) != self.block:
+            raise ValueError(
+                f"ReceivedAttention: block={self.block!r} must be a whole number, such as -1."
+            )
+
+    def of(self, matters: Matters, grid: tuple[int, int]) -> Tensor | None:
+        """See :class:`Importance`."""
+        received = matters.attended.get(self.block)
+        if received is None:
+            return None
+        heat = received.unflatten(0, grid)
+        return heat / heat.amax().clamp_min(torch.finfo(torch.float32).tiny)
 
 
 @dataclass(frozen=True)

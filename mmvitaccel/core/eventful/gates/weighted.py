@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmvitaccel.core.eventful.gates.importance import Importance, Matters
+from mmvitaccel.core.eventful.gates.importance import Importance, Matters, ReceivedAttention
 from mmvitaccel.core.eventful.gates.policy import Policy, for_one_frame, most_of
 
 
@@ -15,9 +15,9 @@ class Weighted:
     """Another policy's choice by errors that are multiplied by the tokens' importance.
 
     The factor of a token is ``floor + (1 - floor) * importance``, with the mean of the importances
-    that are known; tokens that are not on the grid have 1. As long as nothing is known, which is
-    until ``handle.saw_objects`` is called for the stream, the base chooses by errors alone. The
-    budget is the base's.
+    that are known; tokens that are not on the grid have 1. As long as nothing is known, which of
+    objects is until ``handle.saw_objects`` is called for the stream, the base chooses by errors
+    alone. The budget is the base's.
 
     It serves transformers; in a whole detector the other parts take the base.
 
@@ -37,6 +37,12 @@ class Weighted:
         if not 0 <= floor < 1:
             raise ValueError(f"Weighted: floor={floor!r} must be at least 0 and below 1.")
         self.base, self.importance, self.floor = base, tuple(importance), float(floor)
+
+    @property
+    def attended_blocks(self) -> frozenset[int]:
+        """The blocks whose attention is asked for, as they were given."""
+        found = (i.block for i in self.importance if isinstance(i, ReceivedAttention))
+        return frozenset(found)
 
     def of_frame(
         self, matters: Matters, grid: tuple[int, int] | None, num_prefix_tokens: int

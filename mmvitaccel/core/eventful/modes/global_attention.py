@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mmvitaccel.core.attention.pooling import cells_of, pool_grid
-from mmvitaccel.core.attention.rel_pos import RelPos, pool_rows
+from mmvitaccel.core.attention.rel_pos import PositionTerms, RelPos, pool_rows
 from mmvitaccel.core.eventful.gates.gate import TokenGate
 from mmvitaccel.core.eventful.gates.host_reads import reading_is_free
 from mmvitaccel.core.eventful.gates.output import Output
@@ -169,6 +169,23 @@ class GlobalAttention:
             change = self.pool.update(qkv, selection)
         out = self.mode.step(self.memory, self._attended(qkv), change, self.logits)
         return Attended(errors_of_output(next_gate.reference, out), out)
+
+    def received(self) -> Tensor:
+        """The attention that each token receives from all, as last let through (B, N) float32.
+
+        The mean over heads and queries of the softmax; of pooled keys all tokens of a cell have
+        the cell's.
+        """
+        qkv = self._attended(QKV(*(t.to(self.dtype) for t in self.qkv)))
+        terms, by_head = self.logits.terms(qkv.q), []
+        for head in range(qkv.q.shape[1]):
+            logits = (qkv.q[:, head].float() * self.logits.scale) @ qkv.k[:, head].float().mT
+            if terms is not None:
+                own = PositionTerms(*(t[:, head : head + 1] for t in terms))
+                logits += own.spread()[:, 0]
+            by_head.append(logits.softmax(-1).mean(1))
+        mean = torch.stack(by_head).mean(0)
+        return mean if self.pool is None else mean[:, self.pool.cell_of]
 
     def _attended(self, qkv: QKV) -> QKV:
         return qkv if self.pool is None else QKV(qkv.q, self.pool.k, self.pool.v)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmvitaccel import LastObjects, RunningObjects
+from mmvitaccel import LastObjects, ReceivedAttention, RunningObjects
 from mmvitaccel.core.eventful.gates.importance import Matters, Objects
 
 GRID = (4, 6)
@@ -86,3 +86,15 @@ def test_what_makes_no_sense_is_refused():
         Objects(boxes=torch.zeros(4)).checked()
     with pytest.raises(ValueError, match=r"heat is \(1, 2, 2\), not \(h, w\)"):
         Objects(heat=torch.zeros(1, 2, 2)).checked()
+
+
+def test_received_attention_is_that_of_its_block_over_the_largest():
+    matters, received = Matters(), ReceivedAttention(block=2)
+    assert received.of(matters, GRID) is None
+    matters.attended[1] = torch.ones(24)
+    assert received.of(matters, GRID) is None
+    matters.attended[2] = torch.arange(24.0)
+    assert torch.equal(received.of(matters, GRID), torch.arange(24.0).view(4, 6) / 23)
+    for value in (0.5, True):
+        with pytest.raises(ValueError, match=rf"ReceivedAttention: block={value!r} must be a who"):
+            ReceivedAttention(value)
