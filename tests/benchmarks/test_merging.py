@@ -51,6 +51,18 @@ def test_digits(benchmark, recorded, tmp_path, monkeypatch, capsys):
     assert "RandomDrop" in capsys.readouterr().out
 
 
+def test_restore(benchmark, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "photo.png"), picture)
+    small = dict(embed_dim=32, depth=3, num_heads=2, window_size=14, window_block_indexes=(0, 1))
+    with torch.no_grad():
+        rows = benchmark.on_vitdet(str(tmp_path / "photo.png"), [0.5], 1, **small)
+    assert [row["restore"] for row in rows] == ["dense", "block", "end"]
+    dense, block, end = rows
+    assert dense["macs"] == 1 > block["macs"] > end["macs"]
+    assert dense["error"] == 0 < block["error"] < 1 and 0 < end["error"] < 1
+
+
 def test_video(benchmark, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for part in ("frames", "masks"):

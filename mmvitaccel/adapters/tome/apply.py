@@ -15,7 +15,7 @@ from mmvitaccel.adapters.base import BlockSpec, ViTAdapter, host_class, spec_of
 from mmvitaccel.adapters.bypass import Bypass, bypass_of_blocks, wraps_own
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
 from mmvitaccel.adapters.tome.frozen import METHOD, why_not_frozen
-from mmvitaccel.adapters.tome.restore import restore_block
+from mmvitaccel.adapters.tome.restore import continue_block, restore_block, runs_of
 from mmvitaccel.adapters.tome.step import MergeOptions, merge_block
 from mmvitaccel.core.tome.matcher import Bipartite, Matcher
 from mmvitaccel.core.tome.matchings import build_matching
@@ -27,6 +27,7 @@ _CHOICES = {
     "metric": ("keys", "queries", "values", "tokens"),
     "similarity": ("cosine", "dot"),
     "reduction": ("merge", "prune"),
+    "restore": ("block", "end"),
 }
 
 
@@ -42,6 +43,8 @@ class ToMeState:
         trace_source: Whether ``info`` tells the sources.
         traces: The passes.
         bypass: The modules that are not called.
+        first_of_run: For each block the first one of its run, whose merges it takes over where
+            tokens are restored at the end of a run.
     """
 
     r: Schedule
@@ -51,6 +54,7 @@ class ToMeState:
     trace_source: bool
     traces: Traces
     bypass: Bypass
+    first_of_run: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,7 @@ def apply_tome(
     similarity: str = "cosine",
     matching: Mapping[str, Any] | Matcher | None = None,
     reduction: str = "merge",
+    restore: str = "block",
     adapter: ViTAdapter | None = None,
 ) -> ToMeHandle:
     """Merge tokens in the vision transformer that ``model`` is or holds.
@@ -180,6 +185,10 @@ def apply_tome(
             :class:`mmvitaccel.core.tome.matcher.Matcher`.
         reduction: Ablation: ``merge``, or ``prune`` the tokens that the class token attends to
             least.
+        restore: For models whose blocks give all tokens back (windows, frames): ``block`` merges
+            anew in every block; ``end`` merges once over a run of blocks with the same windows, by
+            the first one's keys and ``r``, and the others compute queries, keys and values of
+            merged tokens alone. Windows must then divide the map.
         adapter: A record for a model that no family here covers.
 
     Returns:
@@ -189,7 +198,7 @@ def apply_tome(
         ValueError: If no supported transformer is found, or an argument has no meaning for it.
         RuntimeError: If another method is on the model.
     """
-    options = _options(proportional_attention, metric, similarity, matching, reduction)
+    options = _options(proportional_attention, metric, similarity, matching, reduction, restore)
     if adapter is None:
         model = locate(model)[1]
         adapter = find_adapter(model)
@@ -206,11 +215,19 @@ def apply_tome(
             f"ToMe: reduction='prune' drops tokens, and {adapter.name} needs all of them behind "
             "each block; use reduction='merge'."
         )
+    first_of_run = tuple(runs_of(blocks, specs))
+    if restore == "end" and not _has_runs(specs, first_of_run):
+        raise ValueError(
+            f"ToMe: restore='end' is for blocks in a row that give all tokens back and have the "
+            f"same windows, and this {adapter.name} has none; use restore='block'."
+        )
     schedule = make_schedule(r, len(blocks))
     bypass = bypass_of_blocks(METHOD, model, adapter, specs, gradients=True)
     bypass.check()
     _check_together(model, adapter, specs, options)
-    state = ToMeState(r, schedule, len(prefix), options, trace_source, Traces(len(blocks)), bypass)
+    state = ToMeState(
+        r, schedule, len(prefix), options, trace_source, Traces(len(blocks)), bypass, first_of_run
+    )
     entries = {name: _entry_method(name) for name in adapter.entries if hasattr(model, name)}
     swaps = [Swap(model, entries, adapter)]
     swaps += [
@@ -243,14 +260,22 @@ def _check_together(
         )
 
 
+def _has_runs(specs: list[BlockSpec], first_of_run: tuple[int, ...]) -> bool:
+    return any(
+        spec.keeps_grid and first < index
+        for index, (spec, first) in enumerate(zip(specs, first_of_run))
+    )
+
+
 def _options(
     proportional: bool,
     metric: str,
     similarity: str,
     matching: Mapping[str, Any] | Matcher | None,
     reduction: str,
+    restore: str,
 ) -> MergeOptions:
-    given = {"metric": metric, "similarity": similarity, "reduction": reduction}
+    given = dict(metric=metric, similarity=similarity, reduction=reduction, restore=restore)
     for name, value in given.items():
         if value not in _CHOICES[name]:
             raise ValueError(f"ToMe: {name}={value!r} must be one of {', '.join(_CHOICES[name])}.")
@@ -265,7 +290,7 @@ def _options(
             f"{matching!r} was given; give one of the two."
         )
     matcher = Bipartite(similarity) if matching is None else build_matching(matching)
-    return MergeOptions(proportional, metric, matcher, reduction)
+    return MergeOptions(proportional, metric, matcher, reduction, restore)
 
 
 @functools.cache
@@ -308,7 +333,15 @@ def _block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> An
     prefix, options = state.num_prefix_tokens, state.options
     _check_tokens(state, trace, index, given.x.shape[1])
     if spec.keeps_grid:
-        x, standing = restore_block(block, spec, given, entry, prefix, options)
+        first = index if options.restore == "block" else state.first_of_run[index]
+        matching = trace.matchings.get(first) if first < index else None
+        if matching is not None:
+            standing = trace.behind[first]
+            x = continue_block(block, spec, given, standing, matching, options)
+        else:
+            entry = trace.schedule[first]
+            x, standing, matching = restore_block(block, spec, given, entry, prefix, options)
+            trace.matchings[index] = matching
     else:
         standing = trace.enter(index, given.x, given.grid_size)
         given = given._replace(x=standing.present_tokens(given.x))

@@ -5,11 +5,17 @@ are merged before attention, by the same keys, so that attention, its projection
 on fewer; every token then receives what its merged token got, and the residual keeps what makes
 it different. Every window merges the same number.
 
+Over a run of blocks with the same windows, the matching of the first may hold for all: the others
+then run on merged tokens from their first norm to their end. Merging what a block gave back gives
+the very tokens with which it ended, so that nothing has to be carried from block to block.
+
 Shapes: W windows or frames in the batch (as many as images where attention is global), N tokens
 in each, H heads of D channels.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +27,7 @@ from mmvitaccel.core.attention.rel_pos import RelPos
 from mmvitaccel.core.attention.windows import from_windows, pad_map, to_windows
 from mmvitaccel.core.tome.attention import merged_attention
 from mmvitaccel.core.tome.matcher import Candidates, match
-from mmvitaccel.core.tome.merge import Matching, merge, merge_weighted, unmerge
+from mmvitaccel.core.tome.merge import Matching, merge, merge_weighted, take, unmerge
 from mmvitaccel.core.tome.schedule import Entry, tokens_to_merge
 from mmvitaccel.core.tome.trace import Standing
 
@@ -33,8 +39,8 @@ def restore_block(
     entry: Entry,
     num_prefix_tokens: int,
     options: MergeOptions,
-) -> tuple[Tensor, Standing]:
-    """The block on tokens (B, N, C); returns as many, and how its windows merged.
+) -> tuple[Tensor, Standing, Matching | None]:
+    """The block on tokens (B, N, C); returns as many, how its windows merged, and what.
 
     Without an MLP the attention branch alone is returned, for ``spec.leave`` to add.
     """
@@ -50,9 +56,68 @@ def restore_block(
     out = spec.project(block, out, None)
     x = spec.finish1(block, windows.join(standing.all_tokens(out)))
     if spec.mlp is None:
-        return x, standing
+        return x, standing, matching
     x = given.x + x
-    return x + spec.finish2(block, _mlp(block, spec, x, windows, matching)), standing
+    x = x + spec.finish2(block, _mlp(block, spec, x, windows, matching))
+    return x, standing, matching
+
+
+def continue_block(
+    block: nn.Module,
+    spec: BlockSpec,
+    given: BlockInput,
+    standing: Standing,
+    matching: Matching,
+    options: MergeOptions,
+) -> Tensor:
+    """A later block of a run, on tokens (B, N, C) that merge as in the run's first one.
+
+    Raises:
+        ValueError: The windows do not divide the map: each block has padding of its own.
+    """
+    windows = _Windows(spec.window_size(block), given)
+    if windows.size and any(side % windows.size for side in windows.map_size):
+        raise ValueError(
+            f"ToMe: restore='end' keeps what merges over blocks with windows of {windows.size} "
+            f"tokens, and a map of {windows.map_size[0]} x {windows.map_size[1]} is padded to "
+            "whole ones anew in each; give a size that they divide, or restore='block'."
+        )
+    tokens = windows.cut(given.x, None)
+    ones = tokens.new_ones((*tokens.shape[:2], 1), dtype=torch.float32)
+    merged, _ = merge_weighted(tokens, ones, matching)
+    qkv = list(spec.qkv(block, spec.norm1(block)(merged), None))
+    mask = standing.key_mask(options.proportional_attention)
+    q, k, v = qkv
+    drop, scale = spec.attn_drop(block), spec.scale(block)
+    rel_pos = _rel_pos(block, spec, windows.grid_size)
+    if rel_pos is None:
+        mask = None if mask is None else mask.to(q.dtype)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop, scale=scale)
+    else:
+        # reason: a query has terms at each of its tokens' places, of which it takes the mean
+        spread = take(q.transpose(1, 2).flatten(2), standing.owners())
+        spread = spread.unflatten(2, (q.shape[1], -1)).transpose(1, 2)
+        terms = _merge_heads(torch.cat(rel_pos.terms(spread), dim=-1), matching)
+        out = merged_attention(
+            q, k, v, scale, terms, standing.owners(), windows.grid_size, mask, drop,
+            standing.has_empty,
+        )  # fmt: skip
+    out = spec.project(block, out.transpose(1, 2).flatten(2), None)
+    x = merged + spec.finish1(block, out)
+    x = x + spec.finish2(block, spec.mlp(block, spec.norm2(block)(x)))
+    return windows.join(tokens + unmerge(x - merged, matching))
+
+
+def runs_of(blocks: Sequence[nn.Module], specs: Sequence[BlockSpec]) -> list[int]:
+    """For each block the first one of its run: of like windows, each with an MLP, in a row."""
+    first: list[int] = []
+    for index, (block, spec) in enumerate(zip(blocks, specs)):
+        like = index > 0 and spec.mlp is not None and specs[index - 1].mlp is not None
+        if like and spec.window_size(block) == specs[index - 1].window_size(blocks[index - 1]):
+            first.append(first[-1])
+        else:
+            first.append(index)
+    return first
 
 
 class _Windows:
@@ -125,8 +190,7 @@ def _attend(
 ) -> Tensor:
     """Attention of the merged tokens, (W, N - r, H * D)."""
     q, k, v = qkv
-    rows = None if grid_size is None else spec.rel_pos(block, grid_size)
-    rel_pos = None if rows is None else RelPos(*rows)
+    rel_pos = _rel_pos(block, spec, grid_size)
     drop, scale = spec.attn_drop(block), spec.scale(block)
     if matching is None and not drop:
         return dense_attention(q, k, v, scale, rel_pos).transpose(1, 2).flatten(2)
@@ -142,6 +206,11 @@ def _attend(
             q, k, v, scale, terms, standing.owners(), grid_size, mask, drop, standing.has_empty
         )
     return out.transpose(1, 2).flatten(2)
+
+
+def _rel_pos(block: nn.Module, spec: BlockSpec, grid_size: tuple[int, int] | None) -> RelPos | None:
+    rows = None if grid_size is None else spec.rel_pos(block, grid_size)
+    return None if rows is None else RelPos(*rows)
 
 
 def _merge_heads(x: Tensor, matching: Matching) -> Tensor:

@@ -22,6 +22,7 @@ class MergeOptions(NamedTuple):
     metric: str = "keys"
     matching: Matcher = Bipartite()
     reduction: str = "merge"
+    restore: str = "block"
 
 
 def merge_block(

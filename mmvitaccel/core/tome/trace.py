@@ -85,6 +85,7 @@ class Trace:
         self.schedule = schedule
         self.full_at = frozenset(full_at)
         self.behind: dict[int, Standing] = {}
+        self.matchings: dict[int, Matching | None] = {}  # of blocks that give all tokens back
 
     def enter(self, index: int, x: Tensor, grid_size: tuple[int, ...] | None = None) -> Standing:
         """How the tokens x (B, N, C), first on a grid if that is known, stand before a block."""

@@ -176,3 +176,87 @@ def test_timesformer_restores_every_token():
             expected[0, 0] += branch[0] / 2
             expected[0, 1 + frame :: 2] += branch[1:]
     torch.testing.assert_close(caught["out"], expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("window_size", [0, 2])
+@pytest.mark.parametrize("proportional", [True, False])
+def test_a_run_merges_once_and_restores_once(window_size, proportional):
+    """Three blocks on a map of 4 x 4 tokens: the first one's groups hold for all."""
+    windows = (0, 1, 2) if window_size else ()
+    model = make_vitdet(window_size=window_size, window_block_indexes=windows, img_size=32, depth=3)
+    handle = apply_tome(
+        model, [3, 0, 5] if not window_size else 1, restore="end", trace_source=True,
+        proportional_attention=proportional,
+    )  # fmt: skip
+    seen = []
+    hooks = [b.register_forward_hook(lambda m, i, o: seen.append((i[0], o))) for b in model.blocks]
+    with torch.no_grad():
+        model(torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(2)).double())
+    for hook in hooks:
+        hook.remove()
+    side = window_size or 4
+    first = [(0, 0), (0, 2), (2, 0), (2, 2)] if window_size else [(0, 0)]
+    sources = handle.info.sources
+    assert all(torch.equal(source, sources[0]) for source in sources)
+    with torch.no_grad():
+        for block, (x, out) in zip(model.blocks[1:], seen[1:]):
+            expected = torch.empty_like(x)
+            for (top, left), source in zip(first, sources[0]):
+                at = (0, slice(top, top + side), slice(left, left + side))
+                tokens, groups = x[at].flatten(0, 1), groups_of(source)
+                assert any(len(group) > 1 for group in groups)
+                alike = torch.empty_like(tokens)  # each token as its group
+                for group in groups:
+                    alike[group] = tokens[group].mean(0)
+                h, size = block.norm1(alike), (side, side)
+                if not window_size:
+                    rows = block.attn.position_rows(size)
+                    assert rows is not None
+                y = alike + block.attn.proj(
+                    attend_in_groups(block.attn, h, size, groups, proportional)
+                )
+                y = y + block.mlp(block.norm2(y))
+                expected[at] = (tokens + y - alike).unflatten(0, size)
+            assert torch.allclose(out, expected, atol=1e-9)
+
+
+def test_a_run_equals_single_blocks_where_nothing_merges():
+    outs = []
+    for restore in ("block", "end"):
+        model = make_vitdet(window_size=2, window_block_indexes=(0, 1), img_size=32, depth=3)
+        apply_tome(model, 0, restore=restore)
+        with torch.no_grad():
+            outs.append(model(torch.ones(2, 3, 32, 32).double())[0])
+    assert torch.equal(*outs)
+
+
+def test_a_run_costs_less_and_has_gradients():
+    from mmvitaccel.core.macs.counter import count_macs
+
+    x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(2)).double()
+    costs, grads = {}, {}
+    for restore, with_cp in (("block", False), ("end", False), ("end", True)):
+        model = make_vitdet(
+            window_size=2, window_block_indexes=(0, 1, 2), img_size=32, depth=3, with_cp=with_cp
+        )
+        apply_tome(model, 2, restore=restore)
+        costs[restore] = count_macs(model, x).total
+        model.train()
+        sum(level.square().mean() for level in model(x)).backward()
+        grads[restore, with_cp] = [p.grad for p in model.parameters() if p.grad is not None]
+    assert costs["end"] < costs["block"]
+    plain, again = grads["end", False], grads["end", True]
+    assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(plain, again))
+
+
+def test_what_has_no_runs_or_pads_its_windows_is_refused():
+    from tests.adapters.conftest import timm_vit
+
+    with pytest.raises(ValueError, match="this timm VisionTransformer has none; use restore='bl"):
+        apply_tome(timm_vit(), 2, restore="end")
+    with pytest.raises(ValueError, match="restore='never' must be one of block, end"):
+        apply_tome(timm_vit(), 2, restore="never")
+    model = make_vitdet(window_size=3, window_block_indexes=(0, 1), img_size=32, depth=2)
+    apply_tome(model, 2, restore="end")
+    with torch.no_grad(), pytest.raises(ValueError, match="a map of 4 x 4 is padded to whole ones"):
+        model(torch.ones(1, 3, 32, 32).double())
