@@ -45,7 +45,7 @@ from mmvitaccel.testing.models import sharing_weights, vitdet
 from mmvitaccel.testing.saliency_scores import scores_of
 from mmvitaccel.testing.saliency_vit import trained_saliency_vit
 
-BISECTIONS = 11
+BISECTIONS = 9
 Row = dict[str, Any]
 Cost = Callable[[nn.Module], float]
 
