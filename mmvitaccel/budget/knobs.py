@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Union
 
 from mmvitaccel.adapters.eventful.detector import EventfulDetectorHandle
 from mmvitaccel.adapters.eventful.handle import StreamHandle
-from mmvitaccel.adapters.tome.apply import ToMeHandle
+from mmvitaccel.adapters.tome.handle import ToMeHandle
 
 Handle = Union[StreamHandle, EventfulDetectorHandle, ToMeHandle]
 

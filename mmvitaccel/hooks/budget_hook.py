@@ -13,8 +13,8 @@ from torch import nn
 
 from mmvitaccel.adapters.attach import is_attached, link
 from mmvitaccel.adapters.eventful.handle import EventfulHandle
-from mmvitaccel.adapters.tome.apply import METHOD as TOME
-from mmvitaccel.adapters.tome.apply import ToMeHandle
+from mmvitaccel.adapters.tome.handle import ToMeHandle
+from mmvitaccel.adapters.tome.run import METHOD as TOME
 from mmvitaccel.budget.budget import Budget, Handle
 from mmvitaccel.budget.target import Target
 from mmvitaccel.registry import HOOKS

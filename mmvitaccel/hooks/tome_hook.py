@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
-from mmvitaccel.adapters.tome.apply import ToMeHandle
+from mmvitaccel.adapters.tome.handle import ToMeHandle
 from mmvitaccel.core.tome.schedule import Schedule
 from mmvitaccel.models.wrappers.tome import attach_tome
 from mmvitaccel.registry import HOOKS

@@ -14,7 +14,9 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import link
-from mmvitaccel.adapters.tome.apply import METHOD, ToMeHandle, apply_tome
+from mmvitaccel.adapters.tome.apply import apply_tome
+from mmvitaccel.adapters.tome.handle import ToMeHandle
+from mmvitaccel.adapters.tome.run import METHOD
 from mmvitaccel.errors import UserError, building, running
 from mmvitaccel.models.wrappers.target import find_target
 from mmvitaccel.pictures.framing import Framing, pretrained_cfg

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import link
-from mmvitaccel.adapters.tome.apply import METHOD, ToMeHandle
+from mmvitaccel.adapters.tome.handle import ToMeHandle
+from mmvitaccel.adapters.tome.run import METHOD
 from mmvitaccel.core.attention.windows import from_windows
 from mmvitaccel.errors import UserError
 from mmvitaccel.pictures.text import put_text

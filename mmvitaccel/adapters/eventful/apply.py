@@ -18,8 +18,8 @@ from mmvitaccel.adapters.eventful.handle import EventfulHandle, checked_policy
 from mmvitaccel.adapters.eventful.run import EventfulState
 from mmvitaccel.adapters.eventful.stream_run import Root, attach_run, train
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
-from mmvitaccel.adapters.tome.frozen import METHOD as TOME
 from mmvitaccel.adapters.tome.frozen import why_not_frozen
+from mmvitaccel.adapters.tome.run import METHOD as TOME
 from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
 from mmvitaccel.core.eventful.modes.delta import DeltaAttention
 from mmvitaccel.core.eventful.modes.exact import ExactAttention

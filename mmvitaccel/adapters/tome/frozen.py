@@ -7,21 +7,20 @@ merges is found on a frame that is computed whole, as by ToMe alone; later frame
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import link
 from mmvitaccel.adapters.base import BlockSpec, ViTAdapter
+from mmvitaccel.adapters.tome.run import METHOD, ToMeState
 from mmvitaccel.adapters.tome.step import match_block, rope_at
 from mmvitaccel.core.tome.matcher import Candidates, Matcher
 from mmvitaccel.core.tome.merge import Matching, merge_weighted
 from mmvitaccel.core.tome.schedule import tokens_to_merge
 from mmvitaccel.core.tome.threshold import Threshold
 from mmvitaccel.core.tome.trace import Standing, Trace
-
-METHOD = "ToMe"
 
 
 def why_not_frozen(
@@ -81,7 +80,7 @@ class FrozenBlock:
     """
 
     def __init__(
-        self, block: nn.Module, spec: BlockSpec, state: Any, trace: Trace, index: int
+        self, block: nn.Module, spec: BlockSpec, state: ToMeState, trace: Trace, index: int
     ) -> None:
         self.block, self.spec, self.state, self.trace, self.index = (
             block, spec, state, trace, index

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from mmvitaccel.adapters.tome.apply import ToMeHandle, apply_tome
+from mmvitaccel.adapters.tome.apply import apply_tome
+from mmvitaccel.adapters.tome.handle import ToMeHandle
 from mmvitaccel.core.tome.schedule import Schedule
 from mmvitaccel.models.wrappers.target import find_target
 from mmvitaccel.registry import MODELS

@@ -1,0 +1,121 @@
+"""The handle of ToMe on a model, and what it tells of a pass."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from mmvitaccel.adapters.attach import detach, link
+from mmvitaccel.adapters.base import host_class
+from mmvitaccel.adapters.tome.run import METHOD, ToMeState
+from mmvitaccel.core.tome.merge import source_of
+from mmvitaccel.core.tome.schedule import Schedule, make_schedule
+from mmvitaccel.core.tome.trace import Trace
+
+
+@dataclass(frozen=True)
+class ToMeInfo:
+    """What became of the tokens in the last forward pass, one entry per block.
+
+    Where the block restores its tokens (windows, frames), the entries are about the merged ones
+    inside of it, with B windows or frames.
+
+    Attributes:
+        tokens: Tokens that left the block, with prefix tokens; of the longest image.
+        sizes: Patches in each of them (B, N, 1), float32; 0 at the end of a shorter image.
+        sources: Which input tokens each of them holds (B, N, N0), bool; None unless
+            ``trace_source`` was asked for.
+    """
+
+    tokens: list[int]
+    sizes: list[Tensor]
+    sources: list[Tensor] | None
+
+
+class ToMeHandle:
+    """Steers ToMe on one model.
+
+    Attributes:
+        model: The transformer that ToMe is on.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._state: ToMeState = link(model, METHOD).state
+
+    @property
+    def attached(self) -> bool:
+        """Whether this handle's ToMe is still on its model."""
+        found = link(self.model, METHOD)
+        return found is not None and found.state is self._state
+
+    @property
+    def r(self) -> Schedule:
+        """Tokens merged per block, as given; a new value holds from the next forward pass."""
+        return self._state.r
+
+    @r.setter
+    def r(self, value: Schedule) -> None:
+        self._check_attached("r cannot be set")
+        state = self._state
+        if state.traces.active is not None:
+            raise RuntimeError(
+                f"ToMe: r cannot change from {state.r} to {value} during a forward pass; set it "
+                "before or after."
+            )
+        schedule = make_schedule(value, len(state.schedule))
+        if self.model.training and state.traces.last is not None and schedule != state.schedule:
+            warnings.warn(
+                f"ToMe: r changes from {state.r} to {value} while the model is in training mode; "
+                "the next forward pass follows, the steps so far were at the old r.",
+                stacklevel=2,
+            )
+        state.r, state.schedule = value, schedule
+
+    @property
+    def info(self) -> ToMeInfo:
+        """What became of the tokens in the last forward pass.
+
+        Of several threads that run the model, each is told of its own last pass.
+
+        Raises:
+            RuntimeError: If there was none.
+        """
+        trace = self._state.traces.last
+        if trace is None or not trace.behind:
+            raise RuntimeError("ToMe: no forward pass has run yet, so there is no info.")
+        return _info(trace, self._state.trace_source)
+
+    @property
+    def tokens(self) -> list[int]:
+        """``info.tokens`` alone; empty before the first forward pass."""
+        trace = self._state.traces.last
+        return [] if trace is None else _tokens(trace)
+
+    def remove(self) -> None:
+        """Give the model back bit for bit; a second call changes nothing."""
+        if self.attached:
+            detach(self.model, METHOD)
+
+    def _check_attached(self, refused: str) -> None:
+        if not self.attached:
+            raise RuntimeError(
+                f"ToMe: {refused}, this handle's ToMe was removed from its "
+                f"{host_class(self.model).__name__} or replaced; use the newer handle or apply "
+                "it again."
+            )
+
+
+def _tokens(trace: Trace) -> list[int]:
+    return [trace.behind[index].size.shape[1] for index in sorted(trace.behind)]
+
+
+def _info(trace: Trace, with_sources: bool) -> ToMeInfo:
+    behind = [trace.behind[index] for index in sorted(trace.behind)]
+    sizes, tokens = [standing.size for standing in behind], _tokens(trace)
+    if not with_sources:
+        return ToMeInfo(tokens, sizes, None)
+    sources = [source_of(standing.owners(), n) for standing, n in zip(behind, tokens)]
+    return ToMeInfo(tokens, sizes, sources)
