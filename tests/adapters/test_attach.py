@@ -8,7 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from mmvitaccel.adapters.attach import Swap, attach, detach, is_attached, link
+from mmvitaccel.adapters import attach as attaching
+from mmvitaccel.adapters.attach import (
+    Swap,
+    attach,
+    detach,
+    detach_all,
+    is_attached,
+    is_root,
+    link,
+    links,
+)
 
 
 class Block(nn.Module):
@@ -95,6 +105,37 @@ def test_a_part_of_another_attachment_is_refused():
     outer = nn.ModuleList([model])
     with pytest.raises(RuntimeError, match="Double cannot be put on Block: Double is on it alre"):
         attach(outer, "Double", swaps(model), dict(offset=0))
+
+
+def plus_one(block, host, x):
+    return host(x) + link(block, "Inner").state
+
+
+def twice(block, host, x):
+    return host(x) * link(block, "Outer").state
+
+
+@pytest.mark.parametrize("inner_first", [True, False])
+def test_one_method_lies_inside_another_in_any_order(monkeypatch, inner_first):
+    monkeypatch.setattr(attaching, "_INSIDE", (("Inner", "Outer"),))
+    model, x = make_model(), torch.randn(3, 2)
+    plain, block = model[0](x), model[0]
+    puts = [("Inner", plus_one, 1), ("Outer", twice, 2)]
+    for name, override, state in puts if inner_first else puts[::-1]:
+        attach(model, name, [Swap(block, {"forward": override})], state)
+    assert torch.equal(block(x), (plain + 1) * 2)
+    assert [found.method for found in links(block)] == ["Inner", "Outer"]
+    assert link(block).method == "Outer" and is_root(model) and not is_root(block)
+    with pytest.raises(RuntimeError, match="Third cannot be put on Sequential: Inner is on it al"):
+        attach(model, "Third", [Swap(block, {"forward": twice})], None)
+    twin = copy.deepcopy(model)
+    assert torch.equal(twin[0](x), (plain + 1) * 2)
+    detach_all(twin)
+    assert type(twin[0]) is Block and not is_attached(twin)
+    detach(model, "Inner")
+    assert torch.equal(block(x), plain * 2)
+    detach(model, "Outer")
+    assert torch.equal(block(x), plain) and type(block) is Block and type(model) is nn.Sequential
 
 
 class OwnCopy(nn.Module):
