@@ -103,9 +103,10 @@ def dense_attention_with_lse(
     """
     with torch.no_grad():
         if key_bias is not None:
-            bias = key_bias[:, None, None].expand(-1, 1, q.shape[2], -1)
-            inputs = (q.float(), k.float(), v.float())
-            return _fused_with_lse(*inputs, bias, scale)
+            every = key_bias[:, None, None].expand(*q.shape[:3], -1)  # (B, heads, N, K)
+            terms = (every.new_zeros(()).expand(*q.shape[:3], 1), every)
+            inputs = (q.float(), k.float(), v.float(), *terms)
+            return _in_blocks(_attend_with_lse, inputs, scale)
         if can_attend(q, k, v):
             return attend(q, k, v, scale, *(rel_pos or (None, None, None)), torch.float32)
         q, k, v = q.float(), k.float(), v.float()
@@ -129,12 +130,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, *terms: Tensor, scale: float) -> tu
 def _attend_with_lse(
     q: Tensor, k: Tensor, v: Tensor, *terms: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    return _fused_with_lse(q, k, v, _bias(terms), scale)
-
-
-def _fused_with_lse(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float
-) -> tuple[Tensor, Tensor]:
+    bias = _bias(terms)
     if _FUSED_WITH_LSE is not None and q.device.type == "cpu" and q.shape[2] > 0:
         return _FUSED_WITH_LSE(q, k, v, attn_mask=bias, scale=scale)
     logits = (q.float() * scale) @ k.float().transpose(-1, -2)

@@ -109,3 +109,17 @@ def test_tables_are_interpolated_linearly():
     longer = resize_table(table, 7)
     expected = torch.nn.functional.interpolate(table.t()[None], 13, mode="linear")[0].t()
     assert torch.equal(longer, expected)
+
+
+@pytest.mark.parametrize("budget", [2**20, 64])
+def test_a_bias_of_keys(monkeypatch, budget):
+    monkeypatch.setattr(module, "CPU_BLOCK_LOGITS", budget)
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 3, 7, 16), torch.randn(2, 3, 9, 16), torch.randn(2, 3, 9, 16)
+    bias = torch.randn(2, 9)
+    bias[1, 4] = float("-inf")  # a place that holds no token
+    logits = 0.3 * q @ k.transpose(2, 3) + bias[:, None, None]
+    out, lse = module.dense_attention_with_lse(q, k, v, 0.3, key_bias=bias)
+    assert torch.allclose(out, logits.softmax(-1) @ v, atol=1e-6)
+    assert torch.allclose(lse, logits.logsumexp(-1), atol=1e-6)
+    assert torch.allclose(module.dense_attention(q, k, v, 0.3, key_bias=bias), out, atol=1e-6)
