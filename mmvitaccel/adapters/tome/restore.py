@@ -85,24 +85,16 @@ def continue_block(
     tokens = windows.cut(given.x, None)
     ones = tokens.new_ones((*tokens.shape[:2], 1), dtype=torch.float32)
     merged, _ = merge_weighted(tokens, ones, matching)
-    qkv = list(spec.qkv(block, spec.norm1(block)(merged), None))
+    q, k, v = spec.qkv(block, spec.norm1(block)(merged), None)
     mask = standing.key_mask(options.proportional_attention)
-    q, k, v = qkv
-    drop, scale = spec.attn_drop(block), spec.scale(block)
-    rel_pos = _rel_pos(block, spec, windows.grid_size)
-    if rel_pos is None:
-        mask = None if mask is None else mask.to(q.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop, scale=scale)
-    else:
+    rel_pos, terms = _rel_pos(block, spec, windows.grid_size), None
+    if rel_pos is not None:
         # reason: a query has terms at each of its tokens' places, of which it takes the mean
         spread = take(q.transpose(1, 2).flatten(2), standing.owners())
         spread = spread.unflatten(2, (q.shape[1], -1)).transpose(1, 2)
         terms = _merge_heads(torch.cat(rel_pos.terms(spread), dim=-1), matching)
-        out = merged_attention(
-            q, k, v, scale, terms, standing.owners(), windows.grid_size, mask, drop,
-            standing.has_empty,
-        )  # fmt: skip
-    out = spec.project(block, out.transpose(1, 2).flatten(2), None)
+    out = _attend_merged(block, spec, (q, k, v), terms, windows.grid_size, standing, mask)
+    out = spec.project(block, out, None)
     x = merged + spec.finish1(block, out)
     x = x + spec.finish2(block, spec.mlp(block, spec.norm2(block)(x)))
     return windows.join(tokens + unmerge(x - merged, matching))
@@ -198,6 +190,21 @@ def _attend(
     if matching is not None:
         q, k, v = (_merge_heads(t, matching) for t in (q, k, v))
         terms = None if terms is None else _merge_heads(terms, matching)
+    return _attend_merged(block, spec, (q, k, v), terms, grid_size, standing, mask)
+
+
+def _attend_merged(
+    block: nn.Module,
+    spec: BlockSpec,
+    qkv: tuple[Tensor, Tensor, Tensor],
+    terms: Tensor | None,
+    grid_size: tuple[int, int] | None,
+    standing: Standing,
+    mask: Tensor | None,
+) -> Tensor:
+    """Attention of tokens that are merged, with the position terms of the queries, if any."""
+    q, k, v = qkv
+    drop, scale = spec.attn_drop(block), spec.scale(block)
     if terms is None:
         mask = None if mask is None else mask.to(q.dtype)
         out = fused_attention(q, k, v, scale, mask, drop)
