@@ -20,6 +20,8 @@ from mmvitaccel.errors import UserError
 from mmvitaccel.extras import require, switch_off_telemetry
 from mmvitaccel.testing import network
 
+pytest_plugins = ["pytester"]
+
 # No test reaches the network, in this process or (for these libraries) in one that it starts.
 network.refuse_network()
 switch_off_telemetry()

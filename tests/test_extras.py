@@ -16,7 +16,6 @@ from mmvitaccel import extras
 from mmvitaccel.errors import UserError
 from mmvitaccel.extras import require
 
-pytest_plugins = ["pytester"]
 ROOT = Path(__file__).parents[1]
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 
