@@ -17,7 +17,7 @@ from mmvitaccel.errors import UserError
 from mmvitaccel.extras import require
 
 ROOT = Path(__file__).parents[1]
-DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"myst_parser": "myst-parser", "sklearn": "scikit-learn"}
 
 
 def pinned(extra: str) -> set[str]:
