@@ -238,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("video", type=Path)
     parser.add_argument("--models", nargs="+", default=["small"], choices=list(MODELS))
     parser.add_argument("--rates", type=float, nargs="+", default=[2, 5, 10])
-    parser.add_argument("--seconds", type=float, default=2.0, help="that each number is played")
+    parser.add_argument("--seconds", type=float, default=1.0, help="that each number is played")
     parser.add_argument("--rounds", type=int, default=4, help="timings of what it takes at most")
     parser.add_argument("--batch", type=int, default=8, help="frames that go together, at most")
     parser.add_argument("--most", type=int, default=64, help="streams that are tried")
