@@ -1,13 +1,14 @@
 """What the site adds to Sphinx: pages written from the registries, links to folders.
 
 ``docs/reference/api.md`` and ``types.md`` hold an introduction; the names below it are read from
-``mmvitaccel.__all__`` and from the registries while the site is built, so that none is missing.
+``__all__`` of the modules and from the registries while the site is built, so that none is missing.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import mmvitaccel
 from mmvitaccel import registry
 from mmvitaccel.core.tome.matchings import MATCHINGS
 
+# Those whose public names the reference lists.
+MODULES = tuple(f"mmvitaccel{part}" for part in ("", ".serving", ".video_demo", ".video_reader"))
 API, TYPES = "docs/reference/api", "docs/reference/types"
 # Where a config names what is in a registry of mmvitaccel.registry.
 ABOUT = {
@@ -32,6 +35,7 @@ ABOUT = {
     "POLICIES": "What eventful gates let through: `policy=dict(type='NAME')` of Eventful.",
     "IMPORTANCES": "How much tokens matter: `importance=dict(type='NAME')` of Weighted.",
     "REFRESHES": "Which later frames are computed whole: `refresh=dict(type='NAME')` of Eventful.",
+    "MOTIONS": "How a stream's memory follows a camera: `motion=dict(type='NAME')` of Eventful.",
     "MATCHINGS": "What ToMe merges: `matching=dict(type='NAME')` of ToMe.",
 }
 
@@ -67,15 +71,17 @@ def write_types() -> Iterator[str]:
 
 
 def write_api() -> Iterator[str]:
-    """Every public name that no config names."""
+    """Every public name that no config names, module by module."""
     configured = {cls for types in registries().values() for cls in types.values()}
-    for name in sorted(mmvitaccel.__all__):
-        value = getattr(mmvitaccel, name)
-        if name.startswith("__") or value in configured:
-            continue
-        kind = "class" if inspect.isclass(value) else "function"
-        members = ("   :members:",) if kind == "class" else ()
-        yield f"## {name}\n\n{listed(kind, f'mmvitaccel.{name}', *members)}"
+    for module in MODULES:
+        yield f"## {module}\n\n"
+        for name in sorted(import_module(module).__all__):
+            value = getattr(import_module(module), name)
+            if name.startswith("__") or value in configured:
+                continue
+            kind = "class" if inspect.isclass(value) else "function"
+            members = ("   :members:",) if kind == "class" else ()
+            yield f"### {name}\n\n{listed(kind, f'{module}.{name}', *members)}"
 
 
 def write_reference(app: Sphinx, docname: str, source: list[str]) -> None:

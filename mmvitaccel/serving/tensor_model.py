@@ -18,8 +18,8 @@ class TensorModel:
     """Serves a model that takes a batch of tensors.
 
     Args:
-        model: In evaluation mode; takes (B, *shape), and gives tensors with the batch first, also
-            in tuples, lists and dicts.
+        model: In evaluation mode; takes ``(B, *shape)``, and gives tensors with the batch first,
+            also in tuples, lists and dicts.
         shape: Of a frame, such as (3, 224, 224).
         handle: What ``apply_eventful`` returned for it; None for a model that is computed whole.
         prepare: Makes a tensor of that shape of a picture (H, W, 3) uint8 RGB; None where frames
