@@ -39,6 +39,7 @@ _HOME = {
     "SimpleFPN": "mmvitaccel.models.vitdet.simple_fpn",
     "TopFraction": "mmvitaccel.core.eventful.gates.policy",
     "TopK": "mmvitaccel.core.eventful.gates.policy",
+    "Translation": "mmvitaccel.core.eventful.motion.translation",
     "Threshold": "mmvitaccel.core.eventful.gates.policy",
     "ViTDet": "mmvitaccel.models.vitdet.backbone",
     "ViViT": "mmvitaccel.models.vivit.backbone",

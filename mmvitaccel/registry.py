@@ -50,6 +50,9 @@ IMPORTANCES = Registry("importance", scope=SCOPE, locations=["mmvitaccel.models"
 #: Which later frames of a stream are computed whole.
 REFRESHES = Registry("refresh", scope=SCOPE, locations=["mmvitaccel.models"])
 
+#: How a stream's memory follows a camera that moves.
+MOTIONS = Registry("motion", scope=SCOPE, locations=["mmvitaccel.models"])
+
 
 def type_name(config: Mapping[str, Any]) -> str:
     """The ``type`` of what a config builds, without scope, also where it is the class itself."""

@@ -15,6 +15,7 @@ PACKAGE = Path(mmvitaccel.__file__).parent
 MOST_MODULES = 12  # of a folder, its __init__ not counted
 
 GATES, MODES, MAPS = "core/eventful/gates", "core/eventful/modes", "core/eventful/maps"
+MOTION = "core/eventful/motion"
 OWN_HOSTS = "adapters/hosts/own"
 MODEL_PACKAGES = {"mmengine", "mmcv", "mmdet", "mmaction"}
 
@@ -29,10 +30,11 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "core/attention": ({"core/kernels"}, set()),
     "core/rlt": (set(), set()),
     "core/tome": ({"core", "core/attention", "core/kernels"}, set()),
-    "core/eventful": ({"core", GATES, MODES, "core/attention", "core/kernels"}, set()),
+    "core/eventful": ({"core", GATES, MODES, MOTION, "core/attention", "core/kernels"}, set()),
     GATES: ({"core/kernels"}, set()),
     MODES: ({GATES, "core/attention", "core/kernels"}, set()),
     MAPS: ({GATES}, set()),
+    MOTION: (set(), set()),
     # what they are put on
     "adapters": ({"core", "core/attention"}, set()),
     "adapters/hosts": (
@@ -58,7 +60,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "adapters/eventful": (
-        {"adapters", "adapters/hosts", "adapters/tome", "core/eventful", GATES, MAPS, MODES}
+        {"adapters", "adapters/hosts", "adapters/tome", "core/eventful", GATES, MAPS, MODES, MOTION}
         | {"core", "core/kernels"},
         set(),
     ),
@@ -88,7 +90,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "models/vivit": ({"models/weights", "registry"}, MODEL_PACKAGES),
     "models/wrappers": (
         {"adapters", "adapters/hosts", "adapters/rlt", "adapters/tome", "adapters/eventful"}
-        | {"registry", "core/tome", GATES, MODES},
+        | {"registry", "core/tome", GATES, MODES, MOTION},
         MODEL_PACKAGES,
     ),
     "datasets": ({"datasets/synthetic", "errors", "registry", "video_reader"}, MODEL_PACKAGES),

@@ -117,6 +117,23 @@ class BlockSpec:
 
 
 @dataclass(frozen=True)
+class Patches:
+    """How a family cuts a picture into patches, for methods that move them with the scene.
+
+    Attributes:
+        size: Pixels a side of a patch; patches lie beside each other from the top left corner.
+        positions: ``(model, grid_size)`` to the absolute positions (1, H * W, C) that the tokens
+            of the grid hold when they reach the first block, or None.
+        refuse: ``(model, grid_size)`` to the reason why the patches of this model cannot be moved,
+            or None; asked without a grid when a method is put on.
+    """
+
+    size: Callable[[nn.Module], int]
+    positions: Callable[[nn.Module, Grid], Tensor | None]
+    refuse: Callable[[nn.Module, Grid | None], str | None]
+
+
+@dataclass(frozen=True)
 class ViTAdapter:
     """One family of vision transformers.
 
@@ -137,6 +154,7 @@ class ViTAdapter:
             that remembers frames.
         batch_dim: Where the entries' tensors, given and returned, have the batch.
         takes_clip: A whole clip goes through at once, so there are no frames to keep state over.
+        patches: How pictures become tokens; None where tokens cannot be moved with the scene.
         refuse: The reason why this model is not supported, or None.
         also: By which names users know models of the family, for the list in the documentation.
     """
@@ -153,6 +171,7 @@ class ViTAdapter:
     clips: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     batch_dim: Callable[[nn.Module], int] = field(default=lambda model: 0)
     takes_clip: bool = False
+    patches: Patches | None = None
     refuse: Callable[[nn.Module], str | None] = field(default=lambda model: None)
     also: tuple[str, ...] = ()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import nn
@@ -24,6 +24,7 @@ from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
 from mmvitaccel.core.eventful.modes.delta import DeltaAttention
 from mmvitaccel.core.eventful.modes.exact import ExactAttention
 from mmvitaccel.core.eventful.modes.mode import AttentionMode, TokenwiseAttention
+from mmvitaccel.core.eventful.motion.translation import Motion
 from mmvitaccel.core.eventful.options import EventfulOptions, buffer_dtype_of
 from mmvitaccel.core.eventful.stream import StreamStore
 
@@ -45,6 +46,7 @@ def apply_eventful(
     kv_pool_size: int = 1,
     buffer_dtype: str | torch.dtype | None = None,
     refresh: Refresh = OnRequest(),  # noqa: B008
+    motion: Motion | None = None,
     max_streams: int = 4,
     adapter: ViTAdapter | None = None,
 ) -> EventfulHandle | EventfulDetectorHandle:
@@ -83,6 +85,9 @@ def apply_eventful(
         refresh: Which later frames are computed whole: ``OnRequest`` (those for which
             ``handle.refresh`` asks, which every choice allows), :class:`~mmvitaccel.OnChange` or
             ``Every``, or any object with their one method.
+        motion: How a stream's memory follows a camera that moves: :class:`~mmvitaccel.Translation`,
+            or any object with its methods. None takes the camera as fixed. It serves timm's ViT,
+            ViTDet and pictures of whole patches; what the model gives lies on the frame.
         max_streams: Most streams remembered at a time; the least recently used is evicted.
         adapter: A record for a model that no family here covers.
 
@@ -92,8 +97,10 @@ def apply_eventful(
 
     Raises:
         ValueError: A part does not exist or cannot be served, no supported transformer is found, it
-            takes whole clips, or an argument has no meaning.
-        TypeError: The policy has no method ``select``, or the refresh no method ``due``.
+            takes whole clips, its tokens cannot be moved with the scene, or an argument has no
+            meaning.
+        TypeError: The policy has no method ``select``, the refresh no method ``due``, or the motion
+            no methods ``start`` and ``follow``.
         RuntimeError: Another method is on the model.
     """
     kept_as = buffer_dtype_of(buffer_dtype)
@@ -101,6 +108,11 @@ def apply_eventful(
         if adapter is not None:
             raise ValueError(
                 "Eventful: parts and adapter are given; a part's record is looked for."
+            )
+        if motion is not None:
+            raise ValueError(
+                f"Eventful: parts={parts!r} and motion={motion!r} are given: necks and heads do "
+                "not follow a camera; leave one of the two out."
             )
         transformer = functools.partial(
             apply_eventful,
@@ -138,24 +150,33 @@ def apply_eventful(
         )
     merged = link(model, TOME)
     if merged is not None:
-        reason = why_not_frozen(adapter, specs, merged.state.options.matching, kv_pool_size)
+        reason = why_not_frozen(adapter, specs, merged.state.options.matching, kv_pool_size, motion)
         if reason is not None:
             raise RuntimeError(
                 f"Eventful cannot be put on {host_class(model).__name__}: ToMe is on it already "
                 f"and {reason}; remove ToMe first."
             )
+    if motion is not None:
+        check_motion(motion, model, adapter, kv_pool_size)
     state = EventfulState(
         checked_policy(policy, on_tokens=True),
         StreamStore(max_streams),
         bool(adapter.clips),
         refresh=checked_refresh(refresh),
+        motion=motion,
         options=options,
         num_blocks=len(blocks),
     )
     bypass = bypass_of_blocks(EventfulHandle.method, model, adapter, specs, gradients=False)
     bypass.check()
     num_prefix_tokens = len(adapter.prefix(model))
-    entries = {name: eventful_run.entry for name in adapter.entries if hasattr(model, name)}
+    entries = {
+        name: eventful_run.refuse_inner
+        if motion and _reads_inner(model, reads)
+        else eventful_run.entry
+        for name, reads in adapter.entries.items()
+        if hasattr(model, name)
+    }
     root = Root(bypass, adapter)
     swaps = [Swap(model, {**entries, **adapter.clips, "train": train}, root)]
     for index, (block, spec) in enumerate(zip(blocks, specs)):
@@ -183,6 +204,36 @@ def checked_refresh(refresh: Refresh) -> Refresh:
             "Every(frames), OnRequest() or an object with that method."
         )
     return refresh
+
+
+def check_motion(motion: Motion, model: nn.Module, adapter: ViTAdapter, kv_pool_size: int) -> None:
+    """Refuse a motion that is none, and models whose tokens cannot be moved with the scene.
+
+    Raises:
+        TypeError: The motion has no methods ``start`` and ``follow``.
+        ValueError: The model cannot be served.
+    """
+    if not all(callable(getattr(motion, name, None)) for name in ("start", "follow")):
+        raise TypeError(
+            f"Eventful: motion={motion!r} has no methods start and follow; give Translation(), an "
+            "object with both, or None."
+        )
+    if adapter.patches is None:
+        reason = f"{adapter.name} is not among the models whose tokens can be moved with the scene"
+    elif kv_pool_size > 1:
+        reason = f"kv_pool_size={kv_pool_size} averages keys over squares that a moving view cuts"
+    else:
+        reason = adapter.patches.refuse(model, None)
+    if reason is not None:
+        raise ValueError(
+            f"Eventful: motion={motion!r} does not serve this {class_name(model)}: {reason}; leave "
+            "motion out."
+        )
+
+
+def _reads_inner(model: nn.Module, reads: Callable[[nn.Module], Iterable[int]]) -> bool:
+    """Whether a method reads the tokens behind other blocks than the last."""
+    return len(list(reads(model))) > 1
 
 
 def make_attention(attention: str | AttentionMode) -> AttentionMode:

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import link
-from mmvitaccel.adapters.base import BlockInput, BlockSpec, Normed
+from mmvitaccel.adapters.base import BlockInput, BlockSpec, Normed, class_name
 from mmvitaccel.adapters.eventful.stream_run import StreamRun, in_turn
 from mmvitaccel.adapters.tome.frozen import Frozen, FrozenBlock, frozen_block
 from mmvitaccel.core.eventful.block import (
     BlockMemory,
     BlockSteps,
     Tokens,
+    move_block,
     start_block,
     step_block,
 )
@@ -34,6 +35,7 @@ from mmvitaccel.core.eventful.options import EventfulOptions
 from mmvitaccel.core.eventful.together import Steps, in_step
 from mmvitaccel.core.kernels.half_linear import half_linear
 from mmvitaccel.core.kernels.huge_pages import huge_empty_like
+from mmvitaccel.core.torch_modes import autocast_dtype
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class EventfulState(StreamRun):
             copy.deepcopy(self.store),
             self.clips,
             refresh=self.refresh,
+            motion=self.motion,
             options=self.options,
             num_blocks=self.num_blocks,
             training=self.training,
@@ -87,11 +90,74 @@ def entry(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
     image = tuple(given[0].shape[1:]) if given else ()
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        return state.run_pass(image, functools.partial(host, *args, **kwargs))
+        call = functools.partial(host, *args, **kwargs)
+        if state.motion is not None and not (model.training or state.is_part_of_a_pass):
+            call = functools.partial(_on_scene, model, host, args, kwargs)
+        return state.run_pass(image, call)
 
     if not (model.training or state.is_part_of_a_pass) and state.go_in_turn(size):
         return in_turn(run, size, dim, args, kwargs)
     return run(*args, **kwargs)
+
+
+def refuse_inner(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
+    """The override of a method that reads tokens within the model, where these lie on a scene."""
+    if model.training:
+        return host(*args, **kwargs)
+    raise ValueError(
+        f"Eventful: this method of {class_name(model)} reads tokens behind inner blocks, which lie "
+        "on the scene and not on the frame; read the last block's, by forward or forward_features, "
+        "or leave motion out."
+    )
+
+
+def _on_scene(model: nn.Module, host: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """A call of the model in which each picture is in its place in its stream's scene."""
+    given = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+    moved = _moved(link(model).state, model, given)
+    args = tuple(moved if value is given else value for value in args)
+    return host(*args, **{n: moved if value is given else value for n, value in kwargs.items()})
+
+
+@torch.no_grad()
+def _moved(state: EventfulState, model: nn.Module, pictures: Tensor) -> Tensor:
+    """Pictures that arrive, in their places; what is remembered of their streams follows."""
+    adapter, (height, width) = link(model).info.adapter, pictures.shape[-2:]
+    side = adapter.patches.size(model)
+    if height % side or width % side:
+        raise ValueError(
+            f"Eventful: motion needs pictures of whole patches, and {height} x {width} pixels are "
+            f"not a multiple of {side}; resize or pad them."
+        )
+    reason = adapter.patches.refuse(model, (height // side, width // side))
+    if reason is not None:
+        raise ValueError(
+            f"Eventful: motion does not serve pictures of {height} x {width} pixels on "
+            f"{class_name(model)}: {reason}; leave motion out."
+        )
+    # reason: tokens, which would tell, are not there yet
+    state.begin(model, pictures, state.call.image, autocast_dtype(pictures.device.type))
+    moved = state.follow(pictures, side)
+    prefix = len(adapter.prefix(model))
+    for stream in filter(None, state.running.states):
+        if stream.scene.ring != stream.scene.before:
+            for memory in stream.blocks.values():
+                move_block(memory, stream.scene, prefix)
+    return moved
+
+
+def _placed(state: EventfulState, model: nn.Module, x: Tensor, prefix: int) -> Tensor:
+    """Tokens that reach the first block, each with the position of its place in the scene."""
+    patches, parts = link(model).info.adapter.patches, state.running.parts(x)
+    placed = [
+        part
+        if stream is None
+        else stream.scene.corrected(
+            part, functools.partial(patches.positions, model, stream.scene.ring.size)
+        )
+        for stream, part in parts
+    ]
+    return placed[0] if len(placed) == 1 else torch.cat(placed)
 
 
 def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
@@ -110,9 +176,18 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
         steps = _steps(block, spec, num_prefix_tokens)
         x = clip_block(steps, tokens, state.training.frames, state.training.policy)
         return spec.leave(block, x, given)
-    if index == 0:
+    if index == 0 and state.motion is None:
         how = None if merging is None else (id(merging.state), merging.trace.schedule)
         state.begin(model, given.x, state.call.image, given.grid_size, how)
+    if index == 0 and state.running is None:
+        raise RuntimeError(
+            f"Eventful: tokens came to the blocks of {class_name(model)} past its own methods, so "
+            "that the place of its picture in the scene is not known; call the model, or leave "
+            "motion out."
+        )
+    if index == 0 and state.running.next_block == 0:
+        if state.motion is not None:
+            given = given._replace(x=_placed(state, model, given.x, num_prefix_tokens))
         grid = given.grid_size or grid_of(state.call.image, given.x.shape[1] - num_prefix_tokens)
         if merging is not None and hasattr(state.running.policy, "of_frame"):
             raise ValueError(
@@ -129,7 +204,9 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
         _note_attention(state, index, num_prefix_tokens)
         if running.next_block == state.num_blocks:
             state.saw(x)
+            out = state.given(x)
             state.end(x.shape[1] if merging is None else merging.first_tokens(running.work))
+            x = out
     return spec.leave(block, x, given)
 
 

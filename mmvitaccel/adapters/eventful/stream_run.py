@@ -37,7 +37,10 @@ from mmvitaccel.core.eventful.frame import (
 )
 from mmvitaccel.core.eventful.gates.policy import Always, Policy, for_one_frame, frames_for_all
 from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
+from mmvitaccel.core.eventful.gates.required import Required
 from mmvitaccel.core.eventful.gates.selection import Selection
+from mmvitaccel.core.eventful.motion.scene import Scene
+from mmvitaccel.core.eventful.motion.translation import Motion
 from mmvitaccel.core.eventful.stream import StreamState, StreamStore, Turn
 from mmvitaccel.core.kernels.export import refuse_export, why_not_exported
 
@@ -46,6 +49,25 @@ from mmvitaccel.core.kernels.export import refuse_export, why_not_exported
 UNNAMED = "unnamed"
 _THREAD_NUMBERS = itertools.count(1)
 _EVERYTHING = Always()
+
+
+class Camera(NamedTuple):
+    """What is known of the camera in one frame.
+
+    Attributes:
+        moved: Pixels of the model's input (down, right) since the frame before.
+        offset: The frame's top left corner (y, x) in the scene, in pixels; (0, 0) where the
+            scene began, with a clean start or anew.
+        fits: Whether the frame shows the scene of the one before; if not it was taken for one of a
+            camera that stands still.
+        beyond: Pixels by which the frame lies further down and right than the tokens that the
+            model gives: (0, 0) where these lie on the frame.
+    """
+
+    moved: tuple[int, int]
+    offset: tuple[int, int]
+    fits: bool
+    beyond: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -65,6 +87,7 @@ class FrameInfo:
             gates; of a neck or head over maps, numbers of its maps; of a head over proposals,
             proposals. 1 where all was.
         refreshed: Whether it was computed whole although the stream went on.
+        camera: Where it lies in its scene; None where no motion is followed.
     """
 
     stream: Hashable
@@ -75,6 +98,7 @@ class FrameInfo:
     left_out_by_gate: list[tuple[float, ...]] = field(default_factory=list)
     computed: float = 1.0
     refreshed: bool = False
+    camera: Camera | None = None
 
     @property
     def left_out(self) -> float:
@@ -94,6 +118,7 @@ class Passed:
         owners: For each of these gates the token in which each of the frame's is, (B, N), where
             tokens merge.
         computed: Of a part without gates in every block, what was computed, () float32.
+        order: Where tokens lie on a scene, the one nearest to each patch of the frame, (H * W,).
     """
 
     info: FrameInfo
@@ -101,6 +126,7 @@ class Passed:
     left_out: list[tuple[Tensor, ...]]
     computed: Tensor | None = None
     owners: list[tuple[Tensor | None, ...] | None] = field(default_factory=list)
+    order: Tensor | None = None
 
     def counted(self) -> FrameInfo:
         """The frame with its counts."""
@@ -126,7 +152,11 @@ class Passed:
             for place, owner in enumerate(owners or ()):
                 if owner is not None:  # a token passed if the one did in which it is
                     own[place] = own[place].gather(1, owner)
-        return torch.stack([torch.stack(own) for own in masks])
+        passed = torch.stack([torch.stack(own) for own in masks])
+        if self.order is None:
+            return passed
+        prefix = passed.shape[-1] - len(self.order)
+        return torch.cat((passed[..., :prefix], passed[..., prefix + self.order]), -1)
 
 
 class Root(NamedTuple):
@@ -200,6 +230,7 @@ class StreamRun:
         call: What this thread is at.
         followed: The models around this one that tell its streams, by their hooks.
         refresh: Says which later frames are computed whole.
+        motion: Says where the camera looks; None where it is taken as fixed.
     """
 
     policy: Policy
@@ -212,6 +243,7 @@ class StreamRun:
         default_factory=WeakKeyDictionary
     )
     refresh: Refresh = field(default_factory=OnRequest)
+    motion: Motion | None = None
 
     @property
     def running(self) -> Batch | None:
@@ -319,6 +351,58 @@ class StreamRun:
             self.saw(given)
 
     @torch.no_grad()
+    def follow(self, pictures: Tensor, patch_size: int) -> Tensor:
+        """Each picture (1, channels, height, width) of a batch in its place in its scene.
+
+        Of a stream that starts clean, and of no stream, it stays as it is.
+
+        Args:
+            pictures: (B, channels, height, width), of whole patches.
+            patch_size: Pixels a side of a patch.
+
+        Raises:
+            ValueError: Several go in lockstep.
+        """
+        if self.running.frames[0].lockstep and len(pictures) > 1:
+            raise ValueError(
+                f"Eventful: a batch of {len(pictures)} pictures goes in lockstep, and each would "
+                "move by itself; with motion, name a stream for each: handle.stream(['a', 'b'])."
+            )
+        moved = []
+        for frame, (state, picture) in zip(self.running.frames, self.running.parts(pictures)):
+            if state is not None and state.scene is None:
+                state.scene = Scene(self.motion, picture, patch_size)
+            elif state is not None:
+                anew = state.whole.requested  # computed whole anyway
+                scene = state.scene
+                picture = scene.begin_anew(picture) if anew else scene.follow(picture)
+                self._say_misfit(frame, state)
+            moved.append(picture)
+        return moved[0] if len(moved) == 1 else torch.cat(moved)
+
+    def _say_misfit(self, frame: Frame, state: StreamState) -> None:
+        if state.scene.fits or state.misfit_said:
+            return
+        state.misfit_said = True
+        number = "" if frame.frame_id is None else f" (frame {frame.frame_id})"
+        warnings.warn(
+            f"Eventful: a picture of stream {frame.stream!r}{number} is not that of the frame "
+            "before moved by some pixels; such frames are taken as those of a camera that stands "
+            "still, and handle.frames[i].camera.fits is False. This is said once for a stream.",
+            stacklevel=2,
+        )
+
+    def given(self, x: Tensor) -> Tensor:
+        """Tokens (B, N, C) as the model gives them, on the frame or the view."""
+        if self.motion is None:
+            return x
+        parts = [
+            part if state is None else state.scene.given(part)
+            for state, part in self.running.parts(x)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    @torch.no_grad()
     def decide(self, x: Tensor, grid: tuple[int, int] | None = None, num_prefix: int = 0) -> None:
         """Decide what is let through of each frame, and which are refreshed.
 
@@ -337,7 +421,8 @@ class StreamRun:
             told = told_of(frame)
             # reason: a name may hold for many calls, and what was said in an earlier one is old
             heard = told is not None and told.by != id(self) and told.number != state.heard
-            follows = heard and told.refreshed
+            scene = state.scene
+            follows = (heard and told.refreshed) or (scene is not None and scene.anew)
             state.refreshed = state.whole.begin(
                 self.refresh, state.num_frames == 1, follows, part[:, num_prefix:], spacing
             )
@@ -348,7 +433,10 @@ class StreamRun:
             if state.refreshed:
                 state.policy = _EVERYTHING
             elif hasattr(running.policy, "of_frame") and state.num_frames > 1:
-                state.policy = running.policy.of_frame(state.matters, grid, num_prefix)
+                shift = (0, 0) if scene is None else scene.tokens_off
+                state.policy = running.policy.of_frame(state.matters, grid, num_prefix, shift)
+            if scene is not None and not state.refreshed:
+                state.policy = _with_entered(scene, running.policy_of(state), part)
 
     def saw(self, x: Tensor) -> None:
         """Note whether each frame's share of (B, ...) is finite."""
@@ -363,9 +451,11 @@ class StreamRun:
             first = state is None or state.num_frames == 1
             blocks = [] if state is None else list(state.blocks.values())
             refreshed = state is not None and state.refreshed
+            scene = None if state is None else state.scene
             info = FrameInfo(
-                frame.stream, frame.frame_id, first, num_tokens, [], refreshed=refreshed
-            )
+                frame.stream, frame.frame_id, first, num_tokens, [], refreshed=refreshed,
+                camera=None if scene is None else _camera(scene),
+            )  # fmt: skip
             # reason: the selections alone, so that a stream that is dropped frees its memory.
             gated = [block for block in blocks if block.passed]
             seen = [block.passed for block in gated]
@@ -373,7 +463,8 @@ class StreamRun:
             computed = getattr(blocks[0], "computed", None) if blocks else None
             merged = [getattr(block, "merged", None) for block in gated]
             owners = [None if each is None else each.owners() for each in merged]
-            passed.append(Passed(info, seen, left_out, computed, owners))
+            order = scene.order(seen[0][0].index.device) if scene is not None and seen else None
+            passed.append(Passed(info, seen, left_out, computed, owners, order))
         self.call.frames = self.latest = passed
         self.store.forget_finished(self.running.frames)
         self._free()
@@ -434,6 +525,19 @@ class StreamRun:
                 "takes it along, run_in_executor does not), so name the stream where the model "
                 "is called."
             )
+
+
+def _camera(scene: Scene) -> Camera:
+    return Camera(scene.moved, scene.offset, scene.fits, scene.beyond)
+
+
+def _with_entered(scene: Scene, policy: Policy, x: Tensor) -> Policy:
+    """A policy for the tokens (1, N, C), of which those pass that came into view."""
+    entered = scene.entered(x.device)
+    if entered is None:
+        return policy
+    prefix = entered.new_zeros(x.shape[1] - len(entered))
+    return Required(policy, torch.cat((prefix, entered)), scene.ring.count_entered(scene.before))
 
 
 def in_turn(

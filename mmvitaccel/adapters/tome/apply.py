@@ -132,7 +132,10 @@ def _check_together(
     found = link(model, "Eventful")
     if found is None:
         return
-    reason = why_not_frozen(adapter, specs, options.matching, found.state.options.kv_pool_size)
+    state = found.state
+    reason = why_not_frozen(
+        adapter, specs, options.matching, state.options.kv_pool_size, state.motion
+    )
     if reason is not None:
         raise RuntimeError(
             f"ToMe cannot be put on {host_class(model).__name__}: Eventful is on it already and "

@@ -24,9 +24,15 @@ from mmvitaccel.core.tome.trace import Standing, Trace
 
 
 def why_not_frozen(
-    adapter: ViTAdapter, specs: Sequence[BlockSpec], matching: Matcher, kv_pool_size: int
+    adapter: ViTAdapter,
+    specs: Sequence[BlockSpec],
+    matching: Matcher,
+    kv_pool_size: int,
+    motion: object | None,
 ) -> str | None:
     """The reason why ToMe and Eventful cannot be on a model together, or None."""
+    if motion is not None:
+        return f"motion={motion!r} keeps tokens on the scene, where merged ones have no place"
     if any(spec.keeps_grid for spec in specs):
         return (
             f"the blocks of {adapter.name} give all tokens back (windows, frames), so that gates "

@@ -70,15 +70,26 @@ def from_windows(windows: Tensor, window_size: int, grid_size: tuple[int, int]) 
     return x[:, : grid_size[0], : grid_size[1]]
 
 
-def window_slots(grid_size: tuple[int, int], window_size: int) -> Tensor:
+def window_slots(
+    grid_size: tuple[int, int], window_size: int, first: tuple[int, int] = (0, 0)
+) -> Tensor:
     """Which token lies where in the windows of a padded grid.
+
+    Args:
+        grid_size: (H, W) in tokens.
+        window_size: Tokens a side.
+        first: Where the grid is a view of a larger scene, the scene's row and column at its top
+            left corner. Windows stay on the scene, those at all edges are padded, and the scene's
+            token (y, x) has the index of (y mod H, x mod W).
 
     Returns:
         (windows, size * size) int64 in the order of :func:`to_windows`: the index of a token in
         row-major order, or H * W where there is padding.
     """
     height, width = grid_size
-    to_height, to_width = padded_grid(grid_size, window_size)
+    top, left = (start % window_size for start in first)
+    to_height, to_width = padded_grid((top + height, left + width), window_size)
     slots = torch.full((1, to_height, to_width, 1), height * width)
-    slots[0, :height, :width, 0] = torch.arange(height * width).view(height, width)
+    index = torch.arange(height * width).view(height, width).roll((-first[0], -first[1]), (0, 1))
+    slots[0, top : top + height, left : left + width, 0] = index
     return to_windows(slots, window_size)[..., 0]

@@ -26,6 +26,7 @@ from mmvitaccel.core.eventful.gates.token_errors import errors_of_sum
 from mmvitaccel.core.eventful.modes.global_attention import GlobalAttention
 from mmvitaccel.core.eventful.modes.mode import QKV, Logits
 from mmvitaccel.core.eventful.modes.windowed_attention import WindowedAttention
+from mmvitaccel.core.eventful.motion.scene import Scene
 from mmvitaccel.core.eventful.options import EventfulOptions
 from mmvitaccel.core.eventful.together import Steps, Wanted
 from mmvitaccel.core.kernels.openmp_wait import share_cores
@@ -212,6 +213,25 @@ def step_block(
     memory.left_out = (left_out1, left_out2, left_out3)
     fits = place is not None and place.dtype == middle.dtype
     return torch.add(middle, memory.mlp.update(third, branch2), out=place if fits else middle)
+
+
+def move_block(memory: BlockMemory, scene: Scene, num_prefix_tokens: int) -> None:
+    """Follow a view that moved, before :func:`step_block` of the same frame.
+
+    Args:
+        memory: What :func:`start_block` gave; changed in place.
+        scene: Whose tokens are remembered.
+        num_prefix_tokens: Tokens before those of the grid.
+    """
+    now, before = scene.ring, scene.before
+    if isinstance(memory.attention, WindowedAttention):
+        memory.attention.move(now.first)
+        return
+    step = (now.first[0] - before.first[0], now.first[1] - before.first[1])
+    keys = None
+    if not scene.anew:
+        keys = now.entered_slots(before, memory.proj.memory.device) + num_prefix_tokens
+    memory.attention.move(step, keys)
 
 
 def _as_is(x: Tensor) -> Tensor:

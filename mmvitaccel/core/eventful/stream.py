@@ -27,6 +27,7 @@ from mmvitaccel.core.eventful.gates.host_reads import Alarms
 from mmvitaccel.core.eventful.gates.importance import Matters, Objects
 from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.eventful.gates.refresh import WholeFrames
+from mmvitaccel.core.eventful.motion.scene import Scene
 from mmvitaccel.core.locks import Lock
 
 
@@ -58,6 +59,8 @@ class StreamState:
         policy: What is let through of this frame; None where that is the same for a whole batch.
         whole: What decides which frames are refreshed.
         matters: What is known of its objects.
+        scene: Where its frames lie, where it follows its camera.
+        misfit_said: Whether it was said that a frame did not follow from the one before.
         heard: Number of what another part of the model last said of a frame.
         turn: The call that computes its frame now, None between frames.
     """
@@ -74,6 +77,8 @@ class StreamState:
     policy: Policy | None = None
     whole: WholeFrames = field(default_factory=WholeFrames)
     matters: Matters = field(default_factory=Matters)
+    scene: Scene | None = None
+    misfit_said: bool = False
     heard: int | None = None
     turn: Turn | None = None
 
@@ -108,7 +113,7 @@ class StreamState:
             self.busy = False
             self.unsound.clear()
             self.weights = weights
-            self.whole, self.matters = WholeFrames(), Matters()
+            self.whole, self.matters, self.scene = WholeFrames(), Matters(), None
         self.refreshed, self.policy = False, None
         self.frame_id, self.signature = frame.frame_id, signature
         self.num_frames += 1
@@ -124,7 +129,7 @@ class StreamState:
 
     def memory_bytes(self) -> int:
         """Bytes that the state's tensors take."""
-        return memory_bytes([self.blocks, self.whole, self.matters])
+        return memory_bytes([self.blocks, self.whole, self.matters, self.scene])
 
 
 class StreamStore:
@@ -243,7 +248,7 @@ class StreamStore:
         """Bytes that the tensors of a stream take, or of all; 0 of one that is not kept."""
         with self._lock:
             states = [s for name, s in self._states.items() if stream is None or name == stream]
-        return memory_bytes([[state.blocks, state.whole, state.matters] for state in states])
+        return memory_bytes([[s.blocks, s.whole, s.matters, s.scene] for s in states])
 
     def _take(self, named: Sequence[Hashable], turn: Turn | None) -> dict[Hashable, StreamState]:
         """The states of a call's streams, made its own."""

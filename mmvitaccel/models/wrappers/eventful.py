@@ -26,8 +26,9 @@ from mmvitaccel.core.eventful.gates.weighted import Weighted
 from mmvitaccel.core.eventful.modes.exact import ExactAttention
 from mmvitaccel.core.eventful.modes.mode import AttentionMode
 from mmvitaccel.core.eventful.modes.running_sums import Guard
+from mmvitaccel.core.eventful.motion.translation import Motion, Translation
 from mmvitaccel.models.wrappers.target import find_target, unwrapped
-from mmvitaccel.registry import IMPORTANCES, MODELS, POLICIES, REFRESHES
+from mmvitaccel.registry import IMPORTANCES, MODELS, MOTIONS, POLICIES, REFRESHES
 
 for _policy in (TopK, TopFraction, Threshold, Always, RandomTokens, SharedTopK, Weighted):
     POLICIES.register_module(module=_policy)
@@ -35,6 +36,7 @@ for _importance in (LastObjects, ReceivedAttention, RunningObjects):
     IMPORTANCES.register_module(module=_importance)
 for _refresh in (OnChange, Every, OnRequest):
     REFRESHES.register_module(module=_refresh)
+MOTIONS.register_module(module=Translation)
 
 
 @MODELS.register_module()
@@ -62,7 +64,7 @@ def Eventful(
         target: Path of the transformer in the inner module, if that holds several.
         **options: Further arguments of :func:`mmvitaccel.apply_eventful`; ``refresh`` as config
             of one of ``OnChange``, ``Every``, ``OnRequest`` or of a class of your own, or as the
-            object.
+            object; ``motion`` in the same way as that of ``Translation``.
 
     Raises:
         ValueError: If not exactly one of ``backbone`` and ``neck`` is given, no supported
@@ -187,6 +189,15 @@ def build_refresh(refresh: dict | Refresh) -> Refresh:
     return _build(REFRESHES, "refresh", refresh)
 
 
+def build_motion(motion: dict | Motion | None) -> Motion | None:
+    """What follows a moving camera, from its config; an object or None comes back.
+
+    Raises:
+        ValueError: The config has no type, or its type is not registered.
+    """
+    return _build(MOTIONS, "motion", motion)
+
+
 def _build(registry: Registry, what: str, given: Any) -> Any:
     if not isinstance(given, dict):
         return given
@@ -207,9 +218,8 @@ def _class(registry: Registry, cfg: dict) -> type | None:
 
 def _built(options: dict[str, Any]) -> dict[str, Any]:
     """The options of :func:`~mmvitaccel.apply_eventful`, configs among them built."""
-    if "refresh" not in options:
-        return options
-    return {**options, "refresh": build_refresh(options["refresh"])}
+    build = dict(refresh=build_refresh, motion=build_motion)
+    return {name: build[name](own) if name in build else own for name, own in options.items()}
 
 
 def build_attention(attention: str | dict | AttentionMode) -> AttentionMode:

@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
-from mmvitaccel.core.attention.windows import from_windows, pad_map, padded_grid, to_windows
+from mmvitaccel.core.attention.windows import (
+    from_windows,
+    pad_map,
+    padded_grid,
+    to_windows,
+    window_slots,
+)
 
 
 def test_windows_hold_the_tokens_of_their_square_row_by_row():
@@ -28,3 +35,16 @@ def test_padding_goes_right_and_down_holds_its_value_and_is_cut_off_again():
     assert torch.equal(from_windows(to_windows(padded, 4), 4, (5, 7)), x)
     assert pad_map(x[:, :4, :4], 4, value).shape == (2, 4, 4, 3)
     assert pad_map(x, 4)[:, 5:].abs().sum() == 0
+
+
+@pytest.mark.parametrize("first", [(0, 0), (3, 0), (-1, 6), (14, -9)])
+def test_windows_of_a_view_stay_on_the_scene(first):
+    """By the definition: a window is a square of the scene, whatever part of it is in view."""
+    (height, width), size = (7, 9), 4
+    windows = {}
+    for y in range(first[0], first[0] + height):
+        for x in range(first[1], first[1] + width):
+            window = windows.setdefault((y // size, x // size), [height * width] * size * size)
+            window[y % size * size + x % size] = (y % height) * width + x % width
+    expected = [windows[place] for place in sorted(windows)]
+    assert window_slots((height, width), size, first).tolist() == expected

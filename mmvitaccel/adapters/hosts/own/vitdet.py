@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmvitaccel.adapters.base import BlockInput, BlockSpec, Grid, ViTAdapter
+from mmvitaccel.adapters.base import BlockInput, BlockSpec, Grid, Patches, ViTAdapter
 
 
 def _enter(block: nn.Module, x: Tensor) -> BlockInput:
@@ -37,6 +37,24 @@ def _finish(block: nn.Module, y: Tensor) -> Tensor:
     return block.drop_path(y)
 
 
+def _positions(model: nn.Module, grid_size: Grid) -> Tensor | None:
+    return None if model.pos_embed is None else model.positions(grid_size).flatten(1, 2)
+
+
+def _unmovable(model: nn.Module, grid_size: Grid | None) -> str | None:
+    for block in model.blocks if grid_size is not None else ():
+        attn, sides = block.attn, grid_size
+        if block.window_size or not attn.use_rel_pos or attn.rel_pos_resize != "pairs":
+            continue
+        own = tuple((len(table) + 1) // 2 for table in (attn.rel_pos_h, attn.rel_pos_w))
+        if own != sides:
+            return (
+                f"its relative positions are interpolated in pairs from {own[0]} x {own[1]} to "
+                f"{sides[0]} x {sides[1]} tokens, and then depend on the place"
+            )
+    return None
+
+
 _BLOCK = BlockSpec(
     classes=("mmvitaccel.models.vitdet.backbone.ViTDetBlock",),
     num_heads=lambda block: block.attn.num_heads,
@@ -66,5 +84,6 @@ ADAPTERS = (
         specs=(_BLOCK,),
         prefix=lambda model: (),
         entries={"forward": lambda model: [len(model.blocks) - 1]},
+        patches=Patches(lambda model: model.patch_size, _positions, _unmovable),
     ),
 )

@@ -6,7 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmvitaccel.adapters.base import BlockInput, BlockSpec, Normed, ViTAdapter, named_base
+from mmvitaccel.adapters.base import (
+    BlockInput,
+    BlockSpec,
+    Grid,
+    Normed,
+    Patches,
+    ViTAdapter,
+    named_base,
+)
 from mmvitaccel.core.attention.rotary import apply_rope, with_identity
 
 _ATTENTION = (
@@ -154,6 +162,23 @@ def _prefix(model: nn.Module) -> tuple[str, ...]:
     return (*names, *["register"] * (model.num_prefix_tokens - len(names)))
 
 
+def _positions(model: nn.Module, grid_size: Grid) -> Tensor | None:
+    table, num_tokens = model.pos_embed, grid_size[0] * grid_size[1]
+    return None if table is None else table[:, table.shape[1] - num_tokens :]
+
+
+def _unmovable(model: nn.Module, grid_size: Grid | None) -> str | None:
+    conv = getattr(model.patch_embed, "proj", None)
+    square = type(conv) is nn.Conv2d and len({*conv.kernel_size, *conv.stride}) == 1
+    if not square or any(conv.padding):
+        return "its patches are not squares beside each other, cut by one convolution"
+    if not isinstance(model.norm_pre, nn.Identity):
+        return "it normalises tokens after their positions are added"
+    if getattr(model, "dynamic_img_size", False):
+        return "it resizes its positions to the picture (dynamic_img_size); build it for one size"
+    return None
+
+
 _ENTRIES = {
     "forward": _last,
     "forward_features": _last,
@@ -178,6 +203,11 @@ ADAPTERS = (
         prefix=_prefix,
         entries=_ENTRIES,
         also=("DeiT", "DeiT-3", "DINOv2", "CLIP", "SigLIP"),
+        patches=Patches(
+            size=lambda model: model.patch_embed.proj.stride[0],
+            positions=_positions,
+            refuse=_unmovable,
+        ),
     ),
     ViTAdapter(
         name="timm Eva",

@@ -45,7 +45,11 @@ class Weighted:
         return frozenset(found)
 
     def of_frame(
-        self, matters: Matters, grid: tuple[int, int] | None, num_prefix_tokens: int
+        self,
+        matters: Matters,
+        grid: tuple[int, int] | None,
+        num_prefix_tokens: int,
+        shift: tuple[int, int] = (0, 0),
     ) -> Policy:
         """The policy of one frame of one stream.
 
@@ -53,6 +57,7 @@ class Weighted:
             matters: What the stream remembers.
             grid: (H, W) of the tokens; None where nobody knows.
             num_prefix_tokens: Tokens before these.
+            shift: Rows and columns by which tokens lie further than their patches in the frame.
 
         Raises:
             ValueError: The grid is not known.
@@ -63,7 +68,7 @@ class Weighted:
         known = [found for i in self.importance if (found := i.of(matters, grid)) is not None]
         if not known:
             return base
-        mean = torch.stack(known).mean(0)
+        mean = torch.stack(known).mean(0).roll(shift, (0, 1))
         factors = (self.floor + (1 - self.floor) * mean).flatten()
         return _Factors(base, torch.cat((factors.new_ones(num_prefix_tokens), factors)))
 

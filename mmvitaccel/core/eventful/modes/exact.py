@@ -70,6 +70,22 @@ class ExactAttention:
             memory.attended(*some, rows.index)
         return out
 
+    def move(
+        self, memory: RunningSums, qkv: QKV, keys: Tensor, before: Logits, after: Logits
+    ) -> None:
+        """See :class:`mmvitaccel.core.eventful.modes.mode.MovesAttention`."""
+        width = after.rel_pos.rows_w.shape[1]
+        rows, columns = row_and_column(keys, width)
+        q, k, v = qkv.q.float(), qkv.k[:, :, keys].float(), qkv.v[:, :, keys].float()
+        products = (q * after.scale) @ k.transpose(-1, -2) - memory.shift.unsqueeze(-1)
+        old, new = (
+            products.add(logits.terms(q).at(rows, columns)).exp_() for logits in (before, after)
+        )
+        new -= old
+        memory.numerator += new @ v
+        memory.denominator += new.sum(-1)
+        torch.maximum(memory.peak, memory.denominator, out=memory.peak)
+
     def _dense_is_cheaper(self, qkv: QKV, change: Change) -> bool:
         """Compare multiply-adds: 2 M K + 4 (N - M) L against 2 N K, per channel."""
         rows, keys = qkv.q.shape[2], qkv.k.shape[2]

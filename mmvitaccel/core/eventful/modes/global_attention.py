@@ -187,6 +187,20 @@ class GlobalAttention:
         mean = torch.stack(by_head).mean(0)
         return mean if self.pool is None else mean[:, self.pool.cell_of]
 
+    def move(self, step: tuple[int, int], keys: Tensor | None) -> None:
+        """Follow a view that moved.
+
+        Args:
+            step: Rows and columns by which it did.
+            keys: (L,) int64, the slots of what came into view, which will pass the first gate in
+                this frame; None where all tokens will.
+        """
+        before, self.logits = self.logits, self.logits.rolled(step)
+        if keys is None or before.rel_pos is None or not hasattr(self.mode, "move"):
+            return
+        qkv = QKV(*(t.to(self.dtype) for t in self.qkv))
+        self.mode.move(self.memory, qkv, keys, before, self.logits)
+
     def _attended(self, qkv: QKV) -> QKV:
         return qkv if self.pool is None else QKV(qkv.q, self.pool.k, self.pool.v)
 

@@ -67,6 +67,13 @@ class Logits:
         """Relative positions of the queries at ``place`` (B, R) in the grid."""
         return None if self.rel_pos is None else self.rel_pos._replace(place=place)
 
+    def rolled(self, step: tuple[int, int]) -> Logits:
+        """For a grid whose view moved by that many rows and columns, slot by slot."""
+        if self.rel_pos is None:
+            return self
+        rows = (r.roll((by, by), (0, 1)) for r, by in zip(self.rel_pos[:2], step))
+        return Logits(self.scale, RelPos(*rows))
+
     def terms(self, q: Tensor) -> PositionTerms | None:
         """Position terms of all queries (B, h, N, D)."""
         return None if self.rel_pos is None else self.rel_pos.terms(q)
@@ -94,6 +101,21 @@ class AttentionMode(Protocol):
 
         Returns:
             The output.
+        """
+
+
+class MovesAttention(Protocol):
+    """What a mode has beside, whose memory holds logits of keys by their places."""
+
+    def move(self, memory: Any, qkv: QKV, keys: Tensor, before: Logits, after: Logits) -> None:
+        """Give keys other places, those of the tokens that will take their slots.
+
+        Args:
+            memory: What :meth:`AttentionMode.start` gave; updated in place.
+            qkv: All queries, keys and values, none of them changed yet.
+            keys: (L,) int64, the keys' slots. Their queries will change in the same frame.
+            before: With the places that they had.
+            after: With those that they get; between all other queries and keys nothing differs.
         """
 
 

@@ -41,6 +41,9 @@ class WindowedAttention:
         slots: (B * W, T) rows of ``qkv`` with its first two axes as one.
         window_of: (B, N) the window, of B * W, in which a token lies.
         logits: How queries and keys become logits.
+        grid_size: (H, W) in tokens.
+        window_size: Tokens a side of a window.
+        cut_anew: Whether the windows are others than in the last frame.
     """
 
     qkv: Tensor
@@ -49,6 +52,9 @@ class WindowedAttention:
     slots: Tensor
     window_of: Tensor
     logits: Logits
+    grid_size: tuple[int, int]
+    window_size: int
+    cut_anew: bool = False
 
     @classmethod
     def start(
@@ -78,22 +84,27 @@ class WindowedAttention:
             batch, num_tokens + 1, 3, heads, dim, dtype=dtype or qkv.q.dtype, device=qkv.q.device
         )
         memory[:, :-1], memory[:, -1:] = _by_token(qkv), _by_token(padding)
-        slots = window_slots(grid_size, window_size).to(memory.device)
-        windows = torch.arange(slots.shape[0], device=slots.device)
-        window_of = torch.empty(num_tokens + 1, dtype=torch.int64, device=slots.device)
-        window_of[slots.flatten()] = windows.repeat_interleave(slots.shape[1])
-        entry = torch.arange(batch, device=slots.device)[:, None]
+        slots, window_of = _cut(grid_size, window_size, (0, 0), batch)
         attention = cls(
             qkv=memory,
             dtype=qkv.q.dtype,
             errors=torch.zeros(batch, num_tokens, device=memory.device),
-            slots=(slots + entry[..., None] * (num_tokens + 1)).flatten(0, 1),
-            window_of=window_of[:-1] + entry * slots.shape[0],
+            slots=slots.to(memory.device),
+            window_of=window_of.to(memory.device),
             logits=logits,
+            grid_size=grid_size,
+            window_size=window_size,
         )
         out = qkv.q.new_empty(batch, num_tokens + 1, heads * dim)
         attention.attend(out, None)
         return attention, out[:, :-1]
+
+    def move(self, first: tuple[int, int]) -> None:
+        """Cut windows for a view that moved, to the scene's row and column ``first``."""
+        slots, window_of = _cut(self.grid_size, self.window_size, first, len(self.qkv))
+        self.slots = slots.to(self.qkv.device)
+        self.window_of = window_of.to(self.qkv.device)
+        self.cut_anew = True
 
     def take(self, new: QKV, selection: Selection, next_gate: TokenGate) -> WindowsAttended:
         """Attend over the windows of a later frame in which a token changed.
@@ -110,7 +121,8 @@ class WindowedAttention:
             selection.put(self.qkv[:, :-1].flatten(2), _by_token(new).flatten(2))
         shape = *self.qkv.shape[:2], self.qkv.shape[3] * self.qkv.shape[4]
         out = self.qkv.new_empty(shape, dtype=self.dtype)
-        touched = self._touched(selection, next_gate)
+        touched = None if self.cut_anew else self._touched(selection, next_gate)
+        self.cut_anew = False
         if touched is not None:
             self.attend(out, touched.nonzero()[:, 0], next_gate.reference)
         else:
@@ -209,6 +221,20 @@ class WindowsAttended:
     def block(self, rows: slice) -> Tensor:
         """Consecutive tokens, (B, n, C), where all windows were attended."""
         return self.out[:, :-1][:, rows]
+
+
+def _cut(
+    grid_size: tuple[int, int], window_size: int, first: tuple[int, int], batch: int
+) -> tuple[Tensor, Tensor]:
+    """The tables ``slots`` and ``window_of`` of :class:`WindowedAttention`."""
+    num_tokens = grid_size[0] * grid_size[1]
+    slots = window_slots(grid_size, window_size, first)
+    windows = torch.arange(slots.shape[0])
+    window_of = torch.empty(num_tokens + 1, dtype=torch.int64)
+    window_of[slots.flatten()] = windows.repeat_interleave(slots.shape[1])
+    entry = torch.arange(batch)[:, None]
+    own = (slots + entry[..., None] * (num_tokens + 1)).flatten(0, 1)
+    return own, window_of[:-1] + entry * slots.shape[0]
 
 
 def _by_token(qkv: QKV) -> Tensor:
