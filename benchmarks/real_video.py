@@ -16,6 +16,8 @@ over all frames, first and refreshed ones included. Milliseconds are means over 
 the first of each video, taken apart from the counting, all variants in turn on the same frame.
 Weighted policies are told the model's own last map. ``spliced`` are the same frames in one video,
 which changes to the next of the videos every five frames; nothing tells the models of these cuts.
+``aligned dense`` computes every token of pictures that stay on the scene: what following the camera
+costs by itself, where the decoder's map is moved to the frame, or the tokens before it.
 """
 
 from __future__ import annotations
@@ -35,12 +37,14 @@ import torch
 from torch import Tensor
 
 from mmvitaccel import (
+    Always,
     LastObjects,
     OnChange,
     RandomTokens,
     ReceivedAttention,
     RunningObjects,
     TopK,
+    Translation,
     Weighted,
     apply_eventful,
     apply_tome,
@@ -135,6 +139,8 @@ class Eventful(Variant):
     def run(self, x: Tensor) -> Tensor:
         """See :class:`Variant`."""
         heat = super().run(x)
+        camera = self.handle.uncounted_frames[0].camera
+        heat = heat if camera is None else moved(heat, camera.beyond)
         if isinstance(self.handle.policy, Weighted):
             self.handle.saw_objects(heat=heat)
         return heat
@@ -145,6 +151,14 @@ class Eventful(Variant):
         return self.handle.frames[0].refreshed
 
 
+def moved(heat: Tensor, beyond: tuple[int, int]) -> Tensor:
+    """A map (S, S) of a view on the frame, so many pixels further; its edges go on."""
+    for axis, pixels in enumerate(beyond):
+        side = heat.shape[axis]
+        heat = heat.index_select(axis, (torch.arange(side) + pixels).clamp(0, side - 1))
+    return heat
+
+
 Make = Callable[[SaliencyViT], Variant]
 
 
@@ -153,6 +167,8 @@ def variants(budgets: list[int], merges: list[int]) -> dict[str, Make]:
     made: dict[str, Make] = {"dense": Variant}
     for r in merges:
         made[f"ToMe r={r}"] = lambda model, r=r: Merged(model, r)
+    for maps in ("view", "frame"):
+        made[f"aligned dense, {maps}"] = _eventful(Always, motion=Translation(maps=maps))
     for k in budgets:
         for mode in ("exact", "tokenwise", "delta"):
             made[f"Eventful k={k}, {mode}"] = _eventful(lambda k=k: TopK(k), attention=mode)
@@ -164,6 +180,12 @@ def variants(budgets: list[int], merges: list[int]) -> dict[str, Make]:
         made[f"last objects k={k}"] = _eventful(lambda k=k, i=last: Weighted(TopK(k), i))
         made[f"running objects k={k}"] = _eventful(lambda k=k, i=running: Weighted(TopK(k), i))
         made[f"received attention k={k}"] = _eventful(lambda k=k, i=received: Weighted(TopK(k), i))
+        camera = Translation(maps="view")
+        made[f"motion k={k}"] = _eventful(lambda k=k: TopK(k), motion=camera)
+        made[f"random, motion k={k}"] = _eventful(lambda k=k: RandomTokens(k), motion=camera)
+        made[f"last objects, motion k={k}"] = _eventful(
+            lambda k=k, i=last: Weighted(TopK(k), i), motion=camera
+        )
     return made
 
 

@@ -55,9 +55,10 @@ def test_every_variant_has_its_row(real_video, videos, tmp_path, capsys):
     rows = run(real_video, videos, "--plot", str(tmp_path / "plot.png"))
     plain = [variant for kind, variant in rows if kind == "as they are"]
     assert plain == [
-        "dense", "ToMe r=1", "Eventful k=4, exact", "Eventful k=4, tokenwise",
-        "Eventful k=4, delta", "STGT k=4", "random tokens k=4", "ToMe r=1, Eventful k=4",
-        "last objects k=4", "running objects k=4", "received attention k=4",
+        "dense", "ToMe r=1", "aligned dense, view", "aligned dense, frame", "Eventful k=4, exact",
+        "Eventful k=4, tokenwise", "Eventful k=4, delta", "STGT k=4", "random tokens k=4",
+        "ToMe r=1, Eventful k=4", "last objects k=4", "running objects k=4",
+        "received attention k=4", "motion k=4", "random, motion k=4", "last objects, motion k=4",
     ]  # fmt: skip
     assert (tmp_path / "plot.png").stat().st_size > 1000
     dense = rows["as they are", "dense"]
@@ -82,6 +83,12 @@ def test_only_some(real_video, videos):
     assert list(short) == [("as they are", "dense")]  # no whole scene to splice
     with pytest.raises(SystemExit):
         run(real_video, videos, "--only", "sparse")
+
+
+def test_maps_of_a_view_are_moved_to_the_frame(real_video):
+    heat = torch.arange(12.0).view(3, 4)
+    found = real_video.moved(heat, (1, -2)).tolist()
+    assert found == [[4, 4, 4, 5], [8, 8, 8, 9], [8, 8, 8, 9]]
 
 
 def test_scenes_are_taken_in_turn(real_video):

@@ -252,8 +252,9 @@ def _note_attention(state: EventfulState, index: int, num_prefix_tokens: int) ->
                     "within windows, where a token is seen by its neighbours alone; name a global "
                     "one."
                 )
-            received = attention.received()[:, num_prefix_tokens:]
-            stream.matters.attended[block] = received.mean(0)
+            received = attention.received()[:, num_prefix_tokens:].mean(0)
+            order = None if stream.scene is None else stream.scene.order(received.device)
+            stream.matters.attended[block] = received if order is None else received[order]
 
 
 def _refuse_training(merging: FrozenBlock | None) -> None:

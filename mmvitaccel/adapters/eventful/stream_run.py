@@ -433,7 +433,8 @@ class StreamRun:
             if state.refreshed:
                 state.policy = _EVERYTHING
             elif hasattr(running.policy, "of_frame") and state.num_frames > 1:
-                shift = (0, 0) if scene is None else scene.tokens_off
+                # reason: what is known of the last frame lies on that one's patches
+                shift = (0, 0) if scene is None else scene.tokens_were_off
                 state.policy = running.policy.of_frame(state.matters, grid, num_prefix, shift)
             if scene is not None and not state.refreshed:
                 state.policy = _with_entered(scene, running.policy_of(state), part)

@@ -14,6 +14,7 @@ from mmvitaccel import (
     LastObjects,
     OnChange,
     RandomTokens,
+    ReceivedAttention,
     TopK,
     Translation,
     Weighted,
@@ -297,6 +298,21 @@ def test_objects_lie_on_the_frame():
     run(model, frame + torch.randn_like(frame))
     passed = handle.passed_tokens()[0][0, 0, 0, 1:].view(GRID)
     assert passed[3:5, 2:4].all() and int(passed.sum()) == 4
+
+
+def test_attention_that_tokens_received_lies_on_the_frame():
+    """It comes back to the slots of the tokens that received it."""
+    model = timm_small()
+    policy = Weighted(TopK(6), [ReceivedAttention()])
+    handle = apply_eventful(model, policy, motion=Translation(reach=0.9))
+    for frame, _ in pan((16, -16), 3):
+        run(model, frame)
+    state = handle._state.store.state("unnamed")
+    received = state.blocks[2].attention.received()[0, 1:]
+    order = state.scene.order(received.device)
+    assert torch.equal(state.matters.attended[-1], received[order])
+    rolled = state.matters.attended[-1].view(GRID).roll(state.scene.tokens_off, (0, 1))
+    assert torch.equal(rolled.flatten(), received)  # by whole patches nothing is lost
 
 
 def test_configs_and_taking_it_off():

@@ -57,7 +57,8 @@ class Weighted:
             matters: What the stream remembers.
             grid: (H, W) of the tokens; None where nobody knows.
             num_prefix_tokens: Tokens before these.
-            shift: Rows and columns by which tokens lie further than their patches in the frame.
+            shift: Rows and columns by which tokens lie further than their patches in the frame of
+                which ``matters`` tells.
 
         Raises:
             ValueError: The grid is not known.

@@ -176,6 +176,13 @@ class Scene:
         """Rows and columns of slots by which tokens lie further than the frame's nearest patch."""
         return tuple(round(pixels / self.patch_size) for pixels in self.offset)
 
+    @property
+    def tokens_were_off(self) -> tuple[int, int]:
+        """The same of the frame before."""
+        return tuple(
+            round((now - by) / self.patch_size) for now, by in zip(self.offset, self.moved)
+        )
+
     def order(self, device: torch.device) -> Tensor | None:
         """The slot nearest to each patch of the frame, (H * W,); None where slots are in order."""
         if self.ring.at_rest and self.offset == (0, 0):
