@@ -38,7 +38,7 @@ class CostHook(Hook):
     it.
 
     Beside the whole model, the backbone is counted and timed, and the neck and the heads of a
-    detector are counted.
+    detector are counted, and so are the layers that each of these is made of.
 
     Args:
         backbone: Module path of the backbone.
@@ -98,13 +98,14 @@ class _MeasuredModel:
         behind = {name: place + name for name in HANDLES if place + name in modules}
         #: Module paths of what is counted by itself, by name.
         self.parts = {**behind, "backbone": self.backbone}
+        self.layers = {part: _layers(at, modules[at]) for part, at in self.parts.items()}
         self.run, self.timed = model.test_step, timed
         self.eventful = handles_in(model)
         self.dense_model = _without_methods(model)
         self.counted_copy: nn.Module | None = None
         self.stopwatch = _Stopwatch(modules[self.backbone])
         self.turns = _Turns()
-        self.dense: dict[Any, dict[str, int]] = {}
+        self.dense: dict[Any, dict[str, Any]] = {}
         self.last_video: Any = None
         model.test_step = self
 
@@ -182,7 +183,7 @@ class _MeasuredModel:
         self.last_video = videos
         return first
 
-    def _dense_figures(self, data: dict[str, Any]) -> dict[str, int]:
+    def _dense_figures(self, data: dict[str, Any]) -> dict[str, Any]:
         """Multiply-adds without any method, counted once for each size of input."""
         shapes = tuple(tuple(image.shape) for image in _flat(data["inputs"]))
         if shapes not in self.dense:
@@ -192,17 +193,22 @@ class _MeasuredModel:
             self.dense[shapes] = {f"dense_{name}": value for name, value in counted.items()}
         return self.dense[shapes]
 
-    def _count(self, model: nn.Module, data: dict[str, Any]) -> dict[str, int]:
+    def _count(self, model: nn.Module, data: dict[str, Any]) -> dict[str, Any]:
         # reason: the model's own test_step is this very object by now
         step = self.run if model is self.model else model.test_step
         with MacsCounter(model) as counter:
             step(data)
         return self._figures(counter)
 
-    def _figures(self, counter: MacsCounter) -> dict[str, int]:
+    def _figures(self, counter: MacsCounter) -> dict[str, Any]:
         report = counter.report()
         own = {f"{part}_macs": report.by_module.get(at, 0) for part, at in self.parts.items()}
-        return {"macs": report.total, **own}
+        layers = {
+            f"{part}{name.removeprefix(at)}": report.by_module.get(name, 0)
+            for part, at in self.parts.items()
+            for name in self.layers[part]
+        }
+        return {"macs": report.total, "layers": layers, **own}
 
 
 class _Turns:
@@ -303,6 +309,18 @@ def _without_methods(model: nn.Module) -> nn.Module:
     return twin
 
 
+def _layers(path: str, module: nn.Module) -> list[str]:
+    """Module paths of a part's layers: its submodules, those in lists one by one."""
+    names = []
+    for name, child in module.named_children():
+        at = f"{path}.{name}"
+        inside = isinstance(child, (nn.ModuleList, nn.Sequential))
+        names += _layers(at, child) if inside and len(child) else [at]
+    return names
+
+
 def _share(value: Any, batch_size: int) -> Any:
     """A frame's part of what its batch cost."""
+    if isinstance(value, dict):
+        return {name: _share(own, batch_size) for name, own in value.items()}
     return value if isinstance(value, bool) else value / batch_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
 from mmengine.evaluator import BaseMetric
@@ -27,6 +28,10 @@ class MacsMetric(BaseMetric):
       of each video, as in the paper; also ``first_gmacs`` and ``later_gmacs`` separately;
     - ``dense_gmacs``: the same for the model without any method, and ``ratio``, dense over mean;
     - ``first_ms``, ``later_ms``: milliseconds, from preprocessing to boxes for the whole model;
+      ``ms``: the median of the first frames and that of later ones, weighted as ``gmacs`` are, so
+      that a moment in which the machine did something else does not change it;
+    - ``layers``, ``dense_layers``: G multiply-adds of each layer of the parts, by its name, the
+      mean over later frames, or over all where there are none;
     - ``tokens``: tokens that pass each gate in later frames;
     - ``left_out``: of eventful models, the squared error that did not pass the gates over the
       squared norm of the tokens, the mean over gates and all frames;
@@ -106,6 +111,13 @@ class MacsMetric(BaseMetric):
         refreshed = _mean(results, "refreshed")
         if refreshed is not None:
             figures["refreshed"] = refreshed
+        dense = _means(kinds.get("later", results), "dense_layers")
+        own = _means(kinds.get("later", results), "layers")
+        for name, means in (("layers", own), ("dense_layers", dense)):
+            # reason: most modules multiply nothing
+            counted = {n: macs for n, macs in means.items() if own.get(n) or dense.get(n)}
+            if counted:
+                figures[name] = {layer: macs / _GIGA for layer, macs in counted.items()}
         for name in ("tokens", "computed"):
             means = _means(kinds.get("later", []), name)
             if means:
@@ -132,6 +144,12 @@ def _part_figures(part: str, kinds: dict[str, list[Cost]]) -> dict[str, float]:
         milliseconds = _mean(costs, f"{part}ms")
         if milliseconds is not None:
             figures[f"{part}{kind}_ms"] = milliseconds
+    typical = [
+        [cost[f"{part}ms"] for cost in costs if f"{part}ms" in cost] for costs in kinds.values()
+    ]
+    if all(typical):
+        weighted = sum(median(ms) * len(costs) for ms, costs in zip(typical, kinds.values()))
+        figures[f"{part}ms"] = weighted / len(frames)
     return figures
 
 

@@ -117,8 +117,21 @@ def test_means_of_first_and_later_frames(tmp_path):
     assert giga == pytest.approx(expected)
     assert figures["cost/backbone_ratio"] == pytest.approx(DENSE / mean)
     assert figures["cost/ratio"] == pytest.approx((DENSE + HEAD) / (mean + HEAD))
+    for kind, macs in (("layers", LATER), ("dense_layers", DENSE)):
+        assert figures[f"cost/{kind}"] == {"backbone.conv": pytest.approx(macs / 1e9)}
     for kind in ("first", "later"):
         assert 0 < figures[f"cost/backbone_{kind}_ms"] < figures[f"cost/{kind}_ms"]
+
+
+def test_time_of_a_frame_is_not_that_of_a_disturbed_one():
+    costs = [dict(first=True, dense_macs=9, macs=9, ms=10.0)]
+    costs += [dict(first=False, dense_macs=9, ms=ms) for ms in (3.0, 1000.0, 4.0)]
+    costs += [dict(first=False, dense_macs=9, macs=3)]
+    figures = MacsMetric().compute_metrics(costs)
+    assert figures["ms"] == pytest.approx((10 + 4 * 4) / 5)
+    assert figures["gmacs"] == pytest.approx((9 + 4 * 3) / 5 / 1e9)
+    untimed = MacsMetric().compute_metrics([dict(cost, ms=1.0) for cost in costs[:1]] + costs[-1:])
+    assert "ms" not in untimed and untimed["first_ms"] == 1
 
 
 def test_figures_are_printed_and_in_the_json_log(tmp_path, log):
