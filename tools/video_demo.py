@@ -6,8 +6,8 @@
 
 Recomputed tokens are red, the redder the more gates let them through. The strip above has the
 milliseconds and multiply-adds of the model dense and eventful; dense is timed on the first frame
-and on every 50th. While it runs, + and - in the terminal change the budget, q and Ctrl-C stop; the
-file is finished either way. It needs the extra `video`.
+and on every 50th, with --beside on every one. While it runs, + and - in the terminal change the
+budget, q and Ctrl-C stop; the file is finished either way. It needs the extra `video`.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--k", type=int, help="tokens that pass, for a config without Eventful")
     parser.add_argument("--track", action="store_true", help="follow objects, by ByteTracker")
+    parser.add_argument(
+        "--beside", action="store_true", help="draw the dense model beside, on every frame"
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="a table with a row a frame")
     parser.add_argument("--score", type=float, default=LEAST_SCORE, help="least of a detection")
     parser.add_argument("--frames", type=int, help="stop after so many")
@@ -82,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.track,
         args.score,
         choice_of(args),
+        beside=args.beside,
     )
     video = open_video(args.source, args.fps, args.policy, args.reconnect)
     summary = record(demo, video, args.out, args.csv, schedule, args.frames)

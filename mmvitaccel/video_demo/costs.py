@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections import deque
 from collections.abc import Callable
@@ -12,13 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmvitaccel.adapters.eventful.detector import handles_in
 from mmvitaccel.adapters.eventful.handle import EventfulHandle
 from mmvitaccel.budget.counts import Counts
 from mmvitaccel.budget.knobs import with_k
-from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.runner.attached_hooks import take_off
+from mmvitaccel.video_demo.copies import on_the_same_weights
 
 _TIMED = 3  # runs of the dense model that a time is the median of
 _COUNTED = 5  # levels of k; between them multiply-adds are on a line
@@ -30,7 +28,6 @@ class Costs:
 
     Args:
         model: With Eventful on it, in evaluation mode.
-        handle: Of that.
         run: ``(model, frame_id)`` runs a model on a frame, as a stream's frame with that number;
             a model without methods takes None.
         timed: Whether the model without any method is timed too.
@@ -40,9 +37,9 @@ class Costs:
         num_tokens: Tokens of a frame.
     """
 
-    def __init__(self, model: nn.Module, handle: EventfulHandle, run: Run, timed: bool) -> None:
+    def __init__(self, model: nn.Module, run: Run, timed: bool) -> None:
         self._device = next(model.parameters()).device
-        self._dense = _copy(model)
+        self._dense = on_the_same_weights(model)
         take_off(self._dense, ())
         with MacsCounter() as counter:
             run(self._dense, None)
@@ -51,13 +48,14 @@ class Costs:
         for _ in range(_TIMED if timed else 0):
             self.measure_dense(run)
         self._counts = Counts(0)
-        self.num_tokens = self._count(model, run, handle.policy)
+        self.num_tokens = self._count(model, run)
 
-    def measure_dense(self, run: Run) -> None:
-        """Time the model without any method on a frame."""
+    def measure_dense(self, run: Run) -> Any:
+        """Time the model without any method on a frame; returns what it gave."""
         start = self.now()
-        run(self._dense, None)
+        given = run(self._dense, None)
         self._times.append(1e3 * (self.now() - start))
+        return given
 
     @property
     def dense_ms(self) -> float | None:
@@ -77,27 +75,19 @@ class Costs:
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
 
-    def _count(self, model: nn.Module, run: Run, policy: Policy) -> int:
+    def _count(self, model: nn.Module, run: Run) -> int:
         """Count at several k; returns the tokens of a frame."""
-        counted = _copy(model)
+        counted = on_the_same_weights(model)
         run(counted, 0)
         num_tokens = EventfulHandle(counted).uncounted_frames[0].num_tokens
-        own = copy.deepcopy(policy)
-        if with_k(own) is None:
+        policy = with_k(EventfulHandle(counted).policy)
+        if policy is None:
             return num_tokens
-        for part in handles_in(counted).values():
-            if part.policy is policy:
-                part.policy = own
         levels = {max(num_tokens >> step, 1) for step in range(1, _COUNTED)}
-        levels |= {num_tokens, min(with_k(own).k, num_tokens)}
+        levels |= {num_tokens, min(policy.k, num_tokens)}
         for frame_id, level in enumerate(sorted(levels), start=1):
-            with_k(own).k = level
+            policy.k = level
             with MacsCounter() as counter:
                 run(counted, frame_id)
             self._counts.note(level, counter.report().total)
         return num_tokens
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    """A copy with the same parameters and buffers, with the methods, without their streams."""
-    return copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -26,6 +27,7 @@ from mmvitaccel.runner.attached_hooks import attach_hooks
 from mmvitaccel.runner.checkpoint import check_checkpoint
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.runner.session import build_model
+from mmvitaccel.video_demo.copies import on_the_same_weights
 from mmvitaccel.video_demo.costs import Costs
 from mmvitaccel.video_demo.drawing import Painter
 from mmvitaccel.video_demo.frame import DemoFrame, Step
@@ -53,8 +55,11 @@ class VideoDemo:
         choice: Which weights of the checkpoint.
         draw: Whether frames get an image, with the times of the dense model on it. Without, that
             model is counted and not timed, and the extra ``video`` is not needed.
+        beside: Whether the model without Eventful runs on every frame that is drawn, and is drawn
+            beside.
 
     Attributes:
+        target: Holds from the first frame of the next video on; None leaves the policy as it is.
         budget: The budget of the video that is played; None without.
 
     Raises:
@@ -73,11 +78,12 @@ class VideoDemo:
         least_score: float = LEAST_SCORE,
         choice: Choice = USUAL,
         draw: bool = True,
+        beside: bool = False,
     ) -> None:
         cfg = config if isinstance(config, Config) else load_config(os.fspath(config), {})
         self.target = parse_budget(budget) if isinstance(budget, str) else budget
         self.bounds, self.track, self.least_score = bounds, track, least_score
-        self.draw = draw
+        self.draw, self.beside = draw, beside
         self.model = build_model(cfg)
         _check_detector(self.model)
         self._prepare = FramePipeline(cfg)
@@ -95,6 +101,14 @@ class VideoDemo:
         self.model.to(get_device()).eval()
         self.classes = _classes(cfg, meta)
         self.budget: Budget | None = None
+
+    def apart(self) -> VideoDemo:
+        """Another one on the same weights, with streams, policy and budget of its own."""
+        other = copy.copy(self)
+        other.model = on_the_same_weights(self.model)
+        other.handle = EventfulHandle(other.model)
+        other.budget = None
+        return other
 
     def play(
         self,
@@ -120,13 +134,14 @@ class VideoDemo:
                 for number, frame in enumerate(video):
                     step = Step(self._prepare, frame, number)
                     if costs is None:
-                        costs = Costs(self.model, self.handle, step.run, timed=self.draw)
+                        costs = Costs(self.model, step.run, timed=self.draw)
                         self._begin((schedule or {}).get(0, self.target), costs.num_tokens)
                     elif schedule and number in schedule:
                         self.budget.set_target(schedule[number])
-                    if self.draw and number and number % _DENSE_EVERY == 0:
-                        costs.measure_dense(step.run)
-                    yield self._frame(step, costs, painter, tracks)
+                    dense = None
+                    if self.draw and (self.beside or (number and number % _DENSE_EVERY == 0)):
+                        dense = costs.measure_dense(step.run)
+                    yield self._frame(step, costs, painter, tracks, dense if self.beside else None)
         finally:
             if self.budget is not None:
                 self.budget.remove()
@@ -140,9 +155,9 @@ class VideoDemo:
         self.budget = Budget(self.handle, k=bounds, **kind)
 
     def _frame(
-        self, step: Step, costs: Costs, painter: Painter | None, tracks: Tracks | None
+        self, step: Step, costs: Costs, painter: Painter | None, tracks: Tracks | None, dense: Any
     ) -> DemoFrame:
-        """Compute a frame, and draw it if there is a painter."""
+        """Compute a frame, and draw it if there is a painter, beside what ``dense`` found."""
         if self.budget is None:
             start = costs.now()
             sample = step.run(self.model, step.number)
@@ -159,6 +174,7 @@ class VideoDemo:
             number=step.number,
             seconds=step.frame.seconds,
             detections=self._detections(sample, step.number, tracks),
+            dense_detections=None if dense is None else self._detections(dense, step.number),
             milliseconds=ms,
             macs=costs.macs(k, whole) if macs is None else macs,
             dense_milliseconds=costs.dense_ms,
@@ -172,7 +188,7 @@ class VideoDemo:
             frame.image = painter.draw(step.image, None if whole else self._share(step), frame)
         return frame
 
-    def _detections(self, sample: Any, number: int, tracks: Tracks | None) -> Any:
+    def _detections(self, sample: Any, number: int, tracks: Tracks | None = None) -> Any:
         if tracks is not None:
             sample.set_metainfo(dict(frame_id=number))
             found = tracks.follow(sample)

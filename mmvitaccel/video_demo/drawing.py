@@ -36,10 +36,12 @@ class Painter:
 
         self._sv = supervision
         self._names = [legible(str(name), number) for number, name in enumerate(classes)]
-        lookup = supervision.ColorLookup.TRACK if track else supervision.ColorLookup.CLASS
-        self._palette = supervision.ColorPalette.DEFAULT
-        self._boxes = supervision.BoxAnnotator(self._palette, color_lookup=lookup)
-        self._traces = supervision.TraceAnnotator(self._palette, color_lookup=lookup)
+        palette, by = supervision.ColorPalette.DEFAULT, supervision.ColorLookup
+        self._boxes = {
+            True: supervision.BoxAnnotator(palette, color_lookup=by.TRACK),
+            False: supervision.BoxAnnotator(palette, color_lookup=by.CLASS),
+        }
+        self._traces = supervision.TraceAnnotator(palette, color_lookup=by.TRACK)
         self._track = track
 
     def draw(self, image: np.ndarray, share: np.ndarray | None, frame: DemoFrame) -> np.ndarray:
@@ -52,28 +54,34 @@ class Painter:
             frame: What is known of it.
 
         Returns:
-            (height, width, 3) uint8 RGB, the strip above the image.
+            (height, width, 3) uint8 RGB, the strip above the image; where the frame has dense
+            detections, the image with these to the left of the other.
         """
         factor = -(-_LEAST_WIDTH // image.shape[1])
+        plain = image
         if share is not None:
             alpha = _OPAQUE * share[..., None]
             image = (image * (1 - alpha) + _RED * alpha).astype(np.uint8)
-        size = (factor * image.shape[1], factor * image.shape[0])
-        drawn = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
-        drawn = self._draw_boxes(drawn, frame.detections, factor)
-        return np.ascontiguousarray(np.concatenate([_strip(frame, size[0]), drawn])[..., ::-1])
+        drawn = self._draw_boxes(image, frame.detections, factor, self._track)
+        if frame.dense_detections is not None:
+            dense = self._draw_boxes(plain, frame.dense_detections, factor, False)
+            drawn = np.concatenate([_titled(dense, "dense"), _titled(drawn, "eventful")], 1)
+        strip = _strip(frame, drawn.shape[1])
+        return np.ascontiguousarray(np.concatenate([strip, drawn])[..., ::-1])
 
-    def _draw_boxes(self, image: np.ndarray, found: Any, factor: int) -> np.ndarray:
+    def _draw_boxes(self, image: np.ndarray, found: Any, factor: int, track: bool) -> np.ndarray:
+        size = (factor * image.shape[1], factor * image.shape[0])
+        image = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
         boxes = self._sv.Detections(
             xyxy=factor * found.bboxes.cpu().numpy().reshape(-1, 4),
             confidence=found.scores.cpu().numpy(),
             class_id=found.labels.cpu().numpy(),
-            tracker_id=found.instances_id.cpu().numpy() if self._track else None,
+            tracker_id=found.instances_id.cpu().numpy() if track else None,
         )
         image = np.ascontiguousarray(image)
-        if self._track and len(boxes):
+        if track and len(boxes):
             image = self._traces.annotate(image, boxes)
-        image = self._boxes.annotate(image, boxes)
+        image = self._boxes[track].annotate(image, boxes)
         return put_texts(image, self._labels(boxes, image.shape[1]), outline=_BLACK)
 
     def _labels(self, boxes: Any, width: int) -> list[Line]:
@@ -83,11 +91,18 @@ class Painter:
             label = int(boxes.class_id[number])
             known = label < len(self._names)
             text = f"{self._names[label] if known else label} {boxes.confidence[number]:.2f}"
-            if self._track:
+            if boxes.tracker_id is not None:
                 text = f"#{int(boxes.tracker_id[number])} {text}"
             # reason: inside the picture also where a box begins at its upper edge
             lines.append(Line(text, (max(left, 0), max(top - size - 4, 0)), size, _WHITE))
         return lines
+
+
+def _titled(image: np.ndarray, title: str) -> np.ndarray:
+    """A picture with a title in its lower left corner."""
+    size = max(image.shape[1] // 40, 12)
+    line = Line(title, (6, image.shape[0] - size - 10), size, _WHITE)
+    return put_texts(image, [line], outline=_BLACK)
 
 
 def _strip(frame: DemoFrame, width: int) -> np.ndarray:

@@ -24,12 +24,14 @@ class DemoFrame:
         seconds: In the video; None if not known.
         detections: Instances of OpenMMLab with a score of at least the least, boxes in the pixels
             of the video: ``bboxes``, ``labels``, ``scores``, with tracking ``instances_id``.
+        dense_detections: Those of the model without Eventful; None where it is not drawn beside.
         milliseconds: Of the detector, its preprocessing included; None of a frame that a budget
             counted.
         macs: Its multiply-adds as they were counted for its k, the guard of ``exact`` attention
             may add a few percent; None where they are not known.
         dense_milliseconds: Of the model without Eventful, the median of its last three runs; it
-            runs three times on the first frame and once on every 50th; None where it is not drawn.
+            runs three times on the first frame, and once on every 50th, or on every frame where it
+            is drawn beside; None where nothing is drawn.
         dense_macs: Its multiply-adds.
         k: Tokens let through; None of another policy.
         target: The budget; None without.
@@ -41,6 +43,7 @@ class DemoFrame:
     number: int
     seconds: float | None
     detections: Any
+    dense_detections: Any
     milliseconds: float | None
     macs: float | None
     dense_milliseconds: float | None

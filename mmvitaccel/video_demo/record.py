@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -46,6 +46,7 @@ def record(
 
     Raises:
         UserError: The video cannot be read, or a file cannot be written.
+        KeyboardInterrupt: Ctrl-C came before the first frame.
     """
     summary = Summary()
     with ExitStack() as opened:
@@ -55,20 +56,26 @@ def record(
         if keys.listening and (schedule or demo.target is not None):
             progress.console.print(HELP)
         task = progress.add_task("", total=_shorter(video.length, most_frames), text="")
-        frames = demo.play(video, schedule)
-        # reason: a live source ends by Ctrl-C, and its file is then as good as any
-        with suppress(KeyboardInterrupt):
+        frames = opened.enter_context(closing(demo.play(video, schedule)))
+        try:
             for frame in islice(frames, most_frames):
-                if written is not None:
-                    written.add(frame.image)
-                if rows is not None:
-                    rows.add(frame.row())
+                _keep(frame, written, rows)
                 summary.add(frame)
                 progress.update(task, advance=1, text=summary.line())
                 if not _obey(demo, keys.pressed()):
                     break
-        frames.close()
+        except KeyboardInterrupt:
+            # reason: a live source ends by Ctrl-C, and its file is then as good as any
+            if not summary.frames:
+                raise
     return summary
+
+
+def _keep(frame: DemoFrame, written: FinishedVideo | None, rows: FinishedTable | None) -> None:
+    if written is not None:
+        written.add(frame.image)
+    if rows is not None:
+        rows.add(frame.row())
 
 
 def _obey(demo: VideoDemo, pressed: str) -> bool:

@@ -88,9 +88,17 @@ class _H264Writer:
     def __init__(self, path: Path, fps: float, shape: tuple[int, ...]) -> None:
         import av
 
+        self.path, self.failed = path, False
         self.container = av.open(str(path), "w", format="mp4")
         rate = Fraction(fps).limit_denominator(1001)
-        self.stream = self.container.add_stream("h264", rate=rate)
+        try:
+            self.stream = self.container.add_stream("h264", rate=rate)
+        except ValueError as error:  # PyAV's error where FFmpeg has no such encoder
+            self.container.close()
+            raise UserError(
+                f"{path} cannot be written: the FFmpeg of this PyAV has no encoder of H.264; "
+                "install PyAV's own wheel, pip install --force-reinstall av."
+            ) from error
         # reason: the format that every player knows takes even sides only
         self.padding = (shape[0] % 2, shape[1] % 2)
         self.stream.height, self.stream.width = (s + s % 2 for s in shape[:2])
@@ -102,8 +110,20 @@ class _H264Writer:
         padding = ((0, self.padding[0]), (0, self.padding[1]), (0, 0))
         padded = np.ascontiguousarray(np.pad(image, padding, mode="edge"))
         frame = av.VideoFrame.from_ndarray(padded, format="rgb24")
-        self.container.mux(self.stream.encode(frame))
+        try:
+            self.container.mux(self.stream.encode(frame))
+        except av.error.FFmpegError as error:
+            self.failed = True
+            if isinstance(error, OSError):  # of the disk
+                raise
+            height, width = image.shape[:2]
+            raise UserError(
+                f"{self.path} cannot be written: the encoder of H.264 refuses frames of {width} x "
+                f"{height} pixels ({error.strerror}); make them smaller."
+            ) from error
 
     def close(self) -> None:
-        self.container.mux(self.stream.encode())
+        # reason: what an encoder that has failed still holds is not worth a second error
+        if not self.failed:
+            self.container.mux(self.stream.encode())
         self.container.close()

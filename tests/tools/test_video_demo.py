@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -27,6 +34,7 @@ from tests.hooks.test_eventful_hook import DETECTOR
 needs_video = pytest.mark.extras("video", "av", "supervision")
 HOOK = "\ncustom_hooks = [dict(type='mmvitaccel.EventfulHook', policy=dict(type='TopK', k=6))]\n"
 FRAMES = 10
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -182,6 +190,77 @@ def test_ctrl_c_finishes_the_file(run_tool, files, video, tmp_path, monkeypatch,
     assert len(list(open_video(tmp_path / "out.mp4"))) == 3
     assert len(table(tmp_path / "costs.csv")) == 2
     assert "wrote out.mp4" in capsys.readouterr().out
+
+
+@needs_video
+def test_ctrl_c_before_the_first_frame_is_said(
+    run_tool, files, video, tmp_path, monkeypatch, capsys
+):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmvitaccel.video_demo.demo.Costs", interrupted)
+    with pytest.raises(SystemExit, match="2"):
+        run_tool("video_demo", video, *files)
+    assert "interrupted from the keyboard" in capsys.readouterr().err
+    assert not (tmp_path / "out.mp4").exists() and not list(tmp_path.glob("*.part*"))
+
+
+@needs_video
+def test_a_real_signal_finishes_the_file(files, tmp_path):
+    clip = draw_clip(MotionSetSettings(num_frames=400, img_size=(40, 56)), "up", "val", 0)
+    write_clip(tmp_path / "long.mp4", clip)
+    command = [sys.executable, ROOT / "tools" / "video_demo.py", "long.mp4", *files]
+    running = subprocess.Popen(
+        [*map(str, command), "--csv", "costs.csv"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    part, end = tmp_path / "costs.csv.part", time.monotonic() + 120
+    while time.monotonic() < end and running.poll() is None:
+        if (tmp_path / "out.part.mp4").is_file() and part.stat().st_size:
+            break
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=120)
+    assert running.returncode == 0, err
+    assert "wrote out.mp4" in out
+    frames = len(list(open_video(tmp_path / "out.mp4")))
+    assert 0 < frames < 400
+    assert len(table(tmp_path / "costs.csv")) in (frames - 1, frames)
+
+
+@needs_video
+def test_dense_is_drawn_beside(run_tool, files, video, tmp_path):
+    run_tool("video_demo", video, *files, "--frames", 3, "--beside")
+    (first, *_) = open_video(tmp_path / "out.mp4")
+    assert first.image.shape[1] == 2 * 504
+    frames = list(VideoDemo(*files, beside=True).play(video))
+    assert all(frame.dense_detections is not None for frame in frames)
+    # of the first frame everything is computed, so that both find the same
+    boxes = [found.bboxes for found in (frames[0].detections, frames[0].dense_detections)]
+    torch.testing.assert_close(*boxes, atol=1e-2, rtol=0)
+    strip = frames[1].image.shape[0] - 360
+    dense = frames[1].image[strip:, :504].astype(int)
+    marked = frames[1].image[strip:, 504:].astype(int)
+    assert (marked[..., 0] - marked[..., 2]).mean() > (dense[..., 0] - dense[..., 2]).mean() + 5
+
+
+@needs_video
+def test_pictures_of_two_sizes_and_a_frame_too_large_end_in_a_sentence(
+    run_tool, files, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "pictures").mkdir()
+    for number, size in enumerate(((40, 56), (40, 56), (48, 56))):
+        cv2.imwrite(str(tmp_path / "pictures" / f"{number}.png"), np.zeros((*size, 3), np.uint8))
+    with pytest.raises(SystemExit, match="2"):
+        run_tool("video_demo", "pictures", *files, "--csv", "costs.csv")
+    assert "takes one size, give pictures of one" in capsys.readouterr().err
+    assert len(list(open_video(tmp_path / "out.mp4"))) == 2
+    assert len(table(tmp_path / "costs.csv")) == 2
 
 
 @needs_video

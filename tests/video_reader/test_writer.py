@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import numpy as np
 import pytest
 
@@ -42,3 +44,43 @@ def test_frames_of_another_size(tmp_path, backend):
 def test_a_folder_that_is_not_there(tmp_path, backend):
     with pytest.raises(UserError, match=r"gone/out\.mp4 cannot be written as a video"):
         VideoWriter(tmp_path / "gone" / "out.mp4", 25).add(np.zeros((32, 48, 3), np.uint8))
+
+
+@pytest.fixture
+def av():
+    return pytest.importorskip("av", reason="the extra video is not installed")
+
+
+def test_an_ffmpeg_without_an_encoder_is_named(tmp_path, av, monkeypatch):
+    opened = av.open
+
+    class Container:
+        def __init__(self, *args, **kwargs):
+            self.inner = opened(*args, **kwargs)
+            self.close = self.inner.close
+
+        def add_stream(self, name, **kwargs):
+            return self.inner.add_stream("no_such_encoder", **kwargs)
+
+    monkeypatch.setattr(av, "open", Container)
+    with (
+        pytest.raises(UserError, match=r"out\.mp4 cannot be written: the FFmpeg of this PyAV has"),
+        VideoWriter(tmp_path / "out.mp4", 25) as writer,
+    ):
+        writer.add(np.zeros((32, 48, 3), np.uint8))
+
+
+def test_frames_that_the_encoder_refuses_are_named(tmp_path, av):
+    with (
+        pytest.raises(UserError, match="refuses frames of 17000 x 16 pixels"),
+        VideoWriter(tmp_path / "out.mp4", 25) as writer,
+    ):
+        writer.add(np.zeros((16, 17000, 3), np.uint8))
+
+
+def test_a_full_disk_stays_an_error_of_the_disk(av):
+    rng = np.random.default_rng(0)
+    with pytest.raises(OSError) as caught, VideoWriter("/dev/full", 25) as writer:
+        for _ in range(300):
+            writer.add(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    assert caught.value.errno == errno.ENOSPC
