@@ -1,6 +1,6 @@
 # The README's commands. Each makes its own environment if there is none; a second run reuses it.
-.PHONY: demo test test-extras test-classic test-onedl endurance lint docs pages records lock \
-	licences audit wheel wheel-check cuda-check clean
+.PHONY: demo demo-video test test-extras test-classic test-onedl endurance lint docs pages records \
+	lock licences audit wheel wheel-check cuda-check clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # One worker a core, one thread a worker; a file stays whole, since its fixtures are costly.
@@ -15,10 +15,14 @@ WHEELS := .venv-wheel
 ONEDL_TESTS := $(addprefix tests/,adapters analysis compat configs datasets env fit hooks metrics \
 	models runner tools test_main.py test_package.py)
 # Every extra; each is needed by some test.
-EXTRAS := app deploy docs hosts serve video
+EXTRAS := app browser deploy docs hosts serve video
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python tools/demo.py
+
+# Under 20 minutes the first time on two cores, under one the second.
+demo-video: $(VENV)/.video
+	$(VENV)/bin/python tools/demo_video.py
 
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(VENV)/bin/python $(PYTEST)
@@ -103,6 +107,10 @@ $(VENV)/.installed: requirements/default.txt requirements/mmpretrain.txt require
 
 $(VENV)/.benchmarks: $(VENV)/.installed requirements/benchmarks.txt
 	$(VENV)/bin/python -m pip install -r requirements/benchmarks.txt
+	touch $@
+
+$(VENV)/.video: $(VENV)/.installed requirements/video.txt
+	$(VENV)/bin/python -m pip install -r requirements/video.txt
 	touch $@
 
 $(WITH_EXTRAS)/.installed: Makefile requirements/default.txt requirements/test.txt $(EXTRAS:%=requirements/%.txt) setup.py pyproject.toml

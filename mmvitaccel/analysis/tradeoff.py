@@ -16,6 +16,7 @@ from typing import Any
 import matplotlib
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import get_rank
+from mmengine.hooks import Hook
 
 from mmvitaccel.datasets.synthetic import (
     ImageSetSettings,
@@ -194,6 +195,7 @@ def test(
     work_dir: Path,
     choice: Choice = USUAL,
     skip_broken: bool = False,
+    hooks: Sequence[Hook] = (),
 ) -> dict[str, Any]:
     """What the config's evaluators say of a checkpoint.
 
@@ -203,6 +205,7 @@ def test(
         work_dir: For the log.
         choice: Which weights in the checkpoint.
         skip_broken: Whether files that cannot be read are passed over and counted.
+        hooks: Beside the config's own.
     """
     cfg = copy.deepcopy(cfg)
     cfg.work_dir, cfg.load_from, cfg.resume = str(work_dir), str(checkpoint), False
@@ -210,7 +213,7 @@ def test(
     for hook in cfg.get("custom_hooks") or []:
         if type_name(hook) == "CostHook":
             hook["timed"] = False
-    return run(cfg, "test", choice, skip_broken)
+    return run(cfg, "test", choice, skip_broken, hooks)
 
 
 def table(points: Sequence[Point]) -> str:

@@ -119,6 +119,7 @@ class Demo:
         self.console.print(f"Detections next to ground truth: {picture}", soft_wrap=True)
         self.console.print(f"Figures: {results}; checkpoint: {checkpoint}", soft_wrap=True)
         self.console.print(f"Done in {_clock(time.monotonic() - start)}.")
+        self.console.print("Next: make demo-video, a detector on videos, dense and eventful.")
         return min(trained, deployed)
 
     def rows(self) -> list[dict[str, Any]]:

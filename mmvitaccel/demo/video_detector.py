@@ -1,0 +1,243 @@
+"""The demonstration on videos: a detector trained from nothing, then dense beside eventful."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.table import Table
+
+from mmvitaccel.analysis.tradeoff import draw_generated, test, train
+from mmvitaccel.demo.alternation import frame_times
+from mmvitaccel.errors import UserError
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.video_demo import VideoDemo
+from mmvitaccel.video_demo.files import FinishedVideo
+from mmvitaccel.video_reader import open_video
+from mmvitaccel.whole_files import whole_file
+
+# reason: less, and the detector has not learned what it was shown
+LEAST_MAP50 = 45.0
+STAGES = 6
+TIMED = 1  # videos whose frames are timed
+SHOWN = 2  # videos in the mp4
+FPS = 10.0  # of the mp4, so that one can follow
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is measured of one way to run the detector.
+
+    Attributes:
+        way: ``dense``, ``eventful`` or ``random tokens``.
+        map50: mAP50 on every frame of the held-out videos, in percent.
+        milliseconds: Of a later frame, the median; preprocessing, network and box suppression.
+        gmacs: 1e9 multiply-adds of a frame, the mean.
+    """
+
+    way: str
+    map50: float
+    milliseconds: float
+    gmacs: float
+
+
+class Demo:
+    """Every stage of the demonstration; what an earlier run has finished is not done again.
+
+    Args:
+        configs: Files of the detector: of its training at a smaller size, of itself, and of itself
+            eventful with :class:`~mmvitaccel.TopK`.
+        work_dir: Where checkpoints, results and the video go.
+    """
+
+    def __init__(self, configs: tuple[Path, Path, Path], work_dir: Path) -> None:
+        self.small, self.dense, eventful = (load_config(str(path), {}) for path in configs)
+        self.ways = {
+            "dense": self.dense,
+            "eventful": eventful,
+            "random tokens": at_random(eventful),
+        }
+        self.work_dir = work_dir
+        self.video = work_dir / "side_by_side.mp4"
+        self.console = Console()
+        self._stage = 0
+
+    def run(self) -> list[Figures]:
+        """Do everything and print the table.
+
+        Returns:
+            The figures of each way, dense first.
+
+        Raises:
+            UserError: A folder holds something else, or cannot be written.
+        """
+        start = time.monotonic()
+        self.announce("Draw images to train on and videos to test on")
+        for cfg in (self.small, self.dense):
+            draw_generated(cfg, self._progress)
+        self.announce("Train a small ViTDet detector at 160 pixels")
+        small = self.train(self.small, "train_160")
+        self.announce("Train it at 320 pixels")
+        cfg = copy.deepcopy(self.dense)
+        cfg.load_from = str(small)
+        checkpoint = self.train(cfg, "train_320")
+        accuracy = self.test(checkpoint)
+        self.announce(f"Time dense, eventful and random tokens in turn, {TIMED} video")
+        times = frame_times(self.ways, checkpoint, TIMED)
+        figures = [
+            Figures(way, accuracy[way]["map50"], 1e3 * median(times[way]), accuracy[way]["gmacs"])
+            for way in self.ways
+        ]
+        self.announce("Write a video of dense and eventful side by side")
+        self.write_video(checkpoint)
+        results = self.work_dir / "results.json"
+        _write_json(results, [asdict(row) for row in figures])
+        self.console.print(figures_table(figures, self.dense.img_size))
+        self.console.print(f"Dense and eventful side by side: {self.video}", soft_wrap=True)
+        self.console.print(f"Figures: {results}; checkpoint: {checkpoint}", soft_wrap=True)
+        self.console.print(f"Done in {clock(time.monotonic() - start)}.")
+        return figures
+
+    def announce(self, text: str) -> None:
+        """Print the number and name of the stage that starts."""
+        self._stage += 1
+        line = f"\n[{self._stage}/{STAGES}] {text}"
+        self.console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
+
+    def train(self, cfg: Config, name: str) -> Path:
+        """Train, or go on where a run was stopped, or do nothing where one has ended.
+
+        Returns:
+            The last checkpoint.
+
+        Raises:
+            UserError: The folder holds a training of another config.
+        """
+        folder = self.work_dir / name
+        _claim(folder, cfg)
+        checkpoint = train(cfg, folder)
+        self.console.print(f"  trained: {checkpoint}", highlight=False, soft_wrap=True)
+        return checkpoint
+
+    def test(self, checkpoint: Path) -> dict[str, dict[str, float]]:
+        """mAP50 and multiply-adds of each way, of these weights; kept for the next run."""
+        self.announce("Test dense, eventful and random tokens on every frame of the videos")
+        kept = self.work_dir / "accuracy.json"
+        known = json.loads(kept.read_text()) if kept.is_file() else {}
+        for way, cfg in self.ways.items():
+            digest = _digest(checkpoint.read_bytes(), _content(cfg))
+            if known.get(way, {}).get("of") != digest:
+                folder = self.work_dir / "tests" / way.replace(" ", "_")
+                found = test(cfg, checkpoint, folder, hooks=[_Told(way, self._progress)])
+                figures = dict(map50=found["vid/mAP50"], gmacs=found["cost/gmacs"])
+                known[way] = dict(of=digest, **figures)
+                _write_json(kept, known)
+            self.console.print(
+                f"  {way}: mAP50 {known[way]['map50']:.2f} %, "
+                f"{known[way]['gmacs']:.2f} G multiply-adds a frame",
+                highlight=False,
+            )
+        return known
+
+    def write_video(self, checkpoint: Path) -> None:
+        """Write the mp4."""
+        demo = VideoDemo(self.ways["eventful"], checkpoint, beside=True)
+        folder = Path(self.dense.data_root, "videos", "val")
+        names = sorted(path for path in folder.iterdir() if path.is_dir())[:SHOWN]
+        with FinishedVideo(self.video, FPS) as written:
+            for number, name in enumerate(names, start=1):
+                for frame in demo.play(open_video(name, FPS)):
+                    written.add(frame.image)
+                self._progress("videos", number, len(names))
+
+    def _progress(self, what: str, done: int, total: int) -> None:
+        if done % max(total // 10, 1) == 0 or done == total:
+            self.console.print(f"  {what}: {done}/{total}", highlight=False)
+
+
+class _Told(Hook):
+    """Tells how far a test has come."""
+
+    def __init__(self, what: str, progress: Callable[[str, int, int], None]) -> None:
+        self.what, self.progress = what, progress
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+        """A frame is done."""
+        self.progress(f"{self.what}, frames", batch_idx + 1, len(runner.test_dataloader))
+
+
+def at_random(eventful: Config) -> Config:
+    """The config with as many tokens let through, at random."""
+    cfg = copy.deepcopy(eventful)
+    k = cfg.model.backbone.policy.k
+    cfg.model.backbone.policy = ConfigDict(type="RandomTokens", k=k)
+    return cfg
+
+
+def verdict(figures: list[Figures], least: float = LEAST_MAP50) -> str | None:
+    """Say that the detector has not learned, or that eventful has lost it, if so."""
+    low = [row for row in figures if row.way != "random tokens" and not row.map50 >= least]
+    if not low:
+        return None
+    what = " and ".join(f"{row.map50:.2f} % {row.way}" for row in low)
+    return (
+        f"The detector did not learn: mAP50 is {what} on the held-out videos and should be at "
+        f"least {least:g} %; look at the losses above, and please report it."
+    )
+
+
+def figures_table(figures: list[Figures], img_size: int) -> Table:
+    """Lay out figures, a line for each way."""
+    table = Table(title=f"Small ViTDet detector, {img_size} x {img_size} pixels, held-out videos")
+    table.add_column("", no_wrap=True)
+    for name in ("mAP50", "ms a frame", "multiply-adds a frame"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in figures:
+        table.add_row(
+            row.way, f"{row.map50:.1f} %", f"{row.milliseconds:.1f}", f"{row.gmacs:.2f} G"
+        )
+    return table
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
+
+
+def _claim(folder: Path, cfg: Config) -> None:
+    """Note in a training's folder what is trained there, or compare it with the note."""
+    note, digest = folder / "config.sha256", _digest(_content(cfg))
+    if not note.is_file():
+        with whole_file(note) as file:
+            file.write(digest.encode())
+    elif note.read_text() != digest:
+        raise UserError(
+            f"{folder} holds a training of another config or version; remove it to train again."
+        )
+
+
+def _content(cfg: Config) -> bytes:
+    return json.dumps(cfg.to_dict(), sort_keys=True, default=str).encode()
+
+
+def _digest(*parts: bytes) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with whole_file(path) as file:
+        file.write((json.dumps(content, indent=2) + "\n").encode())
