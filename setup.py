@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent
 EXTRAS = (
     "app",
     "benchmarks",
+    "browser",
     "deploy",
     "docs",
     "hosts",

@@ -21,7 +21,7 @@ REQUIREMENTS = Path(__file__).parent
 # reason: an older pip downloads gigabytes to read what the index says beside each file
 PIP = "pip==26.3"
 DEFAULT = ("default", "mmpretrain", "test")  # what `make test` installs
-EXTRAS = ("app", "benchmarks", "deploy", "docs", "hosts", "serve", "video")
+EXTRAS = ("app", "benchmarks", "browser", "deploy", "docs", "hosts", "serve", "video")
 
 
 def platform_name() -> str:

@@ -1,0 +1,66 @@
+"""Clips that are drawn for the page, and those that its users bring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmvitaccel.datasets.synthetic.video import VideoSetSettings, background_of, draw_video
+from mmvitaccel.errors import UserError
+from mmvitaccel.video_reader import VideoWriter, open_video
+from mmvitaccel.video_reader.backends import signature_of
+from mmvitaccel.video_reader.source import parse_source
+
+FRAMES = 90  # of a drawn clip
+_SETTINGS = dict(
+    num_val=2,
+    img_size=(320, 320),
+    objects=(4, 8),
+    object_size=(0.08, 0.3),
+    speed=0.01,
+    noise=2.0,
+    seed=7,
+)
+_FPS = 25
+_MOST_PIXELS = 4096 * 2304  # of a frame
+
+
+def draw_clips(folder: Path, frames: int = FRAMES) -> dict[str, Path]:
+    """Draw a clip of a fixed camera and one of a panning camera.
+
+    Returns:
+        The files, mp4, by their titles.
+    """
+    settings = VideoSetSettings(num_frames=frames, **_SETTINGS)
+    clips = {}
+    for number in range(settings.num_val):
+        kind = background_of(settings, number)
+        path = clips[f"{kind} camera, drawn"] = folder / f"{kind}.mp4"
+        with VideoWriter(path, _FPS) as written:
+            for picture, _ in draw_video(settings, "val", number):
+                written.add(picture)
+    return clips
+
+
+def check_clip(path: Path, name: str) -> None:
+    """Check that a file is a video whose first frame can be decoded.
+
+    Args:
+        path: The file.
+        name: What its user calls it, which messages say in place of the path.
+
+    Raises:
+        UserError: It is none, or its frames are too large.
+    """
+    try:
+        # reason: FFmpeg takes what looks like a playlist for one, and opens the addresses in it
+        if signature_of(parse_source(path)).container is None:
+            raise UserError(f"{path} is in no container that is known for videos; give an mp4.")
+        with open_video(path) as video:
+            height, width = next(iter(video)).image.shape[:2]
+    except UserError as error:
+        raise UserError(str(error).replace(str(path), name)) from error
+    if height * width > _MOST_PIXELS:
+        raise UserError(
+            f"{name} has frames of {width} x {height} pixels, and at most {_MOST_PIXELS} are "
+            "taken; make it smaller."
+        )
