@@ -159,7 +159,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"mmengine"},
     ),
     "video_demo": (
-        {"adapters/eventful", "budget", "core/macs", "errors", "extras", "fit", GATES}
+        {"adapters/eventful", "budget", "core/macs", "errors", "extras", "fit"}
         | {
             "models/weights",
             "models/wrappers",
