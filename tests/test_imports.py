@@ -39,7 +39,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "adapters": ({"core", "core/attention"}, set()),
     "adapters/hosts": (
         {"adapters", OWN_HOSTS, *(f"adapters/hosts/{p}" for p in ("mmaction", "mmcv", "mmdet"))}
-        | {f"adapters/hosts/{p}" for p in ("mmpretrain", "segment_anything", "timm")}
+        | {f"adapters/hosts/{p}" for p in ("mmpretrain", "rfdetr", "segment_anything", "timm")}
         | {"adapters/hosts/transformers"},
         set(),
     ),
@@ -47,6 +47,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "adapters/hosts/mmcv": ({"adapters", MAPS}, set()),
     "adapters/hosts/mmdet": ({"adapters", "adapters/hosts/mmcv", MAPS}, set()),
     "adapters/hosts/mmpretrain": ({"adapters", "core/attention"}, set()),
+    "adapters/hosts/rfdetr": ({"adapters"}, set()),
     "adapters/hosts/segment_anything": ({"adapters"}, set()),
     OWN_HOSTS: ({"adapters", "adapters/hosts/mmcv", "core/eventful", MAPS}, set()),
     "adapters/hosts/timm": ({"adapters", "core/attention"}, set()),

@@ -29,12 +29,22 @@ class BlockInput(NamedTuple):
             identity (0 and 1) for prefix tokens, or None.
         grid_size: (H, W) of the tokens after the prefix, or None where the host does not say.
         extra: What :attr:`BlockSpec.leave` needs to restore the host's own layout.
+        sequences: As many sequences of equal length, each with the prefix in front, lie behind each
+            other in ``x``. More than one is served in a block that keeps the grid.
+        apart: Whether each of them attends within itself, not over all.
     """
 
     x: Tensor
     rope: Tensor | None = None
     grid_size: Grid | None = None
     extra: Any = None
+    sequences: int = 1
+    apart: bool = False
+
+    @property
+    def segments(self) -> int:
+        """Into how many parts, which attend within themselves, ``x`` is cut."""
+        return self.sequences if self.apart else 1
 
 
 def _enter_plain(block: nn.Module, x: Tensor) -> BlockInput:

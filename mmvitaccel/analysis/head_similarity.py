@@ -127,6 +127,9 @@ def block_maps(block: nn.Module, spec: Any, *args: Any) -> Tensor:
         # (B, H * W, C) -> (B * windows, side * side, C)
         h = to_windows(pad_map(h.unflatten(1, grid), side), side)
         grid = (side, side)
+    if given.segments > 1:
+        # (B, segments * N, C) -> (B * segments, N, C)
+        h = h.unflatten(1, (given.segments, -1)).flatten(0, 1)
     q, k, _ = spec.qkv(block, h, given.rope)
     logits = q @ k.transpose(-1, -2) * spec.scale(block)
     rows = spec.rel_pos(block, grid)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mmvitaccel.testing import models
-from tests.adapters import hf_models
+from tests.adapters import hf_models, rfdetr_models
 
 
 class Host(NamedTuple):
@@ -199,7 +199,8 @@ HOSTS = {
         lambda: vitdet(use_rel_pos=False, window_size=4), (2, 3, 48, 64)
     ),
 }
-HOSTS.update({name: Host(*host) for name, host in hf_models.HOSTS.items()})
+for others in (hf_models.HOSTS, rfdetr_models.HOSTS):
+    HOSTS.update({name: Host(*host) for name, host in others.items()})
 if importlib.util.find_spec("timm") is None:
     HOSTS = {name: host for name, host in HOSTS.items() if not name.startswith("timm")}
 
@@ -221,8 +222,8 @@ def scramble(model: nn.Module) -> nn.Module:
 
 def host_param(name: str):
     """A host as a parameter of a test, with the mark of the package that it may need."""
-    package = name.partition(" ")[0]
-    optional = package in ("transformers", "segment_anything")
+    package = name.partition(" ")[0].rstrip(",")
+    optional = package in ("transformers", "rfdetr", "segment_anything")
     marks = [pytest.mark.extras("hosts", package)] if optional else []
     return pytest.param(name, marks=marks, id=name)
 

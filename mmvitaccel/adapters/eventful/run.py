@@ -172,7 +172,7 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
         if index == 0:
             _refuse_training(merging)
             link(model).info.bypass.check()
-        tokens = Tokens(given.x, given.grid_size, given.rope)
+        tokens = Tokens(given.x, given.grid_size, given.rope, given.segments)
         steps = _steps(block, spec, num_prefix_tokens)
         x = clip_block(steps, tokens, state.training.frames, state.training.policy)
         return spec.leave(block, x, given)
@@ -188,7 +188,9 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
     if index == 0 and state.running.next_block == 0:
         if state.motion is not None:
             given = given._replace(x=_placed(state, model, given.x, num_prefix_tokens))
-        grid = given.grid_size or grid_of(state.call.image, given.x.shape[1] - num_prefix_tokens)
+        grid = given.grid_size
+        if grid is None and given.sequences == 1:
+            grid = grid_of(state.call.image, given.x.shape[1] - num_prefix_tokens)
         if merging is not None and hasattr(state.running.policy, "of_frame"):
             raise ValueError(
                 f"Eventful: {state.running.policy!r} weighs tokens by their place in the picture, "
@@ -280,7 +282,7 @@ def _run(
     outs: dict[int, Tensor] = {}
     later: dict[int, Steps] = {}
     for i, ((stream, x), (_, rope), place) in enumerate(zip(parts, ropes, places)):
-        own, tokens = steps, Tokens(x, given.grid_size, rope)
+        own, tokens = steps, Tokens(x, given.grid_size, rope, given.segments)
         if stream is not None:
             # reason: an interrupted block leaves its memory half changed; the stream then starts
             # clean at its next frame.

@@ -12,6 +12,7 @@ from mmvitaccel.adapters.hosts.mmpretrain import vit as mmpretrain_vit
 from mmvitaccel.adapters.hosts.mmpretrain import vit_sam as mmpretrain_vit_sam
 from mmvitaccel.adapters.hosts.own import vitdet as own_vit
 from mmvitaccel.adapters.hosts.own import vivit as own_vivit
+from mmvitaccel.adapters.hosts.rfdetr import dinov2 as rfdetr_dinov2
 from mmvitaccel.adapters.hosts.segment_anything import encoder as segment_anything_encoder
 from mmvitaccel.adapters.hosts.timm import vit as timm_vit
 from mmvitaccel.adapters.hosts.transformers import clip as hf_clip
@@ -30,6 +31,7 @@ ADAPTERS: tuple[ViTAdapter, ...] = (
     *mmpretrain_beit.ADAPTERS,
     *mmpretrain_vit_sam.ADAPTERS,
     *segment_anything_encoder.ADAPTERS,
+    *rfdetr_dinov2.ADAPTERS,
     *mmcv_layers.ADAPTERS,
     *hf_vit.ADAPTERS,
     *hf_dinov2.ADAPTERS,

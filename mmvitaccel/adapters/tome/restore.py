@@ -1,8 +1,8 @@
 """One transformer block that merges tokens and restores them all before it ends.
 
-For hosts that regroup tokens around the block: windows (ViTDet) or frames (TimeSformer). Tokens
-are merged before attention, by the same keys, so that attention, its projection and the MLP run
-on fewer; every token then receives what its merged token got, and the residual keeps what makes
+For hosts that regroup tokens around the block: windows (ViTDet, RF-DETR) or frames (TimeSformer).
+Tokens are merged before attention, by the same keys, so that attention, its projection and the MLP
+run on fewer; every token then receives what its merged token got, and the residual keeps what makes
 it different. Every window merges the same number.
 
 Over a run of blocks with the same windows, the matching of the first may hold for all: the others
@@ -42,8 +42,22 @@ def restore_block(
 ) -> tuple[Tensor, Standing, Matching | None]:
     """The block on tokens (B, N, C); returns as many, how its windows merged, and what.
 
-    Without an MLP the attention branch alone is returned, for ``spec.leave`` to add.
+    Without an MLP the attention branch alone is returned, for ``spec.leave`` to add. Of several
+    sequences behind each other, all prefixes are protected: they come first in what is told of the
+    merges.
     """
+    if given.segments > 1:
+        # (B, segments * N, C) -> (B * segments, N, C)
+        apart = given.x.unflatten(1, (given.segments, -1)).flatten(0, 1)
+        alone = given._replace(x=apart, sequences=1)
+        x, *how = restore_block(block, spec, alone, entry, num_prefix_tokens, options)
+        return x.unflatten(0, (-1, given.segments)).flatten(1, 2), *how
+    if given.sequences > 1:
+        order = _prefixes_first(given.x, given.sequences, num_prefix_tokens)
+        ordered = given._replace(x=given.x[:, order], sequences=1)
+        prefixes = given.sequences * num_prefix_tokens
+        x, *how = restore_block(block, spec, ordered, entry, prefixes, options)
+        return x[:, order.argsort()], *how
     windows = _Windows(spec.window_size(block), given)
     h = spec.norm1(block)(given.x)
     qkv = _cut_heads(block, spec, h, given, windows)
@@ -110,6 +124,13 @@ def runs_of(blocks: Sequence[nn.Module], specs: Sequence[BlockSpec]) -> list[int
         else:
             first.append(index)
     return first
+
+
+def _prefixes_first(x: Tensor, sequences: int, num_prefix_tokens: int) -> Tensor:
+    """Places (N,) in ``x`` (B, N, C): the prefix of each sequence, then the rest of each."""
+    places = torch.arange(x.shape[1], device=x.device).unflatten(0, (sequences, -1))
+    first = places[:, :num_prefix_tokens].flatten()
+    return torch.cat((first, places[:, num_prefix_tokens:].flatten()))
 
 
 class _Windows:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from mmvitaccel.adapters.attach import is_attached, link
-from mmvitaccel.adapters.base import BlockSpec, host_class
+from mmvitaccel.adapters.base import BlockSpec, class_name, host_class
 from mmvitaccel.adapters.bypass import Bypass, wraps_own
 from mmvitaccel.adapters.tome.restore import continue_block, restore_block
 from mmvitaccel.adapters.tome.step import MergeOptions, merge_block
@@ -83,7 +83,13 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
         return host(*args, **kwargs)
     given, entry = spec.enter(block, *args, **kwargs), trace.schedule[index]
     prefix, options = state.num_prefix_tokens, state.options
-    _check_tokens(state, trace, index, given.x.shape[1])
+    _check_tokens(state, trace, index, given.x.shape[1] // given.segments)
+    if given.sequences > 1 and options.restore == "end":
+        raise ValueError(
+            f"ToMe: restore='end' keeps what merges over blocks with the same windows, and "
+            f"{class_name(block)} attends within windows or over all as it is called; use "
+            "restore='block'."
+        )
     if spec.keeps_grid:
         first = index if options.restore == "block" else state.first_of_run[index]
         matching = trace.matchings.get(first) if first < index else None

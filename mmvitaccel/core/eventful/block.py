@@ -77,11 +77,14 @@ class Tokens(NamedTuple):
         x: (B, N, C).
         grid_size: (H, W) of the tokens after the prefix; None where the host does not say.
         rope: Rotary table (1 or B, 1 or h, N, 2D), or None.
+        segments: Into as many parts of equal length ``x`` is cut, each of which attends within
+            itself; 1 where it attends as the block's steps say.
     """
 
     x: Tensor
     grid_size: tuple[int, int] | None = None
     rope: Tensor | None = None
+    segments: int = 1
 
 
 @dataclass
@@ -131,7 +134,7 @@ def start_block(
     if steps.window_size:
         padding = QKV(*steps.padding(qkv.q))
     with _as_it_comes(x):
-        attention, out = _start_attention(steps, options, tokens.grid_size, qkv, padding)
+        attention, out = _start_attention(steps, options, tokens, qkv, padding)
     dtype = options.buffer_dtype
     branch = steps.project(out, lambda: normed)
     middle = x + branch
@@ -246,15 +249,17 @@ def _own(passed: Tensor, x: Tensor) -> Tensor:
 def _start_attention(
     steps: BlockSteps,
     options: EventfulOptions,
-    grid_size: tuple[int, int] | None,
+    tokens: Tokens,
     qkv: QKV,
     padding: QKV | None,
 ) -> tuple[GlobalAttention | WindowedAttention, Tensor]:
     """Attention of a first frame, and its memory."""
-    size = steps.window_size
+    grid_size, size, dtype = tokens.grid_size, steps.window_size, options.buffer_dtype
     if padding is not None:
         logits = _logits(steps, (size, size))
-        return WindowedAttention.start(qkv, padding, logits, grid_size, size, options.buffer_dtype)
+        return WindowedAttention.start(qkv, padding, logits, grid_size, size, dtype)
+    if tokens.segments > 1:
+        return WindowedAttention.start_segments(qkv, _logits(steps, None), tokens.segments, dtype)
     return GlobalAttention.start(
         qkv,
         options.attention,
@@ -262,7 +267,7 @@ def _start_attention(
         grid_size,
         options.kv_pool_size,
         steps.num_prefix_tokens,
-        options.buffer_dtype,
+        dtype,
     )
 
 

@@ -71,7 +71,7 @@ def clip_block(steps: BlockSteps, tokens: Tokens, frames: int, policy: Policy) -
         normed = steps.norm1(x)
         if gates is None:
             qkv = steps.qkv(normed, tokens.rope)
-            out = _attend(steps, qkv, tokens.grid_size)
+            out = _attend(steps, qkv, tokens)
             branch = steps.project(out, lambda normed=normed: normed)
             normed2 = steps.norm2(x + branch)
             branch2 = steps.mlp(normed2)
@@ -100,7 +100,7 @@ def _later(
     if rope is not None:
         rope = first.gather(rope.expand(len(x), -1, -1, -1))
     qkv = before.take(first, *steps.qkv(passed, rope))
-    out = _attend(steps, qkv, tokens.grid_size)
+    out = _attend(steps, qkv, tokens)
     second = middle.choose(policy, out)
     new = steps.project(second.gather(out), lambda: second.gather(normed))
     (branch,) = middle.take(second, new)
@@ -110,11 +110,14 @@ def _later(
     return branch, branch2
 
 
-def _attend(
-    steps: BlockSteps, qkv: tuple[Tensor, ...], grid_size: tuple[int, int] | None
-) -> Tensor:
+def _attend(steps: BlockSteps, qkv: tuple[Tensor, ...], tokens: Tokens) -> Tensor:
     """Attention over all tokens, within windows where the block has them, (B, N, h * D)."""
-    size = steps.window_size
+    size, grid_size, segments = steps.window_size, tokens.grid_size, tokens.segments
+    if segments > 1:
+        # (B, h, N, D) -> (B * segments, h, N / segments, D)
+        cut = (t.unflatten(2, (segments, -1)).transpose(1, 2).flatten(0, 1) for t in qkv)
+        out = dense_attention(*cut, steps.scale, None).transpose(1, 2).flatten(2)
+        return out.unflatten(0, (-1, segments)).flatten(1, 2)
     if not size:
         rows = None if grid_size is None else steps.rel_pos(grid_size)
         out = dense_attention(*qkv, steps.scale, None if rows is None else RelPos(*rows))

@@ -13,7 +13,7 @@ from torch import nn
 from mmvitaccel import Always, Threshold, TopFraction, TopK, apply_eventful, apply_tome
 from mmvitaccel.adapters.eventful.apply import EventfulHandle
 from mmvitaccel.models.vitdet.backbone import ViTDet
-from tests.adapters import hf_models
+from tests.adapters import hf_models, rfdetr_models
 from tests.adapters.conftest import host_param
 
 CONFIG = dict(
@@ -472,6 +472,7 @@ IMAGE_HOSTS = [
     "mmpretrain BEiT",
     "segment_anything", "mmvitaccel ViTDet", "mmvitaccel ViTDet, no positions",
     *(name for name in hf_models.HOSTS if "VideoMAE" not in name),
+    *rfdetr_models.HOSTS,
 ]  # fmt: skip
 
 

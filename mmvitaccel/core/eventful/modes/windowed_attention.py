@@ -41,8 +41,8 @@ class WindowedAttention:
         slots: (B * W, T) rows of ``qkv`` with its first two axes as one.
         window_of: (B, N) the window, of B * W, in which a token lies.
         logits: How queries and keys become logits.
-        grid_size: (H, W) in tokens.
-        window_size: Tokens a side of a window.
+        grid_size: (H, W) in tokens; of segments, how many there are and their length.
+        window_size: Tokens a side of a window; 0 of segments.
         cut_anew: Whether the windows are others than in the last frame.
     """
 
@@ -79,12 +79,46 @@ class WindowedAttention:
         Returns:
             The memory, and the output (B, N, C).
         """
+        tables = _cut(grid_size, window_size, (0, 0), len(qkv.q))
+        return cls._start(qkv, padding, logits, (grid_size, window_size), tables, dtype)
+
+    @classmethod
+    def start_segments(
+        cls, qkv: QKV, logits: Logits, segments: int, dtype: torch.dtype | None = None
+    ) -> tuple[WindowedAttention, Tensor]:
+        """Attend over a first frame, whose windows are parts of equal length of its tokens.
+
+        Args:
+            qkv: Each (B, h, N, D).
+            logits: How queries and keys become logits.
+            segments: How many parts there are.
+            dtype: As in :meth:`start`.
+
+        Returns:
+            As :meth:`start`.
+        """
+        batch, _, num_tokens, _ = qkv.q.shape
+        slots = torch.arange(num_tokens).view(segments, -1)
+        padding = QKV(*(part[:1, :, :1] for part in qkv))  # reason: a row that no window has
+        cut = (tuple(slots.shape), 0)
+        return cls._start(qkv, padding, logits, cut, _tables(slots, num_tokens, batch), dtype)
+
+    @classmethod
+    def _start(
+        cls,
+        qkv: QKV,
+        padding: QKV,
+        logits: Logits,
+        cut: tuple[tuple[int, int], int],
+        tables: tuple[Tensor, Tensor],
+        dtype: torch.dtype | None,
+    ) -> tuple[WindowedAttention, Tensor]:
         batch, heads, num_tokens, dim = qkv.q.shape
         memory = torch.empty(
             batch, num_tokens + 1, 3, heads, dim, dtype=dtype or qkv.q.dtype, device=qkv.q.device
         )
         memory[:, :-1], memory[:, -1:] = _by_token(qkv), _by_token(padding)
-        slots, window_of = _cut(grid_size, window_size, (0, 0), batch)
+        slots, window_of = tables
         attention = cls(
             qkv=memory,
             dtype=qkv.q.dtype,
@@ -92,8 +126,8 @@ class WindowedAttention:
             slots=slots.to(memory.device),
             window_of=window_of.to(memory.device),
             logits=logits,
-            grid_size=grid_size,
-            window_size=window_size,
+            grid_size=cut[0],
+            window_size=cut[1],
         )
         out = qkv.q.new_empty(batch, num_tokens + 1, heads * dim)
         attention.attend(out, None)
@@ -227,8 +261,12 @@ def _cut(
     grid_size: tuple[int, int], window_size: int, first: tuple[int, int], batch: int
 ) -> tuple[Tensor, Tensor]:
     """The tables ``slots`` and ``window_of`` of :class:`WindowedAttention`."""
-    num_tokens = grid_size[0] * grid_size[1]
     slots = window_slots(grid_size, window_size, first)
+    return _tables(slots, grid_size[0] * grid_size[1], batch)
+
+
+def _tables(slots: Tensor, num_tokens: int, batch: int) -> tuple[Tensor, Tensor]:
+    """These tables of a batch from the slots (W, T) of one image."""
     windows = torch.arange(slots.shape[0])
     window_of = torch.empty(num_tokens + 1, dtype=torch.int64)
     window_of[slots.flatten()] = windows.repeat_interleave(slots.shape[1])
