@@ -176,6 +176,12 @@ HOSTS = {
     "mmpretrain SwiGLU": Host(
         lambda: mmpretrain_vit(layer_cfgs=dict(ffn_type="swiglu_fused"), pre_norm=True), IMAGE
     ),
+    "mmpretrain CLIP's vision tower": Host(
+        lambda: mmpretrain_vit(
+            layer_cfgs=dict(act_cfg=dict(type="mmpretrain.QuickGELU")), pre_norm=True
+        ),
+        IMAGE,
+    ),
     "mmpretrain maps": Host(
         lambda: mmpretrain_vit(out_type="featmap", out_indices=(0, 2), layer_scale_init_value=0.1),
         IMAGE,

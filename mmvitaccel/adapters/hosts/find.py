@@ -7,6 +7,7 @@ from torch import nn
 from mmvitaccel.adapters.base import ViTAdapter, class_name, host_class, named_base
 from mmvitaccel.adapters.hosts.mmaction import vit as mmaction_vit
 from mmvitaccel.adapters.hosts.mmcv import layers as mmcv_layers
+from mmvitaccel.adapters.hosts.mmdet import vitdet as mmdet_vitdet
 from mmvitaccel.adapters.hosts.mmpretrain import beit as mmpretrain_beit
 from mmvitaccel.adapters.hosts.mmpretrain import vit as mmpretrain_vit
 from mmvitaccel.adapters.hosts.mmpretrain import vit_sam as mmpretrain_vit_sam
@@ -27,6 +28,7 @@ ADAPTERS: tuple[ViTAdapter, ...] = (
     *own_vivit.ADAPTERS,
     *timm_vit.ADAPTERS,
     *mmaction_vit.ADAPTERS,
+    *mmdet_vitdet.ADAPTERS,
     *mmpretrain_vit.ADAPTERS,
     *mmpretrain_beit.ADAPTERS,
     *mmpretrain_vit_sam.ADAPTERS,

@@ -71,6 +71,6 @@ ADAPTERS = (
         ),
         prefix=_prefix,
         entries={"forward": lambda model: model.out_indices},
-        also=("DeiT", "DeiT-3", "MAE", "EVA-02"),
+        also=("DeiT", "DeiT-3", "MAE", "EVA-02", "CLIP"),
     ),
 )
