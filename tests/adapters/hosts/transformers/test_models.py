@@ -9,6 +9,7 @@ import torch
 
 from mmvitaccel import Always, TopK, apply_eventful, apply_tome
 from mmvitaccel.adapters.attach import is_attached
+from mmvitaccel.adapters.base import host_class
 from tests.adapters import hf_models
 from tests.adapters.conftest import scramble, timm_vit
 
@@ -160,17 +161,19 @@ def test_an_attention_of_ones_own_is_refused():
 
 
 @METHODS
-@pytest.mark.parametrize("build", [hf_models.vit, hf_models.clip, hf_models.sam])
+@pytest.mark.parametrize(
+    "build",
+    [hf_models.vit, hf_models.dinov2, hf_models.dinov3, hf_models.clip, hf_models.sam],
+)
 def test_a_saved_model_has_the_hosts_own_class_name_and_weights(tmp_path, build, method):
     model, x = ready(build()), image_for(build)
     with torch.no_grad():
         expected = model(x).last_hidden_state
     name = type(model).__name__
-    by_steps(model, method)
-    assert is_attached(model, method)
+    assert is_attached(by_steps(model, method).model, method)
     model.save_pretrained(tmp_path)
     assert f'"{name}"' in (tmp_path / "config.json").read_text()
-    again = type(model).host_class.from_pretrained(tmp_path).eval()
+    again = host_class(model).from_pretrained(tmp_path).eval()
     assert not is_attached(again)
     with torch.no_grad():
         torch.testing.assert_close(again(x).last_hidden_state, expected)
@@ -197,7 +200,18 @@ def test_the_hosts_own_gradient_checkpointing(build, reentrant):
         torch.testing.assert_close(found[name], grad, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("build", [hf_models.vit, hf_models.clip, hf_models.dinov3, hf_models.sam])
+@pytest.mark.parametrize(
+    "build",
+    [
+        hf_models.vit,
+        hf_models.dinov2,
+        hf_models.dinov3,
+        hf_models.clip,
+        hf_models.siglip,
+        hf_models.sam,
+        hf_models.vitdet,
+    ],
+)
 def test_compiles_without_graph_breaks(build):
     model, x = ready(build()), image_for(build)
     apply_tome(model, 2)
@@ -206,6 +220,24 @@ def test_compiles_without_graph_breaks(build):
         compiled = torch.compile(model, fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(x).last_hidden_state, expected)
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("build", [hf_models.vit, hf_models.dinov3, hf_models.clip, hf_models.sam])
+@torch.no_grad()
+def test_eventful_in_half_precision(build, dtype):
+    model = ready(build()).to(dtype)
+    frames = [(image_for(build) + 0.1 * number).to(dtype) for number in range(3)]
+    expected = [model(frame).last_hidden_state for frame in frames]
+    handle = apply_eventful(model, Always())
+    for frame, wanted in zip(frames, expected):
+        found = model(frame).last_hidden_state
+        assert found.dtype == dtype
+        tolerance = 8 * torch.finfo(dtype).eps * wanted.abs().max().item()
+        torch.testing.assert_close(found, wanted, rtol=0, atol=tolerance)
+    handle.policy = TopK(6)
+    assert model(frames[0]).last_hidden_state.isfinite().all()
+    assert handle.frames[0].passed == [(6, 6, 6)] * 3
 
 
 def test_tome_in_models_that_hold_a_tower():
