@@ -53,7 +53,7 @@ def check_checkpoint(
 
     Args:
         model: Built from the config; its weights are overwritten.
-        path: A file, or a URL, which is left to mmengine.
+        path: A file, or an address (``https://``), which is downloaded and kept.
         whole: False to start a training from a part of another model's weights: then one entry
             that both have is enough.
         choice: Which weights in the file.
@@ -64,9 +64,7 @@ def check_checkpoint(
     Raises:
         UserError: The file is missing, unreadable or for another model.
     """
-    if "://" in path:
-        return {}
-    if not Path(path).is_file():
+    if "://" not in path and not Path(path).is_file():
         what = "is a folder" if Path(path).is_dir() else "does not exist"
         raise UserError(f"checkpoint {path} {what}; give the path of a .pth file.")
     source, own = f"checkpoint {path}", model.state_dict().keys()

@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmvitaccel.errors import UserError
@@ -36,6 +37,24 @@ def test_a_checkpoint_that_fits_is_loaded(save):
     assert check_checkpoint(model, path) == {}
     without = {k: v for k, v in trained.state_dict().items() if "num_batches" not in k}
     check_checkpoint(model, save(without | {"auxiliary.weight": torch.zeros(1)}))
+
+
+def test_a_checkpoint_at_an_address_is_loaded_and_checked(monkeypatch):
+    address, trained, model = "https://host/weights.pth", Net(), Net()
+    there = {address: dict(state_dict=trained.state_dict(), meta=dict(epoch=3))}
+
+    def load(filename, map_location):
+        if filename not in there:
+            raise OSError("no route to host")
+        return there[filename]
+
+    monkeypatch.setattr(CheckpointLoader, "load_checkpoint", load)
+    assert check_checkpoint(model, address) == dict(epoch=3)
+    assert all(map(torch.equal, model.state_dict().values(), trained.state_dict().values()))
+    with pytest.raises(UserError, match=r"weights\.pth: 'backbone\.0\.weight' is \(4, 4\) in it"):
+        check_checkpoint(Net(width=5), address)
+    with pytest.raises(UserError, match=r"gone\.pth: it could not be downloaded \(no route to"):
+        check_checkpoint(model, "https://host/gone.pth")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ class BatchSettings:
 
     Attributes:
         config: File of an eventful detector, or ``package::path``.
-        checkpoint: File of its weights.
+        checkpoint: File of its weights, or an address, which every machine downloads.
         options: Dotted keys of the config to values, as ``--cfg-options``.
         budget: Such as ``'200ms'`` or ``'40%'``; None leaves the policy as it is.
         bounds: Lowest and highest k of a budget.
@@ -58,7 +58,8 @@ class BatchSettings:
         # reason: a worker may run in another folder
         if "::" not in self.config:
             object.__setattr__(self, "config", os.path.abspath(self.config))
-        object.__setattr__(self, "checkpoint", os.path.abspath(self.checkpoint))
+        if "://" not in self.checkpoint:
+            object.__setattr__(self, "checkpoint", os.path.abspath(self.checkpoint))
 
     def detector(self) -> VideoDemo:
         """Build the detector.
@@ -81,7 +82,8 @@ class BatchSettings:
     def described(self) -> dict[str, Any]:
         """What results depend on, to compare with what is written in them.
 
-        The config is there by the hash of all its settings, the checkpoint by that of its bytes.
+        The config is there by the hash of all its settings, a checkpoint by that of its bytes or by
+        its address.
 
         Raises:
             UserError: The config or the checkpoint cannot be read.
@@ -111,6 +113,8 @@ def _as_text(value: Any) -> Any:
 
 
 def _hash_of(path: str) -> str:
+    if "://" in path:
+        return path
     if not Path(path).is_file():
         raise UserError(f"checkpoint {path} does not exist; give the path of a .pth file.")
     found = hashlib.sha256()

@@ -141,3 +141,5 @@ def test_boxes_are_those_of_the_detector(files, tmp_path):
 def test_a_checkpoint_that_is_not_there(files):
     with pytest.raises(UserError, match=r"gone\.pth does not exist; give the path of a \.pth file"):
         BatchSettings(str(files[0]), "gone.pth").described()
+    address = "https://host/weights.pth"
+    assert BatchSettings(str(files[0]), address).described()["checkpoint"] == address
