@@ -87,7 +87,8 @@ def apply_eventful(
             ``Every``, or any object with their one method.
         motion: How a stream's memory follows a camera that moves: :class:`~mmvitaccel.Translation`,
             or any object with its methods. None takes the camera as fixed. It serves timm's ViT,
-            ViTDet and pictures of whole patches; what the model gives lies on the frame.
+            ViTDet and pictures of whole patches; what the model gives lies on the frame, or where
+            ``maps`` of the motion says.
         max_streams: Most streams remembered at a time; the least recently used is evicted.
         adapter: A record for a model that no family here covers.
 
