@@ -74,16 +74,13 @@ class ExactAttention:
         self, memory: RunningSums, qkv: QKV, keys: Tensor, before: Logits, after: Logits
     ) -> None:
         """See :class:`mmvitaccel.core.eventful.modes.mode.MovesAttention`."""
-        width = after.rel_pos.rows_w.shape[1]
-        rows, columns = row_and_column(keys, width)
         q, k, v = qkv.q.float(), qkv.k[:, :, keys].float(), qkv.v[:, :, keys].float()
-        products = (q * after.scale) @ k.transpose(-1, -2) - memory.shift.unsqueeze(-1)
-        old, new = (
-            products.add(logits.terms(q).at(rows, columns)).exp_() for logits in (before, after)
-        )
+        # Logits are laid out (B, h, L, N): whole rows of the position terms are picked by key.
+        products = (k * after.scale) @ q.transpose(-1, -2) - memory.shift.unsqueeze(-2)
+        old, new = (_with_places(products, logits, q, keys).exp_() for logits in (before, after))
         new -= old
-        memory.numerator += new @ v
-        memory.denominator += new.sum(-1)
+        memory.numerator += new.transpose(-1, -2) @ v
+        memory.denominator += new.sum(-2)
         torch.maximum(memory.peak, memory.denominator, out=memory.peak)
 
     def _dense_is_cheaper(self, qkv: QKV, change: Change) -> bool:
@@ -104,6 +101,16 @@ class ExactAttention:
 def _attend(qkv: QKV, logits: Logits, rel_pos: RelPos | None) -> tuple[Tensor, Tensor]:
     """Dense attention in single precision: rounded terms could not be subtracted again."""
     return dense_attention_with_lse(*qkv, logits.scale, rel_pos, logits.key_bias)
+
+
+def _with_places(products: Tensor, logits: Logits, q: Tensor, keys: Tensor) -> Tensor:
+    """Logits (B, h, L, N) of all queries and the keys at ``keys`` (L,), their places included."""
+    places = row_and_column(keys, logits.rel_pos.rows_w.shape[1])
+    height, width = (
+        terms.transpose(-1, -2).contiguous().index_select(-2, place)
+        for terms, place in zip(logits.terms(q), places)
+    )
+    return height.add_(width).add_(products)
 
 
 def exchange_keys(sums: RunningSums, qkv: QKV, change: Change, logits: Logits) -> None:
