@@ -18,6 +18,9 @@ from mmvitaccel.video_reader.source import parse_source
 from mmvitaccel.video_reader.timing import Clock, Unreadable, known_rate
 from mmvitaccel.video_reader.video import frame_seconds, open_video
 
+# reason: recordings of these are joined end to end, each with its own time from 0, which no one who
+# seeks by time can tell apart
+_JOINED = {"MPEG-TS", "MPEG-PS"}
 _SAME = 5e-4  # seconds between two backends' times of one frame; half of Matroska's tick
 
 
@@ -132,8 +135,9 @@ class IndexedVideo:
 def open_indexed(source: str | os.PathLike, num_threads: int = 1) -> IndexedVideo:
     """Open a file, a folder or a pattern of pictures by number.
 
-    PyAV seeks in what it has time stamps of; without it decord does where it reads the file and
-    the file is not turned. Anything else is read from its beginning each time.
+    PyAV seeks in what it has time stamps of, if these never jump back; without it decord does where
+    it reads the file and the file is not turned. Anything else is read from its beginning each
+    time.
 
     Args:
         source: As of :func:`~mmvitaccel.video_reader.open_video`; not live.
@@ -144,11 +148,11 @@ def open_indexed(source: str | os.PathLike, num_threads: int = 1) -> IndexedVide
     """
     parsed = parse_source(source)
     if parsed.kind == "file":
-        signature_of(parsed)
-        for backend in (_by_pyav, _by_decord):
-            found = backend(str(parsed.target), num_threads)
-            if found is not None:
-                return found
+        joined = signature_of(parsed).container in _JOINED
+        backend = _by_pyav if is_installed() else None if joined else _by_decord
+        found = backend and backend(str(parsed.target), num_threads)
+        if found is not None:
+            return found
     seconds = np.array(frame_seconds(source), dtype=np.float64)  # None becomes NaN
     with open_video(source) as video:
         fps = video.fps
@@ -189,6 +193,9 @@ def _by_decord(path: str, num_threads: int) -> IndexedVideo | None:
         stamps = reader.get_frame_timestamp(range(len(reader)))[:, 0]
     except (RuntimeError, decord.DECORDError, IndexError):
         return None
+    # reason: what lies before 0 is cut off by an edit list; decord counts it and repeats the last
+    if len(stamps) and stamps[0] < 0:
+        return None
     seconds = Clock(known_rate(reader.get_avg_fps())).all_seconds(stamps)
 
     def read(wanted: Sequence[int]) -> np.ndarray:
@@ -201,20 +208,20 @@ def _by_decord(path: str, num_threads: int) -> IndexedVideo | None:
 
 
 def _by_pyav(path: str, num_threads: int) -> IndexedVideo | None:
-    """By PyAV, which seeks by time stamp; None of what has none."""
-    if not is_installed():
-        return None
+    """By PyAV, which seeks by time stamp; None of what has none, or has one time twice."""
     try:
         container, stream = open_container(path)
     except Unreadable:
         return None
     with container:
-        stamps = [p.pts for p in container.demux(stream) if p.size and not p.is_discard]
+        packets = [(p.pts, p.dts) for p in container.demux(stream) if p.size and not p.is_discard]
         rate = stream.average_rate or stream.guessed_rate
         base = float(stream.time_base or 0)
-    if not stamps or None in stamps or len(set(stamps)) < len(stamps):
+    stamps = sorted(pts for pts, _ in packets if pts is not None)
+    order = [dts for _, dts in packets if dts is not None]
+    # reason: of recordings joined end to end, sorting would mix the frames
+    if not stamps or len(set(stamps)) < len(packets) or order != sorted(order):
         return None
-    stamps.sort()
     fps = None if rate is None else float(rate)
     seconds = Clock(known_rate(fps)).all_seconds([stamp * base for stamp in stamps])
 

@@ -69,6 +69,30 @@ def test_what_cannot_be_sought_in(encode, reader, number_of, without_pyav):
 
 
 @pytest.mark.extras("video", "av")
+@pytest.mark.parametrize("reader", ["opencv", "pyav"])
+def test_recordings_joined_end_to_end(encode, reader, number_of, without_pyav, tmp_path):
+    first, second = encode("a.ts", count=12), encode("b.ts", count=24)
+    path = tmp_path / "both.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    if reader == "opencv":
+        without_pyav()
+    video = open_indexed(path)
+    assert len(video) == 36
+    assert [number_of(image) for image in video.frames([11, 12, 30, 3])] == [11, 0, 18, 3]
+    assert np.allclose(np.diff(video.seconds), 0.04, atol=1e-3)
+
+
+@pytest.mark.extras("video", "av")
+@pytest.mark.parametrize("reader", ["opencv", "pyav"])
+def test_frames_that_an_edit_list_cuts_off(encode, reader, number_of, without_pyav):
+    path = encode("a.mp4", stamps=[40 * n - 200 for n in range(24)])
+    if reader == "opencv":
+        without_pyav()
+    video = open_indexed(path)
+    assert [number_of(image) for image in video.frames(range(len(video)))] == list(range(5, 24))
+
+
+@pytest.mark.extras("video", "av")
 def test_av1_in_a_data_set(encode, number_of):
     video = open_indexed(encode("a.webm", "libsvtav1"))
     assert [number_of(image) for image in video.frames([21, 2, 7])] == [21, 2, 7]
