@@ -11,7 +11,7 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from io import BufferedReader
@@ -30,6 +30,7 @@ from mmvitaccel.compat.unpickling import (
     runner_globals,
 )
 
+_ZIP_OF = "a zip archive of"
 _ZIP = b"PK\x03\x04"  # torch.save since 1.6, TorchScript
 _PICKLE = b"\x80"
 _SAFETENSORS = b"\0\0\0{"  # the last bytes of the header's length, and its first
@@ -194,13 +195,29 @@ def _check_archive(file: IO[bytes]) -> None:
     """
     if file.read(len(_ZIP)) == _ZIP:
         file.seek(0)
-        if "constants.pkl" in torch._C.PyTorchFileReader(file).get_all_records():
+        records = _records_of(file)
+        if "constants.pkl" in records:
             raise pickle.UnpicklingError("the file is a TorchScript archive")
+        if "data.pkl" not in records:
+            raise pickle.UnpicklingError(f"{_ZIP_OF} {', '.join(map(repr, sorted(records)[:3]))}")
         with zipfile.ZipFile(file) as archive:
             packed = [e for e in archive.infolist() if e.compress_type != zipfile.ZIP_STORED]
         if packed:
             raise pickle.UnpicklingError(f"{packed[0].filename} in it is packed")
     file.seek(0)
+
+
+def _records_of(file: IO[bytes]) -> Sequence[str]:
+    """Names of the records of torch's file, or of the files of another zip archive."""
+    try:
+        return torch._C.PyTorchFileReader(file).get_all_records()
+    except RuntimeError:
+        file.seek(0)
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+        if any(name.endswith("data.pkl") for name in names):
+            raise  # reason: torch's, and damaged
+        return names
 
 
 def _read_safetensors(file: IO[bytes], map_location: Any) -> dict[str, torch.Tensor]:
@@ -236,6 +253,11 @@ def _explain(name: str, reason: str) -> NoReturn:
         raise ValueError(
             f"{name}: refused, because this is a TorchScript archive, which holds code; save the "
             "model's state_dict instead."
+        ) from None
+    if reason.startswith(_ZIP_OF):
+        raise ValueError(
+            f"{name}: this is not a checkpoint but {reason}; unpack it and give the file of "
+            "weights inside."
         ) from None
     reason = " ".join(reason.replace("Weights only load failed.", "").split())[:160]
     raise ValueError(

@@ -19,7 +19,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from torch import nn
 
-from mmvitaccel.errors import building
+from mmvitaccel.errors import UserError, building, closest
 from mmvitaccel.runner.checkpoint_size import best_bytes, checkpoint_bytes
 from mmvitaccel.whole_files import check_folder, whole_file
 
@@ -51,6 +51,10 @@ def whole_checkpoints(runner: Runner) -> Iterator[None]:
             hook._save_checkpoint_with_step = functools.partial(
                 _save, hook, hook._save_checkpoint_with_step
             )
+            if hook.save_best:
+                hook._save_best_checkpoint = functools.partial(
+                    _save_best, hook, hook._save_best_checkpoint
+                )
     put = LocalBackend.put
     LocalBackend.put = _put
     try:
@@ -108,3 +112,21 @@ def _save(hook: CheckpointHook, save: Callable[..., None], *args: Any, **kwargs:
         hook.file_backend = backend
     for remove in later.waiting:
         remove()
+
+
+def _save_best(
+    hook: CheckpointHook, save: Callable[..., None], runner: Runner, metrics: dict[str, Any]
+) -> None:
+    """The hook's saving of the best checkpoint.
+
+    Raises:
+        UserError: No evaluator gives the figure that says which one is.
+    """
+    absent = [key for key in hook.key_indicators if key not in ("auto", *metrics)]
+    if absent and metrics:
+        raise UserError(
+            f"default_hooks.checkpoint.save_best is {absent[0]!r}, but the evaluators give "
+            f"{', '.join(map(repr, metrics))}; correct it and go on with --resume"
+            f"{closest(absent[0], metrics) or '.'}"
+        )
+    save(runner, metrics)

@@ -40,8 +40,11 @@ def zipped(name: str) -> bytes:
         (b"\n <HTML><body>", r"but a web page, it begins with b'<HTML><body>'; .*download again"),
         (gzip.compress(b"weights"), "but a gzip archive; unpack it"),
         (tar(), "but a tar archive; unpack it"),
-        (zipped("readme.txt"), r"damaged or not one of torch's \(.*copy or download it again"),
-        (zipped("folder/readme.txt"), r"damaged or not one of torch's \(.*download it again"),
+        (
+            zipped("epoch_1.pth"),
+            r"but a zip archive of 'epoch_1\.pth'; unpack it and give",
+        ),
+        (zipped("folder/weights.pth"), r"but a zip archive of '(folder/)?weights\.pth'; unpack it"),
         (b"epoch 3 loss 0.1", r"it begins with b'epoch 3 loss 0\.1?"),
     ],
     # reason: named here, since an archive's bytes hold the time and workers must agree on names

@@ -135,3 +135,26 @@ def test_the_old_checkpoint_goes_when_the_new_one_is_there(tmp_path):
     assert seen == [[], ["epoch_1.pth"]]
     assert [p.name for p in tmp_path.glob("*.pth")] == ["epoch_2.pth"]
     assert LocalBackend.put is put
+
+
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [
+        ("coco/bbox_mAp", r"save_best is 'coco/bbox_mAp', but the evaluators give 'coco/bbox_mAP'"
+                          r".*--resume; did you mean 'coco/bbox_mAP'\?"),
+        ("coco/bbox_mAP", None),
+        ("auto", None),
+    ],
+)  # fmt: skip
+def test_the_best_by_a_figure_that_nobody_gives(key, sentence):
+    hook, saved = CheckpointHook(save_best=key, rule="greater"), []
+    hook._save_best_checkpoint = lambda runner, metrics: saved.append(metrics)
+    runner = SimpleNamespace(hooks=[hook])
+    with whole_checkpoints(runner):
+        hook._save_best_checkpoint(runner, {})
+        if sentence is None:
+            hook._save_best_checkpoint(runner, {"coco/bbox_mAP": 0.5})
+            assert saved == [{}, {"coco/bbox_mAP": 0.5}]
+            return
+        with pytest.raises(UserError, match=sentence):
+            hook._save_best_checkpoint(runner, {"coco/bbox_mAP": 0.5})

@@ -51,6 +51,9 @@ def find_weights(content: object, source: str, entry: str = "") -> dict[str, Ten
         ValueError: There are no weights in it, or several and none is named.
     """
     weights = _entry(content, source, entry)
+    # reason: what was saved as a checkpoint may have been one already
+    while isinstance(weights, dict) and usual_entry(weights) and not _holds_weights(weights):
+        weights = weights[usual_entry(weights)]
     if not isinstance(weights, dict) or not weights:
         raise ValueError(
             f"{source}: there is no state dict in it but a {type(weights).__name__}; give a file "

@@ -44,6 +44,8 @@ def named(prefix, weights=OWN):
         dict(net=named("net."), optimizer=dict(state={0: dict(step=torch.ones(1))})),
         {"backbone._orig_mod.0.weight": OWN["backbone.0.weight"], "head.bias": OWN["head.bias"]},
         dict(model=named("module."), lr_scheduler=dict(last_epoch=3)),
+        dict(state_dict=dict(state_dict=OWN, meta=dict(epoch=1)), meta={}),
+        dict(model=dict(state_dict=named("model."))),
     ],
 )
 def test_a_wrapper_is_recognised(content):
