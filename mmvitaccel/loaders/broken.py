@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from mmvitaccel.errors import UserError, frames_of_error, is_refusal, one_line
-from mmvitaccel.loaders.damage import PICTURES, VIDEOS, describe_damage, is_unended, picture_damage
+from mmvitaccel.loaders.damage import (
+    PICTURES,
+    VIDEOS,
+    describe_damage,
+    is_unended,
+    of_no_codec,
+    picture_damage,
+)
 
 _DECODERS = ("mmaction.datasets.transforms.loading", "decord", "av", "mmcv.image", "mmcv.video")
 
@@ -84,7 +91,7 @@ def refuse_unended_pictures() -> None:
             raise BrokenPicture(damage)
         picture = decode(content, *args, **kwargs)
         if picture is None:
-            raise BrokenPicture(picture_damage(content) or "the picture cannot be decoded")
+            raise BrokenPicture(picture_damage(content) or of_no_codec(content))
         return picture
 
     imfrombytes.refuses_unended = True

@@ -66,6 +66,14 @@ def picture_damage(content: bytes) -> str | None:
     return None
 
 
+def of_no_codec(content: bytes) -> str:
+    """Say that OpenCV lacks the codec of a whole picture."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content)) as picture:
+        return f"OpenCV here does not decode {picture.format} pictures, convert it to PNG or JPEG"
+
+
 def is_unended(content: bytes) -> bool:
     """Whether a JPEG or PNG lacks the mark of its end. OpenCV fills up what is missing in grey."""
     if content.startswith(_JPEG):

@@ -32,15 +32,21 @@ def motion_groups(truth: Mapping[str, Any], ann_file: str) -> dict[Any, str]:
         ValueError: Objects have no ``instance_id``, or two of one instance are in one frame.
     """
     annotations = truth["annotations"]
-    lacking = [a for a in annotations if a.get("instance_id") is None]
+    lacking = [a for a in annotations if not _is_id(a.get("instance_id"))]
     if lacking:
         raise ValueError(
-            f"VIDMetric: by_motion=True follows objects by their instance_id, which {len(lacking)} "
-            f"of the {len(annotations)} annotations of {ann_file} lack, such as id "
+            f"VIDMetric: by_motion=True follows objects by their instance_id, a number or a "
+            f"text, which {len(lacking)} of the {len(annotations)} annotations of {ann_file} lack, "
+            "such as id "
             f"{lacking[0].get('id')} of image_id {lacking[0]['image_id']}; convert the set again "
             "with tools/dataset_converters/imagenet_vid.py or leave by_motion out."
         )
     return {place: group_of(iou) for place, iou in _motion_ious(truth, ann_file).items()}
+
+
+def _is_id(value: Any) -> bool:
+    # reason: tables write whole numbers with a point, and NaN where there is none
+    return isinstance(value, (int, float, str)) and value == value
 
 
 def group_of(motion_iou: float) -> str:
@@ -55,7 +61,9 @@ def _motion_ious(truth: Mapping[str, Any], ann_file: str) -> dict[int, float]:
     images = {image["id"]: image for image in truth["images"]}
     tracks: dict[tuple, dict[int, int]] = defaultdict(dict)
     for place, annotation in enumerate(truth["annotations"]):
-        image = images[annotation["image_id"]]
+        image = images.get(annotation["image_id"])
+        if image is None:
+            continue  # reason: of no frame that is scored
         # reason: an image of no video is a video of one frame
         video = image.get("video_id", ("image", image["id"]))
         track = tracks[video, annotation["instance_id"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from mmvitaccel.errors import UserError
@@ -68,6 +70,15 @@ BROKEN = {
     "text.png": (b"not a picture", r"it is no picture, it begins with b'not a pictur'"),
     "lfs.jpg": (b"version https://git-lfs.github.com/spec/v1\n", r"it is a Git LFS pointer"),
 }
+
+
+def as_gif() -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(content, "GIF")
+    return content.getvalue()
+
+
+BROKEN["moving.gif"] = (as_gif(), r"OpenCV here does not decode GIF pictures, convert it to PNG")
 
 
 @pytest.fixture

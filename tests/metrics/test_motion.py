@@ -239,6 +239,32 @@ def test_objects_that_cannot_be_followed_are_named(tmp_path):
     METRICS.build(dict(type="mmvitaccel.VIDMetric", ann_file=str(path)))
 
 
+@pytest.mark.parametrize("instance", ["7", 7.0, "left dog"])
+def test_ids_of_any_kind(tmp_path, instance):
+    path = tmp_path / "vid.json"
+    write(path, [(1, instance, 1, {0: [0, 0, 9, 9], 1: [0, 0, 9, 9]})], {1: 2})
+    groups = motion_groups(json.loads(path.read_text()), "vid.json")
+    assert list(groups.values()) == ["slow", "slow"]
+
+
+@pytest.mark.parametrize("instance", [float("nan"), [7], None])
+def test_ids_that_are_none(tmp_path, instance):
+    path = tmp_path / "vid.json"
+    write(path, [(1, instance, 1, {0: [0, 0, 9, 9]})], {1: 1})
+    with pytest.raises(ValueError, match=r"instance_id, a number or a text, which 1 of the 1 ann"):
+        motion_groups(json.loads(path.read_text()), "vid.json")
+
+
+def test_an_object_of_no_frame_of_the_set_is_left_out(tmp_path):
+    path = tmp_path / "vid.json"
+    drawn(path, 0)
+    samples, content = found(path, 0), json.loads(path.read_text())
+    whole = score(build(path), samples)
+    content["annotations"].append(dict(content["annotations"][0], id=9999, image_id=9999))
+    path.write_text(json.dumps(content))
+    assert score(build(path), samples) == whole
+
+
 def test_offline_evaluation_of_a_dump(tmp_path):
     path = tmp_path / "vid.json"
     drawn(path, 0)
