@@ -20,7 +20,7 @@ _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "categories": dict(id=_ID, name=(str,)),
     "annotations": dict(image_id=_ID, category_id=_ID, bbox=(list,), area=_NUMBER),
 }
-_MAY_LACK = ("video_id", "frame_id")
+_MAY_LACK = ("video_id", "frame_id", "area")
 
 
 def read_cocovid(ann_file: str, backend_args: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -31,7 +31,8 @@ def read_cocovid(ann_file: str, backend_args: dict[str, Any] | None = None) -> d
         backend_args: Arguments of mmengine's file backend.
 
     Returns:
-        The content, with ``images``, ``categories`` and ``annotations``.
+        The content, with ``images``, ``categories`` and ``annotations``; an ``area`` that is not
+        there is the box's.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -59,6 +60,10 @@ def read_cocovid(ann_file: str, backend_args: dict[str, Any] | None = None) -> d
     content.setdefault("annotations", [])
     for key, fields in _FIELDS.items():
         _check_records(content[key], key, fields, ann_file)
+    for annotation in content["annotations"]:
+        # reason: what other tools write has none at times, and the box says it
+        if annotation.get("area") is None:
+            annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
     for image in content["images"]:
         if image.get("video_id") is None and not isinstance(image["id"], int):
             raise ValueError(
@@ -102,11 +107,13 @@ def _check_records(
 def _check_box(record: dict[str, Any], place: str) -> None:
     box = record.get("bbox")
     if box is not None and not (
-        len(box) == 4 and all(isinstance(x, (int, float)) and isfinite(x) for x in box)
+        len(box) == 4
+        and all(isinstance(x, (int, float)) and isfinite(x) for x in box)
+        and min(box[2:]) >= 0
     ):
         raise ValueError(
             f"ImageNet VID: {place} has {_short(box)} as 'bbox'; four finite numbers are needed, "
-            "convert the set again."
+            "x, y, width and height, the last two not below 0; convert the set again."
         )
 
 

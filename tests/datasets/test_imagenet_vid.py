@@ -145,6 +145,12 @@ def test_frames_without_objects_are_filtered_in_training_only(write_cocovid):
     assert len(build(path, test_mode=True, filter_cfg=filter_cfg)) == 3
 
 
+def test_an_area_that_is_missing_is_the_boxes(write_cocovid):
+    path = write_cocovid(lengths=(2,))
+    edit(path, lambda content: [a.pop("area") for a in content["annotations"]])
+    assert [len(build(path).get_data_info(i)["instances"]) for i in range(2)] == [2, 2]
+
+
 def test_categories_are_matched_by_name(write_cocovid):
     path = write_cocovid(lengths=(2,))
     swapped = build(path, metainfo={"classes": ("dog", "cat")})

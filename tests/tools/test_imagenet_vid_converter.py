@@ -416,3 +416,49 @@ def test_a_frame_lost_from_both_folders_is_missing(tmp_path, tool):
         put_own(tmp_path, f"val/a/{frame:06d}", [(DOG, 0, (0, 0, 5, 5))])
     status, printed = tool("-i", tmp_path)
     assert status == 2 and "val/a/000003.xml" in printed
+
+
+def test_boxes_that_do_not_fit_are_said(tmp_path, tool):
+    name = TRAIN.format(0)
+    for frame, box in enumerate([(1, 2, 11, 22), (5, 5, 200, 60), (-3, 5, 20, 60), (5, 5, 5, 60)]):
+        put(tmp_path, "VID", f"{name}/{frame:06d}", [(DOG, 0, box)])
+    status, printed = tool("-i", tmp_path)
+    assert status == 0, printed
+    assert (
+        "warning: 2 boxes end outside of their picture, the first in "
+        f"{name}/000001.JPEG, 5, 5, 200, 60 in 160 x 90" in printed
+    )
+    assert f"warning: 1 boxes have no area, the first in {name}/000003.JPEG" in printed
+
+
+@pytest.mark.parametrize("track", [None, "", " "])
+def test_objects_without_a_track_are_said(tmp_path, tool, track):
+    for frame in range(2):
+        objects = [(DOG, track, (1, 2, 11, 22)), (CAT, 3, (5, 5, 9, 9))]
+        put(tmp_path, "VID", f"{VAL}/{frame:06d}", objects)
+    status, printed = tool("-i", tmp_path)
+    assert status == 0, printed
+    said = f"warning: 2 objects have no trackid, so that none is followed, the first in {VAL}/"
+    assert said in printed
+    objects = read(tmp_path / "annotations" / "imagenet_vid_val.json")["annotations"]
+    assert [thing["instance_id"] for thing in objects] == [1, 2, 3, 2]
+
+
+def test_a_box_that_ends_before_it_begins_is_broken(tmp_path, tool):
+    put(tmp_path, "VID", f"{VAL}/000000", [(DOG, 0, (30, 5, 10, 20))])
+    status, printed = tool("-i", tmp_path)
+    assert status == 2
+    assert (
+        "000000.xml (<object>'s bndbox ends before it begins: xmin 30, ymin 5, xmax 10, ymax 20"
+        in printed
+    )
+
+
+def test_frames_without_numbers_are_no_video(tmp_path, tool):
+    for name in "ab":
+        put(tmp_path, "VID", f"{VAL}/{name}", [(DOG, 0, (1, 2, 11, 22))])
+    status, printed = tool("-i", tmp_path)
+    assert status == 2
+    assert f"vid_val: no picture is left of {tmp_path}/Annotations/VID/val" in printed
+    assert f"{VAL}/a.xml); names of a video's frames end in their number" in printed
+    assert not list(tmp_path.rglob("*.json"))

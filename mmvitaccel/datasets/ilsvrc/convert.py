@@ -85,6 +85,7 @@ def convert(
                 contents[name] = _vid(release, split, classes, from_folders, problems, bar, console)
     _tell_missing(problems, target, skip_missing, console)
     for name, coco in contents.items():
+        _refuse_nothing(name, coco, releases[name])
         _refuse_unknown(name, coco, classes)
     written = {}
     for name, coco in contents.items():
@@ -256,6 +257,18 @@ def _tell_missing(problems: list[str], target: Path, skip_missing: bool, console
     console.print(f"left out: {what}", soft_wrap=True)
 
 
+def _refuse_nothing(name: str, coco: CocoVID, release: Release) -> None:
+    """Raise where there is no picture at all."""
+    if not coco.content["images"]:
+        folder = release.annotations / ("train" if name == "det" else name.removeprefix("vid_"))
+        first = next(iter(sorted(folder.rglob("*.xml"))), None)
+        raise ValueError(
+            f"{name}: no picture is left of {folder} (its first file is {first or 'none'}); names "
+            "of a video's frames end in their number, such as 000000.xml, and each has a picture: "
+            "correct the names or the folders."
+        )
+
+
 def _refuse_unknown(name: str, coco: CocoVID, classes: Sequence[str] | None) -> None:
     """Raise where there are objects and none has a name that is known."""
     # reason: a list of DET may name pictures of other classes alone, as examples of none
@@ -291,6 +304,12 @@ def _tell_summary(path: Path, coco: CocoVID, release: Release, console: Console)
         soft_wrap=True,
     )
     console.print("  " + ", ".join(f"{name} {n}" for name, n in sorted(coco.per_class.items())))
+    for what, (count, first) in coco.odd.items():
+        console.print(
+            f"  warning: {count} {what}, the first in {first}; correct the annotations if this is "
+            "not meant",
+            soft_wrap=True,
+        )
 
 
 def _write(path: Path, coco: CocoVID) -> None:

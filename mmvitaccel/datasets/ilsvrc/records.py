@@ -77,6 +77,7 @@ class CocoVID:
         without_objects: Number of images without objects.
         per_class: Objects by class name.
         unknown: Objects by the name that no class has.
+        odd: What may be a mistake, in words, with how many there are and where the first is.
     """
 
     def __init__(self, kind: str, classes: Sequence[str] | None = None) -> None:
@@ -97,6 +98,7 @@ class CocoVID:
         self.without_objects = 0
         self.per_class: Counter[str] = Counter()
         self.unknown: Counter[str] = Counter()
+        self.odd: dict[str, tuple[int, str]] = {}
         self._instances = 0
         self._tracks: dict[str, int] = {}
 
@@ -132,6 +134,8 @@ class CocoVID:
             if thing.synset not in self._category_ids:
                 self.unknown[thing.synset] += 1
             else:
+                if thing.track is None:
+                    self._note("objects have no trackid, so that none is followed", file_name)
                 ids = {"video_id": place["video_id"], "image_id": image_id}
                 instance_id = self._instance_id(thing.track)
                 category_id = self._category_ids[thing.synset]
@@ -155,7 +159,22 @@ class CocoVID:
         size = {"height": annotation.height, "width": annotation.width}
         images.append({"file_name": file_name, **size, "id": len(images) + 1, **place})
         self.without_objects += not annotation.things
+        for thing in annotation.things:
+            self._look_at_box(file_name, annotation, thing)
         return len(images)
+
+    def _look_at_box(self, file_name: str, annotation: Annotation, thing: Thing) -> None:
+        x1, y1, x2, y2 = thing.box
+        box = ", ".join(f"{side:g}" for side in thing.box)
+        where = f"{file_name}, {box} in {annotation.width} x {annotation.height}"
+        if x1 == x2 or y1 == y2:
+            self._note("boxes have no area", where)
+        elif min(x1, y1) < 0 or x2 > annotation.width or y2 > annotation.height:
+            self._note("boxes end outside of their picture", where)
+
+    def _note(self, what: str, where: str) -> None:
+        count, first = self.odd.get(what, (0, where))
+        self.odd[what] = (count + 1, first)
 
     def _add_object(
         self, category_id: int, thing: Thing, ids: dict[str, int], **instance: int
@@ -196,7 +215,13 @@ def _thing(element: ElementTree.Element) -> Thing:
     x1, y1, x2, y2 = (
         _number(element, f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")
     )
-    return Thing(_text(element, "name"), (x1, y1, x2, y2), element.findtext("trackid"), flags)
+    if x2 < x1 or y2 < y1:
+        raise ValueError(
+            f"<{element.tag}>'s bndbox ends before it begins: xmin {x1:g}, ymin {y1:g}, xmax {x2:g}"
+            f", ymax {y2:g}"
+        )
+    track = (element.findtext("trackid") or "").strip() or None
+    return Thing(_text(element, "name"), (x1, y1, x2, y2), track, flags)
 
 
 def _number(element: ElementTree.Element, path: str) -> float:
