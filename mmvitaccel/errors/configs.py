@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from json import JSONDecodeError
 from typing import Any
 
 from mmvitaccel.errors.origin import frames_of_error, is_own_fault
 from mmvitaccel.errors.sentence import UserError, closest, message_of, one_line
-from mmvitaccel.errors.system import explain_system
+from mmvitaccel.errors.system import explain_system, open_path
 
 # What numpy says of a data set of mmengine's that has no sample.
 _NO_SAMPLE = "need at least one array to concatenate"
@@ -42,7 +44,17 @@ def _explain(error: Exception) -> str:
         return _explain_arguments(message, built[-1] if built else called)
     if isinstance(error, ModuleNotFoundError):
         return f"{message}; install it or correct custom_imports"
+    if _calls_a_name(error):
+        return _explain_call(error)
     message = message_of(error)
+    if message.startswith("Failed to format the config"):
+        return _explain_text(error)
+    path = open_path(error) if isinstance(error, (JSONDecodeError, UnicodeDecodeError)) else None
+    if path is not None:
+        return (
+            f"{path} cannot be read: {message}; it is damaged, cut short or of another encoding: "
+            "save it whole, as UTF-8 without a byte order mark"
+        )
     if message == _NO_SAMPLE:
         message = "no sample is left; correct the annotation file, filter_cfg or indices"
     if isinstance(error, KeyError):
@@ -50,6 +62,59 @@ def _explain(error: Exception) -> str:
     inner = [f.f_locals["self"] for f in frames_of_error(error) if "self" in f.f_locals]
     place = built[-1].__name__ if built else type(inner[-1]).__name__ if inner else ""
     return message if place in message else f"{place}: {message}"
+
+
+def _calls_a_name(error: Exception) -> bool:
+    """Whether a config in mmengine's pure-Python style calls what it imports."""
+    frames = frames_of_error(error)
+    if not isinstance(error, RuntimeError) or len(frames) < 2:
+        return False
+    return type(frames[-1].f_locals.get("self")).__name__ in ("LazyObject", "LazyAttr")
+
+
+def _explain_call(error: Exception) -> str:
+    """Which name, and where; mmengine says nothing: imported names stand for themselves then."""
+    config, called = frames_of_error(error)[-2:]
+    name = str(called.f_locals["self"])
+    return (
+        f"line {config.f_lineno} calls {name}, which is imported when the config is built and no "
+        f"sooner; give it as dict(type={name}, ...), or make it where it is used"
+    )
+
+
+def _explain_text(error: Exception) -> str:
+    """A run writes its config into its folder, which only what can be written as text allows."""
+    held = [getattr(f.f_locals.get("self"), "_cfg_dict", None) for f in frames_of_error(error)]
+    cfg = next((content for content in held if content is not None), {})
+    where, value = next(_unwritten(cfg, ""), ("a value in it", "?"))
+    return (
+        f"{where} is {value}, which cannot be written into the run's folder as a part of the "
+        "config; name what is in a module, as a type, or make it where it is used"
+    )
+
+
+def _unwritten(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values that no text stands for, such as functions without a name."""
+    if isinstance(value, Mapping):
+        for key in value:
+            yield from _unwritten(value[key], f"{where}.{key}" if where else str(key))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _unwritten(item, f"{where}.{index}")
+    elif not _is_written(value):
+        yield where, value
+
+
+def _is_written(value: Any) -> bool:
+    """Whether a value is written as text: functions and classes by their names."""
+    name = getattr(value, "__qualname__", None)
+    if isinstance(name, str):
+        return "<" not in name  # reason: as of a lambda
+    try:
+        ast.parse(repr(value))
+    except SyntaxError:
+        return False
+    return True
 
 
 def _explain_unknown_type(name: str, scope: str, registry: str, error: Exception) -> str:

@@ -25,6 +25,7 @@ _OF_THE_SYSTEM = {
     errno.EFBIG: "give a path on a disk that takes files of this size",
     errno.EIO: "check the disk",
 }
+_PATHS = ("filepath", "filename", "file_path", "path", "out_file", "annotation_file", "ann_file")
 _OF_THE_DEVICE = (
     (
         r"CUDA out of memory|CUDA error: out of memory",
@@ -53,7 +54,7 @@ def explain_system(error: BaseException) -> str | None:
     """Say what is wrong with a file, a disk or a device; None for an error of another kind."""
     message = one_line(error)
     if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
-        path = error.filename if error.filename is not None else _open_path(error)
+        path = error.filename if error.filename is not None else open_path(error)
         place = f"{path}: " if path is not None else ""
         reason = (error.strerror or message).lower()
         return f"{place}{reason}; {_OF_THE_SYSTEM[error.errno]}."
@@ -64,10 +65,10 @@ def explain_system(error: BaseException) -> str | None:
     return None
 
 
-def _open_path(error: BaseException) -> str | None:
-    """The path that was written when a write failed: the system does not say it again."""
+def open_path(error: BaseException) -> str | None:
+    """The file that was read or written when that failed, where the error does not say it."""
     for frame in reversed(frames_of_error(error)):
-        for name in ("filepath", "filename", "file_path", "path", "out_file"):
+        for name in _PATHS:
             value = frame.f_locals.get(name)
             if isinstance(value, (str, os.PathLike)):
                 return str(value)

@@ -11,6 +11,7 @@ from mmengine.registry import DefaultScope
 
 from mmvitaccel.errors import UserError, building
 from mmvitaccel.registry import type_name
+from mmvitaccel.runner.config import package_of
 
 
 class FramePipeline:
@@ -20,7 +21,7 @@ class FramePipeline:
         cfg: The detector's.
 
     Raises:
-        UserError: There is no test pipeline, or it cannot be built.
+        UserError: There is no test pipeline, it is a recognizer's, or it cannot be built.
     """
 
     def __init__(self, cfg: Config) -> None:
@@ -30,6 +31,11 @@ class FramePipeline:
             raise UserError(
                 "the config has no test_dataloader.dataset.pipeline, which says how a frame is "
                 "prepared; give a config that can be tested."
+            )
+        if package_of(cfg) == "mmaction":
+            raise UserError(
+                "the config's test pipeline makes clips, as a recognizer takes them, and no single "
+                "frames; give a detector's or a classifier's config."
             )
         with building("the test pipeline"), DefaultScope.overwrite_default_scope(scope):
             steps = [s for s in dataset["pipeline"] if not type_name(s).startswith("Load")]

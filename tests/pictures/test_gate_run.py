@@ -15,6 +15,7 @@ from mmengine.config import utils as config_utils
 
 from mmvitaccel.adapters.eventful.apply import EventfulHandle
 from mmvitaccel.errors import UserError
+from mmvitaccel.pictures.frame_pipeline import FramePipeline
 from mmvitaccel.pictures.gate_run import GateFrame, GateRun
 from mmvitaccel.pictures.gates import draw_gates
 from mmvitaccel.runner.session import build_model
@@ -126,3 +127,8 @@ def test_the_error_stays_small_along_a_real_clip(real_video):
     errors = [frame.error for frame in frames]
     assert errors[0] < 1e-5 and all(1e-4 < error < 0.5 for error in errors[1:])
     assert EventfulHandle(model).streams == ["video"]
+
+
+def test_a_recognizer_is_refused(recognizer_config):
+    with pytest.raises(UserError, match="the config's test pipeline makes clips, as a recognizer"):
+        FramePipeline(Config.fromfile(recognizer_config))

@@ -8,6 +8,7 @@ import pytest
 
 from mmvitaccel.analysis.flops import count_config
 from mmvitaccel.deploy.detection_graph import check_detector
+from mmvitaccel.errors import UserError
 from mmvitaccel.runner.config import load_config, package_of
 from mmvitaccel.runner.session import build_model, run, set_work_dir
 from mmvitaccel.video.clip_steps import ClipSettings
@@ -117,6 +118,24 @@ def test_a_detector_is_built_counted_and_can_be_exported(detector):
     model = build_model(cfg)
     check_detector(model)
     assert count_config(cfg)["input_shape"] == [3, 64, 64]
+
+
+def test_what_is_imported_cannot_be_called_while_a_config_is_read(detector):
+    with detector.open("a") as file:
+        file.write("from functools import partial\ncut = partial(nms, iou_threshold=0.5)\n")
+    number = len(detector.read_text().splitlines())
+    sentence = rf"lazy_detector\.py: line {number} calls partial, .* dict\(type=partial, \.\.\.\)"
+    with pytest.raises(UserError, match=sentence):
+        load_config(str(detector), {})
+
+
+def test_a_function_without_a_name_is_named_by_its_key(detector):
+    with detector.open("a") as file:
+        file.write("data['twice'] = [1, lambda x: 2 * x]\n")
+    cfg = load_config(str(detector), {})
+    set_work_dir(cfg, str(detector.parent / "run"))
+    with pytest.raises(UserError, match=r"data\.twice\.1 is <function .*lambda.*cannot be written"):
+        run(cfg, "train")
 
 
 def test_a_detector_trains(detector):
