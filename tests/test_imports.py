@@ -127,7 +127,12 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "runner/options": ({"errors"}, {"mmengine"}),
     # compares what a config names before it runs; a model runs once, of no stream
-    "fit": ({"core/eventful", "errors", "registry", "runner"}, {"mmengine"}),
+    "fit": (
+        {"core/eventful", "errors", "fit/coco", "fit/lines", "registry", "runner"},
+        {"mmengine"},
+    ),
+    "fit/coco": (set(), set()),
+    "fit/lines": (set(), set()),
     "deploy": (
         {"adapters", "core/kernels", "errors", "extras", "fit", "hooks", "models/weights"}
         | {"registry", "runner"},

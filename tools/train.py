@@ -9,6 +9,7 @@ import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is 
 from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
 from mmvitaccel.fit.check import check_inputs, check_model, check_start
 from mmvitaccel.fit.pictures import PictureSizeHook
+from mmvitaccel.fit.schedule import ScheduleHook
 from mmvitaccel.loaders.checked import add_skip_argument
 from mmvitaccel.models.weights.wrapped import USUAL
 from mmvitaccel.pictures.class_names import LegibleNamesHook
@@ -86,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_room(cfg, model)
     del model
     start_processes(cfg, args.launcher, args.local_rank)
-    run(cfg, "train", choice, args.skip_broken, [PictureSizeHook(), LegibleNamesHook()])
+    hooks = [PictureSizeHook(), ScheduleHook(), LegibleNamesHook()]
+    run(cfg, "train", choice, args.skip_broken, hooks)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
-from mmvitaccel.errors import building
+from mmvitaccel.errors import UserError, building
 from mmvitaccel.fit.classes import (
     check_checkpoint_classes,
     check_folder_classes,
@@ -20,6 +20,7 @@ from mmvitaccel.fit.evaluators import check_evaluators
 from mmvitaccel.fit.files import check_data, check_pretrained
 from mmvitaccel.fit.heads import heads_of
 from mmvitaccel.fit.lists import check_list
+from mmvitaccel.fit.objects import check_objects
 from mmvitaccel.fit.pictures import check_picture_sizes
 from mmvitaccel.fit.schedule import (
     check_length,
@@ -28,6 +29,7 @@ from mmvitaccel.fit.schedule import (
     check_what_is_left,
 )
 from mmvitaccel.fit.strides import check_strides
+from mmvitaccel.runner.random_input import backbone_channels
 
 SPLITS = ("train", "val", "test")
 
@@ -44,14 +46,35 @@ def check_inputs(cfg: Config, *splits: str) -> None:
         UserError: A file is missing, or two things do not belong together.
     """
     check_data(cfg, *splits)
+    _check_preprocessor(cfg)
     if "train" in splits:
         check_pretrained(cfg.model)
         check_length(cfg)
         check_schedule(cfg)
     sets = data_sets(cfg, *splits)
+    check_objects(sets)
     check_set_classes(sets)
     check_evaluators(cfg, *(split for split in splits if split != "train"))
     check_picture_sizes(sets)
+
+
+def _check_preprocessor(cfg: Config) -> None:
+    """Refuse a deviation of 0, and an order of three channels for another number of them."""
+    channels = backbone_channels(cfg)
+    for where, holder in (("model.data_preprocessor", cfg.model), ("data_preprocessor", cfg)):
+        part = holder.get("data_preprocessor") or {}
+        std = part.get("std")
+        if isinstance(std, (list, tuple)) and 0 in std:
+            raise UserError(
+                f"{where}.std is {list(std)}, and pixels are divided by it; give 1 where they are "
+                "not to be scaled."
+            )
+        order = next((key for key in ("bgr_to_rgb", "rgb_to_bgr") if part.get(key)), None)
+        if order is not None and channels not in (None, 3):
+            raise UserError(
+                f"{where}.{order} puts three channels into another order, but model.backbone."
+                f"in_channels is {channels}; set {where}.{order}=False."
+            )
 
 
 @building("config")

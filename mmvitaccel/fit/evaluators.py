@@ -12,8 +12,10 @@ from typing import Any
 from mmengine.config import Config
 
 from mmvitaccel.errors import UserError
-from mmvitaccel.fit.coco_json import read_list
+from mmvitaccel.fit.coco.coco_json import read_list
 from mmvitaccel.fit.datasets import DataSet, data_sets
+from mmvitaccel.fit.objects import check_scored
+from mmvitaccel.registry import type_name
 
 
 def check_evaluators(cfg: Config, *splits: str) -> None:
@@ -26,20 +28,26 @@ def check_evaluators(cfg: Config, *splits: str) -> None:
         *splits: ``val``, ``test``.
 
     Raises:
-        UserError: Pictures of one id are different ones in the two files, or one is missing.
+        UserError: Pictures of one id are different ones in the two files, one is missing, or
+            annotations lack what scoring reads.
     """
     for split in splits:
+        for _, path in _annotation_files(cfg, split, "CocoMetric"):
+            check_scored(path)
         sets = data_sets(cfg, split)
         if len(sets) == 1 and sets[0].annotations:
             for where, path in _annotation_files(cfg, split):
                 _compare(sets[0], sets[0].annotations, where, path)
 
 
-def _annotation_files(cfg: Config, split: str) -> Iterator[tuple[str, str]]:
+def _annotation_files(cfg: Config, split: str, kind: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted key and path of each evaluator's file, of those of one type where that is named."""
     given = cfg.get(f"{split}_evaluator")
     several = isinstance(given, (list, tuple))
     for index, evaluator in enumerate(given if several else [given]):
         path = evaluator.get("ann_file") if isinstance(evaluator, Mapping) else None
+        if kind and path is not None and type_name(evaluator) != kind:
+            continue
         if isinstance(path, str) and os.path.isfile(path):
             place = f"{split}_evaluator.{index}" if several else f"{split}_evaluator"
             yield f"{place}.ann_file", path

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from mmvitaccel.errors import UserError, closest
-from mmvitaccel.fit.coco_json import category_ids, read_list
+from mmvitaccel.fit.coco.coco_json import category_ids, read_list
 from mmvitaccel.fit.datasets import DataSet
 
 _NAMED = 5
@@ -39,6 +39,11 @@ def check_json_classes(data: DataSet, path: str, classes: Sequence[str]) -> None
     else:
         _check_names(data, path, classes, names)
     _check_annotations(data, path, [category.get("id") for category in categories])
+
+
+def reads_json(kind: type | None) -> bool:
+    """Whether a data set reads its json by a function of mmdet's that is known here."""
+    return getattr(kind, "load_data_list", None) in _ways()
 
 
 @cache

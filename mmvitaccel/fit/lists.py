@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mmvitaccel.errors import UserError
 from mmvitaccel.fit.datasets import DataSet
 from mmvitaccel.fit.heads import Head
+from mmvitaccel.fit.lines.readers import READERS, Reader
 
 _SAMPLE = 32
+_AVA_CLASSES = 81  # as mmaction2's data set has it where nothing is given
+_BYTE_ORDER_MARK = "\ufeff"
 
 
 @dataclass(frozen=True)
@@ -37,23 +39,26 @@ def check_list(data: DataSet, head: Head | None, labels_needed: bool) -> None:
     """Read a data set's list as the data set will, and compare its labels with the head.
 
     Args:
-        data: Of mmaction2's ``VideoDataset``, ``RawframeDataset`` and ``AudioDataset`` or
-            mmpretrain's ``CustomDataset``; others are left alone.
+        data: Of mmaction2's ``VideoDataset``, ``RawframeDataset``, ``AudioDataset`` and
+            ``AVADataset`` or mmpretrain's ``CustomDataset``; others are left alone.
         head: The recognizer's; None where it is not known.
         labels_needed: Whether a line without a label is a mistake.
 
     Raises:
         UserError: A line cannot be read, a label is none of the head's, or a file is not there.
     """
-    reader = _READERS.get(reading_class(data.kind))
+    reader = READERS.get(reading_class(data.kind))
     if reader is None or data.annotations is None:
         return
-    entries = list(_entries(data, *reader))
+    split, folder = reader
+    entries = list(_entries(data, split))
     if not entries:
         raise UserError(f"{data.annotations} has no lines; give a list with a sample a line.")
-    if head is not None:
+    if head is not None and reading_class(data.kind) == "AVADataset":
+        _check_actions(data, head, entries)
+    elif head is not None:
         _check_labels(data, head, entries, labels_needed)
-    _check_files(data, entries, reader[1])
+    _check_files(data, entries, folder)
 
 
 def reading_class(kind: type | None) -> str:
@@ -62,11 +67,16 @@ def reading_class(kind: type | None) -> str:
     return name.partition(".")[0]
 
 
-def _entries(
-    data: DataSet, split: Callable[[str, Mapping[str, Any]], tuple[str, list[str]]], prefix: str
-) -> Iterator[Entry]:
+def _entries(data: DataSet, split: Reader) -> Iterator[Entry]:
     path = data.annotations or ""
-    for number, text in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    content = Path(path).read_text(encoding="utf-8")
+    if content.startswith(_BYTE_ORDER_MARK):
+        raise UserError(
+            f"{path} begins with a byte order mark, which becomes part of the first name; save it "
+            "as UTF-8 without one."
+        )
+    # reason: by line ends alone, as the data sets read; `splitlines` divides at form feeds too
+    for number, text in enumerate(content.removesuffix("\n").split("\n") if content else (), 1):
         try:
             name, labels = split(text.strip(), data.config)
             yield Entry(number, text, name, tuple(int(label) for label in labels))
@@ -76,58 +86,10 @@ def _entries(
 
 def _reason(error: ValueError) -> str:
     message = str(error)
-    if message.startswith("invalid literal"):
-        return f"has {message.rpartition(': ')[2]} where a whole number is expected; correct it"
+    for start, kind in (("invalid literal", "whole number"), ("could not convert", "number")):
+        if message.startswith(start):
+            return f"has {message.rpartition(': ')[2]} where a {kind} is expected; correct it"
     return message
-
-
-def _video(text: str, config: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """``VideoDataset``: a name and a label, or labels."""
-    delimiter = config.get("delimiter", " ")
-    name, *labels = text.split(delimiter)
-    if not name:
-        raise ValueError("names no video; remove the line")
-    if len(labels) > 1 and not config.get("multi_class"):
-        raise ValueError(
-            f"has {1 + len(labels)} fields and not two, a name and a label; for names with "
-            f"{'spaces' if delimiter == ' ' else repr(delimiter)} set the data set's delimiter to "
-            "something that is in no name, such as a comma, and write the list with it"
-        )
-    return name, labels
-
-
-def _frames(text: str, config: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """``RawframeDataset`` and ``AudioDataset``: a name, perhaps an offset, a number, labels."""
-    fields = text.split()
-    numbers = 2 if config.get("with_offset") else 1
-    many = len(fields) > numbers + 2 and not config.get("multi_class")
-    if len(fields) <= numbers or many:
-        what = "a name, an offset, " if numbers == 2 else "a name, "
-        raise ValueError(
-            f"has {len(fields)} fields where {what}a number of frames and a label are expected; "
-            "names with spaces cannot stand in this list, rename the folder or file"
-        )
-    if int(fields[numbers]) < 1:
-        raise ValueError(f"says {fields[numbers]} frames; correct it or remove the line")
-    return fields[0], fields[1 + numbers :]
-
-
-def _picture(text: str, config: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """``CustomDataset`` of mmpretrain: a name, which may have spaces, and a label."""
-    if not config.get("with_label", True):
-        return text, []
-    name, _, label = text.rpartition(" ")
-    if not name:
-        raise ValueError("has one field and not two, a name and a label; add what is missing")
-    return name, [label]
-
-
-_READERS = {
-    "VideoDataset": (_video, "video"),
-    "RawframeDataset": (_frames, "img"),
-    "AudioDataset": (_frames, "audio"),
-    "CustomDataset": (_picture, "img_path"),
-}
 
 
 def _check_labels(data: DataSet, head: Head, entries: Sequence[Entry], labels_needed: bool) -> None:
@@ -137,6 +99,12 @@ def _check_labels(data: DataSet, head: Head, entries: Sequence[Entry], labels_ne
         raise UserError(
             f"{data.annotations}, line {bare.line}: {bare.text!r} has no label; add one from 0 to "
             f"{head.num_classes - 1}."
+        )
+    count = data.config.get("num_classes") if data.config.get("multi_class") else None
+    if count is not None and count != head.num_classes:
+        raise UserError(
+            f"{head.where} is {head.num_classes}, but {data.where}.num_classes, the length of its "
+            f"labels, is {count}; give both one number."
         )
     for entry in entries:
         wrong = [x for x in entry.labels if not 0 <= x < head.num_classes]
@@ -165,6 +133,24 @@ def _check_labels(data: DataSet, head: Head, entries: Sequence[Entry], labels_ne
             "from each if class 0 is not meant to be without samples.",
             stacklevel=3,
         )
+
+
+def _check_actions(data: DataSet, head: Head, entries: Sequence[Entry]) -> None:
+    """Compare actions of persons, of which one has several, with data set and head."""
+    count = data.config.get("num_classes", _AVA_CLASSES)
+    if count != head.num_classes:
+        raise UserError(
+            f"{head.where} is {head.num_classes}, but {data.where}.num_classes is {count}; give "
+            "both one number, that of the actions and 1 for none of them."
+        )
+    for entry in entries:
+        wrong = next((label for label in entry.labels if not 0 <= label < count), None)
+        if wrong is not None:
+            raise UserError(
+                f"{data.annotations}, line {entry.line}: {entry.text!r} has the action {wrong}, "
+                f"but {data.where}.num_classes is {count}, for actions from 1 to {count - 1}; "
+                "correct the action, or both numbers of classes."
+            )
 
 
 def _check_files(data: DataSet, entries: Sequence[Entry], prefix: str) -> None:

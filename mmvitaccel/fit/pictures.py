@@ -7,17 +7,19 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from PIL import Image, UnidentifiedImageError
 
-from mmvitaccel.fit.coco_json import read_list
+from mmvitaccel.fit.coco.coco_json import read_list
 from mmvitaccel.fit.datasets import DataSet
 
 _SAMPLE = 32
 _ORIENTATION = 0x0112
-_ON_THE_SIDE = (5, 6, 7, 8)
+_SAME_SIZE = {2: "mirrored", 3: "turned by 180 degrees", 4: "mirrored"}
 
 
 def check_picture_sizes(sets: Sequence[DataSet]) -> None:
@@ -26,10 +28,21 @@ def check_picture_sizes(sets: Sequence[DataSet]) -> None:
         images = _images(data)
         for image in images[:: max(len(images) // _SAMPLE, 1)]:
             path = os.path.join(data.folder("img"), str(image.get("file_name")))
-            size = _turned_size(path)
+            size, turn = _turned_size(path)
             given = (image.get("height"), image.get("width"))
-            if size is not None and None not in given and size != given:
+            if size is None or None in given:
+                continue
+            if size != given:
                 _warn(path, size, given)
+                break
+            if turn in _SAME_SIZE:
+                warnings.warn(
+                    f"{path} is {_SAME_SIZE[turn]} when loaded, as its EXIF orientation {turn} "
+                    "says, and its size does not tell whether its boxes were drawn on the picture "
+                    "as shown or as stored; look at one, and save the pictures upright if they "
+                    "are of the stored one.",
+                    stacklevel=2,
+                )
                 break
 
 
@@ -99,16 +112,23 @@ def _images(data: DataSet) -> list[dict[str, Any]]:
     return (read_list(data.annotations or "", "images") or []) if is_json else []
 
 
-def _turned_size(path: str) -> tuple[int, int] | None:
-    """Height and width as OpenCV loads it: turned as its EXIF says."""
+def _turned_size(path: str) -> tuple[tuple[int, int] | None, Any]:
+    """Height and width as OpenCV loads it, turned as its EXIF says; and what that says."""
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(_ORIENTATION) in _ON_THE_SIDE
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError):
+            turn, kind = image.getexif().get(_ORIENTATION), image.format
+        if turn in (None, 1):
+            return (height, width), None
+        # reason: which kinds are turned by it depends on OpenCV, and Pillow turns TIFF's size alone
+        loaded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, cv2.error):
         # reason: a picture that cannot be read is said by what loads it
-        return None
-    return (width, height) if turned else (height, width)
+        return None, None
+    if loaded is None:
+        return None, None
+    # reason: OpenCV leaves WebP as it is stored
+    return loaded.shape[:2], None if kind == "WEBP" else turn
 
 
 def _warn(path: str, size: Sequence[int], given: Sequence[int]) -> None:

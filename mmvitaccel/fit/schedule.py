@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from mmvitaccel.errors import UserError
 from mmvitaccel.registry import type_name
 
-_LENGTHS = ("end", "T_max", "total_iters")
+_LENGTHS = ("end", "T_max", "total_iters", "total_steps")
 
 
 def check_length(cfg: Config) -> None:
@@ -30,31 +32,70 @@ def check_length(cfg: Config) -> None:
 
 
 def check_schedule(cfg: Config) -> None:
-    """Warn of a schedule that ends before the training does, or goes on after it.
+    """Warn of a schedule that ends before the training does, goes on after it, or never steps.
 
-    Schedules in iterations of a training in epochs (a warm-up) are not looked at.
+    Schedules in iterations of a training in epochs (a warm-up) are left to :class:`ScheduleHook`.
     """
     length, unit = _length(cfg)
-    schedulers = [s for s in _schedulers(cfg.get("param_scheduler")) if _unit(s) == unit]
-    if length is None or not schedulers:
-        return
-    ends = [_end(scheduler) for scheduler in schedulers]
-    key = f"train_cfg.max_{unit}"
-    if max(ends) < length:
+    schedulers = list(_schedulers(cfg.get("param_scheduler")))
+    if length is not None:
+        own = [s for s in schedulers if _unit(s) == unit]
+        _compare(own, length, f"train_cfg.max_{unit} is {length}", whole=True)
+    idle = next((s for s in schedulers if unit == "iters" and _waits_for_epochs(s)), None)
+    if length is not None and idle is not None:
         warnings.warn(
-            f"{key} is {length}, but param_scheduler ends at {max(ends):g}: the learning rate "
-            "stays what it is then; set the schedulers' end and milestones to the training's "
-            "length if this is not meant.",
+            f"train_cfg counts iterations, but param_scheduler's {type_name(idle)} counts epochs, "
+            "of which such a training has one: it changes nothing; set its by_epoch=False and "
+            "give its lengths in iterations.",
             stacklevel=2,
+        )
+
+
+class ScheduleHook(Hook):
+    """Warns of a schedule in iterations that is longer or shorter than a training in epochs.
+
+    How many iterations these are is known when the data set is built.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare both."""
+        length, unit = _length(runner.cfg)
+        if unit != "epochs" or length is None:
+            return
+        schedulers = list(_schedulers(runner.cfg.get("param_scheduler")))
+        own = [s for s in schedulers if _unit(s) == "iters"]
+        what = f"train_cfg.max_epochs is {length}, which are {runner.max_iters} iterations"
+        _compare(own, runner.max_iters, what, whole=own == schedulers)
+
+
+def _compare(schedulers: Sequence[Mapping[str, Any]], length: int, what: str, whole: bool) -> None:
+    """Warn of schedules that end before a length, if they are the whole schedule, or behind it."""
+    if not schedulers:
+        return
+    last = max(map(_end, schedulers))
+    if whole and last < length:
+        warnings.warn(
+            f"{what}, but param_scheduler ends at {last:g}: the learning rate stays what it is "
+            "then; set the schedulers' end and milestones to the training's length if this is not "
+            "meant.",
+            stacklevel=3,
         )
         return
     late = next((found for s in schedulers for found in _late(s, length)), None)
     if late is not None:
         warnings.warn(
-            f"{key} is {length}, but param_scheduler has {late}: the training ends before; set the "
+            f"{what}, but param_scheduler has {late}: the training ends before; set the "
             "schedulers' end and milestones to the training's length if this is not meant.",
-            stacklevel=2,
+            stacklevel=3,
         )
+
+
+def _waits_for_epochs(scheduler: Mapping[str, Any]) -> bool:
+    """Whether a scheduler steps when an epoch ends, and neither with iterations nor validation."""
+    by_value = type_name(scheduler).startswith("ReduceOnPlateau")
+    return (
+        _unit(scheduler) == "epochs" and not scheduler.get("convert_to_iter_based") and not by_value
+    )
 
 
 def check_resumed_batch(cfg: Config, path: str, meta: Mapping[str, Any]) -> None:

@@ -142,11 +142,16 @@ def _clip(cfg: Config, pipeline: _Pipeline, size: Sequence[int] | None) -> Examp
 
 def input_channels(cfg: Config) -> int:
     """The model's input channels, as far as the config says: its own, else those of the mean."""
+    preprocessor = cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor") or {}
+    return backbone_channels(cfg) or len(preprocessor.get("mean") or (0, 0, 0))
+
+
+def backbone_channels(cfg: Config) -> int | None:
+    """``in_channels`` of the backbone, or of the one that it wraps; None where it is not set."""
     backbone = cfg.model.get("backbone") or {}
     while isinstance(backbone.get("backbone"), dict):
         backbone = backbone["backbone"]
-    preprocessor = cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor") or {}
-    return backbone.get("in_channels") or len(preprocessor.get("mean") or (0, 0, 0))
+    return backbone.get("in_channels")
 
 
 def _padded(cfg: Config, height: int, width: int) -> tuple[int, int]:

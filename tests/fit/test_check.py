@@ -37,3 +37,27 @@ def test_a_setting_of_another_kind_is_a_sentence(read, setting, what):
     cfg = Config(dict(model=dict(type="M"), **setting))
     with pytest.raises(UserError, match=what):
         read(cfg)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_pixels_are_not_divided_by_nothing(inside):
+    part = dict(data_preprocessor=dict(mean=[0.0] * 3, std=[1.0, 0.0, 1.0]))
+    cfg = Config(dict(model=part) if inside else dict(part, model=dict(type="M")))
+    with pytest.raises(UserError, match=r"data_preprocessor\.std is \[1\.0, 0\.0, 1\.0\]"):
+        check_inputs(cfg)
+
+
+@pytest.mark.parametrize("key", ["bgr_to_rgb", "rgb_to_bgr"])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_the_order_of_three_channels_is_of_three(key, channels):
+    model = dict(
+        backbone=dict(type="Eventful", backbone=dict(in_channels=channels)),
+        data_preprocessor={key: True},
+    )
+    sentence = rf"{key} puts three .*in_channels is {channels}; set .*\.{key}=False"
+    with pytest.raises(UserError, match=sentence):
+        check_inputs(Config(dict(model=model)))
+    model["data_preprocessor"] = {key: False}
+    check_inputs(Config(dict(model=model)))
+    model["data_preprocessor"], model["backbone"] = {key: True}, dict(in_channels=3)
+    check_inputs(Config(dict(model=model)))

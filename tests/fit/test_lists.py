@@ -54,12 +54,21 @@ def videos(recognizer_config, tmp_path):
         (("a.mp4 0", "b.mp4 one"), r"line 2: 'b\.mp4 one' has 'one' where a whole number"),
         (("a.mp4 0", "b.mp4 1.0"), r"line 2: .*has '1\.0' where a whole number"),
         (("a.mp4 0", "c.mp4 1"), r"line 2: .*c\.mp4 does not exist"),
+        (("\ufeffa.mp4 0", "b.mp4 1"), r"list\.txt begins with a byte order mark"),
+        (("a.mp4\t0", "b.mp4\t1"), r"line 1: .* by the delimiter ' '; set the data set's delimiter "
+                                   r"to '\\t'"),
+        (("a.mp4  0", "b.mp4 1"), r"line 1: .* has the delimiter ' ' twice in a row"),
+        (("a.mp4,0",), r"line 1: 'a\.mp4,0' has one field .* delimiter to ','"),
         ((), r"list\.txt has no lines"),
     ],
 )  # fmt: skip
 def test_lines_that_cannot_be(videos, split, lines, sentence):
     with pytest.raises(UserError, match=sentence):
         videos(*lines, split=split)
+
+
+def test_line_ends_of_other_systems(videos):
+    videos("a.mp4 0\r", "b.mp4 1  ", "a.mp4 1\x0c")
 
 
 def test_names_with_spaces_and_a_delimiter(videos):
@@ -78,6 +87,10 @@ def test_several_labels(videos):
     videos("a.mp4 0 1", "b.mp4 1", multi_class=True, num_classes=2)
     with pytest.raises(UserError, match=r"line 1: 'a\.mp4 0 5' has the label 5"):
         videos("a.mp4 0 5", multi_class=True, num_classes=2)
+    with pytest.raises(
+        UserError, match=r"num_classes is 2, but .*, the length of its labels, is 5"
+    ):
+        videos("a.mp4 0 1", multi_class=True, num_classes=5)
 
 
 def test_what_may_be_meant_is_a_warning(videos):
@@ -98,6 +111,7 @@ def test_what_may_be_meant_is_a_warning(videos):
         ("clip 0 6 1", {}, r"line 5: 'clip 0 6 1' has 4 fields .* rename"),
         ("clip0", {}, r"line 5: 'clip0' has 1 fields"),
         ("clip0 0 1", {}, r"line 5: .* says 0 frames"),
+        ("", {}, r"line 5: '' names no folder or file; remove the line"),
         ("clip9 6 1", {}, r"line 5: .*clip9 does not exist"),
         ("clip0 6 1", {}, None),
     ],
@@ -137,6 +151,45 @@ def test_pictures_with_labels(recognizer_config, tmp_path):
     path.write_text("a b.png 0\na b.png 2\n")
     with pytest.raises(UserError, match=r"list\.txt, line 2: 'a b\.png 2' has the label 2"):
         check_list(*data_sets(cfg, "train"), HEAD, True)
+
+
+PERSON = "clip0,1,0.1,0.1,0.8,0.9,1,0"
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "sentence"),
+    [
+        ([PERSON, PERSON], {}, None),
+        (["clip0,1,0.1,0.1,0.8,0.9,7,0"], dict(custom_classes=[7, 3, 2, 1]), None),
+        (["clip0,1,0.1,0.1,0.8,0.9,8,0"], dict(custom_classes=[7, 3, 2, 1]), None),
+        (["video,t,x1,y1,x2,y2,action,person"], {}, r"line 1: .* has 't' where a whole number"),
+        ([PERSON, "clip0,1,a,0.1,0.8,0.9,1,0"], {}, r"line 2: .* has 'a' where a number"),
+        ([PERSON, "clip0,1,0.1"], {}, r"line 2: .* has 3 fields and not 8: video, time, x1"),
+        ([PERSON, "clip0,1,3,3,30,35,1,0"], {}, r"line 2: .* has the box 3, 3, 30, 35; .* shares"),
+        ([PERSON, "clip0,1,0.1,0.1,0.8,0.9,9,0"], {}, r"line 2: .* has the action 9, but "
+         r"train_dataloader\.dataset\.num_classes is 5, for actions from 1 to 4"),
+        ([PERSON], dict(num_classes=81), r"bbox_head\.num_classes is 5, but train_dataloader\."
+                                         r"dataset\.num_classes is 81; give both one number"),
+        ([PERSON.replace("clip0", "clip9")], {}, r"line 1: .*clip9 does not exist"),
+    ],
+)  # fmt: skip
+def test_actions_of_persons(recognizer_config, tmp_path, lines, options, sentence):
+    path = tmp_path / "ava.csv"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    cfg = load_config(str(recognizer_config), {})
+    cfg.train_dataloader.dataset = dict(
+        type="AVADataset",
+        ann_file=str(path),
+        data_prefix=dict(img=str(tmp_path / "clips")),
+        **dict(dict(num_classes=5), **options),
+    )
+    (data,) = data_sets(cfg, "train")
+    head = Head("model.roi_head.bbox_head.num_classes", 5)
+    if sentence is None:
+        check_list(data, head, True)
+        return
+    with pytest.raises(UserError, match=sentence):
+        check_list(data, head, True)
 
 
 @pytest.mark.parametrize("tool", ["train", "test"])

@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import warnings
 
+import cv2
+import numpy as np
 import pytest
 from PIL import Image
 
 from mmvitaccel.fit.datasets import data_sets
-from mmvitaccel.fit.pictures import ComparePictureSize, check_picture_sizes
+from mmvitaccel.fit.pictures import ComparePictureSize, _turned_size, check_picture_sizes
 from mmvitaccel.runner.config import load_config
 
 
@@ -29,6 +31,31 @@ def test_a_sample_before(detector_config, turned):
     with pytest.warns(UserWarning, match=r"images/3\.jpg is 32 x 64 pixels when loaded, but its "
                                          r"annotation says 64 x 32 \(an EXIF turn"):  # fmt: skip
         check_picture_sizes(sets)
+
+
+@pytest.mark.parametrize(("turn", "what"), [(2, "mirrored"), (3, "turned by 180 degrees")])
+def test_a_turn_that_keeps_the_size(detector_config, boxes, turn, what):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    with Image.open(boxes / "images" / "3.png") as picture:
+        picture.save(boxes / "images" / "3.jpg", exif=exif)
+    path = boxes / "boxes.json"
+    path.write_text(path.read_text().replace("3.png", "3.jpg"))
+    sets = data_sets(load_config(str(detector_config), {}), "train")
+    with pytest.warns(UserWarning, match=rf"3\.jpg is {what} when loaded, as its EXIF orientation "
+                                         rf"{turn} says, .* look at one"):  # fmt: skip
+        check_picture_sizes(sets)
+
+
+@pytest.mark.parametrize("name", ["3.jpg", "3.png", "3.tif", "3.webp"])
+@pytest.mark.parametrize("turn", [1, 6, 8])
+def test_the_size_is_the_one_that_is_loaded(tmp_path, name, turn):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    path = str(tmp_path / name)
+    Image.new("RGB", (64, 32)).save(path, exif=exif)
+    loaded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)  # as mmcv does
+    assert _turned_size(path)[0] == loaded.shape[:2]
 
 
 def test_pictures_that_fit_are_silent(detector_config, boxes):

@@ -15,7 +15,7 @@ from mmvitaccel.datasets.cocovid import read_cocovid
 from mmvitaccel.datasets.ilsvrc.layout import read_list as read_release_list
 from mmvitaccel.datasets.ilsvrc.records import read_annotation
 from mmvitaccel.errors import UserError
-from mmvitaccel.fit.coco_json import read_list
+from mmvitaccel.fit.coco.coco_json import read_list
 from mmvitaccel.runner.checkpoint import check_checkpoint
 from mmvitaccel.testing.fuzz.trial import MARKER, run
 

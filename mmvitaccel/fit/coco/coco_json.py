@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import mmap
 import os
 import re
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, BinaryIO
 
 _FIRST_PIECE = 1 << 20
+_BETWEEN = re.compile(r"[\s,]*")
 _CATEGORY = re.compile(rb'"category_id"\s*:\s*("(?:[^"\\]|\\.)*"|[^\s,}\]]+)')
 
 
@@ -37,6 +40,48 @@ def _read_list(path: str, changed: int, key: str) -> list[dict[str, Any]] | None
             if isinstance(value, list) and all(isinstance(item, dict) for item in value):
                 return value
     return None
+
+
+def each_record(path: str, key: str) -> Iterator[Any]:
+    """The items of the list under a top key one by one; never all of them are held.
+
+    What follows a place that is no json is left out: what loads the file says so.
+
+    Args:
+        path: A json file.
+        key: As of :func:`read_list`.
+    """
+    if not os.path.getsize(path):
+        return
+    with open(path, "rb") as file:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            found = re.search(rb'"%s"\s*:\s*\[' % key.encode(), content)
+            if found is None:
+                return
+            file.seek(found.end())
+        yield from _items(file)
+
+
+def _items(file: BinaryIO) -> Iterator[Any]:
+    """The items of a list whose bracket is behind; up to its end, or to what is no json."""
+    decoder, characters = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8")("ignore")
+    text, size = "", _FIRST_PIECE
+    while piece := file.read(size):
+        text, at = text + characters.decode(piece), 0
+        while True:
+            at = _BETWEEN.match(text, at).end()
+            if text.startswith("]", at):
+                return
+            try:
+                item, at = decoder.raw_decode(text, at)
+            except RecursionError:
+                return
+            except ValueError:
+                break  # reason: the piece ends within this item
+            yield item
+        # reason: an item longer than a piece is not decoded again for each one
+        size = size if at else 2 * size
+        text = text[at:]
 
 
 def category_ids(path: str) -> set[Any]:

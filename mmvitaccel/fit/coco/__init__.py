@@ -1,0 +1,1 @@
+"""Json files of COCO's layout: read in parts, and record by record."""

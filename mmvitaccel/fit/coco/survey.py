@@ -1,0 +1,180 @@
+"""The records of a json of COCO's layout, gone through once: what lacks, and which boxes fit."""
+
+from __future__ import annotations
+
+import os
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from math import isfinite
+from typing import Any
+
+from mmvitaccel.fit.coco.coco_json import each_record, read_list
+
+_NUMBER = (int, float)
+_ID = (int, str)
+_WORDS = {_NUMBER: "a number", _ID: "a number or a text", (str,): "a text"}
+_FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
+    "images": dict(id=_ID, height=_NUMBER, width=_NUMBER),
+    "categories": dict(id=_ID, name=(str,)),
+    "annotations": dict(id=_ID, image_id=_ID, category_id=_ID),
+}
+_OUTSIDE = 1.0  # pixels that rounding may bring a box beyond its picture
+
+
+@dataclass
+class Found:
+    """How many annotations something is true of, and the first one in words."""
+
+    count: int = 0
+    first: str = ""
+
+    def add(self, words: str) -> None:
+        """Count one."""
+        self.count += 1
+        self.first = self.first or words
+
+
+@dataclass
+class Survey:
+    """What there is to be said of a json.
+
+    Attributes:
+        total: Annotations, those that are to be ignored left out.
+        lacking: The first record that lacks what a data set reads; empty if none does.
+        no_crowd: The first annotation without ``iscrowd``; empty if all have it.
+        strangers: Annotations of no picture in the file.
+        empty: Boxes that mmdet's data sets leave out: no area, or no part inside the picture.
+        beyond: Boxes that end outside of their picture.
+        corners: Whether each box could be x1, y1, x2, y2 in its picture.
+    """
+
+    total: int = 0
+    lacking: str = ""
+    no_crowd: str = ""
+    strangers: Found = field(default_factory=Found)
+    empty: Found = field(default_factory=Found)
+    beyond: Found = field(default_factory=Found)
+    corners: bool = True
+
+
+def survey(path: str) -> Survey:
+    """Go through a json.
+
+    Args:
+        path: An existing file.
+    """
+    return _survey(os.path.realpath(path), os.stat(path).st_mtime_ns)
+
+
+# reason: train, val and evaluators often name one file
+@lru_cache(maxsize=8)
+def _survey(path: str, changed: int) -> Survey:
+    result = Survey()
+    sizes = _sizes(path, result)
+    for index, record in enumerate(each_record(path, "annotations")):
+        place = _place("annotations", index, record)
+        lack = _lack("annotations", index, record) or _lack_of_box(place, record)
+        if lack:
+            result.lacking = result.lacking or lack
+            continue
+        if "iscrowd" not in record:
+            result.no_crowd = result.no_crowd or place
+        if not record.get("ignore"):
+            result.total += 1
+            _look_at_box(result, record, sizes, place)
+    return result
+
+
+def _sizes(path: str, result: Survey) -> dict[Any, tuple[float, float, str]]:
+    """Width, height and name of each picture by its id."""
+    sizes: dict[Any, tuple[float, float, str]] = {}
+    for key in ("images", "categories"):
+        records = read_list(path, key)
+        if records is None:
+            result.lacking = result.lacking or f"it has no list of records under {key!r}"
+        for index, record in enumerate(records or ()):
+            lack = _lack(key, index, record)
+            if lack or key == "categories":
+                result.lacking = result.lacking or lack
+                continue
+            name = record.get("file_name", record.get("coco_url"))
+            if not isinstance(name, str):
+                lack = f"{_place(key, index, record)} has {_shown(record, 'file_name')}"
+            elif record["id"] in sizes:
+                lack = (
+                    f"{_place(key, index, record)} has the id of the picture "
+                    f"{sizes[record['id']][2]} too"
+                )
+            result.lacking = result.lacking or lack
+            sizes.setdefault(record["id"], (record["width"], record["height"], str(name)))
+    return sizes
+
+
+def _lack(key: str, index: int, record: Any) -> str:
+    """What a record lacks, or has of another kind; empty for nothing."""
+    if not isinstance(record, Mapping):
+        return f"{key}[{index}] is {reprlib.repr(record)} and no record"
+    for name, kinds in _FIELDS[key].items():
+        value = record.get(name)
+        if not isinstance(value, kinds) or (kinds == _NUMBER and not _is_number(value)):
+            kind = f" where {_WORDS[kinds]} is needed" if name in record else ""
+            return f"{_place(key, index, record)} has {_shown(record, name)}{kind}"
+    return ""
+
+
+def _lack_of_box(place: str, record: Mapping[str, Any]) -> str:
+    if record.get("ignore"):
+        return ""
+    box = record.get("bbox")
+    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
+        need = " where x, y, width and height are needed" if "bbox" in record else ""
+        return f"{place} has {_shown(record, 'bbox')}{need}"
+    if box[2] < 0 or box[3] < 0:
+        return f"{place} has {_shown(record, 'bbox')}, with a width or height below 0"
+    if not _is_number(record.get("area")):
+        cure = "where a number is needed" if "area" in record else "(width x height of the box)"
+        return f"{place} has {_shown(record, 'area')} {cure}"
+    return ""
+
+
+def _look_at_box(
+    result: Survey,
+    record: Mapping[str, Any],
+    sizes: Mapping[Any, tuple[float, float, str]],
+    place: str,
+) -> None:
+    if record["image_id"] not in sizes:
+        result.strangers.add(f"{place} with image_id {record['image_id']!r}")
+        return
+    x, y, width, height = record["bbox"]
+    across, down, name = sizes[record["image_id"]]
+    right, below = x + width, y + height
+    result.corners &= x < width <= across + _OUTSIDE and y < height <= down + _OUTSIDE
+    inside = min(right, across) > max(x, 0) and min(below, down) > max(y, 0)
+    if not inside or width < 1 or height < 1 or record["area"] <= 0:
+        found = result.empty
+    elif min(x, y) < -_OUTSIDE or right > across + _OUTSIDE or below > down + _OUTSIDE:
+        found = result.beyond
+    else:
+        return
+    size = f"{across:g} x {down:g}"
+    found.add(f"{place}, bbox {record['bbox']}, area {record['area']:g}, in {name} of {size}")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a finite number that a float holds."""
+    try:
+        return isinstance(value, _NUMBER) and isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _place(key: str, index: int, record: Any) -> str:
+    known = isinstance(record, Mapping) and isinstance(record.get("id"), _ID)
+    return f"{key}[{index}] (id {record['id']!r})" if known else f"{key}[{index}]"
+
+
+def _shown(record: Mapping[str, Any], name: str) -> str:
+    return f"{reprlib.repr(record[name])} as {name!r}" if name in record else f"no {name!r}"

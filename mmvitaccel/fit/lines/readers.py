@@ -1,0 +1,98 @@
+"""Lists of videos, frame folders, sounds, pictures and actions: a line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_AVA_FIELDS = 8
+
+Reader = Callable[[str, Mapping[str, Any]], tuple[str, list[str]]]
+"""Line and data set's config to name and labels; raises ValueError, the end of a sentence."""
+
+
+def _video(text: str, config: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """``VideoDataset``: a name and a label, or labels."""
+    delimiter = config.get("delimiter", " ")
+    name, *labels = text.split(delimiter)
+    if not name:
+        raise ValueError("names no video; remove the line")
+    other = next((mark for mark in "\t,;" if not labels and _ends_in_number(name, mark)), None)
+    if other is not None:
+        raise ValueError(
+            f"has one field and not two, a name and a label, by the delimiter {delimiter!r}; set "
+            f"the data set's delimiter to {other!r}"
+        )
+    if "" in labels:
+        raise ValueError(f"has the delimiter {delimiter!r} twice in a row; take one out")
+    if len(labels) > 1 and not config.get("multi_class"):
+        raise ValueError(
+            f"has {1 + len(labels)} fields and not two, a name and a label; for names with "
+            f"{'spaces' if delimiter == ' ' else repr(delimiter)} set the data set's delimiter to "
+            "something that is in no name, such as a comma, and write the list with it"
+        )
+    return name, labels
+
+
+def _ends_in_number(text: str, mark: str) -> bool:
+    """Whether a mark divides a text in two, the second a number."""
+    return text.count(mark) == 1 and text.partition(mark)[2].strip().isdecimal()
+
+
+def _frames(text: str, config: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """``RawframeDataset`` and ``AudioDataset``: a name, perhaps an offset, a number, labels."""
+    fields = text.split()
+    if not fields:
+        raise ValueError("names no folder or file; remove the line")
+    numbers = 2 if config.get("with_offset") else 1
+    many = len(fields) > numbers + 2 and not config.get("multi_class")
+    if len(fields) <= numbers or many:
+        what = "a name, an offset, " if numbers == 2 else "a name, "
+        raise ValueError(
+            f"has {len(fields)} fields where {what}a number of frames and a label are expected; "
+            "names with spaces cannot stand in this list, rename the folder or file"
+        )
+    if int(fields[numbers]) < 1:
+        raise ValueError(f"says {fields[numbers]} frames; correct it or remove the line")
+    return fields[0], fields[1 + numbers :]
+
+
+def _action(text: str, config: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """``AVADataset``: video, time, a box in shares of the picture, an action, a person."""
+    fields = text.split(",")
+    if len(fields) < _AVA_FIELDS:
+        raise ValueError(
+            f"has {len(fields)} fields and not {_AVA_FIELDS}: video, time, x1, y1, x2, y2, action, "
+            "person; correct or remove it"
+        )
+    int(fields[1]), int(fields[7])
+    box = [float(field) for field in fields[2:6]]
+    if not (0 <= box[0] <= box[2] <= 1 and 0 <= box[1] <= box[3] <= 1):
+        raise ValueError(
+            f"has the box {', '.join(fields[2:6])}; x1, y1, x2, y2 are shares of the picture, from "
+            "0 to 1: divide pixels by width and height"
+        )
+    kept = config.get("custom_classes")
+    if kept is None:
+        return fields[0], [fields[6]]
+    return fields[0], [str(1 + kept.index(int(fields[6])))] if int(fields[6]) in kept else []
+
+
+def _picture(text: str, config: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """``CustomDataset`` of mmpretrain: a name, which may have spaces, and a label."""
+    if not config.get("with_label", True):
+        return text, []
+    name, _, label = text.rpartition(" ")
+    if not name:
+        raise ValueError("has one field and not two, a name and a label; add what is missing")
+    return name, [label]
+
+
+READERS: dict[str, tuple[Reader, str]] = {
+    "VideoDataset": (_video, "video"),
+    "RawframeDataset": (_frames, "img"),
+    "AudioDataset": (_frames, "audio"),
+    "CustomDataset": (_picture, "img_path"),
+    "AVADataset": (_action, "img"),
+}
+"""By the class of mmaction2 or mmpretrain that reads the list; and the key of its folder."""

@@ -1,0 +1,157 @@
+"""Records that lack what is read, and boxes that do not belong to their pictures."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+
+import pytest
+
+from mmvitaccel.errors import UserError
+from mmvitaccel.fit.datasets import data_sets
+from mmvitaccel.fit.objects import check_objects
+from mmvitaccel.runner.config import load_config
+
+
+@pytest.fixture
+def check(detector_config, boxes):
+    """Change the json of five pictures with two boxes each, and check it; gives what warns."""
+
+    def run(change, kind: str = "CocoDataset") -> list[str]:
+        path = boxes / "boxes.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+        cfg = load_config(str(detector_config), {})
+        cfg.train_dataloader.dataset.type = kind
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            check_objects(data_sets(cfg, "train"))
+        return [str(warning.message) for warning in caught]
+
+    return run
+
+
+def put(key, index, **values):
+    """Change a record; None takes the key out."""
+
+    def change(content):
+        content[key][index].update(values)
+        for name in [name for name, value in values.items() if value is None]:
+            del content[key][index][name]
+
+    return change
+
+
+def each(change):
+    def run(content):
+        for annotation in content["annotations"]:
+            change(annotation)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (put("annotations", 2, area=None), r"boxes\.json: annotations\[2\] \(id 3\) has no 'area' "
+                                           r"\(width x height of the box\); correct"),
+        (put("annotations", 2, bbox=None), r"annotations\[2\] \(id 3\) has no 'bbox'"),
+        (put("annotations", 2, image_id=None), r"annotations\[2\] \(id 3\) has no 'image_id'"),
+        (put("annotations", 2, category_id=None), r"annotations\[2\] .* has no 'category_id'"),
+        (put("annotations", 2, id=None), r"annotations\[2\] has no 'id'"),
+        (put("images", 1, id=None), r"images\[1\] has no 'id'"),
+        (put("images", 1, file_name=None), r"images\[1\] \(id 1\) has no 'file_name'"),
+        (put("images", 1, height=None), r"images\[1\] \(id 1\) has no 'height'"),
+        (put("images", 1, width="64"), r"images\[1\] .* has '64' as 'width' where a number is"),
+        (put("images", 1, id=0), r"images\[1\] \(id 0\) has the id of the picture 0\.png too"),
+        (put("categories", 0, id=None), r"categories\[0\] has no 'id'"),
+        (put("categories", 1, name=None), r"categories\[1\] \(id 2\) has no 'name'"),
+        (lambda c: c.pop("categories"), r"it has no list of records under 'categories'"),
+        (lambda c: c.pop("images"), r"it has no list of records under 'images'"),
+        (put("annotations", 2, area="576"), r"has '576' as 'area' where a number is needed"),
+        (put("annotations", 2, bbox=[1, 2, 3]), r"has \[1, 2, 3\] as 'bbox' where x, y, width"),
+        (put("annotations", 2, bbox=list("1234")), r"annotations\[2\] .* as 'bbox' where"),
+        (put("annotations", 2, bbox=[1, 2, 3, float("nan")]), r"nan\] as 'bbox' where"),
+        (put("annotations", 2, bbox=[10, 10, -5, 20]), r"\[10, 10, -5, 20\] as 'bbox', with a "
+                                                       r"width or height below 0"),
+        (lambda c: c["annotations"].__setitem__(2, None), r"annotations\[2\] is None and no"),
+        (each(lambda a: a.update(image_id=str(a["image_id"]))), r"10 of 10 annotations are of no "
+         r"picture that it lists, the first annotations\[0\] \(id 1\) with image_id '0'"),
+        (each(lambda a: a.update(bbox=[x / 64 for x in a["bbox"]])), r"10 of 10 boxes have less "
+         r"than a pixel.*no object is left; boxes are x, y, width and height in pixels"),
+        (each(lambda a: a.update(area=0)), r"10 of 10 boxes .* area 0, in 0\.png of 64 x 64"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_with_the_entry(check, change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        check(change)
+
+
+@pytest.mark.parametrize("kind", ["CocoDataset", "mmvitaccel.ImageNetVID"])
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (put("annotations", 2, bbox=[50, 50, 40, 40]), r"1 of 10 boxes end outside of their "
+         r"picture, the first annotations\[2\] \(id 3\), bbox \[50, 50, 40, 40\], area 576, in "
+         r"1\.png of 64 x 64; correct"),
+        (put("annotations", 2, bbox=[-9, 5, 20, 20]), r"1 of 10 boxes end outside"),
+        (put("annotations", 2, bbox=[10, 10, 0, 20]), r"1 of 10 boxes have less than a pixel.*left "
+                                                      r"out"),
+        (put("annotations", 2, bbox=[70, 10, 9, 9]), r"1 of 10 boxes have .* lie outside of their"),
+        (put("annotations", 2, image_id=99), r"1 of 10 annotations are of no picture.*image_id 99"),
+        (each(lambda a: a.update(bbox=[*a["bbox"][:2], a["bbox"][0] + 24, a["bbox"][1] + 24])),
+         r"boxes end outside of .*all boxes would fit as x1, y1, x2, y2"),
+    ],
+)  # fmt: skip
+def test_what_may_be_meant_is_one_warning(check, change, sentence, kind):
+    (said,) = check(change, kind)
+    assert re.search(sentence, said), said
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: None,
+        lambda c: c.pop("annotations"),
+        each(lambda a: a.pop("iscrowd")),
+        put("annotations", 2, bbox=[-0.5, 0, 64.9, 64.5]),  # rounded
+        put("annotations", 2, ignore=1, bbox=None),
+    ],
+)
+def test_what_is_right_is_silent(check, change):
+    assert check(change) == []
+
+
+def test_other_ways_of_reading_are_left_alone(check):
+    assert check(put("annotations", 2, bbox=None), "CocoPanopticDataset") == []
+
+
+@pytest.mark.parametrize("tool", ["train", "test"])
+def test_scoring_needs_iscrowd_before_the_first_picture(
+    run_tool, detector_config, boxes, tmp_path, capsys, tool
+):
+    path = boxes / "boxes.json"
+    content = json.loads(path.read_text())
+    del content["annotations"][4]["iscrowd"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(SystemExit) as caught:
+        run_tool(tool, detector_config, *([tmp_path / "none.pth"] if tool == "test" else []))
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "boxes.json: annotations[4] (id 5) has no 'iscrowd'" in error
+    assert "add 0 to each annotation that is no crowd" in error
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xef\xbb\xbf{}", '{"images": []}'.encode("utf-16"), b'{"images": [{"id": 1, "he'],
+    ids=["BOM", "UTF-16", "cut short"],
+)
+def test_a_json_that_cannot_be_decoded_is_named(run_tool, detector_config, boxes, capsys, content):
+    (boxes / "boxes.json").write_bytes(content)
+    with pytest.raises(SystemExit) as caught:
+        run_tool("train", detector_config)
+    assert caught.value.code == 2
+    assert "boxes.json" in capsys.readouterr().err.splitlines()[-1]
