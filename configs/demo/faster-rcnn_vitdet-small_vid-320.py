@@ -18,7 +18,7 @@ model = dict(
 # drawn by the project, below data_root
 generated = dict(
     images=dict(
-        num_train=480,
+        num_train=400,
         num_val=1,
         img_size=(img_size, img_size),
         objects=(4, 10),
