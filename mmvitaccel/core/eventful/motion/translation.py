@@ -79,8 +79,8 @@ class Translation:
 
     Attributes:
         smallest_fit: Below this height of the peak, from 0 to 1, a frame does not show the scene
-            of the one before. The default lies between cuts and real videos
-            (``docs/motion.md``).
+            of the one before. Pictures of different scenes lie below the default, consecutive
+            frames of real videos above it.
         reach: Share of the picture's height or width by which the view may leave the place where
             it began, for tokens keep the positions with which they were computed. Then a frame is
             computed whole, and all begins anew.
