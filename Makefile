@@ -40,12 +40,13 @@ test-onedl: $(ONEDL)/.installed
 	OMP_NUM_THREADS=1 $(ONEDL)/bin/python $(PYTEST) -rs $(ONEDL_TESTS)
 
 # Hours on a small machine; the tests have a small form of each.
-endurance: $(VENV)/.installed
+endurance: $(VENV)/.installed $(WITH_EXTRAS)/.installed
 	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/endurance/many_streams.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/endurance/long_video.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/endurance/long_video.py --model base \
 		--frames 1000 --every 10 --dtypes float32
 	OMP_NUM_THREADS=1 $(VENV)/bin/python benchmarks/endurance/fuzz.py --count 10000 --seed 0
+	$(WITH_EXTRAS)/bin/python benchmarks/endurance/serving_load.py
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --hypothesis-profile=thorough \
 		tests/adapters/eventful/test_properties.py tests/core/tome/test_properties.py
 

@@ -19,6 +19,7 @@ REASONS = {
     "dropped": "a newer frame of the stream took its place before it was computed",
     "failed": "the model failed on this frame",
     "closed": "the stream or the worker was closed before it was computed",
+    "lost": "the process that had the stream ended with it",
 }
 
 

@@ -135,6 +135,11 @@ class Service:
         (folder / "service.yaml").write_text(service_yaml(self.port, args))
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         self.env = {**os.environ, "PYTHONPATH": path, "RAY_TMPDIR": str(folder)}
+        # reason: Ray takes a proxy for dead that does not answer soon, as on a busy machine
+        for check in ("READY", "HEALTH"):
+            self.env[f"RAY_SERVE_PROXY_{check}_CHECK_TIMEOUT_S"] = str(PATIENCE)
+        # reason: Ray's workers give way to every other process, which on a busy machine is for good
+        self.env["RAY_worker_niceness"] = "0"
         self.env["OMP_NUM_THREADS"] = "1"
         command = [sys.executable, "-m", "mmvitaccel.serving.ray_app", str(folder / "service.yaml")]
         with self._log.open("w") as out:
@@ -158,6 +163,8 @@ class Service:
                     return
             except OSError:
                 pass
+            if "failed with exception" in self._log.read_text():
+                break
             time.sleep(0.2)
         raise RuntimeError(f"{what} did not come about:\n{self._log.read_text()[-4000:]}")
 

@@ -1,0 +1,51 @@
+"""Start a service on this machine: ``python -m mmvitaccel.serving.ray_app SERVICE.yaml``.
+
+It is ``serve run SERVICE.yaml`` with Ray itself on loopback, no usage statistics and no dashboard.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.extras import require
+from mmvitaccel.serving.ray_app import loopback
+
+
+@one_sentence_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Serve until it is interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("service", type=Path, help="YAML, such as configs/serving/detector.yaml")
+    parser.add_argument("--cpus", type=int, help="cores that Ray gives out (default: all)")
+    parser.add_argument(
+        "--object-store-megabytes", type=int, default=200, help="of shared memory (default 200)"
+    )
+    args = parser.parse_args(argv)
+    if not args.service.is_file():
+        raise UserError(f"{args.service} does not exist; give the YAML of a service.")
+    require("serve", "ray")
+    start_ray(args.cpus, args.object_store_megabytes)
+    from ray.serve.scripts import cli
+
+    cli(["run", str(args.service)])
+
+
+def start_ray(cpus: int | None, object_store_megabytes: int) -> None:
+    """Start Ray in this process, where it is reached from this machine alone."""
+    loopback.set_variables()
+    import ray
+
+    ray.init(
+        address="local",
+        namespace="serve",
+        num_cpus=cpus,
+        object_store_memory=object_store_megabytes * 10**6,
+        include_dashboard=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The application of Ray Serve: replicas with a model each, and a gateway before them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from mmvitaccel.extras import require
+from mmvitaccel.serving.ray_app import loopback
+
+require("serve", "ray")
+loopback.set_variables()
+
+from ray import serve  # noqa: E402
+from ray.serve.config import RequestRouterConfig  # noqa: E402
+from ray.serve.handle import DeploymentHandle  # noqa: E402
+from starlette.requests import Request  # noqa: E402
+from starlette.responses import Response  # noqa: E402
+
+from mmvitaccel.serving.ray_app.gateway import Gateway  # noqa: E402
+from mmvitaccel.serving.ray_app.http import respond  # noqa: E402
+from mmvitaccel.serving.ray_app.replica import Replica, Reply  # noqa: E402
+from mmvitaccel.serving.ray_app.settings import ServiceSettings  # noqa: E402
+
+# reason: a worker holds back what is too much by itself, and says so; a queue of the engine's
+# would let frames of a live video grow old
+_MANY = 1000
+#: A stream goes to its own replica or waits for it; another one does not remember it.
+STICKY = RequestRouterConfig(
+    request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter",
+    request_router_kwargs={"num_fallback_replicas": 0},
+)
+
+
+@serve.deployment(
+    name="Streams",
+    request_router_config=STICKY,
+    max_ongoing_requests=_MANY,
+    graceful_shutdown_timeout_s=5,
+    health_check_period_s=2,
+)
+class StreamReplica(Replica):
+    """A replica of Ray Serve's."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        loopback.bind_replica()
+        name = serve.get_replica_context().replica_id.unique_id
+        super().__init__(name, ServiceSettings(**settings).worker)
+
+    def __del__(self) -> None:
+        if hasattr(self, "worker"):
+            self.worker.close()
+
+
+class _Sticky:
+    """The replicas by a handle of Ray Serve's."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def call(self, stream: str, method: str, *args: Any) -> Reply:
+        """See :class:`~mmvitaccel.serving.ray_app.gateway.Replicas`."""
+        return await self._handle.options(method_name=method, session_id=stream).remote(*args)
+
+    async def broadcast(self, method: str, *args: Any) -> list[Reply]:
+        """See :class:`~mmvitaccel.serving.ray_app.gateway.Replicas`."""
+        said = self._handle.broadcast(method, *args)
+        replies = await said.results_async(return_exceptions=True)
+        return [reply for reply in replies if isinstance(reply, Reply)]
+
+
+@serve.deployment(name="Gateway", max_ongoing_requests=_MANY, ray_actor_options={"num_cpus": 0})
+class StreamGateway(Gateway):
+    """The gateway, over HTTP."""
+
+    def __init__(self, streams: DeploymentHandle, settings: dict[str, Any]) -> None:
+        loopback.bind_replica()
+        service = ServiceSettings(**settings)
+        super().__init__(_Sticky(streams), service.answer_seconds)
+        self._limits = service.limits
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer a request, see :mod:`mmvitaccel.serving.ray_app.http`."""
+        parts: AsyncIterator[bytes] = request.stream()
+        said = await respond(
+            self, self._limits, request.method, request.url.path, request.headers, parts
+        )
+        return Response(said.body, said.status, media_type=said.content_type)
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """The application, for ``import_path: mmvitaccel.serving.ray_app:build``.
+
+    Args:
+        args: The YAML's ``args``, those of :class:`ServiceSettings`.
+
+    Raises:
+        ValueError: One of them is none, or has no meaning.
+    """
+    service = ServiceSettings(**args)
+    settings = service.model_dump()
+    streams = StreamReplica.options(
+        num_replicas=service.replicas, ray_actor_options={"num_cpus": service.cpus}
+    ).bind(settings)
+    return StreamGateway.bind(streams, settings)

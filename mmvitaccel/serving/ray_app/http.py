@@ -1,0 +1,156 @@
+"""The service's HTTP, apart from any server: a request's parts in, a response's parts out.
+
+====== ========= ========================================================= =====================
+Method Path      Headers                                                   Body
+====== ========= ========================================================= =====================
+PUT    /stream   ``x-session-id`` (the stream), ``x-stream-token``
+POST   /frame    these and ``x-frame-id``; of raw pixels ``x-frame-size``  JPEG, PNG, raw RGB
+DELETE /stream   as PUT
+GET    /health
+GET    /metrics
+====== ========= ========================================================= =====================
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mmvitaccel.serving.answers import Answer, Refused
+from mmvitaccel.serving.frames import FrameLimits
+from mmvitaccel.serving.prometheus import CONTENT_TYPE, exposition
+from mmvitaccel.serving.ray_app.gateway import Gateway
+
+#: The status of each reason for which something is refused.
+STATUS = {
+    "name": 400,
+    "unknown": 404,
+    "token": 403,
+    "order": 409,
+    "frame": 415,
+    "large": 413,
+    "full": 503,
+    "dropped": 503,
+    "failed": 500,
+    "closed": 503,
+    "lost": 503,
+}
+#: By this header Ray Serve tells streams apart; it is its default.
+STREAM, TOKEN, FRAME, SIZE = "x-session-id", "x-stream-token", "x-frame-id", "x-frame-size"
+_JSON = "application/json"
+_NUMBER = re.compile(r"-?\d{1,18}")
+_SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
+
+
+class Response(NamedTuple):
+    """What is sent back.
+
+    Attributes:
+        status: Of HTTP.
+        content_type: Of the body.
+        body: The bytes.
+    """
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+async def respond(
+    gateway: Gateway,
+    limits: FrameLimits,
+    method: str,
+    path: str,
+    headers: Mapping[str, str],
+    body: AsyncIterator[bytes],
+) -> Response:
+    """Answer a request.
+
+    Args:
+        gateway: To the streams.
+        limits: What is taken of a body.
+        method: Of HTTP, in capitals.
+        path: Without the query.
+        headers: By names in small letters.
+        body: Its parts, read only as far as the limit.
+    """
+    try:
+        if (method, path) == ("POST", "/frame"):
+            answer = await _frame(gateway, limits, headers, body)
+            return _json(200, _shown(answer))
+        if (method, path) == ("PUT", "/stream"):
+            await gateway.open_stream(*_stream(headers))
+            return _json(200, {"stream": headers[STREAM]})
+        if (method, path) == ("DELETE", "/stream"):
+            await gateway.close_stream(*_stream(headers))
+            return _json(200, {"stream": headers[STREAM]})
+        if (method, path) == ("GET", "/health"):
+            return await _health(gateway)
+        if (method, path) == ("GET", "/metrics"):
+            text = exposition(await gateway.reports(), gateway.counts)
+            return Response(200, CONTENT_TYPE, text.encode())
+    except Refused as refused:
+        said = {"error": str(refused), "reason": refused.reason}
+        return _json(STATUS[refused.reason], said)
+    known = "PUT or DELETE /stream, POST /frame, GET /health or GET /metrics"
+    return _json(404, {"error": f"there is no {method} {path[:80]}; {known}.", "reason": "path"})
+
+
+async def _frame(
+    gateway: Gateway,
+    limits: FrameLimits,
+    headers: Mapping[str, str],
+    body: AsyncIterator[bytes],
+) -> Answer:
+    stream, token = _stream(headers)
+    number = headers.get(FRAME, "")
+    if not _NUMBER.fullmatch(number):
+        raise Refused("order", f"the header {FRAME} is {number!r}; give the frame's number.")
+    size = None
+    if SIZE in headers:
+        found = _SIZE.fullmatch(headers[SIZE])
+        if found is None:
+            raise Refused(
+                "frame", f"the header {SIZE} is {headers[SIZE][:40]!r}; give it as 640x480."
+            )
+        size = (int(found[1]), int(found[2]))
+    length = headers.get("content-length", "0")
+    limits.check_bytes(int(length) if _NUMBER.fullmatch(length) else 0)
+    content = bytearray()
+    async for part in body:
+        content += part
+        limits.check_bytes(len(content))
+    return await gateway.submit(stream, int(number), bytes(content), token, size)
+
+
+def _stream(headers: Mapping[str, str]) -> tuple[str, str]:
+    return headers.get(STREAM, ""), headers.get(TOKEN, "")
+
+
+async def _health(gateway: Gateway) -> Response:
+    """200 as long as a replica answers."""
+    try:
+        replicas = len(await gateway.reports())
+    except Exception:  # reason: whatever an engine says, nobody is there
+        replicas = 0
+    return _json(200 if replicas else 503, {"replicas": replicas})
+
+
+def _shown(answer: Answer) -> dict[str, Any]:
+    return {**vars(answer), "output": _lists(answer.output)}
+
+
+def _lists(output: Any) -> Any:
+    if isinstance(output, np.ndarray):
+        return output.tolist()
+    if isinstance(output, dict):
+        return {str(name): _lists(value) for name, value in output.items()}
+    return [_lists(value) for value in output] if isinstance(output, list) else output
+
+
+def _json(status: int, content: Any) -> Response:
+    return Response(status, _JSON, json.dumps(content).encode())

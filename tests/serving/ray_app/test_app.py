@@ -1,0 +1,165 @@
+"""The service as it is started, over HTTP: streams stick, faults stay where they are."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmvitaccel.testing.service import TOKEN, Alone, Service
+from tests.serving.conftest import bomb, encoded
+from tests.serving.ray_app.processes import below, listening
+
+pytestmark = pytest.mark.extras("serve", "ray")
+
+
+class Started(Service):
+    """The service, and what a test looks at."""
+
+    def frame(self, stream, number, picture):
+        return self.ask("POST", "/frame", stream, number, encoded(picture))
+
+    def metrics(self):
+        samples = re.findall(r"^(\w+)(?:{(.*)})? (\S+)$", self.ask("GET", "/metrics")[1], re.M)
+        return [(name, labels, float(value)) for name, labels, value in samples]
+
+    def total(self, name):
+        return sum(value for found, _, value in self.metrics() if found == "mmvitaccel_" + name)
+
+    def replicas(self):
+        """Their processes."""
+        started = "ray::ServeReplica:streams:Streams"
+        return {p for p, command in below(self.process.pid).items() if command.startswith(started)}
+
+
+@pytest.fixture(scope="module")
+def service():
+    """Two replicas, started by the command with a YAML like that of the package."""
+    folder = Path(tempfile.mkdtemp(prefix="mmv"))
+    made = Started(
+        folder,
+        dict(
+            model="mmvitaccel.testing.service:make", replicas=2, cpus=0.1, max_streams=8,
+            max_batch=4, megabytes=0.1, megapixels=0.01, answer_seconds=60,
+        ),
+    )  # fmt: skip
+    try:
+        made.wait_until_ready()
+        yield made
+    finally:
+        left = below(made.process.pid)
+        made.stop()
+        for pid in left:  # those of this service alone
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def pictures(seed, count=4):
+    """Pictures (32, 48, 3) of which a corner is another one each time."""
+    rng = np.random.default_rng(seed)
+    shown = rng.integers(0, 200, (32, 48, 3), dtype=np.uint8)
+    for _ in range(count):
+        yield shown
+        shown = shown.copy()
+        shown[8:24, 8:32] = rng.integers(0, 200, (16, 24, 3))
+
+
+def test_streams_stick_to_their_replicas_and_give_what_they_give_alone(service):
+    names = [f"cam-{n}" for n in range(6)]
+    shown = {name: list(pictures(seed)) for seed, name in enumerate(names)}
+    for name in names:
+        assert service.ask("PUT", "/stream", name)[0] == 200
+    found = {name: [] for name in names}
+
+    def play(name):
+        for number, picture in enumerate(shown[name]):
+            found[name].append(service.frame(name, number, picture))
+
+    threads = [threading.Thread(target=play, args=[name]) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name in names:
+        assert [status for status, _ in found[name]] == [200] * 4
+        answers, alone = [answer for _, answer in found[name]], Alone()
+        assert [a["frame_id"] for a in answers] == [0, 1, 2, 3]
+        assert [a["whole"] for a in answers] == [True, False, False, False]
+        for answer, picture in zip(answers, shown[name]):
+            assert alone.difference(picture, answer["output"], answer["whole"]) < 1e-5
+    served = {
+        labels: v for name, labels, v in service.metrics() if name == "mmvitaccel_frames_total"
+    }
+    assert len(served) == 2 and sum(served.values()) == 24
+    assert all(value % 4 == 0 for value in served.values())  # no stream is on two replicas
+    assert service.total("dense_frames_total") == 6 and service.total("streams") == 6
+    assert service.total("state_bytes") > 0
+
+
+def test_nothing_listens_but_on_this_machine(service):
+    tree = below(service.process.pid)
+    assert any("gcs_server" in command for command in tree.values())
+    assert any("raylet" in command for command in tree.values()) and len(service.replicas()) == 2
+    found = listening(tree)
+    assert ("127.0.0.1", service.port) in found and len(found) > 5
+    outside = [f for f in found if not re.match(r"127\.|::1$|::ffff:127\.", f[0])]
+    assert outside == []
+
+
+def test_usage_is_not_reported(service):
+    for pid in (*service.replicas(), service.process.pid):
+        values = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        if pid != service.process.pid:  # whose own environment is as it was started with
+            assert b"RAY_USAGE_STATS_ENABLED=0" in values
+
+
+def test_poison_is_named_and_others_do_not_notice(service):
+    good, shown = "good", list(pictures(7, 8))
+    service.ask("PUT", "/stream", good)
+    assert service.frame(good, 0, shown[0])[1]["whole"]
+    service.ask("PUT", "/stream", "bad")
+    for number, (status, sentence, ask) in enumerate(
+        [
+            (415, "are no picture", dict(body=b"hello")),
+            (413, "megapixels", dict(body=bomb(10_000, 10_000))),
+            (413, "bytes and 100000 are taken", dict(body=bytes(200_000))),
+            (403, "another token", dict(body=encoded(shown[0]), token="guess")),
+            (415, "give it as 640x480", dict(body=b"x", **{"x-frame-size": "x"})),
+        ],
+        start=1,
+    ):
+        found, said = service.ask("POST", "/frame", "bad", 1, **ask)
+        assert found == status and sentence in said["error"]
+        status, answer = service.frame(good, number, shown[number])
+        assert status == 200 and not answer["whole"]
+    status, said = service.frame(good, 2, shown[2])
+    assert status == 409 and "frame 2 came after frame 5" in said["error"]
+    assert service.ask("GET", "/nothing")[0] == 404
+    assert service.frame(good, 6, shown[6])[1]["whole"] is False
+
+
+def test_a_client_that_vanishes_is_not_waited_for(service):
+    shown = list(pictures(8, 3))
+    service.ask("PUT", "/stream", "stays")
+    service.frame("stays", 0, shown[0])
+    head = "POST /frame HTTP/1.1\r\nhost: a\r\nx-session-id: stays\r\nx-stream-token: {}\r\n"
+    for text in (
+        head.format(TOKEN) + "x-frame-id: 1\r\ncontent-length: 5000\r\n\r\nhalf",
+        head.format(TOKEN) + "x-frame-id: 1\r\ncontent-le",
+        "\0\0\0",
+    ):
+        with socket.create_connection(("127.0.0.1", service.port)) as gone:
+            gone.sendall(text.encode())
+    status, answer = service.frame("stays", 2, shown[1])
+    assert status == 200 and not answer["whole"]

@@ -1,0 +1,200 @@
+"""Streams over several replicas: they stick, move with a whole frame, and lose nothing silently."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from mmvitaccel.serving import Refused
+from mmvitaccel.serving.ray_app.gateway import Gateway
+from tests.serving.conftest import encoded
+
+TOKEN = "secret"
+
+
+def test_a_stream_goes_on_on_its_replica(gateway, replicas, pictures):
+    model = replicas.start("r0")
+
+    async def play():
+        await gateway.open_stream("a", TOKEN)
+        return [await gateway.submit("a", n, p, TOKEN) for n, p in enumerate(pictures)]
+
+    answers = asyncio.run(play())
+    assert [a.whole for a in answers] == [True] + [False] * 5
+    assert isinstance(answers[0].output[0], np.ndarray)
+    assert model.batches == [[("a", n)] for n in range(6)]
+    assert gateway.counts == {"lost_frames": 0, "moved_streams": 0}
+
+
+def test_a_moved_stream_begins_whole_keeps_its_order_and_is_forgotten_where_it_was(
+    gateway, replicas, pictures
+):
+    old, new = replicas.start("r0"), replicas.start("r1")
+    replicas.of = {"a": "r0", "b": "r0"}
+
+    async def play():
+        for name in "ab":
+            await gateway.open_stream(name, TOKEN)
+            for number in (3, 4):
+                await gateway.submit(name, number, pictures[number], TOKEN)
+        replicas.of["a"] = "r1"
+        with pytest.raises(Refused, match="frame 4 came after frame 4"):
+            await gateway.submit("a", 4, pictures[4], TOKEN)
+        moved = await gateway.submit("a", 5, pictures[5], TOKEN)
+        stays = await gateway.submit("b", 5, pictures[5], TOKEN)
+        return moved, stays
+
+    moved, stays = asyncio.run(play())
+    assert moved.whole and not stays.whole
+    assert old.handle.streams == ["b"] and new.handle.streams == ["a"]
+    assert replicas.all["r0"].worker.report().streams == 1
+    assert gateway.counts["moved_streams"] == 1
+
+
+def test_another_token_moves_nothing(gateway, replicas, pictures):
+    replicas.start("r0")
+    replicas.start("r1")
+
+    async def play():
+        await gateway.open_stream("a", TOKEN)
+        await gateway.submit("a", 0, pictures[0], TOKEN)
+        replicas.of["a"] = "r1"
+        with pytest.raises(Refused, match="no stream 'a' is open") as refused:
+            await gateway.submit("a", 1, pictures[1], "guess")
+        assert refused.value.reason == "unknown"
+        with pytest.raises(Refused, match="stream 'a' is open with another token"):
+            await gateway.open_stream("a", "guess")
+        return await gateway.submit("a", 1, pictures[1], TOKEN)
+
+    assert asyncio.run(play()).whole
+
+
+def test_a_gateway_that_knows_nothing_finds_the_streams_that_are_open(replicas, pictures):
+    replicas.start("r0")
+
+    async def play():
+        first = Gateway(replicas)
+        await first.open_stream("a", TOKEN)
+        await first.submit("a", 0, pictures[0], TOKEN)
+        after = Gateway(replicas)
+        with pytest.raises(Refused, match="another token"):
+            await after.submit("a", 1, pictures[1], "guess")
+        return await after.submit("a", 1, pictures[1], TOKEN)
+
+    assert not asyncio.run(play()).whole
+
+
+def test_a_replica_that_ends_with_a_frame_is_named_and_the_next_is_whole(
+    gateway, replicas, pictures
+):
+    model = replicas.start("r0")
+    replicas.start("r1")
+
+    async def play():
+        await gateway.open_stream("a", TOKEN)
+        await gateway.submit("a", 0, pictures[0], TOKEN)
+        model.hold()
+        frame = asyncio.ensure_future(gateway.submit("a", 1, pictures[1], TOKEN))
+        while not model.busy.is_set():
+            await asyncio.sleep(0.01)
+        replicas.ended.add("r0")
+        with pytest.raises(Refused, match=r"its replica ended .*\(ConnectionError: the actor") as e:
+            await frame
+        assert e.value.reason == "lost"
+        with pytest.raises(Refused, match="send the next frame"):  # twice in a row
+            await gateway.submit("a", 2, pictures[2], TOKEN)
+        model.let.set()
+        replicas.of["a"] = "r1"
+        return await gateway.submit("a", 3, pictures[3], TOKEN)
+
+    assert asyncio.run(play()).whole
+    assert gateway.counts == {"lost_frames": 2, "moved_streams": 1}
+
+
+def test_what_takes_too_long_is_given_up_and_left_out(replicas, pictures):
+    model = replicas.start("r0")
+    gateway = Gateway(replicas, answer_seconds=0.2)
+
+    async def play():
+        await gateway.open_stream("a", TOKEN)
+        await gateway.submit("a", 0, pictures[0], TOKEN)
+        model.hold()
+        with pytest.raises(Refused, match=r"no answer within 0\.2 s"):
+            await gateway.submit("a", 1, pictures[1], TOKEN)
+        model.let.set()
+
+    asyncio.run(play())
+
+
+def test_a_client_that_vanishes_is_not_waited_for(gateway, replicas, pictures):
+    model = replicas.start("r0")
+
+    async def play():
+        for name in "ab":
+            await gateway.open_stream(name, TOKEN)
+        model.hold()
+        kept = asyncio.ensure_future(gateway.submit("a", 0, pictures[0], TOKEN))
+        while not model.busy.is_set():
+            await asyncio.sleep(0.01)
+        gone = asyncio.ensure_future(replicas.all["r0"].submit("b", 0, pictures[0], TOKEN))
+        while replicas.all["r0"].worker.report().waiting < 2:
+            await asyncio.sleep(0.01)
+        gone.cancel()
+        await asyncio.sleep(0.05)
+        model.let.set()
+        answer = await kept
+        await gateway.submit("a", 1, pictures[1], TOKEN)
+        return answer
+
+    assert asyncio.run(play()).whole
+    report = replicas.all["r0"].worker.report()
+    assert (report.counts.cancelled, report.counts.frames) == (1, 2)
+    assert ("b", 0) not in model.passed
+
+
+def test_files_raw_pixels_and_pictures_give_the_same(gateway, replicas, pictures):
+    replicas.start("r0")
+
+    async def play():
+        found = []
+        for name, frame, size in (
+            ("array", pictures[0], None),
+            ("png", encoded(pictures[0]), None),
+            ("raw", pictures[0].tobytes(), (48, 32)),
+        ):
+            await gateway.open_stream(name, TOKEN)
+            found.append(await gateway.submit(name, 0, frame, TOKEN, size))
+        return found
+
+    array, png, raw = (answer.output[0] for answer in asyncio.run(play()))
+    assert np.array_equal(array, png) and np.array_equal(array, raw)
+
+
+def test_closing_and_reports(gateway, replicas, pictures):
+    replicas.start("r0")
+    replicas.start("r1")
+
+    async def play():
+        await gateway.open_stream("a", TOKEN)
+        await gateway.submit("a", 0, pictures[0], TOKEN)
+        await gateway.close_stream("a", TOKEN)
+        with pytest.raises(Refused, match="no stream 'a' is open"):
+            await gateway.submit("a", 1, pictures[1], TOKEN)
+        with pytest.raises(Refused, match="is no stream's name"):
+            await gateway.submit("a/b", 1, pictures[1], TOKEN)
+        replicas.ended.add("r1")
+        return await gateway.reports()
+
+    reports = asyncio.run(play())
+    assert list(reports) == ["r0"] and reports["r0"].counts.frames == 1
+
+
+def test_health_is_that_of_the_worker(replicas):
+    replicas.start("r0")
+    replica = replicas.all["r0"]
+    replica.check_health()
+    replica.worker.close()
+    with pytest.raises(RuntimeError, match="replica r0: the worker's thread has ended"):
+        replica.check_health()
