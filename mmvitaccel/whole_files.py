@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -40,6 +41,15 @@ def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
     except BaseException:
         _discard(part)
         raise
+
+
+def sha256_of(path: str | Path) -> str:
+    """The SHA-256 of a file, by which it is known again."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def check_folder(folder: str | Path, num_bytes: int, what: str) -> None:

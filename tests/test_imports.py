@@ -128,7 +128,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "runner/options": ({"errors"}, {"mmengine"}),
     # compares what a config names before it runs; a model runs once, of no stream
     "fit": (
-        {"core/eventful", "errors", "fit/coco", "fit/lines", "registry", "runner"},
+        {"core/eventful", "errors", "fit/coco", "fit/lines", "models/weights"}
+        | {"registry", "runner"},
         {"mmengine"},
     ),
     "fit/coco": (set(), set()),
@@ -142,7 +143,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "video_reader": ({"errors"}, set()),
     "video": (
         {"core/eventful", "core/macs", "errors", "loaders", "models/weights", "registry"}
-        | {"runner", "video_reader"},
+        | {"runner", "video_reader", "whole_files"},
         {"mmengine"},
     ),
     "analysis": (

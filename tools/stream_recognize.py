@@ -10,15 +10,10 @@ from mmengine.device import get_device
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors, running
-from mmvitaccel.runner.attached_hooks import attach_hooks
-from mmvitaccel.runner.checkpoint import (
-    add_weights_arguments,
-    check_checkpoint,
-    choice_of,
-)
+from mmvitaccel.runner.attached_hooks import load_model
+from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.runner.options.arguments import add_config_arguments
-from mmvitaccel.runner.session import build_model
 from mmvitaccel.video.clip_steps import ClipSettings
 from mmvitaccel.video.stream_report import read_names, recognise
 from mmvitaccel.video_reader import open_video
@@ -74,9 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg = load_config(args.config, args.cfg_options)
     names = [read_names(path) for path in args.labels]
     settings = ClipSettings.of(cfg)
-    model = build_model(cfg)
-    check_checkpoint(model, args.checkpoint, choice=choice_of(args))
-    attach_hooks(cfg, model)
+    model = load_model(cfg, args.checkpoint, choice_of(args))
     model.to(get_device()).eval()
     with running(model, args.video):
         recognise(

@@ -7,20 +7,16 @@ from collections.abc import Sequence
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
-from mmvitaccel.fit.check import check_inputs, check_model, check_start
+from mmvitaccel.fit.check import check_test
 from mmvitaccel.fit.pictures import PictureSizeHook
 from mmvitaccel.loaders.checked import add_skip_argument
 from mmvitaccel.pictures.class_names import LegibleNamesHook
-from mmvitaccel.runner.checkpoint import (
-    add_weights_arguments,
-    check_checkpoint,
-    choice_of,
-)
+from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.runner.distributed import add_launcher_arguments, start_processes
 from mmvitaccel.runner.evaluation import augment_test, deploy, draw_predictions, dump_predictions
 from mmvitaccel.runner.options.arguments import add_config_arguments
-from mmvitaccel.runner.session import build_model, run, set_work_dir
+from mmvitaccel.runner.session import run, set_work_dir
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -48,8 +44,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Check what was given, then test."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
-    if cfg.get("test_dataloader") is None:
-        raise UserError(f"config {args.config} has no test_dataloader; define it to test.")
     set_work_dir(cfg, args.work_dir)
     if args.out:
         dump_predictions(cfg, args.out)
@@ -57,14 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         draw_predictions(cfg, args.show, args.show_dir, args.wait_time)
     if args.deploy:
         deploy(cfg)
-    check_inputs(cfg, "test")
     choice = choice_of(args)
-    model = build_model(cfg)
-    check_model(cfg, model, "test")
-    meta = check_checkpoint(model, args.checkpoint, choice=choice)
-    check_start(cfg, args.checkpoint, meta, True, "test")
-    del model
-    cfg.load_from = args.checkpoint
+    check_test(cfg, args.checkpoint, choice)
     if args.tta:
         augment_test(cfg)
     if args.skip_broken and args.launcher != "none":

@@ -19,15 +19,10 @@ from mmvitaccel.errors import ArgumentParser, UserError, building, one_sentence_
 from mmvitaccel.models.wrappers.eventful import attach_eventful
 from mmvitaccel.pictures.gate_run import GateRun
 from mmvitaccel.pictures.gates import GatePictures
-from mmvitaccel.runner.attached_hooks import attach_hooks
-from mmvitaccel.runner.checkpoint import (
-    add_weights_arguments,
-    check_checkpoint,
-    choice_of,
-)
+from mmvitaccel.runner.attached_hooks import load_model
+from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.runner.options.arguments import add_config_arguments
-from mmvitaccel.runner.session import build_model
 from mmvitaccel.video_reader import open_video
 from mmvitaccel.video_reader.source import HELP
 
@@ -56,10 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Build the model, follow the video and write the pictures."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
-    model = build_model(cfg)
-    if args.checkpoint is not None:
-        check_checkpoint(model, args.checkpoint, choice=choice_of(args))
-    attach_hooks(cfg, model)
+    model = load_model(cfg, args.checkpoint, choice_of(args))
     if args.k is not None:
         with building("--k"):
             attach_eventful(model, dict(type="TopK", k=args.k), args.attention)

@@ -29,7 +29,10 @@ from mmvitaccel.fit.schedule import (
     check_what_is_left,
 )
 from mmvitaccel.fit.strides import check_strides
+from mmvitaccel.models.weights.wrapped import USUAL, Choice
+from mmvitaccel.runner.checkpoint import check_checkpoint
 from mmvitaccel.runner.random_input import backbone_channels
+from mmvitaccel.runner.session import build_model
 
 SPLITS = ("train", "val", "test")
 
@@ -75,6 +78,31 @@ def _check_preprocessor(cfg: Config) -> None:
                 f"{where}.{order} puts three channels into another order, but model.backbone."
                 f"in_channels is {channels}; set {where}.{order}=False."
             )
+
+
+def check_test(cfg: Config, checkpoint: str, choice: Choice = USUAL) -> nn.Module:
+    """All that is compared before a test; the config then names the checkpoint.
+
+    Args:
+        cfg: A config; ``load_from`` is set.
+        checkpoint: A file, or a URL.
+        choice: Which weights in it.
+
+    Returns:
+        The model with these weights, on the CPU, without what the config's hooks put on it.
+
+    Raises:
+        UserError: Something is missing, or two things do not belong together.
+    """
+    if cfg.get("test_dataloader") is None:
+        raise UserError(f"config {cfg.filename} has no test_dataloader; define it to test.")
+    check_inputs(cfg, "test")
+    model = build_model(cfg)
+    check_model(cfg, model, "test")
+    meta = check_checkpoint(model, checkpoint, choice=choice)
+    check_start(cfg, checkpoint, meta, True, "test")
+    cfg.load_from = checkpoint
+    return model
 
 
 @building("config")

@@ -11,6 +11,9 @@ from torch import nn
 
 from mmvitaccel.adapters.attach import detach_all, is_root
 from mmvitaccel.errors import building
+from mmvitaccel.models.weights.wrapped import USUAL, Choice
+from mmvitaccel.runner.checkpoint import check_checkpoint
+from mmvitaccel.runner.session import build_model
 
 
 def attach_hooks(cfg: Config, model: nn.Module) -> list[Any]:
@@ -29,6 +32,24 @@ def attach_hooks(cfg: Config, model: nn.Module) -> list[Any]:
                 if kind is None or hasattr(kind, "attach"):
                     handles.append(registry.build(hook).attach(model))
     return handles
+
+
+def load_model(cfg: Config, checkpoint: str | None, choice: Choice = USUAL) -> nn.Module:
+    """The config's model with a checkpoint's weights, and what the config's hooks put on it.
+
+    Args:
+        cfg: The config.
+        checkpoint: A file; None leaves the weights at random.
+        choice: Which weights in the checkpoint.
+
+    Raises:
+        UserError: The model cannot be built, or the checkpoint is not of it.
+    """
+    model = build_model(cfg)
+    if checkpoint is not None:
+        check_checkpoint(model, checkpoint, choice=choice)
+    attach_hooks(cfg, model)
+    return model
 
 
 def take_off(model: nn.Module, handles: Sequence[Any]) -> bool:

@@ -8,7 +8,6 @@ pipeline, as in the paper (Eventful Transformers, section 5.2).
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -30,6 +29,8 @@ from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.runner.attached_hooks import attach_hooks
 from mmvitaccel.runner.checkpoint import check_checkpoint
 from mmvitaccel.runner.session import build_model
+from mmvitaccel.runner.tested_data import training_data
+from mmvitaccel.whole_files import sha256_of
 
 INDEX_FILE = "index.json"
 WEIGHTS_FILE = "weights.pth"
@@ -83,7 +84,7 @@ def cache_spatial(
     model.to(get_device()).eval()
     with building("the data sets"):
         datasets = {split: _dataset(cfg, split) for split in splits}
-    settings = {"checkpoint": _digest(checkpoint), "model": _plain(cfg.model)}
+    settings = {"checkpoint": sha256_of(checkpoint), "model": _plain(cfg.model)}
     for split, dataset in datasets.items():
         own = settings | {"dataset": _plain(_dataset_config(cfg, split))}
         _write_index(out_dir / split, dataset, own)
@@ -94,13 +95,11 @@ def cache_spatial(
 
 def _dataset_config(cfg: Config, split: str) -> dict[str, Any]:
     """The config of a split's data, through the test's pipeline."""
-    for loader in ("test_dataloader", f"{split}_dataloader"):
-        if cfg.get(loader) is None:
-            raise UserError(f"the config has no {loader}; define it to cache the {split} clips.")
-    test = cfg.test_dataloader.dataset
-    chosen = copy.deepcopy(cfg.train_dataloader.dataset if split == "train" else test)
-    chosen.update(pipeline=copy.deepcopy(test.pipeline), test_mode=True)
-    return chosen
+    if split == "train":
+        return training_data(cfg)
+    if (cfg.get("test_dataloader") or {}).get("dataset") is None:
+        raise UserError(f"the config has no test_dataloader; define it to cache the {split} clips.")
+    return dict(copy.deepcopy(cfg.test_dataloader.dataset), test_mode=True)
 
 
 def _dataset(cfg: Config, split: str) -> Dataset:
@@ -188,15 +187,6 @@ def _replace(path: Path, write: Callable[[Path], Any]) -> None:
 
 def _file_name(index: int) -> str:
     return f"{index:07d}.npy"
-
-
-def _digest(path: str) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:
