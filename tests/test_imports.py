@@ -149,6 +149,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "analysis": (
         {"adapters", "adapters/hosts", "adapters/eventful", "core/attention", "core/eventful"}
         | {
+            "analysis/sweep",
             "core/macs",
             "datasets/synthetic",
             "errors",
@@ -157,7 +158,12 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
             "models/efficientvit",
             "models/weights",
         }
-        | {"registry", "runner", "video"},
+        | {"runner", "video"},
+        {"mmengine"},
+    ),
+    # one set of weights at many operating points
+    "analysis/sweep": (
+        {"adapters", "errors", "fit", "models/weights", "registry", "runner", "whole_files"},
         {"mmengine"},
     ),
     "pictures": (
@@ -209,8 +215,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"mmengine"},
     ),
     "demo": (
-        {"analysis", "datasets/synthetic", "errors", "pictures", "runner", "video_demo"}
-        | {"video_reader", "whole_files"},
+        {"analysis", "analysis/sweep", "datasets/synthetic", "errors", "pictures", "runner"}
+        | {"video_demo", "video_reader", "whole_files"},
         {"mmengine"},
     ),
 }

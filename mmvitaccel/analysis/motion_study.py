@@ -13,19 +13,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS
 
-from mmvitaccel.analysis.tradeoff import test, train
+from mmvitaccel.analysis.sweep.evaluate import evaluate
+from mmvitaccel.analysis.sweep.operating_point import DENSE
+from mmvitaccel.analysis.sweep.plot import Line, Panel
+from mmvitaccel.analysis.tradeoff import save_tradeoff, train
 from mmvitaccel.core.macs.counter import count_macs
 from mmvitaccel.errors import UserError, building
 from mmvitaccel.runner.checkpoint import check_checkpoint
 from mmvitaccel.runner.session import build_model
 from mmvitaccel.video.spatial_cache import cache_spatial
 
-DENSE = "dense"
 TOME, RLT = "ToMe", "RLT"
 TUNED = ", tuned"
 # reason: in the exact mode a count depends a little on the clip; one of each motion is enough
@@ -142,7 +143,7 @@ class MotionStudy:
         if path.is_file():
             point = MotionPoint(**json.loads(path.read_text()))
         else:
-            accuracy = test(cfg, weights, self.work_dir / "tests" / name)["acc/top1"]
+            accuracy = evaluate(cfg, weights, self.work_dir / "tests" / name)["acc/top1"]
             gmacs, embedding = _count(cfg, weights)
             point = MotionPoint(method, budget, 100 * float(accuracy), gmacs, embedding)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -195,31 +196,22 @@ def table(points: Sequence[MotionPoint]) -> str:
 
 def save(points: Sequence[MotionPoint], folder: Path) -> list[Path]:
     """Write ``tradeoff.json``, ``tradeoff.md`` and the plot ``tradeoff.png``; returns the files."""
-    files = [folder / f"tradeoff.{suffix}" for suffix in ("json", "md", "png")]
-    folder.mkdir(parents=True, exist_ok=True)
-    files[0].write_text(json.dumps([asdict(point) for point in points], indent=2) + "\n")
-    files[1].write_text(table(points) + "\n")
-    _plot(points, files[2])
-    return files
+    return save_tradeoff(
+        folder, [asdict(point) for point in points], table(points), [_panel(points)]
+    )
 
 
-def _plot(points: Sequence[MotionPoint], path: Path) -> None:
+def _panel(points: Sequence[MotionPoint]) -> Panel:
     """Accuracy over multiply-adds, a line for each method; tuned ones dashed, with squares."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 5), layout="constrained")
     colours: dict[str, str] = {}
+    lines = []
     for method in dict.fromkeys(point.method for point in points):
         mine = [point for point in points if point.method == method]
         x, y = [point.gmacs for point in mine], [point.top1 for point in mine]
         if method == DENSE:
-            axes.plot(x, y, "k*", markersize=14, label=method)
+            lines.append(Line(method, x, y, "k*", dict(markersize=14)))
             continue
         colour = colours.setdefault(method.removesuffix(TUNED), f"C{len(colours)}")
-        axes.plot(x, y, "s--" if method.endswith(TUNED) else "o-", color=colour, label=method)
-    axes.set(xlabel="G multiply-adds a clip, without tubelet embedding", ylabel="top-1 (%)")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+        style = "s--" if method.endswith(TUNED) else "o-"
+        lines.append(Line(method, x, y, style, dict(color=colour)))
+    return Panel("G multiply-adds a clip, without tubelet embedding", "top-1 (%)", lines)

@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.dist import get_rank
-from mmengine.hooks import Hook
 
+from mmvitaccel.analysis.sweep.evaluate import evaluate
+from mmvitaccel.analysis.sweep.operating_point import DENSE, OperatingPoint, eventful_point
+from mmvitaccel.analysis.sweep.plot import Line, Panel, save_panels
 from mmvitaccel.datasets.synthetic import (
     ImageSetSettings,
     VideoSetSettings,
@@ -26,18 +27,16 @@ from mmvitaccel.datasets.synthetic import (
 )
 from mmvitaccel.errors import UserError, building
 from mmvitaccel.models.weights.wrapped import USUAL, Choice
-from mmvitaccel.registry import type_name
 from mmvitaccel.runner.session import run
 from mmvitaccel.runner.storage import last_checkpoint
 
-#: What the Eventful wrapper is given for each method.
+#: What Eventful is given for each method.
 METHODS: dict[str, dict[str, Any]] = {
     "token-wise": dict(attention="tokenwise"),
     "exact": dict(attention="exact"),
     "delta": dict(attention="delta"),
     "STGT": dict(attention="tokenwise", reference="last_frame"),
 }
-DENSE = "dense"
 #: What is read of a test, and the evaluator that gives it.
 FIGURES = {
     "vid/mAP50": "mmvitaccel.VIDMetric",
@@ -116,24 +115,6 @@ def train(cfg: Config, work_dir: Path, skip_broken: bool = False) -> Path:
     return last
 
 
-def eventful(cfg: Config, method: str, k: int) -> Config:
-    """The config with its backbone made eventful.
-
-    Args:
-        cfg: Dense.
-        method: A key of :data:`METHODS`.
-        k: Tokens let through.
-    """
-    cfg = copy.deepcopy(cfg)
-    cfg.model.backbone = ConfigDict(
-        type="mmvitaccel.Eventful",
-        policy=dict(type="TopK", k=k),
-        backbone=cfg.model.backbone,
-        **METHODS[method],
-    )
-    return cfg
-
-
 def measure(
     cfg: Config,
     checkpoint: str | Path,
@@ -163,12 +144,12 @@ def measure(
     Raises:
         UserError: A figure is missing, since the config lacks the evaluator.
     """
-    runs = [(DENSE, None, cfg)]
-    runs += [(method, k, eventful(cfg, method, k)) for method in methods for k in budgets]
+    runs = [(DENSE, None, OperatingPoint(DENSE))]
+    runs += [(m, k, eventful_point(k, **METHODS[m])) for m in methods for k in budgets]
     points = []
-    for method, k, variant in runs:
+    for method, k, at in runs:
         name = method if k is None else f"{method}_k{k}"
-        figures = test(variant, checkpoint, work_dir / name, choice, skip_broken)
+        figures = evaluate(at.apply(cfg), checkpoint, work_dir / name, choice, skip_broken)
         absent = [figure for figure in FIGURES if figure not in figures]
         if absent:
             raise UserError(
@@ -187,33 +168,6 @@ def measure(
         )
         report(points[-1])
     return points
-
-
-def test(
-    cfg: Config,
-    checkpoint: str | Path,
-    work_dir: Path,
-    choice: Choice = USUAL,
-    skip_broken: bool = False,
-    hooks: Sequence[Hook] = (),
-) -> dict[str, Any]:
-    """What the config's evaluators say of a checkpoint.
-
-    Args:
-        cfg: The config.
-        checkpoint: Its weights.
-        work_dir: For the log.
-        choice: Which weights in the checkpoint.
-        skip_broken: Whether files that cannot be read are passed over and counted.
-        hooks: Beside the config's own.
-    """
-    cfg = copy.deepcopy(cfg)
-    cfg.work_dir, cfg.load_from, cfg.resume = str(work_dir), str(checkpoint), False
-    cfg.log_level = "WARNING"
-    for hook in cfg.get("custom_hooks") or []:
-        if type_name(hook) == "CostHook":
-            hook["timed"] = False
-    return run(cfg, "test", choice, skip_broken, hooks)
 
 
 def table(points: Sequence[Point]) -> str:
@@ -241,37 +195,40 @@ def save(points: Sequence[Point], folder: Path) -> list[Path]:
     Returns:
         The files.
     """
+    return save_tradeoff(
+        folder, [asdict(point) for point in points], table(points), _panels(points)
+    )
+
+
+def save_tradeoff(
+    folder: Path, points: Sequence[dict[str, Any]], text: str, panels: Sequence[Panel]
+) -> list[Path]:
+    """Write ``tradeoff.json``, ``tradeoff.md`` and ``tradeoff.png``; returns the files."""
     if get_rank():
         return []
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"tradeoff.{suffix}" for suffix in ("json", "md", "png")]
-    files[0].write_text(json.dumps([asdict(point) for point in points], indent=2) + "\n")
-    files[1].write_text(table(points) + "\n")
-    _plot(points, files[2])
+    files[0].write_text(json.dumps(points, indent=2) + "\n")
+    files[1].write_text(text + "\n")
+    save_panels(panels, files[2])
     return files
 
 
-def _plot(points: Sequence[Point], path: Path) -> None:
+def _panels(points: Sequence[Point]) -> list[Panel]:
     """mAP50 over multiply-adds and over k, a line for each method."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    by_cost, by_k, level = [], [], None
     for method in dict.fromkeys(point.method for point in points):
         mine = [point for point in points if point.method == method]
-        scores = [point.map50 for point in mine]
+        x, scores = [point.backbone_gmacs for point in mine], [point.map50 for point in mine]
         if method == DENSE:
-            axes[0].plot(mine[0].backbone_gmacs, scores[0], "k*", markersize=12, label=method)
-            axes[1].axhline(scores[0], color="k", linestyle=":", label=method)
-        else:
-            # reason: exact scores as token-wise does; dashed, both lines are seen
-            style = "s--" if method == "exact" else "o-"
-            axes[0].plot([point.backbone_gmacs for point in mine], scores, style, label=method)
-            axes[1].plot([point.k for point in mine], scores, style, label=method)
-    axes[0].set(xlabel="backbone, G multiply-adds per frame", ylabel="mAP50 (%)")
-    axes[1].set(xlabel="k, tokens let through")
-    for axis in axes:
-        axis.grid(alpha=0.3)
-        axis.legend()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+            by_cost.append(Line(method, x, scores, "k*", dict(markersize=12)))
+            level = (method, scores[0])
+            continue
+        # reason: exact scores as token-wise does; dashed, both lines are seen
+        style = "s--" if method == "exact" else "o-"
+        by_cost.append(Line(method, x, scores, style))
+        by_k.append(Line(method, [point.k for point in mine], scores, style))
+    return [
+        Panel("backbone, G multiply-adds per frame", "mAP50 (%)", by_cost),
+        Panel("k, tokens let through", "mAP50 (%)", by_k, level),
+    ]

@@ -18,7 +18,8 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
-from mmvitaccel.analysis.tradeoff import draw_generated, test, train
+from mmvitaccel.analysis.sweep.evaluate import evaluate
+from mmvitaccel.analysis.tradeoff import draw_generated, train
 from mmvitaccel.demo.alternation import frame_times
 from mmvitaccel.errors import UserError
 from mmvitaccel.runner.config import load_config
@@ -139,7 +140,7 @@ class Demo:
             digest = _digest(checkpoint.read_bytes(), _content(cfg))
             if known.get(way, {}).get("of") != digest:
                 folder = self.work_dir / "tests" / way.replace(" ", "_")
-                found = test(cfg, checkpoint, folder, hooks=[_Told(way, self._progress)])
+                found = evaluate(cfg, checkpoint, folder, hooks=[_Told(way, self._progress)])
                 figures = dict(map50=found["vid/mAP50"], gmacs=found["cost/gmacs"])
                 known[way] = dict(of=digest, **figures)
                 _write_json(kept, known)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmvitaccel.analysis.tradeoff import METHODS, Point, eventful, measure, save, table
-from mmvitaccel.analysis.tradeoff import test as run_test
+from mmvitaccel.analysis.sweep.evaluate import evaluate
+from mmvitaccel.analysis.tradeoff import METHODS, Point, measure, save, table
 from mmvitaccel.errors import UserError
 from mmvitaccel.models.weights.wrapped import Choice
 from mmvitaccel.runner.config import load_config
@@ -44,13 +44,13 @@ def test_the_weights_that_are_meant_are_tested_and_broken_pictures_are_passed_ov
     weights, path = build_model(cfg).state_dict(), tmp_path / "both.pth"
     torch.save(dict(ema_state_dict=weights, raw=weights), path)
     with pytest.raises(UserError, match="say which are meant with --weights"):
-        run_test(cfg, path, tmp_path / "a")
+        evaluate(cfg, path, tmp_path / "a")
     broken = next(Path(cfg.test_dataloader.dataset.data_root).rglob("*.png"))
     broken.write_bytes(broken.read_bytes()[:60])
     choice = Choice("ema_state_dict")
     with pytest.raises(UserError, match=broken.name):
-        run_test(cfg, path, tmp_path / "b", choice)
-    figures = run_test(cfg, path, tmp_path / "c", choice, skip_broken=True)
+        evaluate(cfg, path, tmp_path / "b", choice)
+    figures = evaluate(cfg, path, tmp_path / "c", choice, skip_broken=True)
     assert "coco/bbox_mAP" in figures
 
 
@@ -68,15 +68,3 @@ def test_a_choice_of_weights_needs_a_checkpoint(run_tool, capsys):
         run_tool("analysis/eventful_tradeoff", "--weights", "ema_state_dict")
     assert exit_.value.code == 2
     assert "--weights and --prefix choose in a --checkpoint" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("method", list(METHODS))
-def test_the_dense_config_stays_as_it_is(method):
-    from mmengine.config import Config
-
-    cfg = Config(dict(model=dict(backbone=dict(type="mmvitaccel.ViTDet", depth=2))))
-    made = eventful(cfg, method, 64)
-    assert cfg.model.backbone == dict(type="mmvitaccel.ViTDet", depth=2)
-    assert made.model.backbone.backbone == cfg.model.backbone
-    assert made.model.backbone.policy == dict(type="TopK", k=64)
-    assert made.model.backbone.attention == METHODS[method]["attention"]

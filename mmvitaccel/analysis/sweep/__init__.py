@@ -1,0 +1,1 @@
+"""One set of weights tested at many operating points."""
