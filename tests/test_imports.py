@@ -136,7 +136,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "fit/lines": (set(), set()),
     "deploy": (
         {"adapters", "core/kernels", "errors", "extras", "fit", "hooks", "models/weights"}
-        | {"registry", "runner"},
+        | {"registry", "runner", "runner/options"},
         {"mmengine", "mmdet"},
     ),
     # pictures, upright and with their times, of whatever a user calls a video

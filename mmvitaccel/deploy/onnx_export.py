@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -171,12 +171,29 @@ def check_file(
         UserError: The package ``onnxruntime`` is missing, or the file does not take an input.
     """
     session = open_session(path)
+    batches = [example_images(size, image_channels(module)) for size in sizes]
+    return check_outputs(module, lambda images: run_session(session, images), batches)
+
+
+def check_outputs(
+    module: nn.Module, run: Callable[[Tensor], Sequence[Tensor]], batches: Iterable[Tensor]
+) -> list[Check]:
+    """Compare what a file gives with what the module gives that it was exported from.
+
+    Args:
+        module: Of :func:`build_part`.
+        run: Images (B, C, H, W) to the file's outputs.
+        batches: Images.
+
+    Raises:
+        UserError: The file does not take an input.
+    """
     checks = []
-    for size in sizes:
-        images = example_images(size, image_channels(module))
+    for images in batches:
+        size = (images.shape[0], *images.shape[2:])
         with torch.no_grad(), running(module, f"an input of {size}", every_error=True):
             expected = module(images)
-            given = run_session(session, images)
+            given = run(images)
         if isinstance(module, DetectionGraph):
             checks.append(compare_detections(size, expected, given))
         else:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmvitaccel.errors import UserError
+from mmvitaccel.deploy.openvino_export import open_openvino
 from mmvitaccel.extras import require
 
 
@@ -75,17 +75,8 @@ def openvino(
     require("benchmarks", "openvino")
     import openvino as ov
 
-    hints = {
-        "INFERENCE_PRECISION_HINT": precision,
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         graph = ov.convert_model(model, example_input=x)
     graph.reshape(list(x.shape))
-    network = ov.Core().compile_model(graph, "CPU", hints)
-    given = network.get_property("INFERENCE_PRECISION_HINT").to_string()
-    if given != precision:
-        raise UserError(f"OpenVINO computes in {given} on this processor, not in {precision}.")
-    return lambda x: [torch.from_numpy(out) for out in network(x.numpy()).values()]
+    return open_openvino(graph, precision)

@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.deploy.onnx_export import (
     CHECKED_SIZES,
     OPSET,
     TOLERANCE,
-    Check,
     build_part,
     check_file,
     export_module,
 )
+from mmvitaccel.deploy.options import add_export_arguments, check_line, path_and_size
 from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
 from mmvitaccel.extras import require
-from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
+from mmvitaccel.runner.checkpoint import choice_of
 from mmvitaccel.runner.config import load_config
-from mmvitaccel.runner.options.arguments import add_config_arguments
 from mmvitaccel.runner.session import own_state
+
+SUFFIX = ".onnx"
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -34,28 +34,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_config_arguments(parser)
-    parser.add_argument("checkpoint", nargs="?", help="checkpoint file; random weights without")
-    parser.add_argument(
-        "--out", metavar="FILE.onnx", help="default: the config's name, in the current folder"
-    )
-    parser.add_argument("--part", choices=("model", "backbone"), default="model")
-    parser.add_argument(
-        "--no-nms",
-        action="store_true",
-        help="return all candidates, without non-maximum suppression",
-    )
-    parser.add_argument(
-        "--shape",
-        type=int,
-        nargs=2,
-        default=(160, 224),
-        metavar=("H", "W"),
-        help="input size for tracing",
-    )
-    parser.add_argument("--static", action="store_true", help="fix batch 1 and --shape")
+    add_export_arguments(parser, SUFFIX)
     parser.add_argument("--opset", type=int, default=OPSET)
-    add_weights_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -63,13 +43,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Export, check, and say how far the file is from torch."""
     args = parse_args(argv)
-    path = Path(args.out or f"{Path(args.config).stem}.onnx")
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"--out {path}: the folder does not exist; make it first.")
-    if min(args.shape) < 1:
-        raise UserError(f"--shape {args.shape[0]} {args.shape[1]}: give at least one pixel.")
+    path, size = path_and_size(args, SUFFIX)
     require("deploy", "onnx", "onnxruntime")
-    size = (1, *args.shape)
     with own_state():
         cfg = load_config(args.config, args.cfg_options)
         choice = choice_of(args)
@@ -78,19 +53,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         checks = check_file(module, path, [size] if args.static else [size, *CHECKED_SIZES])
     print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB; against torch:")
     for check in checks:
-        print(_line(check))
+        print(check_line(check))
     if not all(check.passed for check in checks):
         raise UserError(
             f"{path} computes something else than torch (more than {TOLERANCE:g} apart, see "
             "above); do not use it, try another --opset or --static."
         )
-
-
-def _line(check: Check) -> str:
-    line = "  {} x {} x {}: largest difference {:.1e}".format(*check.size, check.error)
-    if check.detections is None:
-        return line
-    return f"{line}, {check.unmatched} of {check.detections} boxes missing"
 
 
 if __name__ == "__main__":
