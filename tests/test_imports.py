@@ -166,6 +166,12 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"adapters", "errors", "fit", "models/weights", "registry", "runner", "whole_files"},
         {"mmengine"},
     ),
+    # one set of weights in several formats
+    "analysis/formats": (
+        {"adapters", "analysis/sweep", "core/kernels", "deploy", "errors", "extras", "fit"}
+        | {"loaders", "models/efficientvit", "models/weights", "registry", "runner"},
+        {"mmengine"},
+    ),
     "pictures": (
         {"adapters", "adapters/tome", "adapters/eventful", "core/attention", "errors"}
         | {"models/wrappers", "registry", "runner", "video_reader"},

@@ -1,0 +1,231 @@
+"""The formats: how each comes from torch's model, and why it may not."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from mmvitaccel.adapters.attach import link
+from mmvitaccel.analysis.formats.part import GraphPart
+from mmvitaccel.core.kernels.export import why_not_exported
+from mmvitaccel.deploy.calibration import calibration_images
+from mmvitaccel.deploy.onnx_export import Size, export_module, open_session, run_session
+from mmvitaccel.deploy.openvino_export import export_openvino, open_openvino
+from mmvitaccel.errors import UserError
+from mmvitaccel.extras import require
+from mmvitaccel.models.efficientvit.compiled import CompiledEfficientViT
+
+
+@dataclass(frozen=True)
+class Source:
+    """What formats are made of.
+
+    Attributes:
+        cfg: The config.
+        part: What is replaced; it has run once.
+        shapes: Of the batches (B, C, H, W, ...) that the test set gives.
+        folder: Where files go.
+        calibration: How many images int8 is calibrated with.
+    """
+
+    cfg: Config
+    part: GraphPart
+    shapes: Sequence[tuple[int, ...]]
+    folder: Path
+    calibration: int = 64
+
+    @property
+    def methods(self) -> set[str]:
+        """Names of the methods on the model."""
+        links = [link(module) for module in self.part.modules()]
+        return {found.method for found in links if found is not None and found.members}
+
+    @property
+    def size(self) -> Size:
+        """Batch, height and width that a file is traced with."""
+        return (self.shapes[0][0], *self.shapes[0][2:])
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether a file has to take several sizes."""
+        return len(self.shapes) > 1
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model in a format.
+
+    Attributes:
+        model: Whose ``test_step`` runs the artifact.
+        replaces: Modules that the artifact stands in for, or in whose place other code runs.
+        size: Bytes on the disk of what stands in: the file, or the weights of these modules.
+        run: The artifact alone; None of torch's own model.
+        file: Whether it is a file, for which torch's weights need not be there.
+    """
+
+    model: nn.Module
+    replaces: tuple[str, ...]
+    size: int
+    run: Callable[[Tensor], Sequence[Tensor]] | None = None
+    file: bool = False
+
+
+def _torch(source: Source) -> Built:
+    part = source.part
+    return Built(part.model, part.names, _weights_size(part.modules_of()))
+
+
+def _bfloat16(source: Source) -> Built:
+    part = source.part.copied()
+    for module in part.modules_of():
+        _autocast(module)
+    return Built(part.model, part.names, _weights_size(part.modules_of()), part)
+
+
+def _autocast(module: nn.Module) -> None:
+    """Let a module run under bfloat16 autocast, and give out float32.
+
+    By hooks, which leave methods on it as they are.
+    """
+    opened: list[torch.autocast] = []
+
+    def enter(*_: Any) -> None:
+        opened.append(torch.autocast("cpu", dtype=torch.bfloat16))
+        opened[-1].__enter__()
+
+    def leave(_module: nn.Module, _args: Any, out: Any) -> Any:
+        opened.pop().__exit__(None, None, None)
+        return tree_map(_as_float32, out)
+
+    module.register_forward_pre_hook(enter)
+    module.register_forward_hook(leave, always_call=True)
+
+
+def _as_float32(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.dtype == torch.bfloat16 else value
+
+
+def _compiled_steps(source: Source) -> Built:
+    if source.methods:
+        raise UserError(f"{' and '.join(source.methods)} would be left off; test it without.")
+    backbone = source.part.model.backbone
+    try:
+        compiled = CompiledEfficientViT(backbone)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UserError(str(error)) from error
+    only = GraphPart(source.cfg, source.part.model)
+    only.names = ("backbone",)
+    with torch.no_grad():
+        only(torch.zeros(source.shapes[0]))
+
+    def run(images: Tensor) -> list[Tensor]:
+        return list(compiled(images))
+
+    return Built(only.replaced_by(run), only.names, _weights_size([backbone]), run)
+
+
+def _onnx(source: Source) -> Built:
+    require("deploy", "onnx", "onnxruntime")
+    _check_file_is_possible(source)
+    path = source.folder / "model.onnx"
+    if not path.is_file():
+        export_module(source.part, source.size, path, source.dynamic)
+    session = open_session(path)
+
+    def run(images: Tensor) -> list[Tensor]:
+        return run_session(session, images)
+
+    return _of_files(source, run, [path])
+
+
+def _openvino(source: Source) -> Built:
+    return _openvino_file(source, source.folder / "model.xml", False)
+
+
+def _openvino_int8(source: Source) -> Built:
+    return _openvino_file(source, source.folder / "model_int8.xml", True)
+
+
+def _openvino_file(source: Source, path: Path, int8: bool) -> Built:
+    require("deploy", "onnx", "openvino", *(["nncf"] if int8 else []))
+    _check_file_is_possible(source)
+    if not path.is_file():
+        images = list(_calibration(source)) if int8 else None
+        export_openvino(source.part, source.size, path, source.dynamic, images)
+    return _of_files(source, open_openvino(path), [path, path.with_suffix(".bin")])
+
+
+#: In the order in which they are compared.
+FORMATS: dict[str, Callable[[Source], Built]] = {
+    "torch": _torch,
+    "torch-bfloat16": _bfloat16,
+    "compiled-steps": _compiled_steps,
+    "onnx": _onnx,
+    "openvino": _openvino,
+    "openvino-int8": _openvino_int8,
+}
+
+
+def build(name: str, source: Source) -> Built:
+    """A model in a format; files that are in the folder already are taken.
+
+    Raises:
+        UserError: It cannot be had, with the reason; the sentence begins with the format's name.
+    """
+    try:
+        return FORMATS[name](source)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
+
+
+def _of_files(
+    source: Source, run: Callable[[Tensor], Sequence[Tensor]], files: Sequence[Path]
+) -> Built:
+    size = sum(file.stat().st_size for file in files)
+    return Built(source.part.replaced_by(run), source.part.names, size, run, file=True)
+
+
+def _calibration(source: Source) -> Sequence[Tensor]:
+    """Images of the training set; of a file for one size those that have it."""
+    images = list(calibration_images(source.cfg, source.calibration))
+    if not source.dynamic:
+        batch = source.size[0]
+        images = [im for im in images if im.shape[1:] == source.shapes[0][1:]]
+        images = [im.expand(batch, -1, -1, -1).contiguous() for im in images]
+        if not images:
+            raise UserError(
+                f"no image of the training set has the size {source.shapes[0][2:]} that the test "
+                "set has; resize both alike to calibrate int8."
+            )
+    return images
+
+
+def _check_file_is_possible(source: Source) -> None:
+    """Refuse what no file can hold."""
+    for method in sorted(source.methods - {"ToMe"}):
+        raise UserError(why_not_exported(method))
+    if len(source.shapes[0]) != 4:
+        raise UserError(
+            f"its backbone takes clips {tuple(source.shapes[0])}, and files are made of models of "
+            "images (B, C, H, W)."
+        )
+    if source.methods and source.dynamic:
+        raise UserError(
+            f"ToMe in a file belongs to one size of image, and the test set has "
+            f"{len(source.shapes)}; resize to one size in the test's pipeline."
+        )
+
+
+def _weights_size(modules: Sequence[nn.Module]) -> int:
+    """Bytes of the modules' weights, saved by torch."""
+    file = io.BytesIO()
+    torch.save([module.state_dict() for module in modules], file)
+    return file.tell()
