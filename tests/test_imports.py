@@ -172,6 +172,8 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         | {"loaders", "models/efficientvit", "models/weights", "registry", "runner"},
         {"mmengine"},
     ),
+    # a work directory as one page
+    "analysis/report": ({"errors"}, set()),
     "pictures": (
         {"adapters", "adapters/tome", "adapters/eventful", "core/attention", "errors"}
         | {"models/wrappers", "registry", "runner", "video_reader"},

@@ -1,0 +1,1 @@
+"""A run's work directory as one page."""
