@@ -196,7 +196,7 @@ def test_ctrl_c_finishes_the_file(run_tool, files, video, tmp_path, monkeypatch,
 def test_ctrl_c_before_the_first_frame_is_said(
     run_tool, files, video, tmp_path, monkeypatch, capsys
 ):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("mmvitaccel.video_demo.demo.Costs", interrupted)
