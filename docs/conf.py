@@ -28,6 +28,7 @@ autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 90  # longer ones get a line for each argument
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
+napoleon_use_ivar = True  # attributes are no targets: several classes have one called size
 
 # A docstring that names something of this package in full has to name what the reference holds.
 nitpicky = True
