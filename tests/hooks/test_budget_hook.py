@@ -93,6 +93,7 @@ def test_a_schedule_beside_it_is_refused(detector):
 
 def test_a_recognizer_with_clips(tmp_path):
     """ViViT's clips are streams of their own: the first step whole, k of the others set."""
+    pytest.importorskip("mmaction")
     model = dict(
         type="Recognizer3D",
         backbone=dict(
