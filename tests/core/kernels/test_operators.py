@@ -48,4 +48,5 @@ def test_the_sources_are_beside_the_module():
         "exchange.cpp",
         "maps.cpp",
         "merge.cpp",
+        "roi_align.cpp",
     }
