@@ -29,14 +29,13 @@ import mmvitaccel.errors
 root = pathlib.Path(mmvitaccel.__file__).parent
 names = [".".join(("mmvitaccel", *path.relative_to(root).with_suffix("").parts))
          for path in sorted(root.rglob("*.py")) if path.stem not in ("__init__", "__main__")]
-done = 0
 for name in names:
     try:
         importlib.import_module(name)
-        done += 1
     except (ImportError, mmvitaccel.errors.UserError) as error:  # an extra that is not installed
         print("not importable here:", name, error, file=sys.stderr)
-print(done, len(names), events)
+        assert name.startswith(("mmvitaccel.app.", "mmvitaccel.serving.ray_app.")), name
+print(len(names), events)
 """
 
 
@@ -148,6 +147,6 @@ def test_importing_every_module_asks_for_no_network():
         [sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, env=env
     )
     assert done.returncode == 0, done.stderr
-    imported, total, events = done.stdout.splitlines()[-1].split(" ", 2)
+    total, events = done.stdout.splitlines()[-1].split(" ", 1)
     assert events == "[]", events
-    assert imported == total, done.stderr
+    assert int(total) > 300
