@@ -151,6 +151,6 @@ def test_who_wants_to_report_says_so_in_the_environment():
 
 @pytest.mark.extras("serve", "ray")
 def test_ray_reports_nothing():
-    from ray._private.usage.usage_lib import usage_stats_enabled
+    from ray._common.usage.usage_lib import usage_stats_enabled
 
     assert not usage_stats_enabled()
