@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from mmvitaccel.adapters.attach import detach, is_attached, link
+from mmvitaccel.adapters.attach import is_attached, link
 from mmvitaccel.adapters.base import class_name, spec_of
 from mmvitaccel.adapters.eventful.run import ClipTraining, EventfulState
 from mmvitaccel.adapters.eventful.stream_run import FrameInfo, StreamRun
+from mmvitaccel.adapters.handle import Handle
 from mmvitaccel.core.eventful.frame import frames_of
 from mmvitaccel.core.eventful.gates.importance import Objects
 from mmvitaccel.core.eventful.gates.policy import Policy
@@ -19,7 +20,7 @@ from mmvitaccel.core.eventful.gates.weighted import Weighted
 from mmvitaccel.core.eventful.options import EventfulOptions
 
 
-class StreamHandle:
+class StreamHandle(Handle):
     """Steers a method on one model.
 
     Args:
@@ -35,9 +36,9 @@ class StreamHandle:
         ValueError: The method is on none of the model's modules.
     """
 
-    method: ClassVar[str]
     puts_on: ClassVar[str]
     on_tokens: ClassVar[bool] = False
+    _state: StreamRun
 
     def __init__(self, model: nn.Module) -> None:
         roots = (
@@ -51,14 +52,7 @@ class StreamHandle:
                 f"{self.method} is not on this {type(model).__name__}; use "
                 f"{self.puts_on}(model, ...)."
             )
-        self.model = found
-        self._state: StreamRun = link(found, self.method).state
-
-    @property
-    def attached(self) -> bool:
-        """Whether what this handle steers is still on its model."""
-        found = link(self.model, self.method)
-        return found is not None and found.state is self._state
+        super().__init__(found)
 
     @property
     def policy(self) -> Policy:
@@ -185,7 +179,7 @@ class StreamHandle:
         """Give the model back bit for bit; a second call changes nothing."""
         if self.attached:
             self._state.unfollow()
-            detach(self.model, self.method)
+        super().remove()
         self._state.store.drop()
 
     def follow_metainfo(self, model: nn.Module) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from mmvitaccel.adapters.attach import Swap, attach, detach, link
+from mmvitaccel.adapters.attach import Swap, attach, link
 from mmvitaccel.adapters.base import class_name, host_class, named_base
+from mmvitaccel.adapters.handle import Handle
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
 from mmvitaccel.adapters.rlt import videomae, vivit
 from mmvitaccel.adapters.rlt.host import METHOD, RLTAdapter, RLTState
@@ -34,22 +35,15 @@ class RLTInfo:
         return 1 - sum(self.kept) / len(self.kept) / self.num_tubelets
 
 
-class RLTHandle:
+class RLTHandle(Handle):
     """Steers run-length tokenization on one model.
 
     Attributes:
         model: The transformer that it is on.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self._state: RLTState = link(model, METHOD).state
-
-    @property
-    def attached(self) -> bool:
-        """Whether what this handle steers is still on its model."""
-        found = link(self.model, METHOD)
-        return found is not None and found.state is self._state
+    method = METHOD
+    _state: RLTState
 
     @property
     def threshold(self) -> float:
@@ -71,11 +65,6 @@ class RLTHandle:
         if kept is None:
             raise RuntimeError("RLT: no forward pass has run yet, so there is no info.")
         return RLTInfo(kept.sum((1, 2)).tolist(), kept[0].numel())
-
-    def remove(self) -> None:
-        """Give the model back as it was; a second call changes nothing."""
-        if self.attached:
-            detach(self.model, METHOD)
 
 
 def apply_rlt(model: nn.Module, threshold: float = 0.1) -> RLTHandle:

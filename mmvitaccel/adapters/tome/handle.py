@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from mmvitaccel.adapters.attach import detach, link
 from mmvitaccel.adapters.base import host_class
+from mmvitaccel.adapters.handle import Handle
 from mmvitaccel.adapters.tome.run import METHOD, ToMeState
 from mmvitaccel.core.tome.merge import source_of
 from mmvitaccel.core.tome.schedule import Schedule, make_schedule
@@ -34,22 +34,15 @@ class ToMeInfo:
     sources: list[Tensor] | None
 
 
-class ToMeHandle:
+class ToMeHandle(Handle):
     """Steers ToMe on one model.
 
     Attributes:
         model: The transformer that ToMe is on.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self._state: ToMeState = link(model, METHOD).state
-
-    @property
-    def attached(self) -> bool:
-        """Whether this handle's ToMe is still on its model."""
-        found = link(self.model, METHOD)
-        return found is not None and found.state is self._state
+    method = METHOD
+    _state: ToMeState
 
     @property
     def r(self) -> Schedule:
@@ -93,11 +86,6 @@ class ToMeHandle:
         """``info.tokens`` alone; empty before the first forward pass."""
         trace = self._state.traces.last
         return [] if trace is None else _tokens(trace)
-
-    def remove(self) -> None:
-        """Give the model back bit for bit; a second call changes nothing."""
-        if self.attached:
-            detach(self.model, METHOD)
 
     def _check_attached(self, refused: str) -> None:
         if not self.attached:
