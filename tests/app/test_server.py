@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import importlib.util
 import os
 import subprocess
 import sys
@@ -150,7 +149,6 @@ def test_a_port_in_use_is_named(capsys):
     ],
 )
 def test_mistakes_end_in_a_sentence(arguments, message, capsys, tmp_path, monkeypatch):
-    pytest.importorskip("supervision", reason="the extra video is not installed")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="2"):
         main([*arguments, *([] if "--port" in arguments else ["--port", "0"])])
@@ -164,9 +162,8 @@ def test_a_missing_package_is_named(monkeypatch, capsys):
     assert "pip install 'mmvitaccel[app]'" in capsys.readouterr().err
 
 
+@needs_app
 def test_gradio_is_imported_by_the_server_alone():
-    if importlib.util.find_spec("gradio") is None:
-        pytest.skip("gradio is not installed")
     code = "import mmvitaccel, mmvitaccel.app.server, mmvitaccel.app.page, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "gradio" not in done.stdout.split()

@@ -129,12 +129,10 @@ def _turn(path: Path, degrees: int | str) -> Path:
     return turned
 
 
-@pytest.fixture(params=["opencv", "pyav"])
+@pytest.fixture(params=["opencv", pytest.param("pyav", marks=pytest.mark.extras("video", "av"))])
 def backend(request: pytest.FixtureRequest, without_pyav: Callable[[], None]) -> str:
     """Each backend in turn; the test is skipped where PyAV is not installed."""
-    if request.param == "pyav":
-        pytest.importorskip("av", reason="pip install 'mmvitaccel[video]'")
-    else:
+    if request.param == "opencv":
         without_pyav()
     return request.param
 

@@ -46,11 +46,17 @@ def test_a_folder_that_is_not_there(tmp_path, backend):
         VideoWriter(tmp_path / "gone" / "out.mp4", 25).add(np.zeros((32, 48, 3), np.uint8))
 
 
+needs_av = pytest.mark.extras("video", "av")
+
+
 @pytest.fixture
 def av():
-    return pytest.importorskip("av", reason="the extra video is not installed")
+    import av
+
+    return av
 
 
+@needs_av
 def test_an_ffmpeg_without_an_encoder_is_named(tmp_path, av, monkeypatch):
     opened = av.open
 
@@ -70,6 +76,7 @@ def test_an_ffmpeg_without_an_encoder_is_named(tmp_path, av, monkeypatch):
         writer.add(np.zeros((32, 48, 3), np.uint8))
 
 
+@needs_av
 def test_frames_that_the_encoder_refuses_are_named(tmp_path, av):
     with (
         pytest.raises(UserError, match="refuses frames of 17000 x 16 pixels"),
@@ -78,6 +85,7 @@ def test_frames_that_the_encoder_refuses_are_named(tmp_path, av):
         writer.add(np.zeros((16, 17000, 3), np.uint8))
 
 
+@needs_av
 def test_a_full_disk_stays_an_error_of_the_disk(av):
     rng = np.random.default_rng(0)
     with pytest.raises(OSError) as caught, VideoWriter("/dev/full", 25) as writer:

@@ -172,17 +172,23 @@ def test_sums_that_are_too_long_are_refused(kernel):
         CompiledEfficientViT(folded(arch, out_indices=(0,), window_size=7))
 
 
-@pytest.mark.parametrize("dynamo", [False, True])
-def test_no_exporter_gets_a_graph(dynamo, tmp_path):
+NOT_EXPORTED = "CompiledEfficientViT is not exported: its steps are compiled for this CPU"
+
+
+@pytest.mark.parametrize("make", [torch.jit.trace, lambda model, x: torch.jit.script(model)])
+def test_it_is_not_traced(make):
     """Its steps are no operators of torch: a graph would hold numbers of one image."""
     model, x = CompiledEfficientViT(EfficientViT("m0").eval()), torch.randn(1, 3, 64, 64)
-    sentence = "CompiledEfficientViT is not exported: its steps are compiled for this CPU"
-    for make in (torch.jit.trace, lambda m, x: torch.jit.script(m)):
-        with pytest.raises(RuntimeError, match=sentence):
-            make(model, x)
-    pytest.importorskip("onnxscript", reason="needs the extra deploy")
+    with pytest.raises(RuntimeError, match=NOT_EXPORTED):
+        make(model, x)
+
+
+@pytest.mark.extras("deploy", "onnx", "onnxscript")
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_no_exporter_gets_a_graph(dynamo, tmp_path):
     if dynamo and torch.__version__ < "2.7":
         pytest.skip("the exporter of torch 2.7 on")
+    model, x = CompiledEfficientViT(EfficientViT("m0").eval()), torch.randn(1, 3, 64, 64)
     chosen = {} if torch.__version__ < "2.5" else dict(dynamo=dynamo)
-    with pytest.raises(Exception, match=sentence):
+    with pytest.raises(Exception, match=NOT_EXPORTED):
         torch.onnx.export(model, (x,), str(tmp_path / "m.onnx"), **chosen)
