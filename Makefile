@@ -20,7 +20,7 @@ EXTRAS := app browser deploy docs hosts serve video
 demo: $(VENV)/.installed
 	$(VENV)/bin/python tools/demo.py
 
-# Under 20 minutes the first time on two cores, under one the second.
+# Made for under 20 minutes the first time on two idle cores; the second takes under one.
 demo-video: $(VENV)/.video
 	$(VENV)/bin/python tools/demo_video.py
 

@@ -1,6 +1,6 @@
 """Draw videos, train a small detector on the CPU, and run it dense and eventful side by side.
 
-    python tools/demo_video.py     # under 20 minutes on two cores, a second time under one
+    python tools/demo_video.py     # made for under 20 minutes on two idle cores
 
 What has been drawn, trained and tested is kept in work_dirs/demo_video and used again; a training
 that was interrupted goes on. It needs the extra `video`.
