@@ -19,6 +19,7 @@ import mmvitaccel
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
+from mmvitaccel.runner.distributed import leave_processes
 
 rank, world_size, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[4]
 if world_size > 1:
@@ -75,6 +76,8 @@ for name in ("several", "single"):
     results[name] = {"figures": runner.test(), "seen": list(seen)}
 with open(f"{folder}/rank{rank}of{world_size}.json", "w") as file:
     json.dump(results, file)
+del runner
+leave_processes()  # as the tools do: gloo's threads must not outlive Python
 """
 
 
