@@ -181,6 +181,20 @@ def no_network():
         pytest.fail("; ".join(network.refused))
 
 
+@pytest.fixture(autouse=True)
+def same_scheduling():
+    """Fail a test that leaves the thread in another scheduling class, as some libraries do as root.
+
+    A real-time thread starves threads that it waits for, so that later tests take hours.
+    """
+    before = os.sched_getscheduler(0)
+    yield
+    after = os.sched_getscheduler(0)
+    if after != before:
+        os.sched_setscheduler(0, before, os.sched_param(0))
+        pytest.fail(f"the thread's scheduling class was {before} and is {after} now")
+
+
 def pytest_configure() -> None:
     """Put what tests make on a device, and import yapf before the workers of xdist start.
 

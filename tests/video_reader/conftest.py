@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -99,24 +100,33 @@ def encode(tmp_path: Path) -> Callable[..., Path]:
         name: str, codec: str = "libx264", container: str | None = None,
         stamps: Sequence[int] | None = None, count: int = 24, **options: str,
     ) -> Path:  # fmt: skip
-        import av
-
         path = tmp_path / name
-        with av.open(str(path), "w", format=container, options=options) as file:
-            stream = file.add_stream(codec, rate=25)
-            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-            if stamps is not None:
-                stream.codec_context.time_base = Fraction(1, 1000)
-            for number, image in enumerate(_pictures(count)):
-                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-                frame.pts = number
-                if stamps is not None:
-                    frame.pts, frame.time_base = stamps[number], Fraction(1, 1000)
-                file.mux(stream.encode(frame))
-            file.mux(stream.encode())
+        # reason: as root, SVT-AV1 makes the thread that opens it a real-time one, and leaves it so
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(_encode, path, codec, container, stamps, count, options).result()
         return path
 
     return run
+
+
+def _encode(
+    path: Path, codec: str, container: str | None, stamps: Sequence[int] | None, count: int,
+    options: dict[str, str],
+) -> None:  # fmt: skip
+    import av
+
+    with av.open(str(path), "w", format=container, options=options) as file:
+        stream = file.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        if stamps is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for number, image in enumerate(_pictures(count)):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts = number
+            if stamps is not None:
+                frame.pts, frame.time_base = stamps[number], Fraction(1, 1000)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
 
 
 def _turn(path: Path, degrees: int | str) -> Path:
