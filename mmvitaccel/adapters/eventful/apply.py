@@ -24,7 +24,7 @@ from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
 from mmvitaccel.core.eventful.modes.delta import DeltaAttention
 from mmvitaccel.core.eventful.modes.exact import ExactAttention
 from mmvitaccel.core.eventful.modes.mode import AttentionMode, TokenwiseAttention
-from mmvitaccel.core.eventful.motion.translation import Motion
+from mmvitaccel.core.eventful.motion.translation import Motion, OnView
 from mmvitaccel.core.eventful.options import EventfulOptions, buffer_dtype_of
 from mmvitaccel.core.eventful.stream import StreamStore
 
@@ -88,7 +88,8 @@ def apply_eventful(
         motion: How a stream's memory follows a camera that moves: :class:`~mmvitaccel.Translation`,
             or any object with its methods. None takes the camera as fixed. It serves timm's ViT,
             ViTDet and pictures of whole patches; what the model gives lies on the frame, or where
-            ``maps`` of the motion says.
+            ``maps`` of the motion says. With ``parts``, all parts of the detector must be among
+            them; they follow the view of the scene, and boxes and masks lie on the frame.
         max_streams: Most streams remembered at a time; the least recently used is evicted.
         adapter: A record for a model that no family here covers.
 
@@ -110,11 +111,6 @@ def apply_eventful(
             raise ValueError(
                 "Eventful: parts and adapter are given; a part's record is looked for."
             )
-        if motion is not None:
-            raise ValueError(
-                f"Eventful: parts={parts!r} and motion={motion!r} are given: necks and heads do "
-                "not follow a camera; leave one of the two out."
-            )
         transformer = functools.partial(
             apply_eventful,
             attention=attention,
@@ -123,9 +119,10 @@ def apply_eventful(
             kv_pool_size=kv_pool_size,
             buffer_dtype=buffer_dtype,
             refresh=refresh,
+            motion=None if motion is None else OnView(checked_motion(motion)),
             max_streams=max_streams,
         )
-        return attach_parts(model, policy, parts, transformer, max_streams, kept_as)
+        return attach_parts(model, policy, parts, transformer, max_streams, kept_as, motion)
     options = EventfulOptions(
         make_attention(attention),
         gate_position,
@@ -207,6 +204,20 @@ def checked_refresh(refresh: Refresh) -> Refresh:
     return refresh
 
 
+def checked_motion(motion: Motion) -> Motion:
+    """The motion, if it is one.
+
+    Raises:
+        TypeError: It has no methods ``start`` and ``follow``.
+    """
+    if not all(callable(getattr(motion, name, None)) for name in ("start", "follow")):
+        raise TypeError(
+            f"Eventful: motion={motion!r} has no methods start and follow; give Translation(), an "
+            "object with both, or None."
+        )
+    return motion
+
+
 def check_motion(motion: Motion, model: nn.Module, adapter: ViTAdapter, kv_pool_size: int) -> None:
     """Refuse a motion that is none, and models whose tokens cannot be moved with the scene.
 
@@ -214,11 +225,7 @@ def check_motion(motion: Motion, model: nn.Module, adapter: ViTAdapter, kv_pool_
         TypeError: The motion has no methods ``start`` and ``follow``.
         ValueError: The model cannot be served.
     """
-    if not all(callable(getattr(motion, name, None)) for name in ("start", "follow")):
-        raise TypeError(
-            f"Eventful: motion={motion!r} has no methods start and follow; give Translation(), an "
-            "object with both, or None."
-        )
+    motion = motion.base if isinstance(motion, OnView) else checked_motion(motion)
     if adapter.patches is None:
         reason = f"{adapter.name} is not among the models whose tokens can be moved with the scene"
     elif kv_pool_size > 1:
