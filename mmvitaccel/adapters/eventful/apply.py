@@ -87,9 +87,9 @@ def apply_eventful(
             ``Every``, or any object with their one method.
         motion: How a stream's memory follows a camera that moves: :class:`~mmvitaccel.Translation`,
             or any object with its methods. None takes the camera as fixed. It serves timm's ViT,
-            ViTDet and pictures of whole patches; what the model gives lies on the frame, or where
-            ``maps`` of the motion says. With ``parts``, all parts of the detector must be among
-            them; they follow the view of the scene, and boxes and masks lie on the frame.
+            ViTDet and SAM's image encoders on pictures of whole patches; what the model gives lies
+            on the frame, or where ``maps`` of the motion says. With ``parts``, the backbone alone
+            or all parts of the detector follow the camera; boxes and masks lie on the frame.
         max_streams: Most streams remembered at a time; the least recently used is evicted.
         adapter: A record for a model that no family here covers.
 
@@ -111,6 +111,8 @@ def apply_eventful(
             raise ValueError(
                 "Eventful: parts and adapter are given; a part's record is looked for."
             )
+        if motion is not None:
+            checked_motion(motion)
         transformer = functools.partial(
             apply_eventful,
             attention=attention,
@@ -119,7 +121,6 @@ def apply_eventful(
             kv_pool_size=kv_pool_size,
             buffer_dtype=buffer_dtype,
             refresh=refresh,
-            motion=None if motion is None else OnView(checked_motion(motion)),
             max_streams=max_streams,
         )
         return attach_parts(model, policy, parts, transformer, max_streams, kept_as, motion)
@@ -170,7 +171,7 @@ def apply_eventful(
     num_prefix_tokens = len(adapter.prefix(model))
     entries = {
         name: eventful_run.refuse_inner
-        if motion and _reads_inner(model, reads)
+        if motion and _reads_inner(model, reads, len(blocks))
         else eventful_run.entry
         for name, reads in adapter.entries.items()
         if hasattr(model, name)
@@ -239,9 +240,11 @@ def check_motion(motion: Motion, model: nn.Module, adapter: ViTAdapter, kv_pool_
         )
 
 
-def _reads_inner(model: nn.Module, reads: Callable[[nn.Module], Iterable[int]]) -> bool:
+def _reads_inner(
+    model: nn.Module, reads: Callable[[nn.Module], Iterable[int]], num_blocks: int
+) -> bool:
     """Whether a method reads the tokens behind other blocks than the last."""
-    return len(list(reads(model))) > 1
+    return any(index != num_blocks - 1 for index in reads(model))
 
 
 def make_attention(attention: str | AttentionMode) -> AttentionMode:
