@@ -33,7 +33,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "core/eventful": ({"core", GATES, MODES, MOTION, "core/attention", "core/kernels"}, set()),
     GATES: ({"core/kernels"}, set()),
     MODES: ({GATES, "core/attention", "core/kernels"}, set()),
-    MAPS: ({GATES}, set()),
+    MAPS: ({GATES, MOTION}, set()),
     MOTION: (set(), set()),
     # what they are put on
     "adapters": ({"core", "core/attention"}, set()),

@@ -60,6 +60,9 @@ class HeadAdapter:
         bypassed: Submodules, by dotted name, that the steps do not call.
         refuse: The reason why this very head is not supported, or None.
         methods: What a subclass must not override.
+        decoding: The methods that decode boxes, of a batch and of one of its images, whose
+            ``mlvl_priors`` are moved where a camera is followed; a subclass then must not override
+            them either.
     """
 
     name: str
@@ -68,6 +71,7 @@ class HeadAdapter:
     bypassed: Callable[[nn.Module], Iterable[str]]
     refuse: Callable[[nn.Module], str | None] = field(default=lambda head: None)
     methods: tuple[str, ...] = ("forward", "forward_single")
+    decoding: tuple[str, ...] = ("predict_by_feat", "_predict_by_feat_single")
 
 
 @dataclass(frozen=True)
@@ -96,18 +100,26 @@ class RoIAdapter:
     methods: tuple[str, ...]
 
 
+def overridden(module: nn.Module, base: type, methods: Iterable[str]) -> str | None:
+    """Why what a part computes is not known: it overrides one of the methods of ``base``."""
+    for method in methods:
+        if getattr(host_class(module), method) is not getattr(base, method):
+            return (
+                f"{class_name(module)} overrides the {method} of {base.__name__}, so what it "
+                "computes is not known"
+            )
+    return None
+
+
 def family_of(module: nn.Module, adapters: Sequence[Any]) -> tuple[Any | None, str]:
     """The record among ``adapters`` that serves a part, and where none does, why."""
     for adapter in adapters:
         base = named_base(module, adapter.classes)
         if base is None:
             continue
-        for method in adapter.methods:
-            if getattr(host_class(module), method) is not getattr(base, method):
-                return None, (
-                    f"{class_name(module)} overrides the {method} of {base.__name__}, so what it "
-                    "computes is not known"
-                )
+        changed = overridden(module, base, adapter.methods)
+        if changed is not None:
+            return None, changed
         reason = adapter.refuse(module)
         return (adapter, "") if reason is None else (None, f"{class_name(module)}: {reason}")
     known = ", ".join(name for adapter in adapters for name in adapter.classes)

@@ -7,7 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmvitaccel.adapters.base import BlockInput, BlockSpec, Grid, class_name, named_base
+from mmvitaccel.adapters.base import (
+    BlockInput,
+    BlockSpec,
+    Grid,
+    Patches,
+    class_name,
+    named_base,
+)
 from mmvitaccel.core.attention.rel_pos import offset_rows
 
 
@@ -34,6 +41,30 @@ def attention_is(
         return None
 
     return refuse
+
+
+def map_patches(conv: Callable[[nn.Module], nn.Module]) -> Patches:
+    """Patches of a model that adds a table ``pos_embed`` (1, H, W, C) to their map, or none.
+
+    Args:
+        conv: Gives the convolution that cuts them.
+    """
+
+    def positions(model: nn.Module, grid_size: Grid) -> Tensor | None:
+        table = getattr(model, "pos_embed", None)
+        return None if table is None else table.flatten(1, 2)
+
+    def refuse(model: nn.Module, grid_size: Grid | None) -> str | None:
+        cut = conv(model)
+        if len({*cut.kernel_size, *cut.stride}) > 1 or any(cut.padding):
+            return "its patches are not squares beside each other, cut by one convolution"
+        table = getattr(model, "pos_embed", None)
+        if grid_size is not None and table is not None and table.shape[1:3] != grid_size:
+            own = " x ".join(map(str, table.shape[1:3]))
+            return f"its positions are those of {own} tokens; build it for pictures of this size"
+        return None
+
+    return Patches(lambda model: conv(model).stride[0], positions, refuse)
 
 
 def map_spec(

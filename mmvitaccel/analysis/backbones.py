@@ -30,18 +30,26 @@ def load_backbone(name: str, checkpoint: str | None = None, choice: Choice = USU
         choice: Which weights in the checkpoint.
 
     Raises:
-        UserError: There is no such model, or the checkpoint is not its own.
+        UserError: There is no such model, it takes clips, or the checkpoint is not its own.
     """
     if name.endswith(".py") or "::" in name:
-        model = build_model(load_config(name, {}))
+        cfg = load_config(name, {})
+        model = build_model(cfg)
         backbone = getattr(model, "backbone", None)
         if not isinstance(backbone, nn.Module):
             raise UserError(f"{name}: {type(model).__name__} has no backbone; give another config.")
+        layout = (cfg.model.get("data_preprocessor") or {}).get("format_shape", "NCHW")
+        if "T" in layout:
+            raise UserError(
+                f"{name}: the backbone {type(backbone).__name__} takes clips ({layout}), and "
+                "images are given to it here; give the config of a model of images."
+            )
     else:
         model = backbone = _timm_model(name)
     if checkpoint is not None:
         check_checkpoint(model, checkpoint, choice=choice)
-    return backbone.eval()
+    backbone.eval()  # reason: many of mmdet's return nothing from it
+    return backbone
 
 
 def _timm_model(name: str) -> nn.Module:

@@ -87,7 +87,8 @@ def build_part(
         meta = check_checkpoint(model, checkpoint, choice=choice)
         check_start(cfg, checkpoint, meta, True, "test")
     attach_hooks(cfg, model)
-    model.eval().requires_grad_(False)
+    model.eval()
+    model.requires_grad_(False)
     if any(hasattr(module, "switch_to_deploy") for module in model.modules()):
         fold_model(model)
     if part == "model":

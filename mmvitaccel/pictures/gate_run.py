@@ -54,7 +54,8 @@ class GateRun:
             self.handle = EventfulHandle(model)
         except ValueError as error:
             raise UserError(f"{error} Give an eventful config, or --k.") from error
-        self.model = model.eval()
+        model.eval()
+        self.model = model
         self.prepare = FramePipeline(cfg)
 
     def follow(self, frames: Iterator[np.ndarray]) -> Iterator[GateFrame]:

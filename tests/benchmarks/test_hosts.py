@@ -32,9 +32,13 @@ def video(tmp_path):
 def test_quick_run(benchmark, video, recorded, capsys):
     benchmark.main([str(video), "--quick", "--rounds", "2", "--record"])
     rows = recorded("hosts").rows
-    assert [row["method"] for row in rows] == ["ToMe", "Eventful", "Eventful"]
-    assert [row["tokens"] for row in rows] == [64, 64, 64]
-    for row in rows:
+    methods = [row["method"] for row in rows]
+    assert methods == ["ToMe", "Eventful", "host", "ours", "Eventful"]
+    assert {row["tokens"] for row in rows} == {64}
+    *_, host, ours, _ = rows
+    assert host["error"] == 0 and ours["error"] < 1e-5  # our model with the host's weights
+    assert host["dense_seconds"] == ours["dense_seconds"] == min(host["seconds"], ours["seconds"])
+    for row in (row for row in rows if row["setting"]):
         assert row["macs_ratio"] > 1
         assert 0 < row["error"] < 1
         assert row["reached"] == pytest.approx(row["speedup"] / row["macs_ratio"])

@@ -24,7 +24,7 @@ from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
 from mmvitaccel.core.eventful.modes.delta import DeltaAttention
 from mmvitaccel.core.eventful.modes.exact import ExactAttention
 from mmvitaccel.core.eventful.modes.mode import AttentionMode, TokenwiseAttention
-from mmvitaccel.core.eventful.motion.translation import Motion
+from mmvitaccel.core.eventful.motion.translation import Motion, OnView
 from mmvitaccel.core.eventful.options import EventfulOptions, buffer_dtype_of
 from mmvitaccel.core.eventful.stream import StreamStore
 
@@ -87,8 +87,9 @@ def apply_eventful(
             ``Every``, or any object with their one method.
         motion: How a stream's memory follows a camera that moves: :class:`~mmvitaccel.Translation`,
             or any object with its methods. None takes the camera as fixed. It serves timm's ViT,
-            ViTDet and pictures of whole patches; what the model gives lies on the frame, or where
-            ``maps`` of the motion says.
+            ViTDet and SAM's image encoders on pictures of whole patches; what the model gives lies
+            on the frame, or where ``maps`` of the motion says. With ``parts``, the backbone alone
+            or all parts of the detector follow the camera; boxes and masks lie on the frame.
         max_streams: Most streams remembered at a time; the least recently used is evicted.
         adapter: A record for a model that no family here covers.
 
@@ -111,10 +112,7 @@ def apply_eventful(
                 "Eventful: parts and adapter are given; a part's record is looked for."
             )
         if motion is not None:
-            raise ValueError(
-                f"Eventful: parts={parts!r} and motion={motion!r} are given: necks and heads do "
-                "not follow a camera; leave one of the two out."
-            )
+            checked_motion(motion)
         transformer = functools.partial(
             apply_eventful,
             attention=attention,
@@ -125,7 +123,7 @@ def apply_eventful(
             refresh=refresh,
             max_streams=max_streams,
         )
-        return attach_parts(model, policy, parts, transformer, max_streams, kept_as)
+        return attach_parts(model, policy, parts, transformer, max_streams, kept_as, motion)
     options = EventfulOptions(
         make_attention(attention),
         gate_position,
@@ -173,7 +171,7 @@ def apply_eventful(
     num_prefix_tokens = len(adapter.prefix(model))
     entries = {
         name: eventful_run.refuse_inner
-        if motion and _reads_inner(model, reads)
+        if motion and _reads_inner(model, reads, len(blocks))
         else eventful_run.entry
         for name, reads in adapter.entries.items()
         if hasattr(model, name)
@@ -207,6 +205,20 @@ def checked_refresh(refresh: Refresh) -> Refresh:
     return refresh
 
 
+def checked_motion(motion: Motion) -> Motion:
+    """The motion, if it is one.
+
+    Raises:
+        TypeError: It has no methods ``start`` and ``follow``.
+    """
+    if not all(callable(getattr(motion, name, None)) for name in ("start", "follow")):
+        raise TypeError(
+            f"Eventful: motion={motion!r} has no methods start and follow; give Translation(), an "
+            "object with both, or None."
+        )
+    return motion
+
+
 def check_motion(motion: Motion, model: nn.Module, adapter: ViTAdapter, kv_pool_size: int) -> None:
     """Refuse a motion that is none, and models whose tokens cannot be moved with the scene.
 
@@ -214,11 +226,7 @@ def check_motion(motion: Motion, model: nn.Module, adapter: ViTAdapter, kv_pool_
         TypeError: The motion has no methods ``start`` and ``follow``.
         ValueError: The model cannot be served.
     """
-    if not all(callable(getattr(motion, name, None)) for name in ("start", "follow")):
-        raise TypeError(
-            f"Eventful: motion={motion!r} has no methods start and follow; give Translation(), an "
-            "object with both, or None."
-        )
+    motion = motion.base if isinstance(motion, OnView) else checked_motion(motion)
     if adapter.patches is None:
         reason = f"{adapter.name} is not among the models whose tokens can be moved with the scene"
     elif kv_pool_size > 1:
@@ -232,9 +240,11 @@ def check_motion(motion: Motion, model: nn.Module, adapter: ViTAdapter, kv_pool_
         )
 
 
-def _reads_inner(model: nn.Module, reads: Callable[[nn.Module], Iterable[int]]) -> bool:
+def _reads_inner(
+    model: nn.Module, reads: Callable[[nn.Module], Iterable[int]], num_blocks: int
+) -> bool:
     """Whether a method reads the tokens behind other blocks than the last."""
-    return len(list(reads(model))) > 1
+    return any(index != num_blocks - 1 for index in reads(model))
 
 
 def make_attention(attention: str | AttentionMode) -> AttentionMode:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mmvitaccel.adapters.attach import is_attached, link
-from mmvitaccel.adapters.base import class_name
+from mmvitaccel.adapters.base import class_name, named_base
 from mmvitaccel.adapters.eventful.handle import EventfulHandle, StreamHandle
 from mmvitaccel.adapters.eventful.head import EventfulHeadHandle, attach_head
 from mmvitaccel.adapters.eventful.neck import EventfulNeckHandle, attach_neck
@@ -19,9 +19,10 @@ from mmvitaccel.adapters.eventful.roi import EventfulRoIHandle, attach_roi_head
 from mmvitaccel.adapters.eventful.stream_run import FrameInfo
 from mmvitaccel.adapters.hosts.find import transformers_in
 from mmvitaccel.adapters.hosts.parts import HEADS, NECKS, ROI_HEADS
-from mmvitaccel.adapters.parts import family_of
+from mmvitaccel.adapters.parts import family_of, overridden
 from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.eventful.gates.weighted import Weighted
+from mmvitaccel.core.eventful.motion.translation import Motion, OnView
 
 #: The parts of a detector, in the order in which they run.
 HANDLES: dict[str, type[StreamHandle]] = {
@@ -245,9 +246,10 @@ def attach_parts(
     model: nn.Module,
     policy: Policies,
     parts: str | Sequence[str],
-    attach_backbone: Callable[[nn.Module, Policy], StreamHandle],
+    attach_backbone: Callable[..., StreamHandle],
     max_streams: int,
     buffer_dtype: torch.dtype | None = None,
+    motion: Motion | None = None,
 ) -> EventfulDetectorHandle:
     """Make parts of a detector eventful; see :func:`mmvitaccel.apply_eventful`.
 
@@ -255,31 +257,68 @@ def attach_parts(
         model: The detector, or a tracker that holds it.
         policy: One for the backbone and the neck; or a policy for each part by its name.
         parts: See :func:`parts_of`.
-        attach_backbone: Puts a policy on a transformer.
+        attach_backbone: Puts a policy on a transformer, with what it follows its camera by.
         max_streams: Most streams remembered at a time.
         buffer_dtype: In which heads keep the maps between their convolutions.
+        motion: What follows the camera; None takes it as fixed.
     """
     detector = detector_in(model)
     served = parts_of(detector, parts)
+    on_scene = motion is not None and served != ("backbone",)
+    if on_scene:
+        _check_motion(detector, served, motion)
+        motion = OnView(motion)
+    scene = dict(on_scene=on_scene)
     policies = _by_part(policy, served)
     lends = any(part in _HEADS for part in served)
     for part in served:
         module = getattr(detector, part)
         if part == "backbone":
-            attach_backbone(module, policies[part])
+            attach_backbone(module, policies[part], motion=motion)
             continue
         adapter, _ = family_of(module, _RECORDS[part])
         if part == "neck":
-            attach_neck(module, adapter, policies[part], max_streams, lends)
+            attach_neck(module, adapter, policies[part], max_streams, lends, **scene)
         elif part == "roi_head":
-            attach_roi_head(module, adapter, policies[part], max_streams)
+            attach_roi_head(module, adapter, policies[part], max_streams, **scene)
         else:
-            attach_head(module, adapter, policies[part], max_streams, buffer_dtype)
+            attach_head(module, adapter, policies[part], max_streams, buffer_dtype, **scene)
     handle = EventfulDetectorHandle(detector)
     handle.follow_metainfo(detector)
     if model is not detector:
         handle.follow_metainfo(model)
     return handle
+
+
+def _check_motion(detector: nn.Module, served: Sequence[str], motion: Motion) -> None:
+    """Refuse parts of which not all follow a camera.
+
+    Raises:
+        ValueError: A part that holds weights would read maps of the scene as those of the frame, or
+            the backbone, which follows the camera, is not served.
+    """
+    plain = [
+        name
+        for name, module in detector.named_children()
+        if name not in served and any(True for _ in module.parameters())
+    ]
+    if plain or "backbone" not in served:
+        raise ValueError(
+            f"Eventful: parts={tuple(served)} and motion={motion!r} are given, and of "
+            f"{class_name(detector)} {', '.join(plain) or 'the backbone'} would be computed whole: "
+            "with motion all parts follow the camera, or the backbone alone (parts='backbone')."
+        )
+    for name in served:
+        if _RECORDS.get(name) is not HEADS:
+            continue
+        head = getattr(detector, name)
+        adapter, _ = family_of(head, HEADS)
+        reason = overridden(head, named_base(head, adapter.classes), adapter.decoding)
+        if reason is not None:
+            raise ValueError(
+                f"Eventful: motion={motion!r} cannot be followed by {name}: {reason}; with "
+                "parts='backbone' the backbone alone follows."
+            )
 
 
 def _of_part(part: str, policy: Policy) -> Policy:

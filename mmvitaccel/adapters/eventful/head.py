@@ -2,14 +2,19 @@
 
 The steps of the head's record run in place of its forward. A frame begins when its levels reach the
 head.
+
+On a scene, the levels and what the head says of them are those of a view. What boxes are decoded
+from, anchors or points, is then put where it lies on each image's frame: decoded, boxes lie there
+too, and are clipped to it.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,6 +36,18 @@ from mmvitaccel.core.eventful.maps.memory import cells_of
 from mmvitaccel.core.eventful.stream import StreamStore
 
 METHOD = "EventfulHead"
+_BEYOND = "_mmvitaccel_beyond"
+
+
+class _Decoding(threading.local):
+    """What boxes a thread decodes.
+
+    Attributes:
+        beyond: For each image that is left, pixels (down, right) by which its frame lies further
+            than the levels' picture.
+    """
+
+    beyond: Iterator[tuple[int, int]] | None = None
 
 
 @dataclass
@@ -39,14 +56,18 @@ class HeadState(StreamRun):
 
     Attributes:
         buffer_dtype: In which the maps between its convolutions are kept; None as they are.
+        on_scene: Whether its levels are those of views over scenes.
+        decoding: What boxes a thread decodes now.
     """
 
     buffer_dtype: torch.dtype | None = None
+    on_scene: bool = False
+    decoding: _Decoding = field(default_factory=_Decoding)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HeadState:
         # reason: a copied model starts without streams.
         store = copy.deepcopy(self.store)
-        return HeadState(self.policy, store, buffer_dtype=self.buffer_dtype)
+        return HeadState(self.policy, store, buffer_dtype=self.buffer_dtype, on_scene=self.on_scene)
 
 
 class EventfulHeadHandle(StreamHandle):
@@ -66,6 +87,7 @@ def attach_head(
     policy: Policy | None = None,
     max_streams: int = 4,
     buffer_dtype: torch.dtype | None = None,
+    on_scene: bool = False,
 ) -> EventfulHeadHandle:
     """Make a head over maps eventful by its record.
 
@@ -80,10 +102,15 @@ def attach_head(
         max_streams: Most streams remembered at a time.
         buffer_dtype: In which the maps between its convolutions are kept; None: as they are
             computed. What the head puts out stays as it is.
+        on_scene: Whether the backbone follows the camera and says where its maps lie. Boxes are
+            decoded on the frame all the same.
     """
     policy = checked_policy(Threshold(0.0) if policy is None else policy)
-    state = HeadState(policy, StreamStore(max_streams), buffer_dtype=buffer_dtype)
+    store = StreamStore(max_streams)
+    state = HeadState(policy, store, buffer_dtype=buffer_dtype, on_scene=on_scene)
     overrides = {"forward": _forward, "__call__": called}
+    if on_scene:
+        overrides.update({"predict_by_feat": _decode, "_predict_by_feat_single": _decode_one})
     attach_part(head, METHOD, overrides, state, adapter.bypassed(head), adapter)
     follow_models_around(head)
     return EventfulHeadHandle(head)
@@ -95,16 +122,55 @@ def _forward(head: nn.Module, host: Any, x: Sequence[Tensor]) -> Any:
     if any(module.training for module in head.modules()):
         return host(x)
     size, run = len(x[0]), functools.partial(state.run_pass, None)
+    beyond: list[tuple[int, int]] = []
+    one = functools.partial(_outputs, head, state, beyond)
     if state.go_in_turn(size):
-        return in_turn(lambda x: run(lambda: _kept(_outputs(head, state, x))), size, 0, (x,), {})
-    return run(lambda: _outputs(head, state, x))
+        outs = in_turn(lambda x: run(lambda: _kept(one(x))), size, 0, (x,), {})
+    else:
+        outs = run(lambda: one(x))
+    if state.on_scene:
+        setattr(outs[0][0], _BEYOND, beyond)
+    return outs
+
+
+def _decode(head: nn.Module, host: Any, scores: Sequence[Tensor], *args: Any, **kwargs: Any) -> Any:
+    """The override of the method that decodes what the head says of a batch."""
+    decoding = link(head).state.decoding
+    beyond = getattr(scores[0], _BEYOND, None)
+    decoding.beyond = None if beyond is None else iter(beyond)
+    try:
+        return host(scores, *args, **kwargs)
+    finally:
+        decoding.beyond = None
+
+
+def _decode_one(head: nn.Module, host: Any, **given: Any) -> Any:
+    """The override of the method that decodes one image; it is called for each in their order."""
+    beyond = link(head).state.decoding.beyond
+    down, right = (0, 0) if beyond is None else next(beyond)
+    if (down, right) == (0, 0):
+        return host(**given)
+    moved = []
+    for prior in given["mlvl_priors"]:  # x, y of each, once or twice
+        prior = prior.clone()
+        prior[:, 0::2] -= right
+        prior[:, 1::2] -= down
+        moved.append(prior)
+    return host(**{**given, "mlvl_priors": moved})
 
 
 @torch.no_grad()
 def _outputs(
-    head: nn.Module, state: HeadState, levels: Sequence[Tensor]
+    head: nn.Module, state: HeadState, beyond: list[tuple[int, int]], levels: Sequence[Tensor]
 ) -> tuple[list[Tensor], ...]:
-    """What the head says of a batch of frames, each with its stream's memory."""
+    """What the head says of a batch of frames, each with its stream's memory.
+
+    Args:
+        head: The head.
+        state: Its own.
+        beyond: Told for each frame by how many pixels it lies further than the levels' picture.
+        levels: (B, C, h, w) each.
+    """
     pages, others = pages_of(levels), levels[1:]
     shapes = (x.shape[1:] for x in others)
     state.begin(head, levels[0], *shapes, others=others if pages is None else None)
@@ -113,11 +179,13 @@ def _outputs(
     make, made = link(head).info.adapter.outputs(head), []
     for entry, share in enumerate(zip(*(running.parts(x) for x in levels))):
         stream = share[0][0]
-        memory, page = memory_of(stream), None if pages is None else pages[entry]
+        memory = memory_of(stream, on_scene=state.on_scene)
+        page = None if pages is None else pages[entry]
         policy = running.policy_of(stream)
         sheets = sheets_of(memory, page, [x for _, x in share], policy, 1)
         memory.sheets.between = state.buffer_dtype
         made.append(make(memory.sheets, sheets))
+        beyond.append((0, 0) if memory.place is None else memory.place.beyond)
         if stream is not None:
             stream.busy = False
     state.end(sum(x.shape[2] * x.shape[3] for x in levels))

@@ -39,13 +39,16 @@ class NeckState(StreamRun):
     Attributes:
         lends: Whether the levels that are given out are the memory itself, which the stream's next
             frame changes.
+        on_scene: Whether the backbone's maps are those of views over scenes, and the levels too.
     """
 
     lends: bool = False
+    on_scene: bool = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NeckState:
         # reason: a copied model starts without streams.
-        return NeckState(self.policy, copy.deepcopy(self.store), lends=self.lends)
+        store = copy.deepcopy(self.store)
+        return NeckState(self.policy, store, lends=self.lends, on_scene=self.on_scene)
 
 
 class EventfulNeckHandle(StreamHandle):
@@ -109,6 +112,7 @@ def attach_neck(
     policy: Policy | None = None,
     max_streams: int = 4,
     lends: bool = False,
+    on_scene: bool = False,
 ) -> EventfulNeckHandle:
     """Put EventfulNeck on a neck by its record; see :func:`apply_eventful_neck`.
 
@@ -118,9 +122,10 @@ def attach_neck(
         policy: See there.
         max_streams: See there.
         lends: Whether the levels are given out without a copy of each.
+        on_scene: Whether its backbone follows the camera and says where its maps lie.
     """
     policy = checked_policy(Threshold(0.0) if policy is None else policy)
-    state = NeckState(policy, StreamStore(max_streams), lends=lends)
+    state = NeckState(policy, StreamStore(max_streams), lends=lends, on_scene=on_scene)
     overrides = {"forward": _forward, "__call__": called}
     attach_part(neck, METHOD, overrides, state, adapter.bypassed(neck), adapter)
     follow_models_around(neck)
@@ -152,7 +157,7 @@ def _levels(neck: nn.Module, state: NeckState, inputs: Any, lends: bool) -> tupl
     running = state.running
     shares = list(zip(*(running.parts(x) for x in maps)))
     streams = [share[0][0] for share in shares]
-    memories = [memory_of(stream) for stream in streams]
+    memories = [memory_of(stream, on_scene=state.on_scene) for stream in streams]
     policies = [running.policy_of(stream) for stream in streams]
     own = take_together(memories, [[x for _, x in share] for share in shares], policies, border)
     pages = [m.pages(make(m.sheets, sheets)) for m, sheets in zip(memories, own)]

@@ -35,14 +35,36 @@ def pages_of(levels: Sequence[Tensor]) -> list[Pages] | None:
     return [replace(page, sheets=[page.sheets[place] for place in places]) for page in pages]
 
 
-def memory_of(stream: StreamState | None, kind: type[MapMemory] = MapMemory) -> MapMemory:
-    """A stream's memory of maps; one that nobody keeps for a frame of no stream."""
+def memory_of(
+    stream: StreamState | None, kind: type[MapMemory] = MapMemory, on_scene: bool = False
+) -> MapMemory:
+    """A stream's memory of maps; one that nobody keeps for a frame of no stream.
+
+    Where the maps are those of a view over a scene, it has followed the view.
+
+    Args:
+        stream: What is remembered.
+        kind: Of memory.
+        on_scene: Whether the maps must be such ones.
+
+    Raises:
+        RuntimeError: They must, and nobody said where the view lies.
+    """
     if stream is None:
         return kind()
     # reason: an interrupted frame leaves its memory half changed; the stream then starts clean at
     # its next frame.
     stream.busy = True
-    return stream.blocks.setdefault(0, kind())
+    memory = stream.blocks.setdefault(0, kind())
+    if stream.place is not None:
+        memory.move(stream.place, stream.refreshed)
+    elif on_scene:
+        raise RuntimeError(
+            "Eventful: maps came without a frame's backbone, which follows its camera and says "
+            "where they lie; call the whole detector, or name the stream around the calls of its "
+            "parts: `with handle.stream(...)`."
+        )
+    return memory
 
 
 def sheets_of(

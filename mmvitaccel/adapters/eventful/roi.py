@@ -32,12 +32,19 @@ from mmvitaccel.core.kernels.roi_align import can_align, roi_align
 METHOD = "EventfulRoIHead"
 
 
+@dataclass
 class RoIState(StreamRun):
-    """What the head and its handle share."""
+    """What the head and its handle share.
+
+    Attributes:
+        on_scene: Whether its levels are those of views over scenes; proposals lie on the frame.
+    """
+
+    on_scene: bool = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RoIState:
         # reason: a copied model starts without streams.
-        return RoIState(self.policy, copy.deepcopy(self.store))
+        return RoIState(self.policy, copy.deepcopy(self.store), on_scene=self.on_scene)
 
 
 class EventfulRoIHandle(StreamHandle):
@@ -65,7 +72,11 @@ class _Work:
 
 
 def attach_roi_head(
-    head: nn.Module, adapter: RoIAdapter, policy: Policy | None = None, max_streams: int = 4
+    head: nn.Module,
+    adapter: RoIAdapter,
+    policy: Policy | None = None,
+    max_streams: int = 4,
+    on_scene: bool = False,
 ) -> EventfulRoIHandle:
     """Make a head over proposals eventful by its record.
 
@@ -79,11 +90,14 @@ def attach_roi_head(
         policy: Of its own gates, where no neck says which pixels are new; by default every pixel
             that differs at all passes.
         max_streams: Most streams remembered at a time.
+        on_scene: Whether the backbone follows the camera and says where its maps lie. Proposals
+            are those of the frame all the same; boxes that lie as close as a thirty-second of a
+            pixel in the scene are then taken for the same one.
     """
     policy = checked_policy(Threshold(0.0) if policy is None else policy)
     overrides = {"predict": _predict, "forward": _forward}
     overrides.update({"_bbox_forward": _bbox_forward, "_mask_forward": _mask_forward})
-    state = RoIState(policy, StreamStore(max_streams))
+    state = RoIState(policy, StreamStore(max_streams), on_scene=on_scene)
     samplers = [Swap(layer, {"forward": _sample}) for layer in adapter.samplers(head)]
     attach_part(head, METHOD, overrides, state, (), adapter, samplers)
     follow_models_around(head)
@@ -132,7 +146,7 @@ def _run(
     running = state.running
     running.work = []
     for entry, share in enumerate(zip(*(running.parts(level) for level in x))):
-        memory = memory_of(share[0][0], ProposalMemory)
+        memory = memory_of(share[0][0], ProposalMemory, state.on_scene)
         page = None if pages is None else pages[entry]
         policy = running.policy_of(share[0][0])
         sheets = sheets_of(memory, page, [level for _, level in share], policy, 0)
@@ -176,6 +190,8 @@ def _step(head: nn.Module, host: Any, method: str, args: Any, kwargs: Any) -> di
         return host(*args, **kwargs)  # outside of a frame
     rois, stage = given["rois"], given.get("stage", 0)
     step, extractor = f"{method} {stage}", adapter.extractor(head, method, stage)
+    if found.state.on_scene:
+        rois = _on_view(rois, running.work)
     shares = _shares(rois, running.work)
     for share in shares:
         share.kept = _kept(share, step, extractor)
@@ -207,6 +223,19 @@ class _Share:
     rows: Tensor
     boxes: Tensor
     kept: Tensor | None = None
+
+
+def _on_view(rois: Tensor, works: list[_Work]) -> Tensor:
+    """Proposals (N, 5) of frames, where they lie on the levels' pictures."""
+    beyond = [(0, 0) if w.memory.place is None else w.memory.place.beyond for w in works]
+    if not any(map(any, beyond)):
+        return rois
+    moved = rois.clone()
+    for entry, (down, right) in enumerate(beyond):
+        here = 1.0 if len(works) == 1 else (rois[:, :1] == entry).to(rois.dtype)
+        moved[:, 1::2] += right * here
+        moved[:, 2::2] += down * here
+    return moved
 
 
 def _shares(rois: Tensor, works: list[_Work]) -> list[_Share]:

@@ -84,7 +84,10 @@ def entry(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
     state: EventfulState = link(model).state
     given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
     adapter = link(model).info.adapter
-    adapter.asked(model, kwargs)  # reason: it refuses calls that ask for what is not made
+    # reason: it refuses calls that ask for what is not made
+    inner = any(index != state.num_blocks - 1 for index in adapter.asked(model, kwargs))
+    if inner and state.motion is not None:
+        return refuse_inner(model, host, *args, **kwargs)
     dim = adapter.batch_dim(model)
     size = given[0].shape[dim] if given else 0
     image = tuple(given[0].shape[1:]) if given else ()

@@ -427,9 +427,9 @@ class StreamRun:
                 self.refresh, state.num_frames == 1, follows, part[:, num_prefix:], spacing
             )
             if heard:
-                state.heard = told.number
+                state.heard, state.place = told.number, told.place
             else:
-                tell(frame, id(self), state.refreshed)
+                tell(frame, id(self), state.refreshed, None if scene is None else scene.place)
             if state.refreshed:
                 state.policy = _EVERYTHING
             elif hasattr(running.policy, "of_frame") and state.num_frames > 1:

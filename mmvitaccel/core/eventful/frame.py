@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NamedTuple, Union
 
+from mmvitaccel.core.eventful.motion.place import Place
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -116,11 +118,13 @@ class Told(NamedTuple):
         by: Identity of the part.
         number: Different each time that something is said.
         refreshed: Whether the part computes the frame whole although its stream goes on.
+        place: Where the view lies on which it gives its maps; None where no camera is followed.
     """
 
     by: int
     number: int
     refreshed: bool
+    place: Place | None = None
 
 
 _NUMBERS = itertools.count()
@@ -149,11 +153,11 @@ def streams(frames: Sequence[Frame] | Clips) -> Iterator[None]:
         _FRAMES.reset(token)
 
 
-def tell(frame: Frame, by: int, refreshed: bool) -> None:
-    """Say of a frame that is named around the call whether it is refreshed; see :class:`Told`."""
+def tell(frame: Frame, by: int, refreshed: bool, place: Place | None = None) -> None:
+    """Say of a frame that is named around the call what :class:`Told` holds."""
     said = _TOLD.get()
     if said is not None:
-        said[id(frame)] = Told(by, next(_NUMBERS), refreshed)
+        said[id(frame)] = Told(by, next(_NUMBERS), refreshed, place)
 
 
 def told_of(frame: Frame) -> Told | None:

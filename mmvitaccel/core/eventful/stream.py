@@ -27,6 +27,7 @@ from mmvitaccel.core.eventful.gates.host_reads import Alarms
 from mmvitaccel.core.eventful.gates.importance import Matters, Objects
 from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.eventful.gates.refresh import WholeFrames
+from mmvitaccel.core.eventful.motion.place import Place
 from mmvitaccel.core.eventful.motion.scene import Scene
 from mmvitaccel.core.locks import Lock
 
@@ -60,6 +61,7 @@ class StreamState:
         whole: What decides which frames are refreshed.
         matters: What is known of its objects.
         scene: Where its frames lie, where it follows its camera.
+        place: Where the view of its frame lies, of a part that is given maps of one.
         misfit_said: Whether it was said that a frame did not follow from the one before.
         heard: Number of what another part of the model last said of a frame.
         turn: The call that computes its frame now, None between frames.
@@ -78,6 +80,7 @@ class StreamState:
     whole: WholeFrames = field(default_factory=WholeFrames)
     matters: Matters = field(default_factory=Matters)
     scene: Scene | None = None
+    place: Place | None = None
     misfit_said: bool = False
     heard: int | None = None
     turn: Turn | None = None
@@ -114,7 +117,7 @@ class StreamState:
             self.unsound.clear()
             self.weights = weights
             self.whole, self.matters, self.scene = WholeFrames(), Matters(), None
-        self.refreshed, self.policy = False, None
+        self.refreshed, self.policy, self.place = False, None, None
         self.frame_id, self.signature = frame.frame_id, signature
         self.num_frames += 1
         self.seen += 1

@@ -391,8 +391,6 @@ def test_refusals():
         ValueError, match=r"kv_pool_size=2 averages keys over squares that a moving"
     ):
         apply_eventful(timm_small(), TopK(5), motion=motion, kv_pool_size=2)
-    with pytest.raises(ValueError, match=r"parts='all' and motion=Translation\(.*leave one of the"):
-        apply_eventful(timm_small(), TopK(5), parts="all", motion=motion)
     pairs = vitdet_small(rel_pos_resize="pairs", img_size=64)
     apply_eventful(pairs, TopK(5), motion=motion)
     with pytest.raises(ValueError, match=r"in pairs from 4 x 4 to 10 x 10 tokens, and then depend"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmvitaccel.adapters.base import ViTAdapter
-from mmvitaccel.adapters.window_map import map_spec
+from mmvitaccel.adapters.window_map import map_patches, map_spec
 
 _MODULE = "mmpretrain.models.backbones.vit_sam"
 
@@ -24,5 +24,6 @@ ADAPTERS = (
         ),
         prefix=lambda model: (),
         entries={"forward": lambda model: model.out_indices},
+        patches=map_patches(lambda model: model.patch_embed.projection),
     ),
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mmvitaccel.adapters.base import BlockInput, ViTAdapter, class_name
+from mmvitaccel.adapters.base import BlockInput, Patches, ViTAdapter, class_name
 from mmvitaccel.adapters.hosts.transformers.common import MODELS, adapter
-from mmvitaccel.adapters.window_map import enter_map, leave_map, map_spec
+from mmvitaccel.adapters.window_map import enter_map, leave_map, map_patches, map_spec
 
 _VITDET = f"{MODELS}.vitdet.modeling_vitdet.VitDet"
 
@@ -42,7 +42,7 @@ def _sam_attn_drop(block: nn.Module) -> float:
     return block.attn.dropout if block.training and not fused else 0.0
 
 
-def _sam(name: str, module: str) -> ViTAdapter:
+def _sam(name: str, module: str, patches: Patches | None = None) -> ViTAdapter:
     spec = map_spec(
         [f"{MODELS}.{module}VisionLayer"],
         [f"{MODELS}.{module}VisionAttention", f"{MODELS}.{module}VisionSdpaAttention"],
@@ -57,6 +57,7 @@ def _sam(name: str, module: str) -> ViTAdapter:
         lambda model: list(model.layers),
         spec,
         lambda model: (),
+        patches=patches,
     )
 
 
@@ -77,6 +78,7 @@ ADAPTERS = (
         ),
         lambda model: (),
     ),
-    _sam("SAM", "sam.modeling_sam.Sam"),
+    _sam("SAM", "sam.modeling_sam.Sam", map_patches(lambda model: model.patch_embed.projection)),
+    # reason: it gives what its inner global layers say too, which lies on the scene
     _sam("SAM-HQ", "sam_hq.modeling_sam_hq.SamHQ"),
 )

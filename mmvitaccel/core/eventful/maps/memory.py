@@ -16,9 +16,11 @@ from torch import Tensor
 
 from mmvitaccel.core.eventful.gates.gate import left_out, squared_norms
 from mmvitaccel.core.eventful.gates.policy import Gated, Policy, choose_for_all
+from mmvitaccel.core.eventful.gates.required import Required
 from mmvitaccel.core.eventful.gates.selection import Selection, everything
 from mmvitaccel.core.eventful.maps.rows import Rows
 from mmvitaccel.core.eventful.maps.sheets import Sheet, Sheets
+from mmvitaccel.core.eventful.motion.place import Place
 
 _NUMBERS = itertools.count()
 
@@ -55,6 +57,19 @@ class MapGate:
         """Errors over the root mean square of the cells' own norms."""
         scale = self.squares.mean(1, keepdim=True).sqrt()
         return error / scale.clamp_min(torch.finfo(scale.dtype).tiny)
+
+    def move(self, step: tuple[int, int]) -> None:
+        """Follow a view that moved by so many rows and columns."""
+        self.sheet.move(step)
+        if step != (0, 0):
+            grid = self.squares.unflatten(1, self.sheet.size)
+            self.squares = grid.roll((-step[0], -step[1]), (1, 2)).flatten(1)
+
+    def policy(self, base: Policy) -> Policy:
+        """What passes: what came into view, and what ``base`` chooses."""
+        if self.sheet.moved == (0, 0):
+            return base
+        return Required(base, self.sheet.entered().flatten(), self.sheet.count_entered())
 
     def take(self, x: Tensor, error: Tensor, passed: Selection) -> None:
         """Let cells of a later frame's map through.
@@ -101,6 +116,8 @@ class MapMemory:
         number: No other memory has it.
         frame: Frames taken so far.
         followed: Memory and frame of the :class:`Pages` that it was last given.
+        place: Where the view of its last frame lay, which is what maps are of where a camera is
+            followed.
     """
 
     gates: list[MapGate] = field(default_factory=list)
@@ -108,6 +125,28 @@ class MapMemory:
     number: int = field(default_factory=lambda: next(_NUMBERS))
     frame: int = 0
     followed: tuple[int, int] | None = None
+    place: Place | None = None
+
+    def move(self, place: Place, whole: bool) -> None:
+        """Follow the view before a frame; in another scene, all begins anew.
+
+        Args:
+            place: Of the view.
+            whole: Whether the frame is computed whole, whatever is remembered.
+        """
+        before, self.place = self.place, place
+        for sheet in (*(gate.sheet for gate in self.gates), *self.sheets.values()):
+            sheet.moved = (0, 0)
+        if before is None or whole:
+            return
+        step = place.step_from(before)
+        own = [gate.sheet.step_of(step, place.grid) for gate in self.gates]
+        if place.scene != before.scene or None in own:
+            self._forget()
+        elif step != (0, 0):
+            for gate, by in zip(self.gates, own):
+                gate.move(by)
+            self.sheets.move(step, place.grid)
 
     def take(self, maps: Sequence[Tensor], policy: Policy, border: int) -> list[Sheet]:
         """The maps (B, C, H, W) of a frame, through the gates.
@@ -207,7 +246,7 @@ def take_together(
         errors = [gate.errors(x) for gate, x in gates]
         relative = len(maps[0]) > 1
         asked = [
-            Gated(policy, gate.relative(error) if relative else error)
+            Gated(gate.policy(policy), gate.relative(error) if relative else error)
             for (gate, _), error, (_, _, policy) in zip(gates, errors, later)
         ]
         for (gate, x), error, passed in zip(gates, errors, choose_for_all(asked)):

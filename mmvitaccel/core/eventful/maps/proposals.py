@@ -13,6 +13,9 @@ from torch import Tensor
 
 from mmvitaccel.core.eventful.maps.memory import MapMemory
 
+# Boxes of a moving camera that lie as close as this, in pixels, are taken for the same one.
+SAME = 1 / 32
+
 
 @dataclass
 class Results:
@@ -20,13 +23,15 @@ class Results:
 
     Attributes:
         frame: Number of the frame in its memory.
-        boxes: (N, D), what says which proposal it is.
+        boxes: (N, 5), what says which proposal it is.
         values: By name, (N, ...).
+        rested: Whether the camera had not moved.
     """
 
     frame: int
     boxes: Tensor
     values: dict[str, Tensor]
+    rested: bool = True
 
 
 @dataclass
@@ -44,16 +49,36 @@ class ProposalMemory(MapMemory):
     done: Tensor | int = 0
 
     def find(self, step: str, boxes: Tensor) -> Tensor:
-        """Where boxes (N, D) lie among those of the frame before, (N,); -1 for nowhere."""
+        """Where boxes lie among those of the frame before, (N,); -1 for nowhere.
+
+        Args:
+            step: Of the head.
+            boxes: (N, 5) the image, then the box on the levels' own picture.
+        """
         found = self.results.get(step)
         if found is None or found.frame != self.frame - 1:
             return boxes.new_full((len(boxes),), -1, dtype=torch.int64)
-        return places_of(boxes, found.boxes)
+        own, among = self._in_scene(boxes), found.boxes
+        if not (self._rests and found.rested):
+            # reason: decoded elsewhere on the view, the same box is another one in its last bits
+            own, among = ((x / SAME).round() for x in (own, among))
+        return places_of(own, among)
 
     def keep(self, step: str, boxes: Tensor, values: dict[str, Tensor], done: Tensor) -> None:
         """Remember the results of the present frame's boxes, ``done`` of which were computed."""
-        self.results[step] = Results(self.frame, boxes, values)
+        self.results[step] = Results(self.frame, self._in_scene(boxes), values, self._rests)
         self.asked, self.done = self.asked + len(boxes), self.done + done
+
+    @property
+    def _rests(self) -> bool:
+        return self.place is None or self.place.at_rest
+
+    def _in_scene(self, boxes: Tensor) -> Tensor:
+        """Where boxes of the levels' picture lie in its scene, which says which ones they are."""
+        if self._rests:
+            return boxes
+        down, right = self.place.corner
+        return boxes + boxes.new_tensor((0, right, down, right, down))
 
     @property
     def computed(self) -> Tensor:

@@ -23,6 +23,7 @@ class Sheet:
         border: 1, or 0 for a map that is not convolved.
         changed: (B, h, w) bool, the pixels that are new in this frame; None where all are.
         at_most: A number, known to the host, that no batch entry's changed pixels exceed.
+        moved: Pixels (down, right) by which the view over the map moved before this frame.
         read_as: What its numbers are converted to whenever they are read; None where they are kept
             as they were computed.
     """
@@ -31,6 +32,7 @@ class Sheet:
     border: int
     changed: Tensor | None = None
     at_most: int = 0
+    moved: tuple[int, int] = (0, 0)
     read_as: torch.dtype | None = None
 
     @classmethod
@@ -93,9 +95,60 @@ class Sheet:
         else:
             pixels.copy_(torch.where(self.changed.unsqueeze(3), x.to(pixels.dtype), pixels))
 
+    def step_of(self, cells: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int] | None:
+        """The rows and columns of the map in a step of a view over it.
+
+        Args:
+            cells: The step, in cells (down, right).
+            grid: (H, W) of the view, in cells.
+
+        Returns:
+            None where pixels would lie otherwise on the cells than before.
+        """
+        step = []
+        for side, by, whole in zip(self.size, cells, grid):
+            fits = (side % whole == 0 or whole % side == 0) and by * side % whole == 0
+            if by and not fits:
+                return None
+            step.append(by * side // whole if by else 0)
+        return tuple(step)
+
+    def move(self, step: tuple[int, int]) -> None:
+        """Follow a view that moved; what comes into view holds what left it, to be computed."""
+        self.moved = step
+        if step != (0, 0):
+            self.pixels.copy_(self.pixels.roll((-step[0], -step[1]), (1, 2)))
+
+    def entered(self) -> Tensor:
+        """The pixels that came into view before this frame, (h, w) bool."""
+        rows, columns = (
+            _ends(side, by, self.padded.device) for side, by in zip(self.size, self.moved)
+        )
+        return rows[:, None] | columns
+
+    def count_entered(self) -> int:
+        """How many these are."""
+        height, width = self.size
+        kept = max(height - abs(self.moved[0]), 0) * max(width - abs(self.moved[1]), 0)
+        return height * width - kept
+
+    def beside_edges(self) -> Tensor:
+        """The pixels next to an edge beyond which there was something before, (h, w) bool."""
+        rows, columns = (
+            _ends(side, (by < 0) - (by > 0), self.padded.device)
+            for side, by in zip(self.size, self.moved)
+        )
+        return rows[:, None] | columns
+
     def become(self, changed: Tensor | None, at_most: int) -> None:
         """Note what is new in this frame."""
         self.changed, self.at_most = changed, min(at_most, self.size[0] * self.size[1])
+
+
+def _ends(side: int, count: int, device: torch.device) -> Tensor:
+    """The last so many of a row of pixels, or the first for a number below 0, (side,) bool."""
+    places = torch.arange(side, device=device)
+    return places >= side - count if count >= 0 else places < -count
 
 
 class Sheets(dict[str, Sheet]):
@@ -107,3 +160,15 @@ class Sheets(dict[str, Sheet]):
     """
 
     between: torch.dtype | None = None
+
+    def move(self, cells: tuple[int, int], grid: tuple[int, int]) -> None:
+        """Follow a view that moved by whole cells; see :meth:`Sheet.step_of`.
+
+        A map that it does not move by whole pixels is forgotten, and then computed whole.
+        """
+        for name, sheet in list(self.items()):
+            step = sheet.step_of(cells, grid)
+            if step is None:
+                del self[name]
+            else:
+                sheet.move(step)

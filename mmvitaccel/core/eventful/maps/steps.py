@@ -176,8 +176,12 @@ def mix(sheets: Sheets, steps: Mapping[str, Mix], source: Sheet) -> list[Sheet]:
             sheets[key] = _replaced(sheets.get(key), step.whole(source), step.border, kept_as)
         return [sheets[key] for key in steps]
     stride = next(iter(steps.values())).stride
-    near = grown(source.changed, stride)
-    at_most = source.at_most * 9
+    near, at_most = grown(source.changed, stride), source.at_most * 9
+    first = sheets[next(iter(steps))]
+    if first.moved != (0, 0):
+        # reason: where the view's edge is now, zeros are read in place of what was beyond
+        near = near | first.beside_edges()
+        at_most += sum(first.size)
     rows = rows_where(near, at_most)
     for key in steps:
         sheets[key].become(near, at_most)

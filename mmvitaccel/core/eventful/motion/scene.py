@@ -8,13 +8,17 @@ last seen there. The memory of tokens is a :class:`~mmvitaccel.core.eventful.mot
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from mmvitaccel.core.eventful.motion.place import Place
 from mmvitaccel.core.eventful.motion.ring import Ring
 from mmvitaccel.core.eventful.motion.translation import Motion
+
+_NUMBERS = itertools.count()
 
 
 class Scene:
@@ -38,6 +42,7 @@ class Scene:
     def __init__(self, motion: Motion, picture: Tensor, patch_size: int) -> None:
         height, width = picture.shape[-2:]
         self._motion, self.patch_size = motion, patch_size
+        self._number = next(_NUMBERS)
         self.ring = self.before = Ring((height // patch_size, width // patch_size))
         self._picture = picture.clone()
         self._correction: Tensor | None = None
@@ -147,6 +152,13 @@ class Scene:
         return tuple(
             now - cell * self.patch_size for now, cell in zip(self.offset, self.ring.first)
         )
+
+    @property
+    def place(self) -> Place | None:
+        """What parts behind are to know, which are given maps of the view; None of the frame's."""
+        if self._motion.maps == "frame":
+            return None
+        return Place(self._number, self.ring.size, self.ring.first, self.offset, self.patch_size)
 
     def given(self, x: Tensor) -> Tensor:
         """Tokens as the model gives them, on the patches of the frame or of the view.

@@ -50,6 +50,32 @@ class Motion(Protocol):
         """A later picture; ``track`` is changed in place."""
 
 
+@dataclass(frozen=True)
+class OnView:
+    """Another motion, with tokens given on the view: what a whole detector reads.
+
+    Attributes:
+        base: Says where the camera looks.
+        maps: ``view``.
+    """
+
+    base: Motion
+    maps: str = "view"
+
+    @property
+    def reach(self) -> float:
+        """That of the other."""
+        return self.base.reach
+
+    def start(self, picture: Tensor) -> Any:
+        """See :class:`Motion`."""
+        return self.base.start(picture)
+
+    def follow(self, track: Any, picture: Tensor) -> Moved:
+        """See :class:`Motion`."""
+        return self.base.follow(track, picture)
+
+
 @dataclass
 class Track:
     """What a stream remembers of its camera.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from mmvitaccel.core.eventful.gates.policy import Threshold
 from mmvitaccel.core.eventful.maps.proposals import ProposalMemory, places_of, untouched
+from mmvitaccel.core.eventful.motion.place import Place
 
 
 def test_regions_are_those_that_hold_a_new_pixel():
@@ -30,7 +32,7 @@ def test_boxes_are_found_by_every_number():
 
 
 def test_results_are_those_of_the_frame_before_alone():
-    boxes = torch.rand(3, 4)
+    boxes = torch.rand(3, 5)
     memory = ProposalMemory()
 
     def frame():
@@ -49,3 +51,28 @@ def test_results_are_those_of_the_frame_before_alone():
     frame()
     assert memory.find("box", boxes).tolist() == [-1] * 3, "a frame lies between"
     assert memory.find("mask", boxes).tolist() == [0, 1, 2]
+
+
+def test_behind_a_camera_boxes_are_those_that_lie_where_they_were_in_the_scene():
+    generator = torch.Generator().manual_seed(0)
+    image = torch.zeros(40, 1)
+    boxes = torch.cat((image, 600 * torch.rand(40, 4, generator=generator)), 1)
+    memory, start = ProposalMemory(), Place(7, (40, 40), (0, 0), (0, 0), 16)
+
+    def frame(boxes, **place):
+        memory.move(start._replace(**place), whole=False)
+        memory.take([torch.zeros(1, 1, 40, 40)], Threshold(0.0), 0)
+        found = memory.find("box", boxes)
+        memory.keep("box", boxes, {}, torch.tensor(0))
+        return found.tolist()
+
+    everyone, nobody = list(range(40)), [-1] * 40
+    frame(boxes)
+    assert frame(boxes) == everyone
+    assert frame(boxes + 1e-3) == nobody, "while nothing moves, every bit counts"
+    assert frame(boxes + 1e-3, offset=(3, -5)) == everyone, "the frame moves on the view"
+    step = torch.tensor([0.0, -32, 16, -32, 16])
+    noise = 1e-4 * torch.randn(40, 5, generator=generator) * (step != 0)
+    moved = frame(boxes + 1e-3 - step + noise, offset=(17, -35), first=(1, -2))
+    assert sum(a == b for a, b in zip(moved, everyone)) > 35, "the view moves"
+    assert frame(boxes - step + 0.1 * step.sign(), offset=(17, -35), first=(1, -2)) == nobody
