@@ -330,6 +330,27 @@ def test_an_idle_stream_gives_its_place_to_a_new_one(serve):
     assert worker.counts("b", TOKEN).frames == 0
 
 
+def test_a_clock_that_runs_backwards_changes_no_order(serve):
+    now, model = [1e6], HeldModel()
+    worker = serve(model, max_waiting=3, idle_seconds=60, max_open=2, clock=lambda: now[0])
+    for name in "ab":
+        worker.open_stream(name, TOKEN)
+    frames = list(video(1, 4))
+    first = held_up(worker, model, lambda: worker.submit("b", 0, frames[0], TOKEN))
+    coming = []
+    for number, frame in enumerate(frames[:3]):
+        now[0] -= 100.0
+        coming.append(worker.submit("a", number, frame, TOKEN))
+    with pytest.raises(Refused, match="2 streams are open"):  # none of them is idle for that
+        worker.open_stream("c", TOKEN)
+    model.let.set()
+    assert first.result(30).whole
+    assert [answer.result(30).whole for answer in coming] == [True, False, False]
+    assert model.batches == [[("b", 0)], [("a", 0)], [("a", 1)], [("a", 2)]]
+    with pytest.raises(Refused, match="frame 1 came after frame 2"):
+        worker.submit("a", 1, frames[1], TOKEN)
+
+
 def test_a_worker_that_is_closed_says_so(serve):
     model = HeldModel()
     worker = serve(model)

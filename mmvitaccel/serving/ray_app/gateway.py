@@ -10,6 +10,7 @@ import asyncio
 import hmac
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -116,10 +117,21 @@ class Gateway:
         return reply.result
 
     async def reports(self) -> dict[str, WorkerReport]:
-        """What each replica says of itself, by its name."""
-        replies = await asyncio.wait_for(
-            self._replicas.broadcast("report"), timeout=self._answer_seconds
-        )
+        """What each replica says of itself, by its name.
+
+        Raises:
+            Refused: They say nothing in time.
+        """
+        try:
+            replies = await asyncio.wait_for(
+                self._replicas.broadcast("report"), timeout=self._answer_seconds
+            )
+        except Exception as error:  # reason: an engine has many ways to say that nobody is there
+            raise Refused(
+                "lost",
+                f"the replicas gave no report within {self._answer_seconds:g} s "
+                f"({type(error).__name__}: {one_line(error)[:200]}); ask again.",
+            ) from error
         return {reply.replica: reply.result for reply in replies}
 
     async def _call(self, stream: str, method: str, *args: Any) -> Reply:
@@ -153,7 +165,13 @@ class Gateway:
         if known.replica != reply.replica:
             known.replica = reply.replica
             self.counts["moved_streams"] += 1
-            await self._replicas.broadcast("forget", stream, token, reply.replica)
+            # reason: the stream has its answer; what a replica keeps that ends, or that does not
+            # answer, goes with it or by least recent use
+            with suppress(Exception):
+                await asyncio.wait_for(
+                    self._replicas.broadcast("forget", stream, token, reply.replica),
+                    timeout=self._answer_seconds,
+                )
 
 
 def _same(one: str, other: Any) -> bool:

@@ -135,7 +135,7 @@ async def _health(gateway: Gateway) -> Response:
     """200 as long as a replica answers."""
     try:
         replicas = len(await gateway.reports())
-    except Exception:  # reason: whatever an engine says, nobody is there
+    except Refused:
         replicas = 0
     return _json(200 if replicas else 503, {"replicas": replicas})
 

@@ -113,3 +113,13 @@ def test_other_paths_are_named(gateway):
 
 def test_every_reason_has_a_status():
     assert set(STATUS) == set(REASONS)
+
+
+def test_replicas_that_say_nothing_are_a_status_and_a_sentence(gateway, replicas):
+    async def broadcast(method, *args):
+        raise RuntimeError("nobody is there")
+
+    replicas.broadcast = broadcast
+    assert ask(gateway, "GET", "/health") == (503, {"replicas": 0})
+    status, said = ask(gateway, "GET", "/metrics")
+    assert status == 503 and "RuntimeError: nobody is there" in said["error"]
