@@ -101,7 +101,7 @@ def test_videos_over_ray(files, tmp_path, run_tool, capsys):
     assert done.returncode == 3, done.stderr
     assert "2 of 4 videos are in" in done.stdout
     assert "failed: videos/broken: " in done.stderr and "3.png (2 bytes)" in done.stderr
-    assert "failed: videos/killer.mp4: the process that played it was ended twice" in done.stderr
+    assert "failed: videos/killer.mp4: its worker was killed twice" in done.stderr
     found = summary(tmp_path / "found")
     assert [name for name in found if found[name]["error"]] == [
         "videos/broken",

@@ -1,6 +1,6 @@
 """Streams behind Ray Serve: each sticks to the replica that remembers it.
 
-``python -m mmvitaccel.serving.ray_app SERVICE.yaml`` starts it on this machine alone.
+``python -m mmvitaccel.serving.ray_app SERVICE.yaml`` starts it, reachable from this machine only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ __all__ = ["build"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs ray on first access."""
+    """Import ``build``, which needs ray, on first access."""
     if name != "build":
         raise AttributeError(f"module 'mmvitaccel.serving.ray_app' has no attribute {name!r}")
     from mmvitaccel.serving.ray_app.app import build

@@ -1,4 +1,4 @@
-"""The application of Ray Serve: replicas with a model each, and a gateway before them."""
+"""The Ray Serve application: a gateway in front of replicas with one model each."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from mmvitaccel.serving.ray_app.http import respond  # noqa: E402
 from mmvitaccel.serving.ray_app.replica import Replica, Reply  # noqa: E402
 from mmvitaccel.serving.ray_app.settings import ServiceSettings  # noqa: E402
 
-# reason: a worker holds back what is too much by itself, and says so; a queue of the engine's
-# would let frames of a live video grow old
+# reason: the worker refuses what is too much and says so; in a queue of Ray's, frames of a live
+# video would only grow old
 _MANY = 1000
-#: A stream goes to its own replica or waits for it; another one does not remember it.
+#: A stream goes to its own replica or waits for it; no other replica has its state.
 STICKY = RequestRouterConfig(
     request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter",
     request_router_kwargs={"num_fallback_replicas": 0},
@@ -40,7 +40,7 @@ STICKY = RequestRouterConfig(
     health_check_period_s=2,
 )
 class StreamReplica(Replica):
-    """A replica of Ray Serve's."""
+    """A :class:`Replica` as a Ray Serve deployment."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         loopback.bind_replica()
@@ -53,7 +53,7 @@ class StreamReplica(Replica):
 
 
 class _Sticky:
-    """The replicas by a handle of Ray Serve's."""
+    """Calls the replicas through a Ray Serve handle."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
@@ -71,7 +71,7 @@ class _Sticky:
 
 @serve.deployment(name="Gateway", max_ongoing_requests=_MANY, ray_actor_options={"num_cpus": 0})
 class StreamGateway(Gateway):
-    """The gateway, over HTTP."""
+    """The :class:`Gateway` over HTTP."""
 
     def __init__(self, streams: DeploymentHandle, settings: dict[str, Any]) -> None:
         loopback.bind_replica()
@@ -80,7 +80,7 @@ class StreamGateway(Gateway):
         self._limits = service.limits
 
     async def __call__(self, request: Request) -> Response:
-        """Answer a request, see :mod:`mmvitaccel.serving.ray_app.http`."""
+        """Answer a request; see :mod:`mmvitaccel.serving.ray_app.http`."""
         parts: AsyncIterator[bytes] = request.stream()
         said = await respond(
             self, self._limits, request.method, request.url.path, request.headers, parts
@@ -95,7 +95,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         args: The YAML's ``args``, those of :class:`ServiceSettings`.
 
     Raises:
-        ValueError: One of them is none, or has no meaning.
+        ValueError: An argument is unknown or invalid.
     """
     service = ServiceSettings(**args)
     settings = service.model_dump()

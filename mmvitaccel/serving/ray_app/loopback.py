@@ -1,7 +1,7 @@
-"""Ray on this machine alone: none of its ports is reached from another one.
+"""Binds Ray to loopback, so that other machines cannot reach its ports.
 
-Ray finds out an address of the machine that others reach, and its processes listen on all of them.
-On Windows and macOS it does not; a variable of Ray's lets it behave as there.
+By default, Ray uses the machine's network address and its processes listen on all interfaces,
+except on Windows and macOS. A variable of Ray's selects the behaviour of those systems.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 ADDRESS = "127.0.0.1"
-#: Read when ray is imported, here and in the processes that Ray starts.
+#: Ray reads these on import, here and in the processes that it starts.
 VARIABLES = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 _ALL = "[::]:"
 
@@ -21,21 +21,21 @@ def set_variables() -> None:
 
 
 def bind_replica() -> None:
-    """Let the server in a replica's own process, by which others call it, listen here alone.
+    """Bind the gRPC server of a replica's process to loopback.
 
-    Ray Serve 2.60 gives it all addresses, without an option. Called while the replica is made,
-    before that server is.
+    Ray Serve 2.60 binds it to all addresses and has no option for it. Call this in the replica's
+    constructor, before that server is created.
 
     Raises:
-        RuntimeError: This ray has no such place, so that nobody knows where it would listen.
+        RuntimeError: This version of Ray Serve creates the server in another way.
     """
     from ray.serve._private import replica
 
     listen = getattr(replica, "add_port_to_grpc_server", None)
     if listen is None:
         raise RuntimeError(
-            "this version of Ray Serve starts the server of a replica in another way, and it may "
-            "listen on all addresses; install the version that the extra 'serve' pins."
+            "this version of Ray Serve starts a replica's server in another way, and it may listen "
+            "on all addresses; install the version that the extra 'serve' pins."
         )
     if getattr(listen, "_here_alone", False):
         return

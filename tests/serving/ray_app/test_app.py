@@ -81,9 +81,9 @@ def test_poison_is_named_and_others_do_not_notice(service):
     service.ask("PUT", "/stream", "bad")
     for number, (status, sentence, ask) in enumerate(
         [
-            (415, "are no picture", dict(body=b"hello")),
+            (415, "are not a picture", dict(body=b"hello")),
             (413, "megapixels", dict(body=bomb(10_000, 10_000))),
-            (413, "bytes and 100000 are taken", dict(body=bytes(200_000))),
+            (413, "bytes, above the limit of 100000", dict(body=bytes(200_000))),
             (403, "another token", dict(body=encoded(shown[0]), token="guess")),
             (415, "give it as 640x480", dict(body=b"x", **{"x-frame-size": "x"})),
         ],
