@@ -131,7 +131,7 @@ def test_videos_over_ray(files, tmp_path, run_tool, capsys):
     ("arguments", "message"),
     [
         (["--budget", "fast"], "--budget: 'fast' is no budget"),
-        (["--bounds", "9", "3"], "--bounds 9 3: give a k of 1 or more"),
+        (["--bounds", "9", "3"], "--bounds 9 3: give two values"),
         (["--workers", "0"], "--workers 0: give 1 or more"),
         (["--out", "config.py/out"], "cannot be written there"),
         (["--prefix", "teacher."], "teacher."),
