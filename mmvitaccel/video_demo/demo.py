@@ -199,7 +199,7 @@ class VideoDemo:
     def _share(self, step: Step) -> np.ndarray:
         """For each pixel of the video, the share of gates that its token passed."""
         (tokens,) = self.handle.passed_tokens()
-        patch, share = token_share(tokens, step.padded, step.resized)
+        patch, share = token_share(self.handle, tokens, step.padded, step.resized)
         height, width = step.resized
         pixels = np.kron(share, np.ones((patch, patch), np.float32))[:height, :width]
         size = step.image.shape[1::-1]
