@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["build"]
+__all__ = ["StreamClient", "build"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``build``, which needs ray, on first access."""
-    if name != "build":
-        raise AttributeError(f"module 'mmvitaccel.serving.ray_app' has no attribute {name!r}")
-    from mmvitaccel.serving.ray_app.app import build
+    """Import what needs ray on first access."""
+    if name == "build":
+        from mmvitaccel.serving.ray_app.app import build
 
-    return build
+        return build
+    if name == "StreamClient":
+        from mmvitaccel.serving.ray_app.client import StreamClient
+
+        return StreamClient
+    raise AttributeError(f"module 'mmvitaccel.serving.ray_app' has no attribute {name!r}")

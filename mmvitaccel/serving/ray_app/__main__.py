@@ -45,6 +45,7 @@ def start_ray(cpus: int | None, object_store_megabytes: int) -> None:
         object_store_memory=object_store_megabytes * 10**6,
         include_dashboard=False,
     )
+    print(f"Ray is at {ray.get_runtime_context().gcs_address}", flush=True)
 
 
 if __name__ == "__main__":

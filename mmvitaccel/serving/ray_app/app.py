@@ -11,6 +11,7 @@ from mmvitaccel.serving.ray_app import loopback
 require("serve", "ray")
 loopback.set_variables()
 
+import ray  # noqa: E402
 from ray import serve  # noqa: E402
 from ray.serve.config import RequestRouterConfig  # noqa: E402
 from ray.serve.handle import DeploymentHandle  # noqa: E402
@@ -43,13 +44,22 @@ class StreamReplica(Replica):
     """A :class:`Replica` as a Ray Serve deployment."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        loopback.bind_replica()
+        service = _settled(settings)
         name = serve.get_replica_context().replica_id.unique_id
-        super().__init__(name, ServiceSettings(**settings).worker)
+        super().__init__(name, service.worker)
 
     def __del__(self) -> None:
         if hasattr(self, "worker"):
             self.worker.close()
+
+
+def _settled(settings: dict[str, Any]) -> ServiceSettings:
+    """The settings, in a process that listens where they say, from before its server is made."""
+    service = ServiceSettings(**settings)
+    if not service.network:
+        loopback.check_ray()
+        loopback.bind_replica()
+    return service
 
 
 class _Sticky:
@@ -74,8 +84,7 @@ class StreamGateway(Gateway):
     """The :class:`Gateway` over HTTP."""
 
     def __init__(self, streams: DeploymentHandle, settings: dict[str, Any]) -> None:
-        loopback.bind_replica()
-        service = ServiceSettings(**settings)
+        service = _settled(settings)
         super().__init__(_Sticky(streams), service.answer_seconds)
         self._limits = service.limits
 
@@ -96,8 +105,11 @@ def build(args: dict[str, Any]) -> serve.Application:
 
     Raises:
         ValueError: An argument is unknown or invalid.
+        UserError: Ray is running already and can be reached from other machines.
     """
     service = ServiceSettings(**args)
+    if ray.is_initialized() and not service.network:
+        loopback.check_ray()
     settings = service.model_dump()
     streams = StreamReplica.options(
         num_replicas=service.replicas, ray_actor_options={"num_cpus": service.cpus}

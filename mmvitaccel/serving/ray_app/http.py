@@ -141,15 +141,16 @@ async def _health(gateway: Gateway) -> Response:
 
 
 def _shown(answer: Answer) -> dict[str, Any]:
-    return {**vars(answer), "output": _lists(answer.output)}
+    return {**vars(answer), "output": lists(answer.output)}
 
 
-def _lists(output: Any) -> Any:
+def lists(output: Any) -> Any:
+    """Arrays as nested lists, as JSON takes them."""
     if isinstance(output, np.ndarray):
         return output.tolist()
     if isinstance(output, dict):
-        return {str(name): _lists(value) for name, value in output.items()}
-    return [_lists(value) for value in output] if isinstance(output, list) else output
+        return {str(name): lists(value) for name, value in output.items()}
+    return [lists(value) for value in output] if isinstance(output, list) else output
 
 
 def _json(status: int, content: Any) -> Response:

@@ -7,7 +7,10 @@ except on Windows and macOS. A variable of Ray's selects the behaviour of those 
 from __future__ import annotations
 
 import os
+from ipaddress import ip_address
 from typing import Any
+
+from mmvitaccel.errors import UserError
 
 ADDRESS = "127.0.0.1"
 #: Ray reads these on import, here and in the processes that it starts.
@@ -18,6 +21,26 @@ _ALL = "[::]:"
 def set_variables() -> None:
     """Set the variables; call it before ray is imported."""
     os.environ.update(VARIABLES)
+    # reason: a Ray that is started here asks for its token, which a process that connects to it
+    # gives only where it is told to
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def check_ray() -> None:
+    """Refuse a Ray that other machines reach; this process is connected to it.
+
+    Raises:
+        UserError: Its processes listen on an address of the machine that others reach.
+    """
+    import ray
+
+    address = ray.util.get_node_ip_address()
+    if not ip_address(address).is_loopback:
+        raise UserError(
+            f"Ray is at {address}, where other machines reach it; start the service by `python -m "
+            "mmvitaccel.serving.ray_app SERVICE.yaml`, or set `network: true` in its args if it is "
+            "meant for several machines."
+        )
 
 
 def bind_replica() -> None:

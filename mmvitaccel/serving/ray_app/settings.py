@@ -29,6 +29,7 @@ class ServiceSettings(BaseModel):
     max_k: int | None = Field(None, description="The highest k of a budget.")
     replicas: int = Field(1, ge=1, description="Processes with one model each.")
     cpus: float = Field(1.0, ge=0, description="Cores that Ray reserves for each.")
+    network: bool = Field(False, description="Whether other machines may reach Ray's processes.")
     max_open: int = 1024
     max_streams: int = Field(16, description="Streams whose state a replica keeps.")
     state_megabytes: float | None = Field(None, description="Limit of their state, in 1e6 bytes.")

@@ -37,12 +37,11 @@ class Started(Service):
 
 
 @contextmanager
-def started(**args):
-    """A service that is ready, and ends with the block, all of its processes with it."""
+def starting(args, command=None):
+    """A service that ends with the block, and all of its processes with it."""
     folder = Path(tempfile.mkdtemp(prefix="mmv"))
-    made = Started(folder, args)
+    made = Started(folder, args, command)
     try:
-        made.wait_until_ready()
         yield made
     finally:
         left = below(made.process.pid)
@@ -53,6 +52,14 @@ def started(**args):
             except ProcessLookupError:
                 continue
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def started(**args):
+    """A service that is ready, until the block ends."""
+    with starting(args) as made:
+        made.wait_until_ready()
+        yield made
 
 
 def pictures(seed, count=4):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from mmvitaccel.testing.service import TOKEN, Alone
+from mmvitaccel.errors import UserError
+from mmvitaccel.testing.service import ROOT, TOKEN, Alone
 from tests.serving.conftest import bomb, encoded
 from tests.serving.ray_app.processes import below, listening, outside
 from tests.serving.ray_app.started import pictures, started
@@ -113,3 +117,33 @@ def test_a_client_that_vanishes_is_not_waited_for(service):
             gone.sendall(text.encode())
     status, answer = service.frame("stays", 2, shown[1])
     assert status == 200 and not answer["whole"]
+
+
+def test_another_process_plays_a_stream_by_the_address_of_ray(service):
+    command = [sys.executable, "-m", "tests.serving.ray_app.other_process", service.address]
+    ended = subprocess.run(command, env=service.env, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    said = json.loads(ended.stdout.splitlines()[-1])
+    alone = Alone()
+    assert [a["whole"] for a in said["answers"]] == [True, False, False]
+    assert said["kind"] == "ndarray"
+    for number, (answer, picture) in enumerate(zip(said["answers"], pictures(5))):
+        assert (answer["stream"], answer["frame_id"]) == ("python", number)
+        assert alone.difference(picture, answer["output"], answer["whole"]) < 1e-5
+    for reason, sentence in (
+        ("token", "another token"),
+        ("order", "frame 2 came after frame 2"),
+        ("frame", "are not a picture"),
+        ("unknown", "no stream 'python' is open"),
+    ):
+        assert said[reason][0] == reason and sentence in said[reason][1]
+        assert "Traceback" not in said[reason][1]
+    assert "no application 'nothing' of Ray Serve runs there" in said["application"]
+    assert said["sockets"] and outside(said["sockets"]) == []
+
+
+def test_an_address_without_ray_is_named():
+    from mmvitaccel.serving.ray_app import StreamClient
+
+    with pytest.raises(UserError, match=r"no Ray is at 'nowhere' \(.*start the service and give"):
+        StreamClient("nowhere")
