@@ -134,7 +134,7 @@ def test_another_process_plays_a_stream_by_the_address_of_ray(service):
         ("token", "another token"),
         ("order", "frame 2 came after frame 2"),
         ("frame", "are not a picture"),
-        ("unknown", "no stream 'python' is open"),
+        ("unknown", "stream 'python' is not open"),
     ):
         assert said[reason][0] == reason and sentence in said[reason][1]
         assert "Traceback" not in said[reason][1]

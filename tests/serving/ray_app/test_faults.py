@@ -62,7 +62,7 @@ class Camera:
     def note_lost(self, said):
         assert said["reason"] == "lost", said
         assert f"stream '{self.name}': its replica ended" in said["error"]
-        assert "send the next frame, which another one computes whole" in said["error"]
+        assert "send the next frame, which another replica computes whole" in said["error"]
         self.lost.append(self.number)
 
     def leave(self):
