@@ -118,7 +118,10 @@ def milliseconds(run: Run, calls: int) -> list[float]:
 
 
 def measure(name: str, run: Run, calls: int, busy: int, sleeps: bool) -> Row:
-    """Time one model alone and beside busy processes."""
+    """Time one model alone and beside busy processes; threads spin at the beginning."""
+    watch = openmp_wait.watch()
+    if watch is not None:
+        watch.wake()  # reason: what ran before may have left them asleep
     keep = mock.patch.object(openmp_wait.Watch, "look", openmp_wait.Watch.look if sleeps else _pass)
     with keep:
         milliseconds(run, max(2, calls // 4))

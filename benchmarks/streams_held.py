@@ -2,6 +2,7 @@
 
     python benchmarks/streams_held.py VIDEO                   # the small detector, a minute
     python benchmarks/streams_held.py VIDEO --models vitdet-s
+    python benchmarks/streams_held.py VIDEO --plot held.png   # latency against streams
     python benchmarks/streams_held.py VIDEO --record          # keep the rows in benchmarks/results
 
 Cameras that show one video, each some frames further on, bring frames at a rate, spread evenly in
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
+from mmvitaccel.analysis.sweep.plot import Line, Panel, save_panels
 from mmvitaccel.errors import one_sentence_errors
 from mmvitaccel.records.recording import Recording, add_record_option
 from mmvitaccel.runner.config import load_config
@@ -90,6 +92,23 @@ class Result:
     streams: int
     p90_ms: float | None
     stream_megabytes: float
+
+
+@dataclass(frozen=True)
+class Played:
+    """A number of streams that was played.
+
+    Attributes:
+        label: Of the model and mode.
+        rate: Frames a second of each camera.
+        streams: That number.
+        p90_ms: Of their answers; None where a frame was left out.
+    """
+
+    label: str
+    rate: float
+    streams: int
+    p90_ms: float | None
 
 
 def make_model(name: str, eventful: bool, most: int) -> DetectorModel:
@@ -179,14 +198,19 @@ def held(
     capacity: float,
     most: int,
     seconds: float,
-) -> tuple[int, float | None]:
-    """The largest number of streams that is held of those tried, and its p90 in seconds."""
+) -> tuple[tuple[int, float | None], list[tuple[int, float | None]]]:
+    """The largest number of streams that is held of those played, and all of these.
+
+    Each is a number of streams and its p90 in seconds, None where a frame was left out.
+    """
+    played: list[tuple[int, float | None]] = []
     best: tuple[int, float | None] = (0, None)
     number, failed = min(max(int(0.9 * capacity / rate), 1), most), most + 1
     for _ in range(_MOST_PROBES):
         cameras = Cameras(worker, shown, number)
         p90 = cameras.p90(rate, seconds)
         cameras.close()
+        played.append((number, p90))
         if p90 is not None and p90 < 1 / rate:
             best = (number, p90)
             following = max(int(number * _STEP), number + 1)
@@ -196,14 +220,17 @@ def held(
         if not best[0] < following < failed:
             break
         number = following
-    return best
+    return best, played
 
 
-def measure(name: str, eventful: bool, shown: Sequence[np.ndarray], args) -> list[Result]:
-    """The rows of one detector, dense or eventful."""
+def measure(
+    name: str, eventful: bool, shown: Sequence[np.ndarray], args: argparse.Namespace
+) -> tuple[list[Result], list[Played]]:
+    """The rows of one detector, dense or eventful, and every number of streams behind them."""
     model = make_model(name, eventful, args.most)
     k = MODELS[name].k if eventful else None
-    rows = []
+    rows, played = [], []
+    mode = "eventful" if eventful else "dense"
     with StreamWorker(model, max_open=args.most, max_batch=args.batch) as worker:
         cameras = Cameras(worker, shown, min(args.batch, args.most))
         capacity = cameras.saturated(args.rounds)
@@ -211,13 +238,29 @@ def measure(name: str, eventful: bool, shown: Sequence[np.ndarray], args) -> lis
         each = report.memory_bytes / max(report.remembered, 1) / 1e6
         cameras.close()
         for rate in args.rates:
-            streams, p90 = held(worker, shown, rate, capacity, args.most, args.seconds)
+            (streams, p90), tried = held(worker, shown, rate, capacity, args.most, args.seconds)
             ms = None if p90 is None else 1e3 * p90
-            mode = "eventful" if eventful else "dense"
+            for number, seconds in tried:
+                each_ms = None if seconds is None else 1e3 * seconds
+                played.append(Played(f"{name} {mode}", rate, number, each_ms))
             size = MODELS[name].size
             rows.append(Result(name, size, mode, k, capacity, rate, streams, ms, each))
             print(row_text(rows[-1]), flush=True)
-    return rows
+    return rows, played
+
+
+def plot(played: Sequence[Played], path: Path) -> None:
+    """Draw latency against streams, a diagram for each rate."""
+    panels = []
+    for rate in dict.fromkeys(each.rate for each in played):
+        lines = []
+        for label in dict.fromkeys(each.label for each in played):
+            own = [p for p in played if (p.label, p.rate) == (label, rate) and p.p90_ms is not None]
+            own.sort(key=lambda each: each.streams)
+            lines.append(Line(label, [p.streams for p in own], [p.p90_ms for p in own]))
+        level = (f"one frame's time, {1e3 / rate:g} ms", 1e3 / rate)
+        panels.append(Panel(f"streams at {rate:g} frames/s", "p90 of an answer, ms", lines, level))
+    save_panels(panels, path)
 
 
 def row_text(row: Result) -> str:
@@ -242,6 +285,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=4, help="timings of what it takes at most")
     parser.add_argument("--batch", type=int, default=8, help="frames that go together, at most")
     parser.add_argument("--most", type=int, default=64, help="streams that are tried")
+    parser.add_argument("--plot", type=Path, help="PNG of latency against streams")
     parser.add_argument("--frames", type=int, default=40, help="of the video")
     add_record_option(parser)
     args = parser.parse_args(argv)
@@ -249,10 +293,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
     print("model      size mode          k frames/s   rate  streams  p90 ms      MB")
     rows: list[Result] = []
+    played: list[Played] = []
     for name in args.models:
         shown = pictures_of(args.video, MODELS[name].size, args.frames)
         for eventful in (False, True):
-            rows += measure(name, eventful, shown, args)
+            measured, behind = measure(name, eventful, shown, args)
+            rows += measured
+            played += behind
+    if args.plot is not None:
+        plot(played, args.plot)
     recording.save([asdict(row) for row in rows])
 
 

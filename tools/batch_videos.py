@@ -1,12 +1,12 @@
-"""Detect in a folder or list of videos under a budget, several at a time, over Ray Data.
+"""Run a detector over a folder or list of videos, several at a time, with Ray Data.
 
     python tools/batch_videos.py videos/ configs/eventful/CONFIG.py CHECKPOINT --out found
     python tools/batch_videos.py list.txt CONFIG CHECKPOINT --out found --budget 40% --workers 4
 
-Each video is played whole by one worker, and has a result in the folder: NAME.jsonl with the
-detections and the cost of every frame. A second call with the same folder goes on with the videos
-that have no result yet. summary.csv has a row for each video. Exit status: 2 when nothing could
-start, 3 when some videos failed. It needs the extra `serve`.
+Each video is processed by one worker and has a result in the folder: NAME.jsonl with the
+detections and the cost of every frame. A second call with the same folder processes the videos that
+have no result yet. summary.csv has a row for each video. Exit status: 2 if the run could not start,
+3 if some videos failed. It needs the extra `serve`.
 """
 
 from __future__ import annotations
@@ -46,18 +46,26 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--budget", metavar="B", help="200ms, 2fps, 40%% (of dense) or 90G")
     parser.add_argument(
-        "--bounds", type=int, nargs=2, metavar=("LOW", "HIGH"), help="of k under a budget"
+        "--bounds", type=int, nargs=2, metavar=("LOW", "HIGH"), help="range of k under a budget"
     )
-    parser.add_argument("--k", type=int, help="tokens that pass, for a config without Eventful")
-    parser.add_argument("--track", action="store_true", help="follow objects, by ByteTracker")
-    parser.add_argument("--score", type=float, default=LEAST_SCORE, help="least of a detection")
-    parser.add_argument("--fps", type=float, help="frame rate of pictures, or in place of a file's")
     parser.add_argument(
-        "--workers", type=int, help="videos at a time; default: one a GPU, or one for two cores"
+        "--k", type=int, help="tokens that pass a gate, for a config without Eventful"
     )
-    parser.add_argument("--threads", type=int, help="of a worker; default: the cores shared out")
+    parser.add_argument("--track", action="store_true", help="track objects with ByteTracker")
     parser.add_argument(
-        "--address", help="of a running Ray cluster, whose machines have the same paths"
+        "--score", type=float, default=LEAST_SCORE, help="least score of a detection"
+    )
+    parser.add_argument(
+        "--fps", type=float, help="frame rate of numbered pictures, or in place of a file's own"
+    )
+    parser.add_argument(
+        "--workers", type=int, help="videos at a time; default: one per GPU, or per two cores"
+    )
+    parser.add_argument(
+        "--threads", type=int, help="threads per worker; default: the cores divided by the workers"
+    )
+    parser.add_argument(
+        "--address", help="address of a running Ray cluster; its machines need the same paths"
     )
     add_weights_arguments(parser)
     return parser.parse_args(argv)
@@ -65,7 +73,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Find what is to be done, do it, and say what became of it."""
+    """Process the videos without a result, and report all outcomes."""
     args = parse_args(argv)
     require("serve", "ray", "pyarrow")
     if args.budget:
@@ -105,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def write_summary(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """A table with a row for each video."""
+    """Write a table with a row for each video."""
     text = io.StringIO()
     columns = [name for name in asdict(outcomes[0]) if name not in ("fault", "kept")]
     writer = csv.DictWriter(text, columns, extrasaction="ignore")
@@ -117,15 +125,15 @@ def write_summary(path: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 def report(outcomes: Sequence[Outcome], out: Path) -> None:
-    """Say how many videos there are results of, and list those that failed.
+    """Print how many videos have results, and list those that failed.
 
     Raises:
-        SystemExit: Some failed.
+        SystemExit: Some videos failed.
     """
     failed = [outcome for outcome in outcomes if outcome.error]
     kept = sum(outcome.kept for outcome in outcomes)
     print(f"{len(outcomes) - len(failed)} of {len(outcomes)} videos are in {out}", end="")
-    print(f", {kept} of them from before" if kept else "", flush=True)
+    print(f", {kept} of them from an earlier run" if kept else "", flush=True)
     if not failed:
         return
     for outcome in failed:

@@ -1,13 +1,13 @@
-"""Draw what a detector finds in a video, what it recomputes and what it costs, under a budget.
+"""Run an eventful detector on a video under a budget; draw detections, tokens and costs.
 
     python tools/video_demo.py clip.mp4 configs/eventful/CONFIG.py CHECKPOINT --budget 200ms
     python tools/video_demo.py camera CONFIG CHECKPOINT --budget 40% --track --out seen.mp4
     python tools/video_demo.py clip.mp4 CONFIG CHECKPOINT --budget-schedule 0:200ms,100:80ms
 
-Recomputed tokens are red, the redder the more gates let them through. The strip above has the
-milliseconds and multiply-adds of the model dense and eventful; dense is timed on the first frame
-and on every 50th, with --beside on every one. While it runs, + and - in the terminal change the
-budget, q and Ctrl-C stop; the file is finished either way. It needs the extra `video`.
+Recomputed tokens are red, the redder the more gates they passed. The strip above shows milliseconds
+and multiply-adds of the dense and of the eventful model; the dense model is timed on the first
+frame and on every 50th, with --beside on every frame. While it runs, + and - in the terminal change
+the budget; q and Ctrl-C stop the run and finish the files. It needs the extra `video`.
 """
 
 from __future__ import annotations
@@ -45,20 +45,32 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     budget.add_argument("--budget", metavar="B", help="200ms, 2fps, 40%% (of dense) or 90G")
     budget.add_argument("--budget-schedule", metavar="FRAME:B,...", help="such as 0:200ms,100:80ms")
     parser.add_argument(
-        "--bounds", type=int, nargs=2, metavar=("LOW", "HIGH"), help="of k under a budget"
+        "--bounds", type=int, nargs=2, metavar=("LOW", "HIGH"), help="range of k under a budget"
     )
-    parser.add_argument("--k", type=int, help="tokens that pass, for a config without Eventful")
-    parser.add_argument("--track", action="store_true", help="follow objects, by ByteTracker")
+    parser.add_argument(
+        "--k", type=int, help="tokens that pass a gate, for a config without Eventful"
+    )
+    parser.add_argument("--track", action="store_true", help="track objects with ByteTracker")
     parser.add_argument(
         "--beside", action="store_true", help="draw the dense model beside, on every frame"
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="a table with a row a frame")
-    parser.add_argument("--score", type=float, default=LEAST_SCORE, help="least of a detection")
-    parser.add_argument("--frames", type=int, help="stop after so many")
-    parser.add_argument("--fps", type=float, help="frame rate of pictures, or in place of a file's")
-    parser.add_argument("--policy", choices=POLICIES, help="of a live source; default: newest")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="a table with a row per frame")
     parser.add_argument(
-        "--reconnect", type=int, default=0, metavar="TIMES", help="to a live source that broke off"
+        "--score", type=float, default=LEAST_SCORE, help="least score of a detection"
+    )
+    parser.add_argument("--frames", type=int, help="stop after so many frames")
+    parser.add_argument(
+        "--fps", type=float, help="frame rate of numbered pictures, or in place of a file's own"
+    )
+    parser.add_argument(
+        "--policy", choices=POLICIES, help="which frames of a live source to keep; default: newest"
+    )
+    parser.add_argument(
+        "--reconnect",
+        type=int,
+        default=0,
+        metavar="TIMES",
+        help="how often to reconnect to a live source that ended",
     )
     add_weights_arguments(parser)
     return parser.parse_args(argv)
@@ -66,7 +78,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Check what was given, then play the video."""
+    """Check the arguments, then run on the video."""
     args = parse_args(argv)
     require("video", "av", "supervision")
     schedule = parse_schedule(args.budget_schedule) if args.budget_schedule else None

@@ -141,6 +141,14 @@ def _error(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
+def _storage(x: Tensor) -> torch.UntypedStorage | None:
+    """What a tensor's numbers lie in; None of one without any, which torch 2.1 keeps of its own."""
+    try:
+        return x.untyped_storage()
+    except NotImplementedError:
+        return None
+
+
 def _measure(result: Result, remembered: int) -> None:
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -148,9 +156,8 @@ def _measure(result: Result, remembered: int) -> None:
     # reason: by type, since isinstance asks some of torch's objects, which then warn.
     # reason: sparse tensors and those of tracers have no storage that could be weighed
     found = (o for o in gc.get_objects() if type(o) in (Tensor, torch.nn.Parameter))
-    tensors = (t for t in found if t.layout == torch.strided)
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-    result.held.append(sum(storages.values()))
+    storages = filter(None, map(_storage, (t for t in found if t.layout == torch.strided)))
+    result.held.append(sum({s.data_ptr(): s.nbytes() for s in storages}.values()))
     result.remembered.append(remembered)
 
 

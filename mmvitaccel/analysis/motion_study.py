@@ -94,8 +94,16 @@ class MotionStudy:
             The points, dense first.
 
         Raises:
-            UserError: ``work_dir`` holds what other configs gave.
+            UserError: ``work_dir`` holds what other configs gave, the model has no ViViT, or its
+                accuracy is not measured.
         """
+        backbone = getattr(build_model(self.dense), "backbone", None)
+        if not hasattr(backbone, "forward_spatial"):
+            raise UserError(
+                f"the dense config {self.dense.filename} has the backbone "
+                f"{type(backbone).__name__}, which has no spatial encoder; give a config with "
+                "backbone=dict(type='mmvitaccel.ViViT')."
+            )
         self._check_folder()
         checkpoint = train(self.dense, self.work_dir / "train")
         points = [self._point(DENSE, None, self.dense, checkpoint)]
@@ -143,7 +151,13 @@ class MotionStudy:
         if path.is_file():
             point = MotionPoint(**json.loads(path.read_text()))
         else:
-            accuracy = evaluate(cfg, weights, self.work_dir / "tests" / name)["acc/top1"]
+            figures = evaluate(cfg, weights, self.work_dir / "tests" / name)
+            if "acc/top1" not in figures:
+                raise UserError(
+                    f"test_evaluator gives {', '.join(figures) or 'nothing'} and no acc/top1; put "
+                    "mmaction2's AccMetric into it."
+                )
+            accuracy = figures["acc/top1"]
             gmacs, embedding = _count(cfg, weights)
             point = MotionPoint(method, budget, 100 * float(accuracy), gmacs, embedding)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -103,6 +103,11 @@ def train(cfg: Config, work_dir: Path, skip_broken: bool = False) -> Path:
     Returns:
         The last checkpoint.
     """
+    if not (cfg.get("train_cfg") or {}).get("max_epochs"):
+        raise UserError(
+            f"config {cfg.filename} has no train_cfg.max_epochs; give a config that trains by "
+            "epochs."
+        )
     with building("train_cfg"):
         last = work_dir / f"epoch_{cfg.train_cfg.max_epochs}.pth"
     if not last.is_file():

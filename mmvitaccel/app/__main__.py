@@ -4,8 +4,8 @@
     python -m mmvitaccel.app --model CONFIG CHECKPOINT --clip clip.mp4
     python -m mmvitaccel.app --host 0.0.0.0 --port 8080   # for other machines too
 
-The page is served to this machine alone unless --host says otherwise; whoever can reach it can use
-it. It needs the extras `app` and `video`.
+The page is served to this machine only, unless --host is given; anyone who can reach it can use it.
+It needs the extras `app` and `video`.
 """
 
 from __future__ import annotations
@@ -42,26 +42,32 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar=("CONFIG", "CHECKPOINT"),
         help="a detector, in place of the small one; may be repeated",
     )
-    parser.add_argument("--k", type=int, help="tokens that pass, for a --model without Eventful")
+    parser.add_argument(
+        "--k", type=int, help="tokens that pass a gate, for a --model without Eventful"
+    )
     parser.add_argument(
         "--clip",
         type=Path,
         action="append",
         default=[],
         metavar="FILE",
-        help="a video that every session may choose; may be repeated",
+        help="a video that all sessions can choose; may be repeated",
     )
     parser.add_argument("--host", default=_LOCAL, help=f"address to listen on; default: {_LOCAL}")
-    parser.add_argument("--port", type=int, default=7860, help="default: 7860; 0: any free one")
+    parser.add_argument("--port", type=int, default=7860, help="default: 7860; 0: any free port")
     parser.add_argument(
-        "--most-upload", type=float, default=200, metavar="MIB", help="default: 200"
+        "--most-upload",
+        type=float,
+        default=200,
+        metavar="MIB",
+        help="largest clip that users may upload; default: 200",
     )
     return parser.parse_args(argv)
 
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Check what was given, draw the clips, and serve the page until Ctrl-C."""
+    """Check the arguments, draw the clips, and serve the page until Ctrl-C."""
     args = parse_args(argv)
     require("app", "gradio")
     require("video", "av", "supervision")

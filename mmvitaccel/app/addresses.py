@@ -1,4 +1,4 @@
-"""Addresses beside gradio's, each for one session alone; FastAPI is imported with this module."""
+"""Routes for uploads and tables, each of one session; this module imports FastAPI."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _NAME = 120  # characters of a clip's name that are shown
 
 
 def addresses(sessions: Sessions, most_bytes: int) -> APIRouter:
-    """``PUT /clip/TOKEN`` brings a clip, ``GET /table/TOKEN`` takes the table.
+    """Routes ``PUT /clip/TOKEN`` to upload a clip and ``GET /table/TOKEN`` to download the table.
 
-    Both answer 404 to a browser whose session it is not. What is wrong with a clip stands in the
-    session's ``said``.
+    Both answer 404 to a browser that does not own the session. If a clip is refused, the session's
+    ``said`` holds the reason.
 
     Args:
-        sessions: Those of the server.
-        most_bytes: Largest clip that is taken.
+        sessions: The sessions of the server.
+        most_bytes: Largest clip that is accepted.
     """
     router = APIRouter()
 
@@ -57,7 +57,7 @@ def addresses(sessions: Sessions, most_bytes: int) -> APIRouter:
 
 
 async def _take(session: Session, request: Request, most_bytes: int) -> bool:
-    """Give a session the clip that a request carries; False where it was refused."""
+    """Store the clip of a request in its session; False if the clip was refused."""
     name = unquote(request.headers.get("x-name", "")).strip()[:_NAME] or "clip"
     path = session.new_file()
     try:
@@ -75,10 +75,10 @@ async def _take(session: Session, request: Request, most_bytes: int) -> bool:
 
 
 async def _store(request: Request, path: Path, name: str, most_bytes: int) -> None:
-    """Write what a request carries into a file.
+    """Write the body of a request to a file.
 
     Raises:
-        UserError: It is too large, or the disk is full.
+        UserError: It is too large, or cannot be written.
     """
     size = 0
     try:
@@ -87,8 +87,8 @@ async def _store(request: Request, path: Path, name: str, most_bytes: int) -> No
                 size += len(part)
                 if size > most_bytes:
                     raise UserError(
-                        f"{name} is larger than {most_bytes / 2**20:.4g} MiB, which is all that is "
-                        "taken; cut it, or start the server with a larger --most-upload."
+                        f"{name} is larger than the limit of {most_bytes / 2**20:.4g} MiB; cut it, "
+                        "or start the server with a larger --most-upload."
                     )
                 file.write(part)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What the page is made of, in gradio, which is imported with this module."""
+"""The layout of the page; this module imports gradio."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _SLIDERS = {
     MILLISECONDS: dict(minimum=5, maximum=500, value=100, label=MILLISECONDS),
 }
 _QUIET = dict(show_progress="hidden", api_visibility="private")
-_UPLOAD = """<label>bring a clip of your own
+_UPLOAD = """<label>upload your own clip
 <input id="upload" type="file" accept="video/*,.mkv,.avi" data-token="${value}"></label>"""
-# reason: gradio would put it into a folder of all sessions, from which it serves files by address
+# reason: gradio's own upload stores files of all sessions in one folder and serves them by URL
 _UPLOAD_SCRIPT = """
 element.addEventListener('change', async (event) => {
   const input = event.target, file = input.files && input.files[0];
@@ -39,7 +39,7 @@ element.addEventListener('change', async (event) => {
 
 
 def theme() -> gr.themes.Base:
-    """Fonts of the system alone."""
+    """A theme with system fonts only, so that none is downloaded."""
     return gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
@@ -47,8 +47,8 @@ def build(page: Page, most_at_once: int) -> gr.Blocks:
     """Lay the page out.
 
     Args:
-        page: What happens on it.
-        most_at_once: Clips that are played at the same time.
+        page: Handles the page's events.
+        most_at_once: Most clips that are played at the same time.
     """
     with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
         token = gr.State("")
@@ -68,7 +68,7 @@ def build(page: Page, most_at_once: int) -> gr.Blocks:
 
 
 def _controls(page: Page) -> dict[str, Any]:
-    """What its user sets and presses, by name."""
+    """The page's inputs and buttons, by name."""
     clips, models = list(page.clips), list(page.player.models)
     units = [SHARE, MILLISECONDS]
     given = dict(
@@ -88,7 +88,7 @@ def _controls(page: Page) -> dict[str, Any]:
 def _wire_session(
     blocks: gr.Blocks, page: Page, token: gr.State, given: dict[str, Any], shown: dict[str, Any]
 ) -> None:
-    """A page that is loaded and closed, and a clip that is brought."""
+    """Connect the events of loading, closing and uploading."""
 
     def begin(request: gr.Request) -> tuple[str, str, str]:
         found, said = page.begin(request)
@@ -109,7 +109,7 @@ def _wire_session(
 def _wire_run(
     page: Page, token: gr.State, given: dict[str, Any], shown: dict[str, Any], most_at_once: int
 ) -> None:
-    """The slider and the buttons."""
+    """Connect the events of the slider and the buttons."""
 
     def steer(token: str, unit: str, value: float, request: gr.Request) -> str:
         return page.steer(token, unit, value, request)
@@ -129,7 +129,7 @@ def _wire_run(
     slider.change(*steered, trigger_mode="always_last", **_QUIET)
     given["stop"].click(halt, token, shown["notice"], **_QUIET)
     taken = [given[name] for name in ("clip", "model", "unit", "slider", "beside")]
-    # reason: a second press begins anew, and the session ends the first run
+    # reason: pressing play again starts a new run, and the session ends the first one
     given["start"].click(
         play,
         [token, *taken],

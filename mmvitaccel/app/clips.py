@@ -1,4 +1,4 @@
-"""Clips that are drawn for the page, and those that its users bring."""
+"""Draws the page's own clips, and checks uploaded ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmvitaccel.video_reader import VideoWriter, open_video
 from mmvitaccel.video_reader.backends import signature_of
 from mmvitaccel.video_reader.source import parse_source
 
-FRAMES = 90  # of a drawn clip
+FRAMES = 90  # frames of a drawn clip
 _SETTINGS = dict(
     num_val=2,
     img_size=(320, 320),
@@ -21,14 +21,14 @@ _SETTINGS = dict(
     seed=7,
 )
 _FPS = 25
-_MOST_PIXELS = 4096 * 2304  # of a frame
+_MOST_PIXELS = 4096 * 2304  # pixels of a frame
 
 
 def draw_clips(folder: Path, frames: int = FRAMES) -> dict[str, Path]:
-    """Draw a clip of a fixed camera and one of a panning camera.
+    """Draw a clip of a fixed camera and a clip of a panning camera.
 
     Returns:
-        The files, mp4, by their titles.
+        The mp4 files by title.
     """
     settings = VideoSetSettings(num_frames=frames, **_SETTINGS)
     clips = {}
@@ -46,21 +46,21 @@ def check_clip(path: Path, name: str) -> None:
 
     Args:
         path: The file.
-        name: What its user calls it, which messages say in place of the path.
+        name: The user's name for it, used in messages in place of the path.
 
     Raises:
-        UserError: It is none, or its frames are too large.
+        UserError: It is not a video, or its frames are too large.
     """
     try:
-        # reason: FFmpeg takes what looks like a playlist for one, and opens the addresses in it
+        # reason: FFmpeg treats any file that looks like a playlist as one, and opens its URLs
         if signature_of(parse_source(path)).container is None:
-            raise UserError(f"{path} is in no container that is known for videos; give an mp4.")
+            raise UserError(f"{path} is not in a known video container; give an mp4.")
         with open_video(path) as video:
             height, width = next(iter(video)).image.shape[:2]
     except UserError as error:
         raise UserError(str(error).replace(str(path), name)) from error
     if height * width > _MOST_PIXELS:
         raise UserError(
-            f"{name} has frames of {width} x {height} pixels, and at most {_MOST_PIXELS} are "
-            "taken; make it smaller."
+            f"{name} has frames of {width} x {height} pixels, above the limit of {_MOST_PIXELS} "
+            "pixels; resize it."
         )

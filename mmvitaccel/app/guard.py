@@ -1,4 +1,4 @@
-"""What of the server a browser may ask for, and for whom a session is."""
+"""Restricts browsers to the page's own URLs and to their own sessions."""
 
 from __future__ import annotations
 
@@ -10,34 +10,32 @@ from typing import Any
 from urllib.parse import parse_qs
 
 COOKIE = "mmvitaccel_app"
-# What the page asks for. All else is refused: gradio serves files by their address to whoever knows
-# it, takes uploads into a folder that all sessions share, and calls functions without a page.
+# The requests that the page makes. All others are refused: gradio serves files to anyone who knows
+# their URL, stores uploads in a folder that all sessions share, and has an API for its functions.
 _PAGES = {"/", "/config", "/theme.css", "/favicon.ico", "/manifest.json"}
 _FOLDERS = ("/assets/", "/static/")
 _API = {"/gradio_api/queue/join", "/gradio_api/queue/data", "/gradio_api/startup-events"}
 _HEARTBEAT = "/gradio_api/heartbeat/"
-# reason: whatever a part of gradio would fetch from elsewhere, the browser does not
+# reason: keeps the browser from loading what gradio would load from other hosts
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
     "connect-src 'self' data: blob:; worker-src 'self' blob:; form-action 'self'; "
     "base-uri 'self'; frame-ancestors 'none'; object-src 'none'"
 )
-_MOST_SESSIONS = 10_000  # gradio's names of sessions whose browsers are remembered
-_SECONDS = 7 * 86400  # of a cookie
+_MOST_SESSIONS = 10_000  # gradio sessions whose browser is remembered
+_SECONDS = 7 * 86400  # lifetime of a cookie
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Guard:
-    """Gives each browser a cookie, and lets it reach the page and its own sessions alone.
-
-    An ASGI application around another one.
+    """ASGI middleware that gives each browser a cookie and restricts it to its own sessions.
 
     Args:
-        app: The application.
-        own: Paths, each ending in a slash, that the application itself checks cookies for.
+        app: The application behind it.
+        own: Prefixes of paths, each ending in a slash, for which the application checks the cookie.
     """
 
     def __init__(self, app: Callable[..., Awaitable[None]], own: tuple[str, ...]) -> None:
@@ -65,7 +63,7 @@ class Guard:
         await self._app(scope, receive, sending)
 
     def _refused(self, scope: Scope, browser: str | None) -> int:
-        """The status of a refusal; 0 where there is none."""
+        """The HTTP status of a refusal; 0 if the request is allowed."""
         path = scope["path"]
         if path in _PAGES or path.startswith(_FOLDERS):
             return 0 if scope["method"] in ("GET", "HEAD") else 405
@@ -83,7 +81,7 @@ class Guard:
         return 0 if session is None or self._is_of(session, browser) else 403
 
     def _is_of(self, session: str, browser: str) -> bool:
-        """Whether a session is the browser's; one that is new becomes so."""
+        """Whether a session is the browser's; a new session becomes the browser's."""
         owner = self._browsers.setdefault(session, browser)
         self._browsers.move_to_end(session)
         while len(self._browsers) > _MOST_SESSIONS:
@@ -92,7 +90,7 @@ class Guard:
 
 
 def browser_of(cookies: str) -> str | None:
-    """The browser that a header of cookies names; None if it names none."""
+    """The browser's id in a cookie header; None if there is none."""
     try:
         found = SimpleCookie(cookies).get(COOKIE)
     except CookieError:

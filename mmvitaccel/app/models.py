@@ -1,4 +1,4 @@
-"""Which detectors the page offers."""
+"""The detectors that the page offers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from mmvitaccel.video_demo import VideoDemo
 _OWN = "demo/faster-rcnn_vitdet-small_vid-320_top200.py"
 _TRAINED = Path("work_dirs", "demo_video", "train_320")
 UNTRAINED = (
-    "The detector's weights are random: its costs are real, and what it finds means nothing. "
-    "`make demo-video` trains them."
+    "The detector's weights are random: its costs are real, but its detections are meaningless. "
+    "`make demo-video` trains it."
 )
 
 
 def own_model() -> tuple[dict[str, VideoDemo], str]:
-    """The small VID detector, with the weights of ``make demo-video`` where there are some.
+    """The small VID detector, with the weights of ``make demo-video`` if they exist.
 
     Returns:
-        It by its title, and what is to be said of it.
+        The detector by title, and a message about it, which may be empty.
     """
     checkpoint = last_checkpoint(str(_TRAINED))
     title = "small ViTDet, 320 pixels"
@@ -33,25 +33,25 @@ def given_models(pairs: Sequence[tuple[str, str]], k: int | None) -> dict[str, V
 
     Args:
         pairs: Config and checkpoint of each.
-        k: Tokens that pass, for configs without Eventful.
+        k: Tokens that pass a gate, for configs without Eventful.
 
     Raises:
-        UserError: One does not serve, or two have one name.
+        UserError: A detector cannot be built, or two configs have the same name.
     """
     models: dict[str, VideoDemo] = {}
     for config, checkpoint in pairs:
         name = Path(config).stem
         if name in models:
-            raise UserError(f"--model: two configs are called {name}; give each another name.")
+            raise UserError(f"--model: two configs are named {name}; rename one.")
         models[name] = VideoDemo(config, checkpoint, k=k)
     return models
 
 
 def checked_k(k: int | None, pairs: Sequence[tuple[str, str]]) -> int | None:
-    """The option ``--k``.
+    """Check the option ``--k``, and return it.
 
     Raises:
-        UserError: It is below 1, or there is no model that it is for.
+        UserError: It is below 1, or given without ``--model``.
     """
     if k is not None and not pairs:
         raise UserError(f"--k {k} is for a --model without Eventful; give one, or leave --k out.")
@@ -61,7 +61,7 @@ def checked_k(k: int | None, pairs: Sequence[tuple[str, str]]) -> int | None:
 
 
 def _config() -> Path:
-    """The small detector's config: in a checkout beside the package, in a wheel inside."""
+    """The small detector's config: beside the package in a checkout, inside it in a wheel."""
     package = Path(__file__).parents[1]
     places = (package.parent / "configs", package / ".mim" / "configs")
     return next((place / _OWN for place in places if (place / _OWN).is_file()), places[0] / _OWN)

@@ -1,4 +1,4 @@
-"""What happens on the page; :mod:`mmvitaccel.app.blocks` has what it is made of."""
+"""Handles the events of the page; its layout is in :mod:`mmvitaccel.app.blocks`."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from mmvitaccel.video_demo.record import Summary
 from mmvitaccel.video_reader import open_video
 
 SHARE, MILLISECONDS = "% of dense multiply-adds", "milliseconds a frame"
-_EVERY = 5  # frames from one drawing of the curves to the next
+_EVERY = 5  # the curves are drawn on every fifth frame
 
 
 class Request(Protocol):
-    """What is read of a request of gradio's."""
+    """The attributes of a gradio request that are used."""
 
     session_hash: str
     headers: Mapping[str, str]
 
 
 class Page:
-    """What happens on the page.
+    """Handles the events of the page.
 
     Args:
         player: Runs the models.
-        sessions: Those of the server.
-        clips: Files by title, for everyone.
-        said: A sentence at the start.
+        sessions: The sessions of the server.
+        clips: Files by title, which all sessions can choose.
+        said: A message that is shown when the page is loaded.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Page:
         self.player, self.sessions, self.clips, self.said = player, sessions, clips, said
 
     def begin(self, request: Request) -> tuple[str, str]:
-        """A page was loaded: its session's token, and a sentence."""
+        """Handle loading of a page; returns its session's token and a message."""
         try:
             session = self.sessions.open(_browser(request) or "", request.session_hash)
         except UserError as error:
@@ -51,11 +51,11 @@ class Page:
         return session.token, views.notice(self.said)
 
     def end(self, request: Request) -> None:
-        """A page was closed."""
+        """Handle closing of a page."""
         self.sessions.close(request.session_hash, _browser(request))
 
     def brought(self, token: str, request: Request) -> tuple[list[str], str, str]:
-        """A clip has come, or was refused: titles, the chosen one, a sentence."""
+        """Handle an upload; returns the titles, the selected title and a message."""
         titles = list(self.clips)
         try:
             session = self.sessions.get(token, _browser(request))
@@ -65,7 +65,7 @@ class Page:
         return [*titles, *own], (own or titles)[0], views.notice(*session.said)
 
     def steer(self, token: str, unit: str, value: float, request: Request) -> str:
-        """The slider was moved; returns a sentence."""
+        """Handle the slider; returns a message."""
         try:
             session = self.sessions.get(token, _browser(request))
             session.target = _target(unit, value)
@@ -74,7 +74,7 @@ class Page:
         return views.notice(f"budget: {session.target}")
 
     def stop(self, token: str, request: Request) -> str:
-        """The button to stop was pressed; returns a sentence."""
+        """Handle the stop button; returns a message."""
         try:
             self.sessions.get(token, _browser(request)).stop()
         except UserError as error:
@@ -91,22 +91,22 @@ class Page:
         beside: bool,
         request: Request,
     ) -> Iterator[dict[str, Any]]:
-        """The button to play was pressed: what the page shows, frame by frame, by name."""
+        """Handle the play button; yields the page's contents by name, frame by frame."""
         summary = Summary()
         try:
             session = self.sessions.get(token, _browser(request))
             session.target = _target(unit, value)
             video = open_video(self._file(session, clip))
-            # reason: messages name the clip, not where the server keeps it
+            # reason: messages must name the clip, not its path on the server
             video.name = clip
             if model not in self.player.models:
-                raise UserError(f"there is no model {model!r}; choose one of the list.")
+                raise UserError(f"there is no model {model!r}; choose one from the list.")
             yield dict(notice=views.notice("measuring the model ..."))
             run = session.begin()
             with closing(self.player.play(session, run, model, video, beside)) as frames:
                 for frame in frames:
                     yield self._seen(session, frame, summary)
-            # reason: a run that was ended has nothing more to say; another may be playing
+            # reason: after a run was stopped, another one may be playing
             if session.goes_on(run) and summary.frames:
                 said = " ".join([f"{summary.text()}.", *video.notes()])
                 yield dict(self._curves(session), notice=views.notice(said))
@@ -133,11 +133,11 @@ class Page:
         )
 
     def _file(self, session: Session, clip: str) -> Path:
-        """The file of a title, among everyone's clips and the session's own."""
+        """The file of a title, among the common clips and the session's own."""
         own = dict([session.clip]) if session.clip else {}
         path = {**self.clips, **own}.get(clip)
         if path is None:
-            raise UserError(f"there is no clip {clip!r}; choose one of the list.")
+            raise UserError(f"there is no clip {clip!r}; choose one from the list.")
         return path
 
 

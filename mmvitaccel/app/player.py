@@ -1,4 +1,4 @@
-"""Models that several sessions share, a frame at a time."""
+"""Runs models for several sessions, one frame at a time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mmvitaccel.video_reader import Video
 class Player:
     """Plays clips for sessions.
 
-    Each run has a model of its own on shared weights, and with it streams, policy and budget of its
-    own, so that no session can see or steer another. Frames of all runs are computed one at a time:
-    the time of a frame holds no other frame.
+    Each run has its own copy of the model on shared weights, with its own streams, policy and
+    budget, so that no session can see or steer another. Frames of all runs are computed one at a
+    time, so that the time of a frame includes no other frame.
 
     Args:
-        models: Detectors by name. They are never run themselves.
+        models: Detectors by name. Only copies of them are run.
     """
 
     def __init__(self, models: Mapping[str, VideoDemo]) -> None:
@@ -28,17 +28,17 @@ class Player:
     def play(
         self, session: Session, run: int, model: str, video: Video, beside: bool
     ) -> Iterator[DemoFrame]:
-        """Play a video until it or a session's run ends; the session's budget is followed.
+        """Play a video under the session's budget, until the video or the run ends.
 
         Args:
             session: The session.
             run: The run's number, from :meth:`Session.begin`.
             model: Name of the detector.
-            video: Closed at the end.
+            video: The video; closed at the end.
             beside: Whether the detector without Eventful is drawn too.
 
         Raises:
-            UserError: The video cannot be read, or the model does not serve.
+            UserError: The video cannot be read, or the model fails on it.
         """
         with self._computing:
             demo = self.models[model].apart()

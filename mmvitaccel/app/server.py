@@ -1,4 +1,4 @@
-"""The server of the page: its own addresses, and gradio behind the guard."""
+"""The server of the page: its own routes and gradio, both behind the guard."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ from mmvitaccel.app.page import Page
 from mmvitaccel.errors import UserError
 from mmvitaccel.extras import require
 
-MOST_AT_ONCE = 8  # clips that are played at the same time
+MOST_AT_ONCE = 8  # most clips that are played at the same time
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take the port, before anything slow is done.
+    """Bind the port, before anything slow is done.
 
     Raises:
-        UserError: It is taken, or the address is not one of this machine.
+        UserError: The port is in use, or the address is not one of this machine.
     """
     if not 0 <= port < 65536:
-        raise UserError(f"--port {port}: give a number from 0 to 65535; 0 takes any that is free.")
+        raise UserError(f"--port {port}: give a number from 0 to 65535; 0 means any free port.")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UserError(
-                f"--port {port} of {host} is in use by another program; give another --port, or 0 "
-                "for any that is free."
+                f"--port {port} of {host} is in use; give another --port, or 0 for any free port."
             ) from error
         reason = error.strerror or str(error)
         raise UserError(f"--host {host}, --port {port}: {reason}; give another.") from error
@@ -45,14 +44,14 @@ def application(page: Page, folder: Path, most_bytes: int) -> Any:
     """The page as an ASGI application.
 
     Args:
-        page: What happens on it.
-        folder: For what gradio might store.
-        most_bytes: Largest clip that is taken.
+        page: Handles the page's events.
+        folder: Folder for gradio's temporary files.
+        most_bytes: Largest clip that is accepted.
 
     Raises:
         UserError: gradio is not installed.
     """
-    # reason: gradio reads them when it is imported
+    # reason: gradio reads these variables on import
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     require("app", "gradio")
@@ -84,13 +83,13 @@ def serve(app: Any, listening: socket.socket) -> None:
     """Serve until Ctrl-C."""
     import uvicorn
 
-    with suppress(KeyboardInterrupt):  # reason: the way in which it is meant to end
+    with suppress(KeyboardInterrupt):  # reason: Ctrl-C is the regular way to stop it
         uvicorn.Server(_settings(app)).run(sockets=[listening])
 
 
 @contextmanager
 def served(app: Any, listening: socket.socket) -> Iterator[str]:
-    """Serve in another thread, inside a ``with`` block; yields the page's address."""
+    """Serve in another thread, inside a ``with`` block; yields the page's URL."""
     import uvicorn
 
     server = uvicorn.Server(_settings(app))
@@ -106,7 +105,7 @@ def served(app: Any, listening: socket.socket) -> Iterator[str]:
 
 
 def address_of(listening: socket.socket) -> str:
-    """The page's address."""
+    """The page's URL."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -114,5 +113,5 @@ def address_of(listening: socket.socket) -> str:
 def _settings(app: Any) -> Any:
     import uvicorn
 
-    # reason: an open page keeps connections, which would be waited for
+    # reason: an open page keeps its connections, and the shutdown would wait for them
     return uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)

@@ -1,4 +1,4 @@
-"""Sessions: what each browser's page has, and nobody else."""
+"""Sessions: the state of one page in one browser."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mmvitaccel.budget.target import Target
 from mmvitaccel.errors import UserError
 from mmvitaccel.video_demo import DemoFrame
 
-MOST = 32  # sessions at a time
-_IDLE = 3600  # seconds after which a session may make room
-_ROWS = 10_000  # frames that the table has
+MOST = 32  # most open sessions
+_IDLE = 3600  # seconds after which an unused session is closed when another one is opened
+_ROWS = 10_000  # most rows of the table, one per frame
 _START = Target("share", 0.5)
 
 
@@ -27,15 +27,15 @@ class Session:
 
     Args:
         browser: The cookie of the browser.
-        page: gradio's name of the page.
-        folder: Of the clip that it brought; made when there is one, removed with the session.
+        page: gradio's id of the page.
+        folder: Folder that will hold the session's own folder, which is removed with the session.
 
     Attributes:
-        token: Names the session; 256 random bits.
-        clip: Title and file of the clip that it brought.
-        said: What is to be said of that clip, and whether it was refused.
-        target: The budget, also while a clip is played.
-        rows: What the table says, the last frames.
+        token: Identifies the session; 256 random bits.
+        clip: Title and file of the uploaded clip.
+        said: A message about the upload, and whether it was refused.
+        target: The budget; it can change while a clip is played.
+        rows: The table's rows of the last frames.
     """
 
     def __init__(self, browser: str, page: str, folder: Path) -> None:
@@ -49,21 +49,21 @@ class Session:
         self._run = 0
 
     def begin(self) -> int:
-        """Begin to play, which ends what was played before; returns the run's number."""
+        """Start a run, which ends the previous one; returns the run's number."""
         self.rows.clear()
         self._run += 1
         return self._run
 
     def stop(self) -> None:
-        """End what is played."""
+        """End the current run."""
         self._run += 1
 
     def goes_on(self, run: int) -> bool:
-        """Whether a run has not been ended."""
+        """Whether a run has not ended."""
         return run == self._run
 
     def note(self, run: int, frame: DemoFrame) -> None:
-        """A frame was computed in a run."""
+        """Add a computed frame of a run to the table."""
         self.used = time.monotonic()
         if self.goes_on(run):
             self.rows.append(frame.row())
@@ -78,20 +78,20 @@ class Session:
         return text.getvalue()
 
     def new_file(self) -> Path:
-        """A new name for a clip, in the session's own folder."""
+        """A new path for a clip, in the session's own folder."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self.folder / secrets.token_hex(8)
 
     def take(self, title: str, path: Path) -> None:
-        """Keep a clip in place of the one before."""
+        """Replace the uploaded clip."""
         before, self.clip = self.clip, (title, path)
         self.said = (f"{title} is ready; press play.", False)
-        # reason: what is being played keeps the file that it has open
+        # reason: a run that plays the old clip has the file open and can go on reading it
         if before is not None:
             before[1].unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Stop, and remove the clip."""
+        """End the run, and remove the clip."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -100,7 +100,7 @@ class Sessions:
     """All sessions of a server.
 
     Args:
-        folder: For their clips.
+        folder: Folder for their clips.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -111,10 +111,10 @@ class Sessions:
         return len(self._open)
 
     def open(self, browser: str, page: str) -> Session:
-        """A new session.
+        """Open a session.
 
         Raises:
-            UserError: There are too many.
+            UserError: The limit of open sessions is reached.
         """
         session = Session(browser, page, self._folder)
         with self._lock:
@@ -122,7 +122,7 @@ class Sessions:
             for token in [t for t, s in self._open.items() if s.used < idle]:
                 self._open.pop(token).close()
             if len(self._open) >= MOST:
-                raise UserError(f"{MOST} pages are open, which is all that are served; wait.")
+                raise UserError(f"{MOST} pages are open, which is the limit; try again later.")
             self._open[session.token] = session
         return session
 
@@ -130,17 +130,17 @@ class Sessions:
         """The session of a token, for its browser.
 
         Raises:
-            UserError: There is none, or it is another browser's.
+            UserError: There is no such session, or it is another browser's.
         """
         session = self._open.get(token) if isinstance(token, str) else None
-        # reason: in one sentence, which does not tell whether there is such a session
+        # reason: one message for both, so that it does not reveal whether the session exists
         if session is None or browser is None or session.browser != browser:
-            raise UserError("this page's session has ended; load the page again.")
+            raise UserError("this page's session has ended; reload the page.")
         session.used = time.monotonic()
         return session
 
     def close(self, page: str, browser: str | None) -> None:
-        """Close what a page has, if it is the browser's."""
+        """Close a page's sessions, if they are the browser's."""
         with self._lock:
             ended = [s for s in self._open.values() if (s.page, s.browser) == (page, browser)]
             for session in ended:

@@ -1,4 +1,4 @@
-"""What the page shows of a frame: its picture, its cost, and curves along the video."""
+"""HTML of the page: the picture of a frame, its costs, and curves over the video."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mmvitaccel.video_demo import DemoFrame
 
 _MOST_WIDTH = 1280
 _QUALITY = 82
-_SHOWN = 200  # frames of a curve
+_SHOWN = 200  # most frames of a curve
 DENSE, EVENTFUL = "dense", "eventful"
 COLOURS = {DENSE: "#6e6e6e", EVENTFUL: "#c83c3c"}
-_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 480, 200, 44, 22, 178  # of a drawing of curves
+_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 480, 200, 44, 22, 178  # geometry of a plot
 
 
 def picture(image: np.ndarray) -> str:
-    """A picture (H, W, 3) uint8 RGB as HTML that holds it whole, with no address of its own."""
+    """A picture (H, W, 3) uint8 RGB as HTML with the data inline, so that it has no URL."""
     if image.shape[1] > _MOST_WIDTH:
         height = round(image.shape[0] * _MOST_WIDTH / image.shape[1])
         image = cv2.resize(image, (_MOST_WIDTH, height), interpolation=cv2.INTER_AREA)
@@ -32,7 +32,7 @@ def picture(image: np.ndarray) -> str:
 
 
 def costs(frame: DemoFrame) -> str:
-    """A frame's costs as a table of HTML."""
+    """A frame's costs as an HTML table."""
     share = "" if frame.macs is None else f"{frame.macs / frame.dense_macs:.0%}"
     rows = [
         ("", "ms", "G multiply-adds", "of dense"),
@@ -49,13 +49,13 @@ def costs(frame: DemoFrame) -> str:
 
 
 def curves(rows: Sequence[dict[str, Any]], figure: str, title: str, scale: float = 1.0) -> str:
-    """``figure`` of the last frames, dense and eventful, as a drawing in HTML.
+    """Plot ``figure`` of the last frames, dense and eventful, as SVG.
 
     Args:
-        rows: Of the table.
+        rows: Rows of the table.
         figure: ``'milliseconds'`` or ``'macs'``.
-        title: What the values are.
-        scale: By which values are divided.
+        title: Title of the plot.
+        scale: Divisor of the values.
     """
     last = list(rows)[-_SHOWN:]
     lines = {
@@ -93,13 +93,13 @@ def _text(x: float, y: float, text: str, anchor: str = "start", colour: str = "#
 
 
 def notice(sentence: str, wrong: bool = False) -> str:
-    """A sentence as HTML."""
+    """A message as HTML."""
     kind = "mistake" if wrong else "notice"
     return f'<p id="notice" class="{kind}">{html.escape(sentence)}</p>'
 
 
 def table_link(token: str) -> str:
-    """A link to a session's table; it is served to the session's browser alone."""
+    """A link to a session's table, which is served to the session's browser only."""
     return f'<a id="table" href="./table/{token}" download>Download the table (csv)</a>'
 
 

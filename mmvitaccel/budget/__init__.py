@@ -1,1 +1,1 @@
-"""Budgets: what a frame may cost, held by a controller of Eventful's k and ToMe's r."""
+"""Budgets: limits on the cost of a frame, held by controlling Eventful's k and ToMe's r."""

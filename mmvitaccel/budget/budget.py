@@ -30,11 +30,11 @@ _LOGGED = 10_000  # choices
 
 
 class Budget:
-    """Sets the k of an eventful model, or the r of ToMe, so that a frame costs what is asked for.
+    """Sets the k of an eventful model, or the r of ToMe, so that a frame meets a target cost.
 
-    Time is what the block takes, a batch divided by its images; what else is to count, such as
-    decoding, belongs into the block. The median is held; a frame that is computed whole, as the
-    first one of a stream, takes what it takes. Multiply-adds are predicted: each level is counted
+    Time is that of the block, for a batch divided by its images; put everything that should count,
+    such as decoding, into the block. The median is held; frames that are computed whole, as the
+    first one of a stream is, are not controlled. Multiply-adds are predicted: each level is counted
     once, in the first frame that uses it, which takes longer. One frame runs at a time.
 
     Args:
@@ -101,7 +101,7 @@ class Budget:
 
     @property
     def target(self) -> Target:
-        """What is to be held."""
+        """The current target."""
         return self._control.target
 
     def set_target(self, target: Target | None = None, **given: float) -> None:
@@ -120,25 +120,25 @@ class Budget:
 
     @property
     def k(self) -> int | None:
-        """Of the next frame; None where no k is set."""
+        """The k of the next frame; None if no k is controlled."""
         return self._values()["k"]
 
     @property
     def r(self) -> int | None:
-        """Of the next frame; None where no r is set."""
+        """The r of the next frame; None if no r is controlled."""
         return self._values()["r"]
 
     @property
     def missed(self) -> str | None:
-        """A sentence, if the target cannot be held now; else None. A warning says it once."""
+        """A message if the target cannot be held now, else None; it is also warned of once."""
         return self._control.missed
 
     @contextmanager
     def frame(self) -> Iterator[FrameRecord]:
         """Run the model once in the block.
 
-        Of a frame that ends in an error, and of a block in which the model does not run, nothing
-        is learned.
+        Nothing is learned from a frame that ends in an error, or from a block in which the model
+        does not run.
 
         Yields:
             The frame's record, complete after the block. Where a batch of several images is run,
@@ -167,7 +167,7 @@ class Budget:
             self._open = False
 
     def report(self) -> BudgetReport:
-        """Where it stands; ``print`` shows it in a line."""
+        """The current state; ``print`` shows it in one line."""
         times = [record.milliseconds for record in self.frames if record.milliseconds is not None]
         median, p90 = middle_and_p90(times)
         return BudgetReport(
@@ -175,7 +175,7 @@ class Budget:
         )
 
     def remove(self) -> None:
-        """Stop: k and r are as they were before, and something else may steer the method."""
+        """Stop: k and r get their previous values, and another budget may control the method."""
         for handle, knob, level in zip(self._handles, self._knobs, self._before):
             if handle.attached:
                 knob.turn(level)

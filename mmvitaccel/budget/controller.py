@@ -1,4 +1,4 @@
-"""Chooses what the knobs of a budget are at, frame by frame."""
+"""Chooses the levels of a budget's knobs, frame by frame."""
 
 from __future__ import annotations
 
@@ -246,7 +246,7 @@ class Controller:
 
 
 def _remember(kept: OrderedDict, key: tuple, value: object) -> None:
-    """Note a value as the newest; the oldest goes."""
+    """Store a value as the newest, and drop the oldest beyond the limit."""
     kept[key] = value
     kept.move_to_end(key)
     while len(kept) > _KEPT:

@@ -1,4 +1,4 @@
-"""What a budget did: a record of each frame, of each choice, and a summary."""
+"""The history of a budget: records of frames and of changes, and a summary."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from statistics import median, quantiles
 
 from mmvitaccel.budget.target import Target
 
-#: Frames that medians and percentiles are taken over.
+#: Number of latest frames that medians and percentiles cover.
 REMEMBERED = 100
 
 
@@ -91,7 +91,7 @@ class BudgetReport:
 
 
 def middle_and_p90(times: list[float]) -> tuple[float | None, float | None]:
-    """Median and 90th percentile; None of nothing."""
+    """Median and 90th percentile; None for an empty list."""
     if len(times) < 2:
         return (times[0], times[0]) if times else (None, None)
     return median(times), quantiles(times, n=10, method="inclusive")[-1]

@@ -1,4 +1,4 @@
-"""What a budget turns: the k of an eventful policy, the r of ToMe.
+"""The parameters that a budget controls: the k of an eventful policy, the r of ToMe.
 
 The level of a knob is an integer; a higher one costs more.
 """

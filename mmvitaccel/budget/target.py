@@ -1,4 +1,4 @@
-"""What a frame may cost, in one of four units."""
+"""The target of a budget: the cost of a frame, in one of four units."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Milliseconds of a frame against the level of a knob, learned while frames run.
+"""Milliseconds of a frame as a function of a knob's level, learned while frames run.
 
-The model is t = a + b * u, where u is the level above the one at which a frame would cost nothing
-if its whole cost followed the level. As long as one level only was seen, a is 0: the cost is then
-thought to react more than it does, so that a step is too short rather than too long.
+The model is t = a + b * u, where u is the level minus the level at which a frame would cost nothing
+if its whole cost followed the level. Until a second level is seen, a is 0, which overestimates how
+much the cost reacts to the level, so that a step is too short rather than too long.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ def check_detector(detector: nn.Module) -> None:
     name, head = type(detector).__name__, getattr(detector, "bbox_head", None)
     if not isinstance(head, RetinaHead) or not head.use_sigmoid_cls:
         raise UserError(
-            f"model: a whole {name} with {type(head).__name__} cannot be exported, only detectors "
+            f"model: a whole {name} with {_named(head)} cannot be exported, only detectors "
             "with a RetinaHead and sigmoid scores; give --part backbone."
         )
     kind = type_name(head.test_cfg.get("nms") or {}) or "nms"
@@ -177,3 +177,7 @@ def check_detector(detector: nn.Module) -> None:
             f"model.test_cfg.nms.type is {kind!r}, which ONNX does not have; set it to 'nms' or "
             "give --no-nms."
         )
+
+
+def _named(head: nn.Module | None) -> str:
+    return "no bbox_head" if head is None else type(head).__name__

@@ -47,6 +47,9 @@ def _explain(error: Exception) -> str:
     if _calls_a_name(error):
         return _explain_call(error)
     message = message_of(error)
+    untyped = re.match(r'(.*)`cfg` or `default_args` must contain the key "type", but got', message)
+    if isinstance(error, KeyError) and untyped:
+        return _explain_untyped(error)
     if message.startswith("Failed to format the config"):
         return _explain_text(error)
     path = open_path(error) if isinstance(error, (JSONDecodeError, UnicodeDecodeError)) else None
@@ -130,6 +133,13 @@ def _explain_unknown_type(name: str, scope: str, registry: str, error: Exception
         f"type {name!r} is not in {scope}'s {registry} registry; correct the name or import the "
         f"module that registers it through custom_imports{closest(name, names)}"
     )
+
+
+def _explain_untyped(error: Exception) -> str:
+    """A config without a ``type``; the frame that would have built it holds both."""
+    held = frames_of_error(error)[-1].f_locals
+    cfg, registry = dict(held.get("cfg") or {}), getattr(held.get("registry"), "name", "registry")
+    return f"{cfg!r} has no type, so that nothing in the {registry} registry is meant; give one"
 
 
 def _explain_arguments(message: str, built: Any) -> str:

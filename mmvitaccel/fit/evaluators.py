@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 from mmengine.config import Config
+from torch import nn
 
 from mmvitaccel.errors import UserError
 from mmvitaccel.fit.coco.coco_json import read_list
@@ -38,6 +39,31 @@ def check_evaluators(cfg: Config, *splits: str) -> None:
         if len(sets) == 1 and sets[0].annotations:
             for where, path in _annotation_files(cfg, split):
                 _compare(sets[0], sets[0].annotations, where, path)
+
+
+def check_averaged(cfg: Config, model: nn.Module, *splits: str) -> None:
+    """Refuse a recognizer whose head gives scores view by view where they are scored by sample.
+
+    Args:
+        cfg: A config.
+        model: Built from it.
+        *splits: ``val``, ``test``.
+
+    Raises:
+        UserError: An evaluator cannot take its scores.
+    """
+    head = getattr(model, "cls_head", None)
+    if getattr(head, "average_clips", "") is not None:
+        return
+    for split in splits:
+        given = cfg.get(f"{split}_evaluator")
+        several = given if isinstance(given, (list, tuple)) else [given]
+        if any(isinstance(e, Mapping) and type_name(e) == "AccMetric" for e in several):
+            raise UserError(
+                f"{split}_evaluator has an AccMetric, which takes one score for each sample, but "
+                "model.cls_head.average_clips is None, so that there is one for each view; set "
+                "model.cls_head.average_clips='prob'."
+            )
 
 
 def _annotation_files(cfg: Config, split: str, kind: str = "") -> Iterator[tuple[str, str]]:

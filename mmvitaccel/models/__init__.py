@@ -34,6 +34,7 @@ __all__ = [
 # reason: mmaction2 does without mmdet, and so may those who have no detectors
 if find_spec("mmdet") is not None:
     from mmvitaccel.models.box_tta import BoxTTAModel
+    from mmvitaccel.models.clip_flip import ClipFlip
     from mmvitaccel.models.vitdet.cascade_roi_head import CascadeRoIHead
 
-    __all__ += ["BoxTTAModel", "CascadeRoIHead"]
+    __all__ += ["BoxTTAModel", "CascadeRoIHead", "ClipFlip"]

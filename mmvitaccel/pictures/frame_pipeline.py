@@ -27,6 +27,8 @@ class FramePipeline:
     def __init__(self, cfg: Config) -> None:
         scope = cfg.get("default_scope") or "mmdet"
         dataset = (cfg.get("test_dataloader") or {}).get("dataset") or {}
+        while "pipeline" not in dataset and isinstance(dataset.get("dataset"), dict):
+            dataset = dataset["dataset"]  # of a wrapper, such as one that repeats
         if "pipeline" not in dataset:
             raise UserError(
                 "the config has no test_dataloader.dataset.pipeline, which says how a frame is "

@@ -77,7 +77,7 @@ class GateRun:
     def _frame(self, image: np.ndarray, error: float, padded: torch.Size) -> GateFrame:
         (info,), (tokens,) = self.handle.frames, self.handle.passed_tokens()
         passed = tokens.sum((2, 3)).float().mean(0).tolist()
-        patch, seen = token_share(tokens, padded, image.shape)
+        patch, seen = token_share(self.handle, tokens, padded, image.shape)
         return GateFrame(image, error, info.first, tuple(passed), patch, seen)
 
 

@@ -52,6 +52,8 @@ def load_config(path: str, options: Mapping[str, Any], reads: Collection[str] = 
     tell_unreached(cfg, before, {key: options[key] for key in options if key not in own})
     if not isinstance(cfg.get("model"), dict):
         raise UserError(f"config {path} defines no model; give a config with model=dict(type=...).")
+    if not cfg.model.get("type"):
+        raise UserError(f"config {path}: model has no type; give model=dict(type=...).")
     if cfg.get("default_scope") is None and package_of(cfg) in _SCOPES:
         # reason: types that are classes say where they are from, defaults inside them do not
         cfg.default_scope = package_of(cfg)

@@ -30,7 +30,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         run.main(None if argv is None else list(argv))
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+        # reason: a process whose neighbour has ended says so with that status, maybe first
+        rank, failure = min(
+            error.failures.items(),
+            key=lambda found: (found[1].exitcode == EXIT_STATUS, found[1].timestamp),
+        )
         if failure.exitcode == EXIT_STATUS:
             raise UserError(
                 f"process {rank} was given something wrong, as it says above."

@@ -1,11 +1,11 @@
-"""Models in service: over many videos and streams, with engines that other projects make."""
+"""Serving a model to many streams and over many videos, with Ray Serve and Ray Data around it."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
 
-# Imported on first access, so that a worker of an engine imports what it needs alone.
+# Imported on first access, so that a Ray worker imports only what it needs.
 _HOME = {
     "Answer": "mmvitaccel.serving.answers",
     "DetectorModel": "mmvitaccel.serving.detector_model",

@@ -1,4 +1,4 @@
-"""What a worker says of a frame: an answer, or why there is none."""
+"""The result of a frame: an answer, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any
 
 from mmvitaccel.errors import UserError
 
-#: Why a frame has no answer, and what it means.
+#: Reasons why a frame has no answer, with their meaning.
 REASONS = {
-    "name": "the stream's name or the token is none",
+    "name": "the stream's name or the token is invalid",
     "unknown": "the stream is not open",
-    "token": "the token is another stream's",
+    "token": "the token is not the stream's",
     "order": "the frame's number is not above the last one",
-    "frame": "the frame is no picture or tensor that the model takes",
-    "large": "the frame has more bytes or pixels than are taken",
-    "full": "more streams or frames than are held",
-    "dropped": "a newer frame of the stream took its place before it was computed",
+    "frame": "the frame is not a picture or tensor that the model accepts",
+    "large": "the frame has more bytes or pixels than the limit",
+    "full": "the limit of open streams or waiting frames is reached",
+    "dropped": "a newer frame of the stream replaced it before it was computed",
     "failed": "the model failed on this frame",
     "closed": "the stream or the worker was closed before it was computed",
-    "lost": "the process that had the stream ended with it",
+    "lost": "the process that served the stream ended or did not answer in time",
 }
 
 
 class Refused(UserError):
-    """A frame or stream that a worker does not serve.
+    """Raised for a frame or stream that a worker does not serve.
 
     Args:
         reason: A key of :data:`REASONS`.
@@ -36,7 +36,7 @@ class Refused(UserError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[Refused], tuple[str, str]]:
-        # reason: an engine carries it from one process to another
+        # reason: Ray pickles it to pass it between processes
         return type(self), (self.reason, str(self))
 
 
@@ -45,15 +45,15 @@ class Answer:
     """A frame that was computed.
 
     Attributes:
-        stream: Its stream.
-        frame_id: Its number.
-        output: What the model found: see the model's ``run``.
+        stream: Name of its stream.
+        frame_id: Its number in the stream.
+        output: The model's output for it, see the model's ``run``.
         whole: Whether it was computed whole, as the first frame of a stream is.
-        computed: Share of the tokens that passed the gates of the model's first eventful part, 1 of
-            a frame that was computed whole.
-        batch: Frames that the model was given together with it, itself included.
-        milliseconds: Time of the model for the batch, over the frames in it.
-        waited: Milliseconds from its arrival until the model was given it.
+        computed: Share of the tokens that passed the gates of the model's first eventful part; 1
+            for a frame that was computed whole.
+        batch: Number of frames in its batch, itself included.
+        milliseconds: Time of the model for the batch, divided by the number of its frames.
+        waited: Milliseconds from its arrival until the model started.
     """
 
     stream: str

@@ -1,4 +1,4 @@
-"""A batch of frames through the model: each on its stream's memory, a failure only its own."""
+"""Runs the model on batches: each frame on its stream's memory, failures isolated per frame."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mmvitaccel.serving.stream import Waiting
 
 
 class Computed(NamedTuple):
-    """A frame that went through the model.
+    """The result of a frame.
 
     Attributes:
         frame: The frame.
-        answer: Its answer; None where the model failed on it.
-        error: Why there is none.
+        answer: Its answer; None if the model failed on it.
+        error: Why there is no answer; None if there is one.
     """
 
     frame: Waiting
@@ -33,9 +33,9 @@ class BatchRunner:
     """Runs a model on batches.
 
     Args:
-        model: What is served.
-        budget: Held over all frames; None without.
-        clock: Gives seconds.
+        model: The model that is served.
+        budget: Held over the frames of all streams; None for no budget.
+        clock: Returns seconds.
     """
 
     def __init__(
@@ -45,18 +45,18 @@ class BatchRunner:
 
     @property
     def missed(self) -> str | None:
-        """A sentence, if the budget cannot be held now."""
+        """A message if the budget cannot be held now, else None."""
         return None if self._budget is None else self._budget.missed
 
     def run(self, frames: Sequence[Waiting]) -> list[Computed]:
         """Compute frames of different streams, all of one shape.
 
-        Where the model fails on several, each is computed by itself: its stream starts clean, and
-        what is wrong with one is said of that one alone.
+        If the model fails on a batch, each frame is computed again by itself, so that an error
+        reaches only the frame that causes it.
         """
         try:
             return [Computed(frame, answer, None) for frame, answer in self._answers(frames)]
-        except Exception as error:  # reason: the model is the user's, and the worker goes on
+        except Exception as error:  # reason: a user's model may raise anything; the worker goes on
             if len(frames) == 1:
                 return [Computed(frames[0], None, _failure(frames[0], error))]
         return [computed for frame in frames for computed in self.run([frame])]
@@ -92,7 +92,7 @@ class BatchRunner:
 
 
 def _failure(frame: Waiting, error: Exception) -> Refused:
-    """What is said of a frame on which the model failed."""
+    """The error of a frame on which the model failed."""
     refused = Refused(
         "failed",
         f"stream {frame.stream.name!r}: the model failed on frame {frame.frame_id} "

@@ -1,4 +1,4 @@
-"""A detector of mmdet in service, from pictures to boxes."""
+"""Serves an mmdet detector, from pictures to boxes."""
 
 from __future__ import annotations
 
@@ -25,24 +25,26 @@ from mmvitaccel.serving.model import Prepared
 
 
 class DetectorModel:
-    """Serves the detector of a config, all parts of it eventful that can be.
+    """Serves the detector of a config, with Eventful on all parts that support it.
 
-    What the config itself puts on the detector is taken off: how many streams are kept, and what
-    they share, is the service's.
+    Eventful or ToMe that the config itself attaches is removed: the service sets the policy and
+    the number of streams.
 
     Args:
-        config: File of a detector, or the config itself; its test pipeline prepares the frames.
-        checkpoint: File of its weights; None leaves them random.
-        k: Tokens that pass a gate, the mean over the streams of a batch; None: computed whole.
-        floor: Tokens of these that are each stream's own.
+        config: Path of a detector's config, or the config itself; its test pipeline prepares the
+            frames.
+        checkpoint: Path of its weights; None leaves them random.
+        k: Tokens that pass a gate, the mean over the streams of a batch; None computes every frame
+            whole.
+        floor: Of these, the tokens that are guaranteed to each stream.
         max_streams: Most streams that are remembered at a time.
 
     Attributes:
         model: The detector.
-        handle: Of it; None where it is computed whole.
+        handle: Its Eventful handle; None if every frame is computed whole.
 
     Raises:
-        UserError: The config or the checkpoint does not serve.
+        UserError: The config is not of a detector, or the checkpoint cannot be loaded.
     """
 
     def __init__(
@@ -76,18 +78,18 @@ class DetectorModel:
         self.model.to(get_device()).eval()
 
     def prepare(self, frame: np.ndarray | Tensor) -> Prepared:
-        """See :class:`~mmvitaccel.serving.model.ServedModel`; takes pictures alone."""
+        """See :class:`~mmvitaccel.serving.model.ServedModel`; accepts only pictures."""
         if not isinstance(frame, np.ndarray):
             raise Refused(
-                "frame", f"a detector takes pictures, and a {type(frame).__name__} came; give one."
+                "frame", f"a detector takes pictures, not a {type(frame).__name__}; send a picture."
             )
         try:
             packed = self._pipeline(np.ascontiguousarray(frame[..., ::-1]), 0)
         except Exception as error:  # reason: a pipeline of any config's steps
             raise Refused(
                 "frame",
-                f"a picture of {frame.shape[1]} x {frame.shape[0]} pixels does not go through the "
-                f"test pipeline ({one_line(error)}); send another size.",
+                f"the test pipeline failed on a picture of {frame.shape[1]} x {frame.shape[0]} "
+                f"pixels ({one_line(error)}); send another size.",
             ) from error
         return Prepared(tuple(packed["inputs"].shape), packed)
 
@@ -95,7 +97,7 @@ class DetectorModel:
         """Each frame's instances, on the CPU: ``bboxes`` in its pixels, ``scores``, ``labels``."""
         samples = [prepared.data["data_samples"] for prepared in batch]
         for sample in samples:
-            # reason: streams are named around the call, by their own names
+            # reason: handle.stream names the streams
             sample.set_metainfo(dict(video_id=None))
         inputs = [prepared.data["inputs"] for prepared in batch]
         found = self.model.test_step(dict(inputs=inputs, data_samples=samples))
@@ -103,7 +105,7 @@ class DetectorModel:
 
 
 def _local(path: str) -> str:
-    """The path of a file here."""
+    """The path, if it is of a local file."""
     if "://" in path:
-        raise UserError(f"checkpoint {path} is an address; download it and give the file.")
+        raise UserError(f"checkpoint {path} is a URL; download it and give the file.")
     return path

@@ -1,7 +1,6 @@
-"""What may come as a frame: a JPEG or PNG file, or the pixels of a picture.
+"""Decodes frames: JPEG or PNG files, or raw pixels.
 
-How large a picture would be is read from its header and compared with the limits before anything
-is decoded.
+The size of a picture is read from its header and checked against the limits before it is decoded.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ FORMATS = ("JPEG", "PNG")
 
 @dataclass(frozen=True)
 class FrameLimits:
-    """What is taken of a frame.
+    """Limits on the size of a frame.
 
     Attributes:
-        megabytes: Most 1e6 bytes of a file or of raw pixels.
-        megapixels: Most 1e6 pixels of a picture.
+        megabytes: Largest file or raw picture, in 1e6 bytes.
+        megapixels: Largest picture, in 1e6 pixels.
 
     Raises:
-        ValueError: One is not above 0.
+        ValueError: A limit is not above 0.
     """
 
     megabytes: float = 16.0
@@ -42,49 +41,50 @@ class FrameLimits:
 
     @property
     def bytes(self) -> int:
-        """Most bytes."""
+        """The largest number of bytes."""
         return int(self.megabytes * 1e6)
 
     def check_bytes(self, count: int) -> None:
-        """Refuse so many bytes if they are too many.
+        """Check a number of bytes.
 
         Raises:
-            Refused: They are.
+            Refused: It is above the limit.
         """
         if count > self.bytes:
             raise Refused(
                 "large",
-                f"the frame has {count} bytes and {self.bytes} are taken; send a smaller picture.",
+                f"the frame has {count} bytes, above the limit of {self.bytes}; send a smaller "
+                "picture.",
             )
 
     def check_size(self, width: int, height: int) -> None:
-        """Refuse a picture of that size, in pixels, if it is too large or empty.
+        """Check the size of a picture, in pixels.
 
         Raises:
-            Refused: It is.
+            Refused: The picture is empty or above the limit.
         """
         if width < 1 or height < 1:
-            raise Refused("frame", f"the picture has {width} x {height} pixels; send one with any.")
+            raise Refused("frame", f"the picture is empty: {width} x {height} pixels.")
         if width * height > self.megapixels * 1e6:
             raise Refused(
                 "large",
-                f"the picture has {width} x {height} pixels and {self.megapixels:g} megapixels are "
-                "taken; send a smaller one.",
+                f"the picture has {width} x {height} pixels, above the limit of "
+                f"{self.megapixels:g} megapixels; send a smaller one.",
             )
 
 
 def read_picture(content: bytes, limits: FrameLimits) -> np.ndarray:
-    """Decode a file.
+    """Decode a JPEG or PNG file.
 
     Args:
-        content: Of a JPEG or PNG file.
-        limits: What is taken.
+        content: The bytes of the file.
+        limits: Limits on its size.
 
     Returns:
         (H, W, 3) uint8 RGB, upright.
 
     Raises:
-        Refused: It is no such file, damaged or too large.
+        Refused: It is another kind of file, damaged or too large.
     """
     limits.check_bytes(len(content))
     try:
@@ -97,14 +97,14 @@ def read_picture(content: bytes, limits: FrameLimits) -> np.ndarray:
     except Image.DecompressionBombError:
         raise Refused(
             "large",
-            f"the picture has far more than the {limits.megapixels:g} megapixels that are taken; "
-            "send a smaller one.",
+            f"the picture is far above the limit of {limits.megapixels:g} megapixels; send a "
+            "smaller one.",
         ) from None
     except Image.UnidentifiedImageError:
         raise Refused(
             "frame",
-            f"the frame's {len(content)} bytes are no picture, they begin with {content[:12]!r}; "
-            f"send {' or '.join(FORMATS)}.",
+            f"the frame's {len(content)} bytes are not a picture: they begin with "
+            f"{content[:12]!r}; send {' or '.join(FORMATS)}.",
         ) from None
     except Exception as error:  # reason: decoders raise anything on broken content
         raise Refused(
@@ -114,33 +114,33 @@ def read_picture(content: bytes, limits: FrameLimits) -> np.ndarray:
 
 
 def picture_of(content: bytes, width: int, height: int, limits: FrameLimits) -> np.ndarray:
-    """Raw pixels as a picture.
+    """Make a picture from raw pixels.
 
     Args:
-        content: Rows of RGB pixels, a byte for each colour.
+        content: Rows of RGB pixels, one byte per colour.
         width: In pixels.
         height: In pixels.
-        limits: What is taken.
+        limits: Limits on its size.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        Refused: It has another size than is said, or is too large.
+        Refused: The number of bytes does not match the size, or the picture is too large.
     """
     limits.check_bytes(len(content))
     limits.check_size(width, height)
     if len(content) != 3 * width * height:
         raise Refused(
             "frame",
-            f"raw pixels of {width} x {height} in RGB are {3 * width * height} bytes and "
-            f"{len(content)} came; correct the size.",
+            f"raw RGB of {width} x {height} pixels has {3 * width * height} bytes, not "
+            f"{len(content)}; correct the size.",
         )
     return np.frombuffer(content, np.uint8).reshape(height, width, 3)
 
 
 def check_picture(picture: np.ndarray, limits: FrameLimits) -> np.ndarray:
-    """The picture, if it is one.
+    """Check the shape and size of a picture, and return it.
 
     Raises:
         Refused: It is not (H, W, 3) uint8, or too large.

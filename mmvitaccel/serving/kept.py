@@ -1,4 +1,4 @@
-"""Which streams a model remembers, and which of them go when there is no room."""
+"""The streams whose state a model keeps, evicted least recently used first."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Callable, Sequence
 
 from mmvitaccel.serving.model import Handle
 
-# Frames of a stream after which its bytes are looked at again; they hardly change after the second.
-_LOOKED_AT = 64
+# Frames of a stream after which its bytes are measured again; they hardly change after the second.
+_MEASURE_EVERY = 64
 
 
 class KeptStreams:
-    """The streams that a model remembers, the least recently used first.
+    """The streams whose state a model keeps, the least recently used first.
 
     Args:
-        handle: Of the model; None where nothing is remembered.
-        max_streams: Most of them.
-        max_bytes: Most bytes that their memory takes; None for no limit.
-        on_evicted: Called with the name of each stream that goes to make room.
+        handle: The model's Eventful handle; None for a model without state.
+        max_streams: Most streams that are kept.
+        max_bytes: Most bytes of their state; None for no limit.
+        on_evicted: Called with the name of each stream that is evicted.
 
     Attributes:
-        bytes: Bytes of each one, by its name.
+        bytes: Bytes of state by the stream's name.
     """
 
     def __init__(
@@ -35,24 +35,24 @@ class KeptStreams:
         self._on_evicted = on_evicted
         self.bytes: OrderedDict[str, int] = OrderedDict()
         self._age: dict[str, int] = {}
-        self._largest = 0  # bytes of a stream, as far as is known
+        self._largest = 0  # bytes of the largest stream so far
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of all."""
+        """Bytes of all streams."""
         return sum(self.bytes.values())
 
     def most_together(self, wanted: Sequence[str]) -> int:
-        """How many of these streams may be in one batch; at least one."""
+        """How many of the wanted streams may be in one batch."""
         most = min(len(wanted), self.max_streams)
         if self._handle is None or self.max_bytes is None:
             return most
-        if not self._largest:  # what one takes is known after the first
+        if not self._largest:  # the size of a stream is known after the first one
             return min(most, 1)
         return min(most, max(self.max_bytes // self._largest, 1))
 
     def make_room(self, names: Sequence[str]) -> None:
-        """Forget streams, the least recently used first, until there is room for a batch's."""
+        """Evict streams, the least recently used first, until those of a batch fit."""
         if self._handle is None:
             return
         for name in names:
@@ -65,12 +65,12 @@ class KeptStreams:
             self._evict(name)
 
     def note(self, names: Sequence[str], whole: Sequence[bool]) -> None:
-        """A batch is computed; where it takes more than there is, its own streams go too."""
+        """Record a computed batch; where its state is above the limit, evict its streams too."""
         if self._handle is None:
             return
         for name, began in zip(names, whole):
             age = 0 if began else self._age.get(name, 0) + 1
-            if age < 2 or age % _LOOKED_AT == 0:
+            if age < 2 or age % _MEASURE_EVERY == 0:
                 self.bytes[name] = self._handle.bytes_of(name)
                 self._largest = max(self._largest, self.bytes[name])
             self._age[name] = age
@@ -80,7 +80,7 @@ class KeptStreams:
             self._evict(name)
 
     def drop(self, name: str) -> None:
-        """Forget a stream; one that is not remembered is no error."""
+        """Forget a stream, if it is kept."""
         if self._handle is not None:
             self._handle.reset(name)
         self.bytes.pop(name, None)

@@ -1,4 +1,4 @@
-"""What a worker asks of a model."""
+"""The interface of a model that a worker serves."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Handle = Union[EventfulHandle, EventfulDetectorHandle]
 
 
 class Prepared(NamedTuple):
-    """A frame as a model takes it.
+    """A frame that is prepared for the model.
 
     Attributes:
-        shape: Frames of one shape may go together.
-        data: What the model makes of it.
+        shape: Frames of equal shape may be in one batch.
+        data: The input of the model.
     """
 
     shape: Hashable
@@ -30,20 +30,20 @@ class ServedModel(Protocol):
     """A model that takes frames in batches.
 
     Attributes:
-        handle: Of Eventful on it; None for a model that is computed whole.
+        handle: Its Eventful handle; None for a model that computes every frame whole.
     """
 
     handle: Handle | None
 
     def prepare(self, frame: np.ndarray | Tensor) -> Prepared:
-        """Make of a frame what the model takes; called by several threads at a time.
+        """Prepare a frame for the model; several threads may call it at the same time.
 
         Args:
             frame: A picture (H, W, 3) uint8 RGB, or a tensor.
 
         Raises:
-            Refused: The model does not take it.
+            Refused: The model does not accept it.
         """
 
     def run(self, batch: Sequence[Prepared]) -> list[Any]:
-        """What the model finds in frames of one shape, in memory that nobody else changes."""
+        """The outputs for frames of one shape, in memory that no later call changes."""

@@ -1,4 +1,4 @@
-"""The streams that are open, and their frames that wait. A worker holds a lock around each call."""
+"""The open streams and their waiting frames. The worker holds a lock around each call."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from mmvitaccel.serving.answers import Refused
 from mmvitaccel.serving.report import Tally
 from mmvitaccel.serving.stream import Stream, Waiting, check_name, check_token
 
-#: Frames that go without an answer, each with what is said of it.
+#: Frames that get no answer, each with the error that its caller gets.
 LeftOut = list[tuple[Waiting, Refused]]
 
 
 class OpenStreams:
-    """Opens and closes streams, and lets their frames wait.
+    """Opens and closes streams, and queues their frames.
 
     Args:
-        max_open: Most streams that are open.
-        max_waiting: Most frames of a stream that wait.
-        most_in_all: Most frames of all streams that wait.
-        idle_seconds: Without a frame, after which a stream may be closed for another one.
-        tally: Where frames that are left out are counted.
+        max_open: Most open streams.
+        max_waiting: Most waiting frames of one stream.
+        most_in_all: Most waiting frames of all streams.
+        idle_seconds: A stream without a frame for so long may be closed to make room for another.
+        tally: Counts the frames that are left out.
         on_closed: Called with the name of each stream that is closed.
 
     Attributes:
-        records: By name.
+        records: The open streams by name.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class OpenStreams:
 
     @property
     def num_waiting(self) -> int:
-        """Frames that wait."""
+        """Number of waiting frames."""
         return sum(len(record.waiting) for record in self.records.values())
 
     def open(self, name: str, token: str, now: float, after: int | None = None) -> LeftOut:
-        """Open a stream; one that is open with the same token stays as it is.
+        """Open a stream; if it is open with the same token, nothing changes.
 
         Raises:
             Refused: See :meth:`StreamWorker.open_stream`.
@@ -64,14 +64,14 @@ class OpenStreams:
         return left_out
 
     def of(self, name: str, token: str) -> Stream:
-        """An open stream, for somebody who knows its token.
+        """The open stream of a name and token.
 
         Raises:
             Refused: It is not open, or has another token.
         """
         record = self.records.get(check_name(name))
         if record is None:
-            raise Refused("unknown", f"no stream {name!r} is open; open it first.")
+            raise Refused("unknown", f"stream {name!r} is not open; open it first.")
         record.check_token(token)
         return record
 
@@ -86,35 +86,35 @@ class OpenStreams:
         return left_out
 
     def accept(self, frame: Waiting) -> LeftOut:
-        """Let a frame wait, and leave out those that go for it.
+        """Queue a frame, and leave out the oldest ones of a full queue.
 
         Raises:
-            Refused: The stream was closed, or as many frames wait as can.
+            Refused: The stream was closed, or the frames of all streams reach the limit.
         """
         record = frame.stream
         if not record.is_open:
             raise Refused("closed", f"stream {record.name!r} was closed; open it again.")
         left_out: LeftOut = []
         while len(record.waiting) >= self._max_waiting:
-            newer = f"frame {frame.frame_id} came before it was computed"
+            newer = f"frame {frame.frame_id} arrived before it was computed"
             left_out += self._leave_out(record, "dropped", newer)
         waiting = self.num_waiting
         if waiting >= self._most_in_all:
             raise Refused(
-                "full", f"{waiting} frames wait, the most that are held; send fewer a second."
+                "full", f"{waiting} frames are waiting, which is the limit; send fewer per second."
             )
         record.last_id, record.used = frame.frame_id, frame.arrived
         record.waiting.append(frame)
         return left_out
 
     def take(self, most: Callable[[Sequence[str]], int]) -> list[Waiting]:
-        """The frame that has waited for longest, and those of other streams in its shape.
+        """Take the frame that has waited longest, with frames of other streams of its shape.
 
         Args:
-            most: How many frames may go together, of streams of these names.
+            most: Returns how many frames may be in one batch, given the names of their streams.
 
         Returns:
-            The frames, without those for which nobody waits any more.
+            The frames, without those whose answer was cancelled.
         """
         fronts = [record.waiting[0] for record in self.records.values() if record.waiting]
         fronts.sort(key=lambda frame: frame.arrived)
@@ -129,28 +129,28 @@ class OpenStreams:
         return batch
 
     def _close_idle(self, now: float) -> LeftOut:
-        """Close the stream that was idle for longest, if that is long."""
+        """Close the stream that was idle longest, if it was idle for ``idle_seconds``."""
         oldest = min(self.records.values(), key=lambda record: record.used)
         if now - oldest.used < self._idle_seconds:
             raise Refused(
                 "full",
-                f"{len(self.records)} streams are open, the most that are held; close one or try "
-                "again later.",
+                f"{len(self.records)} streams are open, which is the limit; close one or try again "
+                "later.",
             )
         return self.close(oldest)
 
     def _leave_out(self, record: Stream, reason: str, why: str) -> LeftOut:
-        """A stream's oldest frame; who waits for it is told later, without the worker's lock."""
+        """Remove a stream's oldest frame; its caller is told later, outside the worker's lock."""
         frame = record.waiting.popleft()
         if not frame.answer.set_running_or_notify_cancel():
             self._tally.add(record.counts, "cancelled")
             return []
         self._tally.add(record.counts, "dropped")
-        sentence = f"stream {record.name!r}: frame {frame.frame_id} was left out, for {why}."
+        sentence = f"stream {record.name!r}: frame {frame.frame_id} was left out: {why}."
         return [(frame, Refused(reason, sentence))]
 
 
 def tell(left_out: LeftOut) -> None:
-    """Tell those who wait that their frames were left out."""
+    """Set the errors of frames that were left out."""
     for frame, refused in left_out:
         frame.answer.set_exception(refused)

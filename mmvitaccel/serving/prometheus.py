@@ -1,4 +1,4 @@
-"""Workers' reports in the text format that Prometheus reads (version 0.0.4)."""
+"""Workers' reports in Prometheus' text format (version 0.0.4)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _FRAMES = {  # of the report's counts
     "frames": ("frames", "Frames computed."),
     "whole": ("dense_frames", "Frames computed whole."),
     "dropped": ("dropped_frames", "Frames left out for newer ones or for closed streams."),
-    "cancelled": ("cancelled_frames", "Frames that nobody waited for any more."),
+    "cancelled": ("cancelled_frames", "Frames whose caller cancelled."),
     "failed": ("failed_frames", "Frames on which the model failed."),
 }
 _NOW = {
-    "streams": ("streams", "Streams open."),
-    "remembered": ("remembered_streams", "Streams that the model remembers."),
-    "memory_bytes": ("state_bytes", "Bytes of the streams' memory."),
+    "streams": ("streams", "Open streams."),
+    "remembered": ("remembered_streams", "Streams whose state the model keeps."),
+    "memory_bytes": ("state_bytes", "Bytes of the streams' state."),
     "waiting": ("waiting_frames", "Frames that wait or are computed."),
 }
 _TIMES = "Milliseconds from a frame's arrival to its answer, over the last 1000 frames."
@@ -26,11 +26,12 @@ Sample = tuple[Mapping[str, str], float]
 
 
 def exposition(reports: Mapping[str, WorkerReport], counters: Mapping[str, int]) -> str:
-    """The reports as lines.
+    """Format reports for Prometheus.
 
     Args:
-        reports: Of workers, by their names of letters, digits and ``_ . -``, the label ``replica``.
-        counters: Further ones, of no worker, by their names.
+        reports: Reports by the worker's name (letters, digits and ``_ . -``), which becomes the
+            label ``replica``.
+        counters: Further counters by name, without that label.
     """
     lines: list[str] = []
     workers = [({"replica": name}, report) for name, report in reports.items()]
@@ -59,7 +60,7 @@ def exposition(reports: Mapping[str, WorkerReport], counters: Mapping[str, int])
 
 
 def _lines(name: str, kind: str, about: str, samples: Iterable[Sample]) -> list[str]:
-    """One metric."""
+    """The lines of one metric."""
     lines = [f"# HELP {_PREFIX}{name} {about}", f"# TYPE {_PREFIX}{name} {kind}"]
     for labels, value in samples:
         named = ",".join(f'{key}="{text}"' for key, text in labels.items())

@@ -1,4 +1,4 @@
-"""What a worker counts, and how it says it to people and to Prometheus."""
+"""A worker's counts, and the report of them."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ import numpy as np
 from mmvitaccel.serving.answers import REASONS, Refused
 from mmvitaccel.serving.stream import StreamCounts
 
-#: Frames that percentiles are taken over.
+#: Number of latest frames that the percentiles cover.
 REMEMBERED = 1000
 
 
 @dataclass(frozen=True)
 class WorkerReport:
-    """Where a worker stands. What was accepted is ``counts`` without ``refused``, and ``waiting``.
+    """Counts, times, streams and memory of a worker.
+
+    All accepted frames are in ``counts`` (without ``refused``) or in ``waiting``.
 
     Attributes:
-        counts: Of all streams so far, closed ones included.
-        refusals: Frames and streams that were refused, by reason.
+        counts: Frames of all streams so far, closed ones included.
+        refusals: Refused frames and streams by reason.
         evictions: Streams that were forgotten to make room.
-        streams: That are open.
-        remembered: Of these, those that the model remembers.
-        memory_bytes: What their memory takes.
-        waiting: Frames that wait or are computed now.
-        milliseconds: From the arrival of a frame to its answer, over the last 1000 frames:
-            percentiles 50, 90 and 99; none before the first.
-        missed: A sentence, if the budget cannot be held now.
+        streams: Open streams.
+        remembered: Open streams whose state the model keeps.
+        memory_bytes: Bytes of their state.
+        waiting: Frames that wait or are being computed.
+        milliseconds: Percentiles 50, 90 and 99 of the time from a frame's arrival to its answer,
+            over the last 1000 frames; empty before the first.
+        missed: A message if the budget cannot be held now.
     """
 
     counts: StreamCounts
@@ -45,7 +47,7 @@ class WorkerReport:
 
 
 class Tally:
-    """Counts, for a worker that holds a lock around each call."""
+    """The counters of a worker, which holds a lock around each call."""
 
     def __init__(self) -> None:
         self._counts = StreamCounts()
@@ -54,7 +56,7 @@ class Tally:
         self._seconds: deque[float] = deque(maxlen=REMEMBERED)
 
     def add(self, counts: StreamCounts, kind: str) -> None:
-        """A frame of a stream is one of that kind."""
+        """Count one frame of a kind, for its stream and in total."""
         for each in (counts, self._counts):
             setattr(each, kind, getattr(each, kind) + 1)
 
@@ -64,11 +66,11 @@ class Tally:
         counts: StreamCounts | None = None,
         lock: AbstractContextManager = nullcontext(),  # noqa: B008
     ) -> Iterator[None]:
-        """Count what is refused in a block.
+        """Count the refusals that are raised in a block.
 
         Args:
-            counts: Of a stream that is known.
-            lock: Held while it is counted.
+            counts: Counts of the stream, if it is known.
+            lock: Held while counting.
         """
         try:
             yield
@@ -81,15 +83,15 @@ class Tally:
             raise
 
     def evicted(self, stream: str) -> None:
-        """A stream was forgotten."""
+        """Count a stream that was forgotten."""
         self._evictions += 1
 
     def took(self, seconds: float) -> None:
-        """A frame was answered so long after it arrived."""
+        """Record the seconds from a frame's arrival to its answer."""
         self._seconds.append(seconds)
 
     def report(self, **now: object) -> WorkerReport:
-        """The counts so far, with what is so now."""
+        """The counts so far, with the current values of the other fields."""
         shares = (50, 90, 99)
         times = np.percentile(self._seconds, shares).tolist() if self._seconds else []
         return WorkerReport(

@@ -1,4 +1,4 @@
-"""What a worker knows of a stream, beside the model's memory of it."""
+"""A worker's record of a stream, beside the state that the model keeps."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _LONGEST_TOKEN = 256
 
 @dataclass
 class Waiting:
-    """A frame on its way.
+    """A frame that waits for the model.
 
     Attributes:
         stream: Its stream.
-        frame_id: Its number.
-        prepared: As the model takes it.
-        arrived: Seconds, by the worker's clock.
-        answer: Where its answer comes.
+        frame_id: Its number in the stream.
+        prepared: The frame, prepared for the model.
+        arrived: Time of its arrival in seconds, by the worker's clock.
+        answer: The future of its answer.
     """
 
     stream: Stream
@@ -37,15 +37,15 @@ class Waiting:
 
 @dataclass
 class StreamCounts:
-    """Frames of a stream; what was accepted is the sum of all but ``refused``, and what waits.
+    """Number of a stream's frames by what became of them.
 
     Attributes:
-        frames: Computed.
-        whole: Of these, computed whole.
-        dropped: Left out because a newer one came, or the stream or the worker was closed.
-        cancelled: Left out because nobody waits for the answer any more.
-        failed: On which the model failed.
-        refused: Never accepted.
+        frames: Computed frames.
+        whole: Of these, frames that were computed whole.
+        dropped: Frames left out because a newer one arrived, or the stream or worker was closed.
+        cancelled: Frames whose answer was cancelled.
+        failed: Frames on which the model failed.
+        refused: Frames that were not accepted.
     """
 
     frames: int = 0
@@ -58,17 +58,17 @@ class StreamCounts:
 
 @dataclass
 class Stream:
-    """A stream that is open.
+    """An open stream.
 
     Attributes:
         name: Its name.
-        token: What its frames carry.
-        used: When it was last asked for something, in seconds.
+        token: The token that its frames carry.
+        used: Time of its last use, in seconds.
         last_id: Number of the last frame that was accepted; None before the first.
         waiting: Frames that wait for the model, the oldest first.
         counts: What became of its frames.
-        order: Held while a frame is accepted, so that frames are decoded one after the other.
-        is_open: False once it was closed.
+        order: Lock held while a frame is accepted, so that frames are decoded one after the other.
+        is_open: False once it is closed.
     """
 
     name: str
@@ -81,62 +81,61 @@ class Stream:
     is_open: bool = True
 
     def check_token(self, token: str) -> None:
-        """Refuse another token than the stream's.
+        """Check a token.
 
         Raises:
-            Refused: It is another one.
+            Refused: It is not the stream's.
         """
         if not isinstance(token, str) or not hmac.compare_digest(
             token.encode(), self.token.encode()
         ):
             raise Refused(
                 "token",
-                f"stream {self.name!r} was opened with another token; give that one, or open a "
-                "stream of another name.",
+                f"stream {self.name!r} was opened with another token; use that one, or open a "
+                "stream with another name.",
             )
 
     def check_order(self, frame_id: int) -> None:
-        """Refuse a number that is none, or not above that of the last frame.
+        """Check that a frame's number is above that of the last frame.
 
         Raises:
-            Refused: It is not.
+            Refused: It is not, or it is not an integer.
         """
         if isinstance(frame_id, bool) or not isinstance(frame_id, int):
             raise Refused(
                 "order",
-                f"stream {self.name!r}: frame id {frame_id!r} is no whole number; give one.",
+                f"stream {self.name!r}: frame id {frame_id!r} must be an integer.",
             )
         if self.last_id is not None and frame_id <= self.last_id:
             raise Refused(
                 "order",
-                f"stream {self.name!r}: frame {frame_id} came after frame {self.last_id}; frames "
-                "come in order of their ids, so leave it out or close and open the stream.",
+                f"stream {self.name!r}: frame {frame_id} came after frame {self.last_id}; send "
+                "frames in the order of their ids, or close the stream and open it again.",
             )
 
 
 def check_name(stream: str) -> str:
-    """A stream's name, if it is one.
+    """Check a stream's name, and return it.
 
     Raises:
-        Refused: It has other characters than letters, digits, ``.``, ``_`` and ``-``, begins with
-            a dot or has more than 64.
+        Refused: It is not 1 to 64 letters, digits, ``.``, ``_`` and ``-``, or begins with a dot.
     """
     if not isinstance(stream, str) or not _NAME.fullmatch(stream):
         raise Refused(
             "name",
-            f"{stream!r} is no stream's name; give 1 to 64 letters, digits, '_', '-' and '.', "
-            "which is not the first.",
+            f"invalid stream name {stream!r}; give 1 to 64 letters, digits, '_', '-' and '.', and "
+            "do not begin with '.'.",
         )
     return stream
 
 
 def check_token(token: str) -> str:
-    """A token, if it is one.
+    """Check a token, and return it.
 
     Raises:
-        Refused: It is empty or no text of at most 256 characters.
+        Refused: It is not a string of 1 to 256 characters.
     """
     if not isinstance(token, str) or not 0 < len(token) <= _LONGEST_TOKEN:
-        what = f"{len(token)} characters" if isinstance(token, str) else type(token).__name__
-        raise Refused("name", f"the token is {what}; give 1 to {_LONGEST_TOKEN} characters.")
+        what = f"{len(token)} characters" if isinstance(token, str) else f"a {type(token).__name__}"
+        raise Refused("name", f"invalid token: {what}; give 1 to {_LONGEST_TOKEN} characters.")
     return token

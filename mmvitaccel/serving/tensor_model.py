@@ -18,12 +18,13 @@ class TensorModel:
     """Serves a model that takes a batch of tensors.
 
     Args:
-        model: In evaluation mode; takes ``(B, *shape)``, and gives tensors with the batch first,
-            also in tuples, lists and dicts.
-        shape: Of a frame, such as (3, 224, 224).
-        handle: What ``apply_eventful`` returned for it; None for a model that is computed whole.
-        prepare: Makes a tensor of that shape of a picture (H, W, 3) uint8 RGB; None where frames
-            come as tensors. Several threads call it at a time.
+        model: A model in evaluation mode; takes ``(B, *shape)`` and returns tensors with the batch
+            as the first dimension, also in tuples, lists and dicts.
+        shape: Shape of a frame, such as (3, 224, 224).
+        handle: The handle that ``apply_eventful`` returned for it; None for a model that computes
+            every frame whole.
+        prepare: Converts a picture (H, W, 3) uint8 RGB to a tensor of that shape; None if frames
+            are tensors. Several threads may call it at the same time.
 
     Raises:
         ValueError: The model is in training mode.
@@ -51,8 +52,8 @@ class TensorModel:
             if self._prepare is None:
                 raise Refused(
                     "frame",
-                    f"this model takes tensors {self.shape}, and a picture came; give TensorModel "
-                    "a function `prepare`.",
+                    f"this model takes tensors {self.shape}, not pictures; give TensorModel a "
+                    "function `prepare`.",
                 )
             frame = self._prepare(frame)
         if tuple(frame.shape) != self.shape or not frame.is_floating_point():
@@ -62,18 +63,18 @@ class TensorModel:
                 f"{self._dtype}.",
             )
         if not bool(torch.isfinite(frame).all()):
-            raise Refused("frame", "the frame holds NaN or infinity; mend its source.")
+            raise Refused("frame", "the frame contains NaN or infinity; fix its source.")
         return Prepared(self.shape, frame.detach())
 
     def run(self, batch: Sequence[Prepared]) -> list[Any]:
-        """The model's outputs for each frame, on the CPU, with a batch of 1."""
+        """The output for each frame, on the CPU, as a batch of 1."""
         x = torch.stack([prepared.data.to(self._device, self._dtype) for prepared in batch])
         out = self.model(x)
         return [_of_one(out, place) for place in range(len(batch))]
 
 
 def _of_one(out: Any, place: int) -> Any:
-    """A frame's share of a batch's outputs, copied."""
+    """A copy of one frame's part of a batch's output."""
     if isinstance(out, Tensor):
         return out[place : place + 1].to("cpu", copy=True)
     if isinstance(out, dict):

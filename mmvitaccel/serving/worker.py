@@ -1,4 +1,4 @@
-"""One model, many streams: frames that have arrived for several go through it together."""
+"""One model for many streams; waiting frames of several streams are computed in one batch."""
 
 from __future__ import annotations
 
@@ -22,32 +22,33 @@ from mmvitaccel.serving.stream import StreamCounts, Waiting
 
 
 class StreamWorker:
-    """Serves streams with one model, each on its own memory.
+    """Serves many streams with one model, each with its own state.
 
-    Any thread may open streams and submit frames; one thread of the worker's own runs the model.
-    It takes the oldest waiting frame and, of other streams, what waits in the same shape. Frames
-    are checked and decoded where they are submitted, so that one that is refused has no influence
-    on anything. Of a stream whose frames wait already, the oldest one goes for a new one; it is
-    counted, and its answer is a :class:`Refused` with the reason ``dropped``.
+    Any thread may open streams and submit frames; the worker's own thread runs the model. A batch
+    is the frame that has waited longest, with waiting frames of other streams of the same shape.
+    Frames are checked and decoded in the thread that submits them, so a refused frame changes
+    nothing. When a stream already has ``max_waiting`` waiting frames, a new frame replaces the
+    oldest one: that one is counted, and its answer is a :class:`Refused` with the reason
+    ``dropped``.
 
     Args:
-        model: A :class:`TensorModel` or :class:`DetectorModel` that nobody else runs.
-        budget: Held over all frames, one made for the model's handle. With a
+        model: A :class:`TensorModel` or :class:`DetectorModel` that nothing else runs.
+        budget: Held over the frames of all streams, made for the model's handle. With a
             :class:`~mmvitaccel.SharedTopK` it goes to the streams that need it. None leaves the
             policy as it is.
-        max_open: Most streams that are open at a time.
-        max_streams: Most streams that are remembered; the least recently used one is forgotten, and
-            its next frame computed whole. None: as many as the handle remembers.
-        max_bytes: Most bytes of memory that remembered streams take; None for no limit.
-        max_batch: Most frames that go through the model together.
-        max_waiting: Most frames of a stream that wait; of all streams, eight for each of a batch.
-        idle_seconds: After so long without a frame a stream may be closed where a new one needs its
-            place.
-        limits: What is taken of a frame.
-        clock: Gives seconds.
+        max_open: Most open streams.
+        max_streams: Most streams whose state is kept; the least recently used one is forgotten, and
+            its next frame is computed whole. None: the handle's own limit.
+        max_bytes: Most bytes of their state; None for no limit.
+        max_batch: Most frames in a batch.
+        max_waiting: Most waiting frames of one stream; of all streams together, at most
+            ``8 * max_batch`` frames wait.
+        idle_seconds: A stream without a frame for so long may be closed to make room for a new one.
+        limits: Limits on the size of a frame.
+        clock: Returns seconds.
 
     Raises:
-        ValueError: A number is below 1, or more streams are asked for than the handle remembers.
+        ValueError: A number is below 1, or ``max_streams`` is above the handle's limit.
 
     Examples:
         >>> with StreamWorker(DetectorModel(config, checkpoint, k=256)) as worker:
@@ -79,12 +80,12 @@ class StreamWorker:
         for name, value in numbers.items():
             if isinstance(value, bool) or int(value) != value or value < 1:
                 raise ValueError(
-                    f"StreamWorker: {name}={value!r} must be a whole number, at least 1."
+                    f"StreamWorker: {name}={value!r} must be an integer of at least 1."
                 )
         if max_streams > held:
             raise ValueError(
-                f"StreamWorker: max_streams={max_streams} but the model's handle remembers {held}; "
-                f"set max_streams={max_streams} of apply_eventful too."
+                f"StreamWorker: max_streams={max_streams} is above the {held} of the model's "
+                f"handle; give max_streams={max_streams} to apply_eventful too."
             )
         self.limits = limits
         self._model, self._runner = model, BatchRunner(model, budget, clock)
@@ -100,20 +101,20 @@ class StreamWorker:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread that runs the model does."""
+        """Whether the thread that runs the model is alive."""
         return self._thread.is_alive()
 
     def open_stream(self, stream: str, token: str, after: int | None = None) -> None:
-        """Open a stream; one that is open with the same token stays as it is.
+        """Open a stream; if it is open with the same token, nothing changes.
 
         Args:
             stream: Its name: up to 64 letters, digits, ``.``, ``_`` and ``-``.
-            token: What its frames will carry, up to 256 characters.
-            after: Number of its last frame, of a stream that comes from another worker.
+            token: The token that its frames will carry, up to 256 characters.
+            after: Number of its last frame, for a stream that moved here from another worker.
 
         Raises:
-            Refused: The name or token is none, the stream is open with another token, or as many
-                streams are open as can be.
+            Refused: The name or token is invalid, the stream is open with another token, or
+                ``max_open`` streams are open.
         """
         with self._changed, self._tally.refusals_counted():
             self._check_open()
@@ -121,13 +122,13 @@ class StreamWorker:
         tell(left_out)
 
     def close_stream(self, stream: str, token: str) -> StreamCounts:
-        """Close a stream and forget it; what waits is dropped.
+        """Close a stream and forget it; its waiting frames are dropped.
 
         Returns:
-            What became of its frames.
+            The counts of its frames.
 
         Raises:
-            Refused: It is not open, or with another token.
+            Refused: It is not open, or has another token.
         """
         with self._changed, self._tally.refusals_counted():
             self._check_open()
@@ -139,21 +140,21 @@ class StreamWorker:
     def submit(
         self, stream: str, frame_id: int, frame: bytes | np.ndarray | Tensor, token: str
     ) -> Future[Answer]:
-        """Give a stream's next frame.
+        """Submit a stream's next frame.
 
         Args:
             stream: An open stream.
-            frame_id: A whole number above that of the stream's last frame.
-            frame: A JPEG or PNG file, a picture (H, W, 3) uint8 RGB, or a tensor that the model
-                takes.
-            token: The stream's.
+            frame_id: An integer above that of the stream's last frame.
+            frame: The bytes of a JPEG or PNG file, a picture (H, W, 3) uint8 RGB, or a tensor that
+                the model accepts.
+            token: The stream's token.
 
         Returns:
-            Where the answer comes. Its exception may be a :class:`Refused` with the reason
-            ``dropped``, ``failed`` or ``closed``. Cancel it where nobody waits any more.
+            The future of the answer. Its exception may be a :class:`Refused` with the reason
+            ``dropped``, ``failed`` or ``closed``. Cancel it if the answer is no longer needed.
 
         Raises:
-            Refused: The frame is not accepted; nothing has changed.
+            Refused: The frame is not accepted; nothing changes.
         """
         with self._changed, self._tally.refusals_counted():
             self._check_open()
@@ -169,16 +170,16 @@ class StreamWorker:
         return waiting.answer
 
     def counts(self, stream: str, token: str) -> StreamCounts:
-        """What became of a stream's frames so far.
+        """The counts of a stream's frames so far.
 
         Raises:
-            Refused: It is not open, or with another token.
+            Refused: It is not open, or has another token.
         """
         with self._changed, self._tally.refusals_counted():
             return StreamCounts(**vars(self._streams.of(stream, token).counts))
 
     def report(self) -> WorkerReport:
-        """Where the worker stands: counts, times, streams and memory."""
+        """The worker's counts, times, streams and memory."""
         with self._changed:
             return self._tally.report(
                 streams=len(self._streams.records),
@@ -189,7 +190,7 @@ class StreamWorker:
             )
 
     def close(self) -> None:
-        """End: the frames in the model are answered, those that wait are dropped."""
+        """Stop the worker: frames in the model are answered, waiting frames are dropped."""
         with self._changed:
             self._closed = True
             records = list(self._streams.records.values())
@@ -206,7 +207,7 @@ class StreamWorker:
         self.close()
 
     def _prepared(self, frame: bytes | np.ndarray | Tensor) -> Prepared:
-        """The frame as the model takes it."""
+        """Decode and check a frame, and prepare it for the model."""
         if isinstance(frame, (bytes, bytearray, memoryview)):
             frame = read_picture(bytes(frame), self.limits)
         elif isinstance(frame, np.ndarray):
@@ -214,8 +215,8 @@ class StreamWorker:
         elif not isinstance(frame, Tensor):
             raise Refused(
                 "frame",
-                f"a frame is a {type(frame).__name__}; give bytes of a JPEG or PNG, an array of "
-                "numpy or a tensor.",
+                f"the frame is a {type(frame).__name__}; give the bytes of a JPEG or PNG file, a "
+                "numpy array or a tensor.",
             )
         return self._model.prepare(frame)
 
@@ -224,7 +225,7 @@ class StreamWorker:
             raise Refused("closed", "the worker is closed; start another one.")
 
     def _work(self) -> None:
-        """The thread that runs the model."""
+        """The loop of the thread that runs the model."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._streams.num_waiting)
@@ -237,11 +238,11 @@ class StreamWorker:
                 self._finish(self._runner.run(batch))
 
     def _most(self, names: Sequence[str]) -> int:
-        """How many frames of these streams go together."""
+        """How many frames of these streams may be in one batch."""
         return min(self._kept.most_together(names), self._max_batch)
 
     def _finish(self, computed: Sequence[Computed]) -> None:
-        """Count what was computed, then answer."""
+        """Count the computed frames, then set their answers."""
         now = self._clock()
         with self._changed:
             for frame, answer, error in computed:
@@ -253,7 +254,7 @@ class StreamWorker:
                     self._tally.add(frame.stream.counts, "whole")
                 self._tally.took(now - frame.arrived)
             for frame, _, error in computed:
-                # reason: of a stream that was closed meanwhile the model has begun a memory again
+                # reason: a stream that was closed meanwhile has new state in the model
                 if error is not None or not frame.stream.is_open:
                     self._kept.drop(frame.stream.name)
             kept = [(f, a) for f, a, _ in computed if a is not None and f.stream.is_open]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -120,6 +121,7 @@ class Service:
     Args:
         folder: For its files; its path is short, for the paths of sockets have a limit.
         args: Of the application.
+        command: That serves the YAML whose path follows; None for the package's own.
 
     Attributes:
         process: Of the command.
@@ -130,7 +132,9 @@ class Service:
         RuntimeError: It does not come about; its last lines are in the message.
     """
 
-    def __init__(self, folder: Path, args: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, args: Mapping[str, Any], command: Sequence[str] | None = None
+    ) -> None:
         self.port, self._log = free_port(), folder / "log.txt"
         (folder / "service.yaml").write_text(service_yaml(self.port, args))
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
@@ -141,13 +145,20 @@ class Service:
         # reason: Ray's workers give way to every other process, which on a busy machine is for good
         self.env["RAY_worker_niceness"] = "0"
         self.env["OMP_NUM_THREADS"] = "1"
-        command = [sys.executable, "-m", "mmvitaccel.serving.ray_app", str(folder / "service.yaml")]
+        if command is None:
+            options = ["--cpus", "2", "--object-store-megabytes", "80"]
+            command = [sys.executable, "-m", "mmvitaccel.serving.ray_app", *options]
         with self._log.open("w") as out:
             self.process = subprocess.Popen(
-                [*command, "--cpus", "2", "--object-store-megabytes", "80"],
+                [*command, str(folder / "service.yaml")],
                 env=self.env, stdout=out, stderr=subprocess.STDOUT, cwd=folder,
             )  # fmt: skip
         self._args = args
+
+    @property
+    def address(self) -> str:
+        """Of its Ray, as the command printed it."""
+        return re.findall(r"^Ray is at (\S+)$", self._log.read_text(), re.M)[0]
 
     def wait_until_ready(self) -> None:
         """Wait until every replica answers."""

@@ -76,8 +76,9 @@ def cache_spatial(
     check_checkpoint(model, checkpoint, choice=choice)
     backbone = getattr(model, "backbone", None)
     if not hasattr(backbone, "forward_spatial"):
+        kind = type(model if backbone is None else backbone).__name__
         raise UserError(
-            f"the config's backbone is a {type(backbone).__name__}, which has no spatial encoder; "
+            f"the config has a {kind}, which has no spatial encoder; "
             "give a config with backbone=dict(type='mmvitaccel.ViViT')."
         )
     attach_hooks(cfg, model)

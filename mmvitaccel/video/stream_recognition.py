@@ -57,9 +57,10 @@ class StreamRecognizer:
     def __init__(self, model: nn.Module, window: int) -> None:
         backbone = getattr(model, "backbone", None)
         if not hasattr(backbone, "forward_step"):
+            kind = type(model if backbone is None else backbone).__name__
             raise UserError(
-                f"the config's backbone is a {type(backbone).__name__}, which has no steps to "
-                "stream; give a config with backbone=dict(type='mmvitaccel.ViViT')."
+                f"the config has a {kind}, which has no steps to stream; give a config with "
+                "backbone=dict(type='mmvitaccel.ViViT')."
             )
         self.model = model
         self.steps: deque[Tensor] = deque(maxlen=window)

@@ -1,4 +1,4 @@
-"""A detector on a video under a budget: what it finds, what it recomputes and what it costs."""
+"""Runs an eventful detector on a video under a budget, and draws detections, tokens and costs."""
 
 from mmvitaccel.video_demo.demo import VideoDemo
 from mmvitaccel.video_demo.frame import DemoFrame

@@ -1,4 +1,4 @@
-"""Models that share their weights and nothing else."""
+"""Copies of a model that share its weights and nothing else."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from mmvitaccel.adapters.eventful.detector import handles_in
 
 
 def on_the_same_weights(model: nn.Module) -> nn.Module:
-    """A copy with the same parameters and buffers, and with methods and policies of its own.
+    """Copy a model, sharing its parameters and buffers, with methods and policies of its own.
 
-    It remembers no streams. Parts that had one policy together have one together.
+    The copy has no stream state. Parts that shared a policy share its copy.
 
     Args:
-        model: In evaluation mode, in which nothing writes to buffers.
+        model: A model in evaluation mode, in which nothing writes to buffers.
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copied = copy.deepcopy(model, shared)
-    # reason: a copied method keeps the very policy, whose k a budget turns
+    # reason: a copied method still refers to the original policy, whose k a budget changes
     policies: dict[int, object] = {}
     for part in handles_in(copied).values():
         part.policy = policies.setdefault(id(part.policy), copy.deepcopy(part.policy))

@@ -1,4 +1,4 @@
-"""What frames cost without a method, and how many multiply-adds a frame takes at a k."""
+"""Costs of a frame: dense time and multiply-adds, and eventful multiply-adds by k."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.runner.attached_hooks import take_off
 from mmvitaccel.video_demo.copies import on_the_same_weights
 
-_TIMED = 3  # runs of the dense model that a time is the median of
-_COUNTED = 5  # levels of k; between them multiply-adds are on a line
+_TIMED = 3  # runs of the dense model over which its time is the median
+_COUNTED = 5  # levels of k at which multiply-adds are counted; between them they are interpolated
 Run = Callable[[nn.Module, "int | None"], Any]
 
 
 class Costs:
-    """Measures on copies that share a model's weights, beside the model's own stream.
+    """Measures costs on copies that share a model's weights, so that its stream is not touched.
 
     Args:
-        model: With Eventful on it, in evaluation mode.
-        run: ``(model, frame_id)`` runs a model on a frame, as a stream's frame with that number;
-            a model without methods takes None.
-        timed: Whether the model without any method is timed too.
+        model: A model with Eventful, in evaluation mode.
+        run: ``run(model, frame_id)`` runs a model on a frame with that number; ``frame_id`` is None
+            for a model without Eventful.
+        timed: Whether to time the dense model too.
 
     Attributes:
-        dense_macs: Multiply-adds of the model without any method.
-        num_tokens: Tokens of a frame.
+        dense_macs: Multiply-adds of the dense model.
+        num_tokens: Number of tokens of a frame.
     """
 
     def __init__(self, model: nn.Module, run: Run, timed: bool) -> None:
@@ -51,7 +51,7 @@ class Costs:
         self.num_tokens = self._count(model, run)
 
     def measure_dense(self, run: Run) -> Any:
-        """Time the model without any method on a frame; returns what it gave."""
+        """Time the dense model on a frame; returns its output."""
         start = self.now()
         given = run(self._dense, None)
         self._times.append(1e3 * (self.now() - start))
@@ -59,24 +59,24 @@ class Costs:
 
     @property
     def dense_ms(self) -> float | None:
-        """Milliseconds of the model without any method, the median of its last three runs."""
+        """Milliseconds of the dense model, the median of its last three runs."""
         return median(self._times) if self._times else None
 
     def macs(self, k: int | None, whole: bool) -> float | None:
-        """Multiply-adds of a frame; None where they do not follow a k."""
+        """Multiply-adds of a frame; None if the policy has no k."""
         if whole:
             return float(self.dense_macs)
         return None if k is None else self._counts.predict(k)
 
     def now(self) -> float:
-        """Seconds, when all that was started has ended."""
-        # reason: kernels run on after the call that started them
+        """The time in seconds, after all running kernels have ended."""
+        # reason: CUDA kernels run asynchronously
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
 
     def _count(self, model: nn.Module, run: Run) -> int:
-        """Count at several k; returns the tokens of a frame."""
+        """Count multiply-adds at several k; returns the number of tokens of a frame."""
         counted = on_the_same_weights(model)
         run(counted, 0)
         num_tokens = EventfulHandle(counted).uncounted_frames[0].num_tokens

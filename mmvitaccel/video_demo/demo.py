@@ -36,35 +36,35 @@ from mmvitaccel.video_demo.tracks import Tracks
 from mmvitaccel.video_reader import Video, open_video
 
 LEAST_SCORE = 0.3
-_DENSE_EVERY = 50  # frames after which the dense model is timed again
-_LOWEST = 32  # of a frame's tokens, one in so many is the lowest k of a budget
+_DENSE_EVERY = 50  # the dense model is timed again on every 50th frame
+_LOWEST = 32  # by default, the lowest k of a budget is 1/32 of the tokens
 
 
 class VideoDemo:
-    """Runs a detector with Eventful on videos, and draws what it finds and what it recomputes.
+    """Runs a detector with Eventful on videos, and draws its detections and recomputed tokens.
 
     Args:
-        config: File of a detector, or the config itself.
-        checkpoint: File of its weights; None leaves them random.
-        budget: Such as ``'200ms'``, ``'2fps'``, ``'40%'`` or ``'90G'``, or a target; None leaves
-            the policy as it is.
-        bounds: Lowest and highest k of a budget; by default a 32nd of the tokens, and all.
+        config: Path of a detector's config, or the config itself.
+        checkpoint: Path of its weights; None leaves them random.
+        budget: A target, or a text such as ``'200ms'``, ``'2fps'``, ``'40%'`` or ``'90G'``; None
+            leaves the policy as it is.
+        bounds: Lowest and highest k of the budget; by default 1/32 of the tokens, and all.
         k: Tokens that pass each gate, for a config without Eventful.
-        track: Whether detections get identities, by mmdet's ByteTracker.
-        least_score: Of a detection that is drawn.
-        choice: Which weights of the checkpoint.
-        draw: Whether frames get an image, with the times of the dense model on it. Without, that
-            model is counted and not timed, and the extra ``video`` is not needed.
-        beside: Whether the model without Eventful runs on every frame that is drawn, and is drawn
-            beside.
+        track: Whether detections get track ids from mmdet's ByteTracker.
+        least_score: Least score of a detection that is kept.
+        choice: Which weights of the checkpoint to load.
+        draw: Whether frames get an image, with the time of the dense model on it. If False, the
+            dense model is counted but not timed, and the extra ``video`` is not needed.
+        beside: Whether to run the dense model on every frame, and to draw its result beside.
 
     Attributes:
-        target: Holds from the first frame of the next video on; None leaves the policy as it is.
-        budget: The budget of the video that is played; None without.
+        target: The budget from the first frame of the next video on; None leaves the policy as it
+            is.
+        budget: The budget of the current video; None without one.
 
     Raises:
-        UserError: The config, the checkpoint or the budget does not serve, or a package of the
-            extra ``video`` is missing.
+        UserError: The config, the checkpoint or the budget is invalid, or a package of the extra
+            ``video`` is missing.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class VideoDemo:
         self.budget: Budget | None = None
 
     def apart(self) -> VideoDemo:
-        """Another one on the same weights, with streams, policy and budget of its own."""
+        """A copy on the same weights, with its own streams, policy and budget."""
         other = copy.copy(self)
         other.model = on_the_same_weights(self.model)
         other.handle = EventfulHandle(other.model)
@@ -115,14 +115,14 @@ class VideoDemo:
         source: str | int | os.PathLike | Video,
         schedule: Mapping[int, Target] | None = None,
     ) -> Iterator[DemoFrame]:
-        """Follow a video to its end, as one stream, with one frame in memory.
+        """Run on a video to its end, as one stream, with one frame in memory.
 
         Args:
-            source: What :func:`mmvitaccel.video_reader.open_video` takes, or what it returned.
+            source: A source for :func:`mmvitaccel.video_reader.open_video`, or an open video.
             schedule: Budgets by the number of the frame from which they hold.
 
         Raises:
-            UserError: The video cannot be read, or the model does not serve.
+            UserError: The video cannot be read, or the model fails on it.
         """
         video = source if isinstance(source, Video) else open_video(source)
         painter = Painter(self.classes, self.track) if self.draw else None
@@ -147,7 +147,7 @@ class VideoDemo:
                 self.budget.remove()
 
     def _begin(self, target: Target | None, num_tokens: int) -> None:
-        """Steer from the first frame on."""
+        """Start the budget, if there is a target."""
         if target is None:
             return
         bounds = self.bounds or (max(num_tokens // _LOWEST, 1), num_tokens)
@@ -157,7 +157,7 @@ class VideoDemo:
     def _frame(
         self, step: Step, costs: Costs, painter: Painter | None, tracks: Tracks | None, dense: Any
     ) -> DemoFrame:
-        """Compute a frame, and draw it if there is a painter, beside what ``dense`` found."""
+        """Compute a frame; a painter draws it, beside the detections of ``dense``."""
         if self.budget is None:
             start = costs.now()
             sample = step.run(self.model, step.number)
@@ -197,9 +197,9 @@ class VideoDemo:
         return found[found.scores >= self.least_score]
 
     def _share(self, step: Step) -> np.ndarray:
-        """Of each pixel of the video, the share of gates that its token passed."""
+        """For each pixel of the video, the share of gates that its token passed."""
         (tokens,) = self.handle.passed_tokens()
-        patch, share = token_share(tokens, step.padded, step.resized)
+        patch, share = token_share(self.handle, tokens, step.padded, step.resized)
         height, width = step.resized
         pixels = np.kron(share, np.ones((patch, patch), np.float32))[:height, :width]
         size = step.image.shape[1::-1]
@@ -207,7 +207,7 @@ class VideoDemo:
 
 
 def _check_detector(model: nn.Module) -> None:
-    """Refuse a model that finds no boxes."""
+    """Check that a model is a detector."""
     from mmdet.models.detectors.base import BaseDetector
 
     if not isinstance(model, BaseDetector):
@@ -218,7 +218,7 @@ def _check_detector(model: nn.Module) -> None:
 
 
 def _classes(cfg: Config, meta: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the classes: the checkpoint's, else those of the config's data set."""
+    """Class names from the checkpoint, else from the config's data set."""
     named = (meta.get("dataset_meta") or {}).get("classes") or ()
     if named:
         return (named,) if isinstance(named, str) else tuple(named)

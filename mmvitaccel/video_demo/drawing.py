@@ -1,4 +1,4 @@
-"""What a frame of the demo looks like: tokens, boxes with names, and a strip with the costs."""
+"""Draws a frame of the demo: recomputed tokens, labelled boxes, and a strip with the costs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmvitaccel.video_demo.frame import DemoFrame
 
 _LEAST_WIDTH = 480
 _RED = np.array([40, 40, 230], np.float32)  # BGR
-_OPAQUE = 0.45  # of a token that passed every gate
+_OPAQUE = 0.45  # opacity of a token that passed every gate
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _DENSE, _EVENTFUL = (110, 110, 110), (60, 60, 200)  # BGR
 
@@ -24,7 +24,7 @@ class Painter:
 
     Args:
         classes: Names of the detector's classes.
-        track: Whether detections have identities, and leave traces.
+        track: Whether detections have track ids, and traces are drawn.
 
     Raises:
         UserError: supervision is not installed.
@@ -48,14 +48,14 @@ class Painter:
         """Draw a frame.
 
         Args:
-            image: (height, width, 3) uint8 BGR. One that is narrow is enlarged by a whole number.
-            share: (height, width) of each pixel, the share of gates that its token passed; None to
-                show nothing of that.
-            frame: What is known of it.
+            image: (height, width, 3) uint8 BGR. A narrow image is enlarged by an integer factor.
+            share: (height, width), for each pixel the share of gates that its token passed; None to
+                draw no tokens.
+            frame: The frame's detections and costs.
 
         Returns:
-            (height, width, 3) uint8 RGB, the strip above the image; where the frame has dense
-            detections, the image with these to the left of the other.
+            (height, width, 3) uint8 RGB, the strip above the image. If the frame has dense
+            detections, an image with these is to the left.
         """
         factor = -(-_LEAST_WIDTH // image.shape[1])
         plain = image
@@ -93,7 +93,7 @@ class Painter:
             text = f"{self._names[label] if known else label} {boxes.confidence[number]:.2f}"
             if boxes.tracker_id is not None:
                 text = f"#{int(boxes.tracker_id[number])} {text}"
-            # reason: inside the picture also where a box begins at its upper edge
+            # reason: keeps the text inside the picture if the box touches its upper edge
             lines.append(Line(text, (max(left, 0), max(top - size - 4, 0)), size, _WHITE))
         return lines
 
@@ -106,7 +106,7 @@ def _titled(image: np.ndarray, title: str) -> np.ndarray:
 
 
 def _strip(frame: DemoFrame, width: int) -> np.ndarray:
-    """Costs of a frame dense and eventful, as text over bars of their milliseconds; BGR."""
+    """Dense and eventful costs of a frame, as text over bars of their milliseconds; BGR."""
     size = max(width // 45, 11)
     row = size + 8
     strip = np.full((2 * row, width, 3), 25, np.uint8)

@@ -1,4 +1,4 @@
-"""The files of a demo: a video and a table that take their names when they are whole."""
+"""Output files of the demo: a video and a table that get their names once they are complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def check_output(path: Path, suffix: str, option: str, source: object) -> None:
     """Check, before any work, that a file can be written.
 
     Raises:
-        UserError: It has another suffix, is the source, or its folder cannot be written.
+        UserError: The path has another suffix or is the source, or its folder is not writable.
     """
     if path.suffix.lower() != suffix:
         raise UserError(f"{option} {path}: give a name that ends in {suffix}.")
@@ -31,17 +31,17 @@ def check_output(path: Path, suffix: str, option: str, source: object) -> None:
 
 
 class FinishedVideo:
-    """A video that is written beside its place, and takes its name when it is closed.
+    """A video that is written under a temporary name, and renamed when it is closed.
 
     Args:
-        path: The mp4; its folder is made.
-        fps: Frames a second.
+        path: The mp4; its folder is created.
+        fps: Frames per second.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
         self.path, self.frames = path, 0
         path.parent.mkdir(parents=True, exist_ok=True)
-        # reason: OpenCV's writer goes by the suffix
+        # reason: OpenCV chooses the format by the suffix
         self._part = path.with_name(f"{path.stem}.part.mp4")
         self._writer = VideoWriter(self._part, fps)
 
@@ -57,7 +57,7 @@ class FinishedVideo:
         self.frames += 1
 
     def close(self) -> None:
-        """Finish the file; one without frames, or that cannot be finished, is not left behind."""
+        """Finish the file; without frames, or if it cannot be finished, it is removed."""
         try:
             self._writer.close()
         except BaseException:
@@ -70,10 +70,10 @@ class FinishedVideo:
 
 
 class FinishedTable:
-    """A csv that is written row by row beside its place, and takes its name when it is closed.
+    """A csv that is written under a temporary name, and renamed when it is closed.
 
     Args:
-        path: The file; its folder is made.
+        path: The file; its folder is created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -90,14 +90,14 @@ class FinishedTable:
         self.close()
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Append a row; the first one's keys are the columns."""
+        """Append a row; the keys of the first row are the columns."""
         if self._writer is None:
             self._writer = csv.DictWriter(self._file, fieldnames=list(row))
             self._writer.writeheader()
         self._writer.writerow(row)
 
     def close(self) -> None:
-        """Finish the file; one without rows is not left behind."""
+        """Finish the file; without rows, it is removed."""
         self._file.close()
         if self._writer is not None:
             os.replace(self._part, self.path)

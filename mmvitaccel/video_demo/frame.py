@@ -1,4 +1,4 @@
-"""A frame of the demo: on its way through a model, and what is known of it afterwards."""
+"""A frame of the demo: its run through a model, and its result."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from mmvitaccel.video_reader import Frame
 
 @dataclass
 class DemoFrame:
-    """A frame of the demo.
+    """The result of a frame.
 
     Attributes:
-        number: Of the frame, from 0.
-        seconds: In the video; None if not known.
-        detections: Instances of OpenMMLab with a score of at least the least, boxes in the pixels
-            of the video: ``bboxes``, ``labels``, ``scores``, with tracking ``instances_id``.
-        dense_detections: Those of the model without Eventful; None where it is not drawn beside.
-        milliseconds: Of the detector, its preprocessing included; None of a frame that a budget
-            counted.
-        macs: Its multiply-adds as they were counted for its k, the guard of ``exact`` attention
-            may add a few percent; None where they are not known.
-        dense_milliseconds: Of the model without Eventful, the median of its last three runs; it
-            runs three times on the first frame, and once on every 50th, or on every frame where it
-            is drawn beside; None where nothing is drawn.
-        dense_macs: Its multiply-adds.
-        k: Tokens let through; None of another policy.
-        target: The budget; None without.
+        number: Number of the frame, from 0.
+        seconds: Its time in the video; None if unknown.
+        detections: mmengine instances of at least the least score, boxes in pixels of the video:
+            ``bboxes``, ``labels``, ``scores``, and with tracking ``instances_id``.
+        dense_detections: Detections of the dense model; None if it is not drawn beside.
+        milliseconds: Time of the detector, with preprocessing; None for a frame whose multiply-adds
+            a budget counted.
+        macs: Multiply-adds as counted for its k, to which the guard of ``exact`` attention may add
+            a few percent; None if unknown.
+        dense_milliseconds: Time of the dense model, the median of its last three runs. It runs
+            three times on the first frame and once on every 50th, or on every frame if it is drawn
+            beside; None if nothing is drawn.
+        dense_macs: Multiply-adds of the dense model.
+        k: Tokens that passed; None for a policy without k.
+        target: The budget; None without one.
         missed: Whether the budget cannot be held now.
         whole: Whether the frame was computed whole.
-        image: (height, width, 3) uint8 RGB, everything drawn on it; None where nothing is drawn.
+        image: (height, width, 3) uint8 RGB with everything drawn; None if nothing is drawn.
     """
 
     number: int
@@ -55,7 +55,7 @@ class DemoFrame:
     image: np.ndarray | None = None
 
     def row(self) -> dict[str, Any]:
-        """What a table says of it."""
+        """Its row of the table."""
         return {
             "frame": self.number,
             "seconds": self.seconds,
@@ -72,14 +72,14 @@ class DemoFrame:
 
 
 class Step:
-    """A frame of a video on its way through a model.
+    """A frame of a video, prepared for the model.
 
     Attributes:
         frame: The frame.
-        number: Of it, from 0.
+        number: Number of the frame, from 0.
         image: (height, width, 3) uint8 BGR.
-        resized: Its height and width as the pipeline makes it.
-        padded: Those of the model's input.
+        resized: Height and width after the pipeline.
+        padded: Height and width of the model's input.
     """
 
     def __init__(self, prepare: FramePipeline, frame: Frame, number: int) -> None:
@@ -91,7 +91,7 @@ class Step:
 
     @torch.no_grad()
     def run(self, model: nn.Module, frame_id: int | None) -> Any:
-        """The data sample that a model gives for the frame, with a number in its one stream."""
+        """Run a model on the frame; ``frame_id`` numbers it in the stream, None names no stream."""
         sample = copy.deepcopy(self._packed["data_samples"])
         if frame_id is not None:
             sample.set_metainfo(dict(video_id=0, frame_id=frame_id))

@@ -1,4 +1,4 @@
-"""Keys that are pressed in the terminal while a program runs."""
+"""Reads keys from the terminal without blocking."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ except ImportError:  # Windows
 
 
 class Keys:
-    """Reads keys without waiting for them; where there is no terminal, none is ever pressed.
+    """Reads keys without blocking; without a terminal, none is ever pressed.
 
-    A ``with`` block: the terminal is as before after it, also after an error. Ctrl-C keeps its
-    meaning.
+    A context manager: on exit, also after an error, it restores the terminal's settings. Ctrl-C
+    keeps its meaning.
     """
 
     def __init__(self) -> None:
@@ -49,5 +49,5 @@ class Keys:
         """The keys pressed since the last call, in order."""
         if not self.listening or not select.select([sys.stdin], [], [], 0)[0]:
             return ""
-        # reason: past the buffer of sys.stdin, of which select knows nothing
+        # reason: select does not see what is in the buffer of sys.stdin, so read the descriptor
         return os.read(sys.stdin.fileno(), 64).decode(errors="ignore")

@@ -1,4 +1,4 @@
-"""Play a video through the demo into files, with progress and keys in the terminal."""
+"""Runs the demo on a video and writes files, with progress and keys in the terminal."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from mmvitaccel.video_demo.keys import Keys
 from mmvitaccel.video_demo.schedule import scaled
 from mmvitaccel.video_reader import Video
 
-_FPS = 25.0  # of a source that says nothing
-_REMEMBERED = 10_000  # frames that the summary is of
-_STEP = 1.25  # by which a key changes the budget
+_FPS = 25.0  # for a source without a frame rate
+_REMEMBERED = 10_000  # latest frames that the summary covers
+_STEP = 1.25  # factor by which a key changes the budget
 HELP = "keys: + a larger budget, - a smaller one, q to stop"
 
 
@@ -34,15 +34,15 @@ def record(
     schedule: Mapping[int, Target] | None = None,
     most_frames: int | None = None,
 ) -> Summary:
-    """Play a video to its end, to a key or to Ctrl-C; what was drawn until then is kept whole.
+    """Run on a video until its end, the key ``q`` or Ctrl-C; the files are complete up to there.
 
     Args:
         demo: The detector.
         video: The video; closed at the end.
-        out: The mp4.
-        table: A csv with a row for each frame.
+        out: Path of the mp4.
+        table: Path of a csv with a row for each frame.
         schedule: Budgets by the number of the frame from which they hold.
-        most_frames: Stop after so many.
+        most_frames: Stop after so many frames.
 
     Raises:
         UserError: The video cannot be read, or a file cannot be written.
@@ -65,7 +65,7 @@ def record(
                 if not _obey(demo, keys.pressed()):
                     break
         except KeyboardInterrupt:
-            # reason: a live source ends by Ctrl-C, and its file is then as good as any
+            # reason: Ctrl-C is the regular way to end a live source
             if not summary.frames:
                 raise
     return summary
@@ -79,7 +79,7 @@ def _keep(frame: DemoFrame, written: FinishedVideo | None, rows: FinishedTable |
 
 
 def _obey(demo: VideoDemo, pressed: str) -> bool:
-    """Do what keys say; False to stop."""
+    """Handle the pressed keys; False to stop."""
     for key in pressed:
         if key == "q":
             return False
@@ -90,7 +90,7 @@ def _obey(demo: VideoDemo, pressed: str) -> bool:
 
 
 class Summary:
-    """What a video took, a number for each frame."""
+    """Times and multiply-adds of a video's frames."""
 
     def __init__(self) -> None:
         self.frames = 0
@@ -99,7 +99,7 @@ class Summary:
         self._shares: deque[float] = deque(maxlen=_REMEMBERED)
 
     def add(self, frame: DemoFrame) -> None:
-        """Note a frame."""
+        """Add a frame."""
         self.frames += 1
         frame.image = None  # only the numbers are kept
         self.last = frame
@@ -109,7 +109,7 @@ class Summary:
             self._shares.append(frame.macs / frame.dense_macs)
 
     def line(self) -> str:
-        """The last frame in a line."""
+        """The last frame in one line."""
         frame = self.last
         shown = "-" if frame.milliseconds is None else f"{frame.milliseconds:.0f}"
         words = [f"{shown} ms (dense {frame.dense_milliseconds:.0f})"]
@@ -118,10 +118,10 @@ class Summary:
         return ", ".join(words)
 
     def text(self) -> str:
-        """The video in a sentence."""
+        """The video in one sentence."""
         words = [f"{self.frames} frames"]
         if self._times:
-            words.append(f"{median(self._times):.1f} ms a later frame in the median")
+            words.append(f"median {median(self._times):.1f} ms per frame after the first")
             words.append(f"dense {self.last.dense_milliseconds:.1f} ms")
         if self._shares:
             words.append(f"{median(self._shares):.0%} of the dense multiply-adds")
@@ -140,10 +140,12 @@ def _shorter(length: int | None, most: int | None) -> int | None:
 
 
 def check_played(summary: Summary, video: Video) -> None:
-    """Refuse a video of which nothing was played.
+    """Check that a video had frames.
 
     Raises:
-        UserError: There was no frame.
+        UserError: It had none.
     """
     if not summary.frames:
-        raise UserError(" ".join(video.notes()) or f"{video.name} has no frames; give another.")
+        raise UserError(
+            " ".join(video.notes()) or f"{video.name} has no frames; give another video."
+        )

@@ -1,4 +1,4 @@
-"""Budgets that change along a video."""
+"""Budgets that change during a video."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from mmvitaccel.errors import UserError
 
 
 def parse_budget(text: str, option: str = "--budget") -> Target:
-    """A budget from text.
+    """Parse a budget.
 
     Raises:
-        UserError: It is none.
+        UserError: The text is not a budget.
     """
     try:
         return Target.parse(text)
@@ -19,23 +19,23 @@ def parse_budget(text: str, option: str = "--budget") -> Target:
 
 
 def parse_schedule(text: str) -> dict[int, Target]:
-    """Frames and the budgets from there on, from ``0:200ms,100:80ms``.
+    """Parse a schedule such as ``0:200ms,100:80ms``: budgets by the frame from which they hold.
 
     Raises:
-        UserError: It is no schedule, or does not begin with frame 0.
+        UserError: The text is not a schedule, or does not begin with frame 0.
     """
     schedule: dict[int, Target] = {}
     for part in text.split(","):
         frame, colon, budget = part.strip().partition(":")
         if not colon or not frame.isdecimal() or int(frame) in schedule:
             raise UserError(
-                f"--budget-schedule {text!r}: {part.strip()!r} is not FRAME:BUDGET with a frame of "
-                "its own; give for instance 0:200ms,100:80ms."
+                f"--budget-schedule {text!r}: {part.strip()!r} is not FRAME:BUDGET, or repeats a "
+                "frame; give for instance 0:200ms,100:80ms."
             )
         schedule[int(frame)] = parse_budget(budget, "--budget-schedule")
     if 0 not in schedule:
         raise UserError(
-            f"--budget-schedule {text!r} says nothing of the first frame; begin with 0:."
+            f"--budget-schedule {text!r} has no budget for the first frame; begin with 0:."
         )
     return schedule
 

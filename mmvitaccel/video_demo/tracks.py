@@ -1,4 +1,4 @@
-"""Identities of detections by mmdet's ByteTracker."""
+"""Track ids for detections, by mmdet's ByteTracker."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from mmengine.registry import DefaultScope
 
 from mmvitaccel.errors import building
 
-_KEPT = 5  # boxes of a track; the tracker itself keeps all of them
+_KEPT = 5  # boxes per track; the tracker itself would keep all
 
 
 class Tracks:
-    """Gives detections of one video numbers that stay with their objects.
+    """Assigns track ids to the detections of one video.
 
     Raises:
-        UserError: mmdet's tracker or the package that it needs is not installed.
+        UserError: mmdet's tracker or a package that it needs is not installed.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Tracks:
         """The tracked instances of a frame: ``bboxes``, ``labels``, ``scores``, ``instances_id``.
 
         Args:
-            sample: The detector's data sample, with the number of the frame.
+            sample: The detector's data sample, with the frame's number as ``frame_id``.
         """
         tracked = self._tracker.track(sample)
         for track in self._tracker.tracks.values():

@@ -98,8 +98,8 @@ def test_broken_and_large_clips_are_refused_and_not_kept(server, session, conten
     assert wrong and sentence.startswith("half.mp4 cannot be opened as a video: it is an MP4")
     assert bring(server, session, bytes(MOST_BYTES + 1), "large.mp4") == 422
     assert session.said == (
-        "large.mp4 is larger than 0.1907 MiB, which is all that is taken; cut it, or start the "
-        "server with a larger --most-upload.",
+        "large.mp4 is larger than the limit of 0.1907 MiB; cut it, or start the server with a "
+        "larger --most-upload.",
         True,
     )
     assert session.clip == kept and [*session.folder.iterdir()] == [kept[1]]
@@ -128,7 +128,7 @@ def test_a_port_in_use_is_named(capsys):
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
-            UserError, match=rf"^--port {port} of 127\.0\.0\.1 is in use by another"
+            UserError, match=rf"^--port {port} of 127\.0\.0\.1 is in use; give another"
         ):
             listen("127.0.0.1", port)
     with pytest.raises(UserError, match=r"^--port 70000: give a number from 0 to 65535"):

@@ -12,7 +12,7 @@ from mmvitaccel.app import session as module
 from mmvitaccel.app.session import Sessions
 from mmvitaccel.errors import UserError
 
-ENDED = r"this page's session has ended; load the page again"
+ENDED = r"this page's session has ended; reload the page"
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_tables_and_sessions_are_bounded(sessions, monkeypatch):
     mine = sessions.open("me", "a")
     assert mine.rows.maxlen is not None
     sessions.open("me", "b")
-    with pytest.raises(UserError, match="2 pages are open, which is all that are served"):
+    with pytest.raises(UserError, match="2 pages are open, which is the limit"):
         sessions.open("you", "c")
     mine.used -= 2 * module._IDLE
     sessions.open("you", "c")

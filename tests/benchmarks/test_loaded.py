@@ -36,6 +36,15 @@ def test_rows_of_every_model(load_benchmark, monkeypatch, tmp_path, recorded):
     assert recorded("loaded").rows == rows
 
 
+def test_a_row_begins_with_threads_that_spin(load_benchmark, monkeypatch):
+    watch = openmp_wait.Watch()
+    watch.asleep = True  # as the row before left it
+    monkeypatch.setattr(openmp_wait, "watch", lambda: watch)
+    seen = []
+    load_benchmark("loaded").measure("m0", lambda: seen.append(watch.asleep), 4, 0, False)
+    assert seen and not any(seen) and watch._leave.is_set()
+
+
 def frames(size, video, side, count):
     import torch
 

@@ -51,16 +51,16 @@ def run(module, videos, *options):
     return {(row["videos"], row["variant"]): row for row in json.loads(out.read_text())}
 
 
-def test_every_variant_has_its_row(real_video, videos, tmp_path, capsys):
-    rows = run(real_video, videos, "--plot", str(tmp_path / "plot.png"))
+def test_every_variant_has_its_row(real_video, videos, capsys):
+    rows = run(real_video, videos)
     plain = [variant for kind, variant in rows if kind == "as they are"]
     assert plain == [
         "dense", "ToMe r=1", "aligned dense, view", "aligned dense, frame", "Eventful k=4, exact",
         "Eventful k=4, tokenwise", "Eventful k=4, delta", "STGT k=4", "random tokens k=4",
         "ToMe r=1, Eventful k=4", "last objects k=4", "running objects k=4",
         "received attention k=4", "motion k=4", "random, motion k=4", "last objects, motion k=4",
+        "ToMe r=1, Eventful k=4, OnChange", "last objects, motion, OnChange k=4",
     ]  # fmt: skip
-    assert (tmp_path / "plot.png").stat().st_size > 1000
     dense = rows["as they are", "dense"]
     exact = rows["as they are", "Eventful k=4, exact"]
     assert dense["frames"] == 14 and dense["gmacs"] > exact["gmacs"] > 0
@@ -73,6 +73,9 @@ def test_every_variant_has_its_row(real_video, videos, tmp_path, capsys):
     assert (cut["frames"], cut["refreshed"]) == (10, 10)
     assert rows["spliced", "Eventful k=4"]["refreshed"] == 0
     assert cut["gmacs"] > rows["spliced", "Eventful k=4"]["gmacs"]
+    for together in ("ToMe r=1, Eventful k=4, OnChange", "last objects, motion, OnChange k=4"):
+        assert rows["spliced", together]["refreshed"] == 10
+        assert rows["spliced", together]["gmacs"] < rows["spliced", "dense"]["gmacs"]
 
 
 def test_only_some(real_video, videos):
@@ -81,6 +84,7 @@ def test_only_some(real_video, videos):
     assert rows["as they are", "dense"]["ms"] is None
     short = run(real_video, videos, "--only", "dense", "--timed", "0", "--frames", "4")
     assert list(short) == [("as they are", "dense")]  # no whole scene to splice
+    assert list(run(real_video, videos, "--only", "dense", "--no-cuts")) == list(short)
     with pytest.raises(SystemExit):
         run(real_video, videos, "--only", "sparse")
 

@@ -25,7 +25,7 @@ CONFIGS = sorted(
 )
 PATTERN = re.compile(
     r"faster-rcnn_vitdet-(?:b|tiny)_vid-(?P<size>\d+)_(?P<kind>dense|top|threshold-1)(?P<k>\d+)?"
-    r"(?:[_-](?P<variant>tokenwise|delta|stgt|delta-pool|pool|neck|all))?"
+    r"(?:[_-](?P<variant>tokenwise|delta|stgt|delta-pool|pool|neck|all|random-budget))?"
 )
 
 
@@ -54,6 +54,18 @@ def test_config_is_what_its_name_says(path):
     ]
     if path.stem.endswith("_dense"):
         assert backbone.type == "mmvitaccel.ViTDet"
+        return
+    if name["variant"] == "random-budget":
+        assert backbone.type == "mmvitaccel.ViTDet"
+        assert cfg.custom_hooks[-1].type == "mmvitaccel.RandomBudgetHook"
+        assert (
+            cfg.custom_hooks[-1].frames
+            == cfg.train_dataloader.sampler.frames
+            == cfg.model.data_preprocessor.batch_augments[0].frames
+        )
+        # flips are those of clips
+        for dataset in cfg.train_dataloader.dataset.datasets:
+            assert "RandomFlip" not in [step.type for step in dataset.pipeline]
         return
     if name["variant"] == "all":
         assert backbone.type == "mmvitaccel.ViTDet"

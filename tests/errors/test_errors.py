@@ -51,7 +51,7 @@ class Tiny(Backbone):
         (dict(type="Backbone", arch="s", dept=1), r"no argument 'dept'; .*did you mean 'depth'"),
         (dict(type="Tiny", dept=1), r"no argument 'dept'; .*did you mean 'depth'"),
         (dict(type="Tiny", depth=0), r"^thing: Tiny: Backbone: depth is 0; set 1 or more\.$"),
-        (dict(arch="s"), 'thing: .*must contain the key "type"'),
+        (dict(arch="s"), "thing: .*has no type"),
     ],
 )
 def test_building_says_what_is_wrong_with_a_config(config, sentence):

@@ -7,8 +7,9 @@ import warnings
 import pytest
 
 from mmvitaccel.errors import UserError
-from mmvitaccel.fit.evaluators import check_evaluators
+from mmvitaccel.fit.evaluators import check_averaged, check_evaluators
 from mmvitaccel.runner.config import load_config
+from mmvitaccel.runner.session import build_model
 
 
 @pytest.fixture
@@ -66,3 +67,14 @@ def test_other_boxes_are_a_warning(detector_config, other):
     path = other(lambda content: content["annotations"].pop())
     with pytest.warns(UserWarning, match=r"other\.json .* same pictures and differ in the rest"):
         check(detector_config, path)
+
+
+def test_scores_of_views_are_refused_where_samples_are_scored(recognizer_config):
+    cfg = load_config(str(recognizer_config), {})
+    check_averaged(cfg, build_model(cfg), "val", "test")
+    cfg.model.cls_head.average_clips = None
+    model = build_model(cfg)
+    with pytest.raises(UserError, match=r"val_evaluator .*average_clips is None.*='prob'"):
+        check_averaged(cfg, model, "val", "test")
+    cfg.val_evaluator = cfg.test_evaluator = dict(type="mmvitaccel.MacsMetric")
+    check_averaged(cfg, model, "val", "test")

@@ -15,6 +15,7 @@ from mmengine.config import utils as config_utils
 
 from mmvitaccel.adapters.eventful.apply import EventfulHandle
 from mmvitaccel.errors import UserError
+from mmvitaccel.models.wrappers.eventful import attach_eventful
 from mmvitaccel.pictures.frame_pipeline import FramePipeline
 from mmvitaccel.pictures.gate_run import GateFrame, GateRun
 from mmvitaccel.pictures.gates import draw_gates
@@ -72,6 +73,45 @@ def test_gates_fire_where_something_moves(video):
     assert share.shape == (12, 16)  # tokens of 8 pixels, without those of the padding
     # by chance these two of 16 columns would have an eighth
     assert share[:, 12:14].sum() > 0.3 * share.sum()
+
+
+def classifier(image_size):
+    """An ImageNet classifier of four blocks with a class token, as mmpretrain has it."""
+    backbone = dict(
+        type="VisionTransformer",
+        arch=dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=48),
+        img_size=image_size,
+        patch_size=16,
+    )
+    crop = [dict(type="Resize", scale=image_size[::-1]), dict(type="PackInputs")]
+    return Config(
+        dict(
+            default_scope="mmpretrain",
+            model=dict(
+                type="ImageClassifier",
+                data_preprocessor=dict(num_classes=3, mean=[127.5] * 3, std=[127.5] * 3),
+                backbone=backbone,
+                head=dict(type="VisionTransformerClsHead", num_classes=3, in_channels=24),
+            ),
+            test_dataloader=dict(dataset=dict(dataset=dict(pipeline=crop))),
+        )
+    )
+
+
+def test_the_class_token_of_a_classifier_is_not_drawn(video):
+    pytest.importorskip("mmpretrain")
+    torch.manual_seed(0)
+    cfg = classifier((96, 128))
+    model = build_model(cfg)
+    attach_eventful(model, dict(type="TopK", k=5))
+    frames = list(GateRun(cfg, model).follow(iter(frames_of(video))))
+    assert [frame.share.shape for frame in frames] == [(6, 8)] * 10
+    assert {frame.patch for frame in frames} == {16}
+    # four or five of the five tokens of each gate are patches, the rest the class token
+    passed = [48 * frame.share.mean() for frame in frames[1:]]
+    assert all(4 <= count <= 5 for count in passed)
+    moving = sum(frame.share for frame in frames[1:])
+    assert moving[:, 6].sum() > 0.3 * moving.sum()
 
 
 def test_a_model_without_eventful_is_refused():

@@ -110,14 +110,14 @@ def test_a_dense_detector_and_what_is_taken_off():
 
 def test_what_does_not_serve_is_said():
     model = made(k=4)
-    with pytest.raises(Refused, match="a detector takes pictures, and a Tensor came"):
+    with pytest.raises(Refused, match="a detector takes pictures, not a Tensor"):
         model.prepare(torch.zeros(3, 8, 8))
-    with pytest.raises(Refused, match="does not go through the test pipeline") as refused:
+    with pytest.raises(Refused, match="the test pipeline failed on a picture of") as refused:
         model.prepare(np.zeros((1, 3000, 3), np.uint8))
     assert refused.value.reason == "frame"
     with pytest.raises(UserError, match=r"k: .*k=0 must be a whole number"):
         DetectorModel(DENSE, None, k=0)
-    with pytest.raises(UserError, match=r"checkpoint https://x/y\.pth is an address"):
+    with pytest.raises(UserError, match=r"checkpoint https://x/y\.pth is a URL"):
         DetectorModel(DENSE, "https://x/y.pth")
     with pytest.raises(UserError, match="finds no boxes"):
         DetectorModel(str(CONFIGS / "vivit-tiny_16x1x1_motion-clips_top8.py"), None)

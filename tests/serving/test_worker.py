@@ -103,18 +103,18 @@ def test_frames_of_one_stream_are_never_in_one_batch_and_stay_in_order(serve):
     [
         ("a", 7, "stolen", None, "token", "stream 'a' was opened with another token"),
         ("a", 7, None, None, "token", "another token"),
-        ("b", 7, TOKEN, None, "unknown", "no stream 'b' is open; open it first"),
-        ("../a", 7, TOKEN, None, "name", r"'\.\./a' is no stream's name"),
+        ("b", 7, TOKEN, None, "unknown", "stream 'b' is not open; open it first"),
+        ("../a", 7, TOKEN, None, "name", r"invalid stream name '\.\./a'"),
         ("a", 5, TOKEN, None, "order", "stream 'a': frame 5 came after frame 5"),
         ("a", -1, TOKEN, None, "order", "frame -1 came after frame 5"),
-        ("a", "7", TOKEN, None, "order", "frame id '7' is no whole number"),
-        ("a", True, TOKEN, None, "order", "frame id True is no whole number"),
-        ("a", 7, TOKEN, b"hello", "frame", "5 bytes are no picture, they begin with b'hello'"),
-        ("a", 7, TOKEN, "hello", "frame", "a frame is a str; give bytes"),
+        ("a", "7", TOKEN, None, "order", "frame id '7' must be an integer"),
+        ("a", True, TOKEN, None, "order", "frame id True must be an integer"),
+        ("a", 7, TOKEN, b"hello", "frame", "5 bytes are not a picture: they begin with b'hello'"),
+        ("a", 7, TOKEN, "hello", "frame", "the frame is a str; give the bytes"),
         ("a", 7, TOKEN, torch.zeros(3, 8, 8), "frame", r"\(3, 8, 8\) torch.float32.*\(3, 32, 48\)"),
         ("a", 7, TOKEN, torch.zeros(SHAPE).int(), "frame", r"\(3, 32, 48\) torch.int32"),
-        ("a", 7, TOKEN, torch.full(SHAPE, torch.nan), "frame", "holds NaN or infinity"),
-        ("a", 7, TOKEN, torch.full(SHAPE, -torch.inf), "frame", "holds NaN or infinity"),
+        ("a", 7, TOKEN, torch.full(SHAPE, torch.nan), "frame", "contains NaN or infinity"),
+        ("a", 7, TOKEN, torch.full(SHAPE, -torch.inf), "frame", "contains NaN or infinity"),
     ],
 )
 def test_what_does_not_serve_is_refused_and_changes_nothing(
@@ -142,14 +142,16 @@ def test_what_does_not_serve_is_refused_and_changes_nothing(
 )
 def test_names_are_names_and_nothing_else(serve, name):
     worker = serve()
-    with pytest.raises(Refused, match="is no stream's name; give 1 to 64 letters") as refused:
+    with pytest.raises(
+        Refused, match=r"(?s)invalid stream name .*; give 1 to 64 letters"
+    ) as refused:
         worker.open_stream(name, TOKEN)
     assert refused.value.reason == "name" and worker.report().streams == 0
 
 
 @pytest.mark.parametrize("token", ["", None, "x" * 257, b"secret"])
 def test_tokens_are_text(serve, token):
-    with pytest.raises(Refused, match=r"the token is .*; give 1 to 256 characters"):
+    with pytest.raises(Refused, match=r"invalid token: .*; give 1 to 256 characters"):
         serve().open_stream("a", token)
 
 
@@ -171,9 +173,7 @@ def test_the_oldest_waiting_frame_goes_for_a_new_one_and_is_counted(serve):
     first = held_up(worker, model, lambda: worker.submit("a", 0, frames[0], TOKEN))
     later = [worker.submit("a", n, frames[n], TOKEN) for n in (1, 2, 3, 4)]
     for number in (1, 2):
-        with pytest.raises(
-            Refused, match=rf"frame {number} was left out, for frame {number + 2}"
-        ) as e:
+        with pytest.raises(Refused, match=rf"frame {number} was left out: frame {number + 2}") as e:
             later[number - 1].result(0)
         assert e.value.reason == "dropped"
     model.let.set()
@@ -193,7 +193,7 @@ def test_what_waits_is_limited_over_all_streams(serve):
     for name in "bc":
         for number in range(4):
             worker.submit(name, number, frame, TOKEN)
-    with pytest.raises(Refused, match="8 frames wait, the most that are held") as refused:
+    with pytest.raises(Refused, match="8 frames are waiting, which is the limit") as refused:
         worker.submit("a", 1, frame, TOKEN)
     assert refused.value.reason == "full"
     model.let.set()
@@ -300,10 +300,10 @@ def test_closing_a_stream_forgets_it_and_its_name_is_free(serve):
     with pytest.raises(Refused, match="another token"):
         worker.close_stream("a", "guess")
     worker.close_stream("a", TOKEN)
-    with pytest.raises(Refused, match="frame 1 was left out, for the stream was closed") as refused:
+    with pytest.raises(Refused, match="frame 1 was left out: the stream was closed") as refused:
         waits.result(0)
     assert refused.value.reason == "closed"
-    with pytest.raises(Refused, match="no stream 'a' is open"):
+    with pytest.raises(Refused, match="stream 'a' is not open"):
         worker.submit("a", 2, frames[2], TOKEN)
     model.let.set()
     assert first.result(30).whole  # it was in the model
@@ -320,14 +320,35 @@ def test_an_idle_stream_gives_its_place_to_a_new_one(serve):
     worker.open_stream("a", TOKEN)
     now[0] = 30.0
     worker.open_stream("b", TOKEN)
-    with pytest.raises(Refused, match="2 streams are open, the most that are held") as refused:
+    with pytest.raises(Refused, match="2 streams are open, which is the limit") as refused:
         worker.open_stream("c", TOKEN)
     assert refused.value.reason == "full"
     now[0] = 61.0
     worker.open_stream("c", TOKEN)
-    with pytest.raises(Refused, match="no stream 'a'"):
+    with pytest.raises(Refused, match="stream 'a' is not open"):
         worker.counts("a", TOKEN)
     assert worker.counts("b", TOKEN).frames == 0
+
+
+def test_a_clock_that_runs_backwards_changes_no_order(serve):
+    now, model = [1e6], HeldModel()
+    worker = serve(model, max_waiting=3, idle_seconds=60, max_open=2, clock=lambda: now[0])
+    for name in "ab":
+        worker.open_stream(name, TOKEN)
+    frames = list(video(1, 4))
+    first = held_up(worker, model, lambda: worker.submit("b", 0, frames[0], TOKEN))
+    coming = []
+    for number, frame in enumerate(frames[:3]):
+        now[0] -= 100.0
+        coming.append(worker.submit("a", number, frame, TOKEN))
+    with pytest.raises(Refused, match="2 streams are open"):  # none of them is idle for that
+        worker.open_stream("c", TOKEN)
+    model.let.set()
+    assert first.result(30).whole
+    assert [answer.result(30).whole for answer in coming] == [True, False, False]
+    assert model.batches == [[("b", 0)], [("a", 0)], [("a", 1)], [("a", 2)]]
+    with pytest.raises(Refused, match="frame 1 came after frame 2"):
+        worker.submit("a", 1, frames[1], TOKEN)
 
 
 def test_a_worker_that_is_closed_says_so(serve):
@@ -463,12 +484,12 @@ def test_times_and_counts_are_reported(serve):
 )
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])
 def test_numbers_are_checked(name, value):
-    with pytest.raises(ValueError, match=rf"StreamWorker: {name}={value!r} must be a whole number"):
+    with pytest.raises(ValueError, match=rf"StreamWorker: {name}={value!r} must be an integer"):
         StreamWorker(HeldModel(), **{name: value})
 
 
 def test_more_streams_than_the_handle_remembers_are_refused():
-    with pytest.raises(ValueError, match="max_streams=9 but the model's handle remembers 8"):
+    with pytest.raises(ValueError, match="max_streams=9 is above the 8 of the model's handle"):
         StreamWorker(HeldModel(max_streams=8), max_streams=9)
 
 

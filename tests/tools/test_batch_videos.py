@@ -101,7 +101,7 @@ def test_videos_over_ray(files, tmp_path, run_tool, capsys):
     assert done.returncode == 3, done.stderr
     assert "2 of 4 videos are in" in done.stdout
     assert "failed: videos/broken: " in done.stderr and "3.png (2 bytes)" in done.stderr
-    assert "failed: videos/killer.mp4: the process that played it was ended twice" in done.stderr
+    assert "failed: videos/killer.mp4: its worker was killed twice" in done.stderr
     found = summary(tmp_path / "found")
     assert [name for name in found if found[name]["error"]] == [
         "videos/broken",
@@ -131,7 +131,7 @@ def test_videos_over_ray(files, tmp_path, run_tool, capsys):
     ("arguments", "message"),
     [
         (["--budget", "fast"], "--budget: 'fast' is no budget"),
-        (["--bounds", "9", "3"], "--bounds 9 3: give a k of 1 or more"),
+        (["--bounds", "9", "3"], "--bounds 9 3: give two values"),
         (["--workers", "0"], "--workers 0: give 1 or more"),
         (["--out", "config.py/out"], "cannot be written there"),
         (["--prefix", "teacher."], "teacher."),

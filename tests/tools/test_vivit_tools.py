@@ -26,3 +26,21 @@ def test_clips(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(make, tmp_path / "set", "--num-train", 3)
     assert "holds a set made with other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ("recognizer_config", "has no train_dataloader.dataset.data_root"),
+        ("detector_config", "has the backbone ResNet, which has no spatial encoder"),
+    ],
+)
+def test_a_study_of_another_model_is_refused_before_it_trains(
+    run_tool, request, capsys, tmp_path, config, sentence
+):
+    path, work_dir = request.getfixturevalue(config), tmp_path / "study"
+    with pytest.raises(SystemExit) as exit_:
+        run_tool("analysis/vivit_tradeoff", "--config", path, "--work-dir", work_dir)
+    assert exit_.value.code == 2
+    assert sentence in capsys.readouterr().err
+    assert not work_dir.exists()

@@ -237,7 +237,7 @@ def test_configs_that_cannot_be_streamed(video):
     maker = StepMaker(ClipSettings.of(crops), 2, 25)
     with pytest.raises(UserError, match=r"makes 3 pictures of a frame; .*CenterCrop"):
         maker.add(next(iter(open_video(str(video)))))
-    with pytest.raises(UserError, match="backbone is a Linear, which has no steps to stream"):
+    with pytest.raises(UserError, match="has a Linear, which has no steps to stream"):
         StreamRecognizer(torch.nn.ModuleDict({"backbone": torch.nn.Linear(1, 1)}), 2)
 
 

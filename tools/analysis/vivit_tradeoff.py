@@ -64,7 +64,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     recording = Recording(args.record, __file__, argv)
     dense = load_config(args.config, args.cfg_options)
     temporal = load_config(args.temporal_config, args.cfg_options)
-    root = Path(dense.train_dataloader.dataset.data_root)
+    train_set = (dense.get("train_dataloader") or {}).get("dataset") or {}
+    if not train_set.get("data_root"):
+        raise UserError(
+            f"config {args.config} has no train_dataloader.dataset.data_root, the folder of the "
+            "clips; set it."
+        )
+    root = Path(train_set["data_root"])
     if not root.exists():
         try:
             make_motion_set(root, progress=_report_drawing)

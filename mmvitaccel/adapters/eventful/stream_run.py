@@ -35,7 +35,14 @@ from mmvitaccel.core.eventful.frame import (
     tell,
     told_of,
 )
-from mmvitaccel.core.eventful.gates.policy import Always, Policy, for_one_frame, frames_for_all
+from mmvitaccel.core.eventful.gates.policy import (
+    Always,
+    Policy,
+    TopFraction,
+    TopK,
+    for_one_frame,
+    frames_for_all,
+)
 from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
 from mmvitaccel.core.eventful.gates.required import Required
 from mmvitaccel.core.eventful.gates.selection import Selection
@@ -534,6 +541,9 @@ def _camera(scene: Scene) -> Camera:
 
 def _with_entered(scene: Scene, policy: Policy, x: Tensor) -> Policy:
     """A policy for the tokens (1, N, C), of which those pass that came into view."""
+    if type(policy) in (TopK, TopFraction):
+        num_tokens = x.shape[1]
+        policy = TopK(scene.budget(policy.most(num_tokens), num_tokens))
     entered = scene.entered(x.device)
     if entered is None:
         return policy

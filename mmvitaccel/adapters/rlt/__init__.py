@@ -1,1 +1,1 @@
-"""Run-length tokenization on a model: attachment, and what differs from host to host."""
+"""Attaches run-length tokenization to video transformers."""

@@ -1,4 +1,4 @@
-"""Run-length tokenization on a model: ``apply_rlt`` and the handle that it returns."""
+"""``apply_rlt`` and the handle that it returns."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ ADAPTERS: tuple[RLTAdapter, ...] = (*videomae.ADAPTERS, *vivit.ADAPTERS)
 
 @dataclass(frozen=True)
 class RLTInfo:
-    """What became of the tubelets in the last forward pass.
+    """Number of kept tubelets in the last forward pass.
 
     Attributes:
-        kept: Tubelets that each clip kept.
-        num_tubelets: Those that it had.
+        kept: Kept tubelets of each clip.
+        num_tubelets: All tubelets of a clip.
     """
 
     kept: list[int]
@@ -31,15 +31,15 @@ class RLTInfo:
 
     @property
     def dropped(self) -> float:
-        """Share of the tubelets that was dropped, the mean over clips."""
+        """Share of tubelets that were dropped, the mean over clips."""
         return 1 - sum(self.kept) / len(self.kept) / self.num_tubelets
 
 
 class RLTHandle(Handle):
-    """Steers run-length tokenization on one model.
+    """Controls run-length tokenization on one model.
 
     Attributes:
-        model: The transformer that it is on.
+        model: The transformer to which it is attached.
     """
 
     method = METHOD
@@ -47,7 +47,7 @@ class RLTHandle(Handle):
 
     @property
     def threshold(self) -> float:
-        """Difference up to which a patch repeats; a new value holds from the next pass on."""
+        """Difference up to which a patch repeats; a new value holds from the next forward pass."""
         return self._state.threshold
 
     @threshold.setter
@@ -56,7 +56,7 @@ class RLTHandle(Handle):
 
     @property
     def info(self) -> RLTInfo:
-        """What became of the tubelets in this thread's last forward pass; waits for a device.
+        """Counts of this thread's last forward pass; synchronises with the device.
 
         Raises:
             RuntimeError: There was none.
@@ -70,29 +70,28 @@ class RLTHandle(Handle):
 def apply_rlt(model: nn.Module, threshold: float = 0.1) -> RLTHandle:
     """Drop the patches of a clip that repeat, before the video transformer in ``model``.
 
-    A tubelet that differs from the one before it at its place by no more than the threshold is
-    left out (Choudhury et al., NeurIPS 2024). In a batch each clip keeps its own number; clips, in
-    ViViT time steps, with equal numbers go through together. What the model returns has its shape:
-    a dropped token has the value of the one that stands for it. The paper's embedding of lengths is
-    learnt; without training, tokens have their positions only. It works in training too, and
-    together with ToMe, whose ``info`` is then that of the last clips that went together.
+    A tubelet that differs from the first one of its run by no more than the threshold is dropped
+    (Choudhury et al., NeurIPS 2024). Each clip of a batch keeps its own number of tokens; clips (in
+    ViViT, time steps) with equal numbers are computed together. The model's outputs keep their
+    shape: a dropped token has the value of the one that represents it. The paper's embedding of
+    lengths is learnt; here, tokens only have their positions. RLT also works in training, and
+    together with ToMe, whose ``info`` is then of the last group of clips.
 
-    Keys of the state dict, parameters and classes of the package stay as they are. ``encode_step``
-    and ``forward_step`` of ViViT, which are given single steps, compute all of their tokens.
+    Keys of the state dict, parameters and the model's class stay as they are. ``encode_step`` and
+    ``forward_step`` of ViViT, which get single steps, compute all tokens.
 
     Args:
-        model: VideoMAE of transformers, this package's ViViT, or a module that holds exactly one
+        model: VideoMAE of transformers, this package's ViViT, or a module that contains exactly one
             of them.
-        threshold: Mean absolute difference of pixels, as the model is given them (after
-            normalisation), up to which a patch repeats; the paper has 0.1. At 0 only equal patches
-            repeat.
+        threshold: Mean absolute difference of pixels, after normalisation, up to which a patch
+            repeats; 0.1 in the paper. At 0, only equal patches repeat.
 
     Returns:
-        The handle. RLT on a model that has it already replaces what was there, with a warning.
+        The handle. If RLT is already attached, it is replaced, with a warning.
 
     Raises:
-        ValueError: There is no such model, or the threshold is negative or no number.
-        RuntimeError: A method that it cannot be together with is on the model.
+        ValueError: The model is not supported, or the threshold is negative or NaN.
+        RuntimeError: A method that cannot be combined with RLT is attached to the model.
     """
     threshold = _checked(threshold)
     model = locate(model)[1]
@@ -100,10 +99,9 @@ def apply_rlt(model: nn.Module, threshold: float = 0.1) -> RLTHandle:
     adapter = next((a for a in ADAPTERS if named_base(model, a.classes) is not None), None)
     if adapter is None:
         raise ValueError(
-            f"RLT: {class_name(model)} is none of the video transformers from which repeated "
-            f"patches can be left out, {', '.join(known)}."
+            f"RLT does not support {class_name(model)}; supported models: {', '.join(known)}."
         )
-    find_adapter(model)  # reason: it refuses versions that have other parts
+    find_adapter(model)  # reason: it refuses versions of the model that have other parts
     before = link(model, METHOD)
     attach(model, METHOD, [Swap(model, adapter.overrides)], RLTState(threshold))
     if before is not None:

@@ -1,4 +1,4 @@
-"""What run-length tokenization has to know of a video transformer."""
+"""Description of a video transformer for run-length tokenization, and the state of RLT on it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RLTAdapter:
 
     Attributes:
         classes: ``module.Class`` names of the models; subclasses match.
-        overrides: The method that is given a batch of clips, with what runs in its place.
+        overrides: The method that gets a batch of clips, with the function that replaces it.
     """
 
     classes: tuple[str, ...]
@@ -30,13 +30,13 @@ class RLTAdapter:
 
 
 class _Last(threading.local):
-    """The last pass of a thread."""
+    """The last forward pass of a thread."""
 
     kept: Tensor | None = None
 
 
 class RLTState:
-    """What one attachment knows.
+    """State of one attachment.
 
     Attributes:
         threshold: Largest mean absolute difference at which a tubelet repeats.
@@ -52,22 +52,22 @@ class RLTState:
 
     @property
     def kept(self) -> Tensor | None:
-        """What this thread's last pass kept (B, S, N); of a thread without one, the latest."""
+        """Tubelets kept by this thread's last pass (B, S, N), or by the latest pass of any."""
         return self._latest if self._own.kept is None else self._own.kept
 
     def saw(self, kept: Tensor) -> None:
-        """Note what a pass of this thread kept."""
+        """Record the tubelets that a pass of this thread kept."""
         self._own.kept = self._latest = kept
 
 
 def state_of(model: nn.Module) -> RLTState:
-    """The state, at the start of a pass.
+    """The state, at the start of a forward pass.
 
     Raises:
         RuntimeError: The model is being exported.
     """
     refuse_export(
-        "RLT is not exported: how many tokens it keeps depends on the clip, which no fixed graph "
-        "holds; remove it and export the plain model."
+        "RLT cannot be exported: the number of kept tokens depends on the clip, but a graph is "
+        "fixed; remove RLT and export the plain model."
     )
     return link(model, METHOD).state

@@ -1,4 +1,4 @@
-"""VideoMAE of transformers: it can leave out patches by itself, for its training by masking."""
+"""VideoMAE of transformers, whose own masking of patches drops the repeated ones."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def _forward(
     bool_masked_pos: Tensor | None = None,
     **kwargs: Any,
 ) -> Any:
-    """The override of ``forward``: clips (B, T, C, H, W); tokens come back as many as they were."""
+    """Replaces ``forward`` on clips (B, T, C, H, W); outputs have all tokens."""
     state = state_of(model)
     _refuse_attention_weights(model, kwargs)
     if bool_masked_pos is not None:
         raise ValueError(
             f"RLT: {class_name(model)} was called with bool_masked_pos, its own masking of "
-            "patches, and RLT drops patches by the same means; remove RLT (handle.remove())."
+            "patches, which RLT uses itself; remove RLT (handle.remove())."
         )
     patches = model.embeddings.patch_embeddings
     size = (patches.tubelet_size, *patches.patch_size)
     if not _fits(pixel_values, size):
-        return host(pixel_values, **kwargs)  # which says what is wrong
+        return host(pixel_values, **kwargs)  # which raises its own error
     kept = first_of_runs(pixel_values.transpose(1, 2), size, state.threshold)
     state.saw(kept)
     if kept.all():
@@ -42,7 +42,7 @@ def _forward(
     dropped, run = ~kept.flatten(1), place_of_run(kept)
 
     def some(rows: Tensor) -> Any:
-        """Clips that keep equally many, all of their tokens given back."""
+        """The output for clips that keep equally many tokens, with all of their tokens."""
         out = host(pixel_values[rows], bool_masked_pos=dropped[rows], **kwargs)
         return _mapped(lambda x: x.take_along_dim(run[rows][..., None], 1), [out])
 
@@ -60,7 +60,7 @@ def _fits(clips: Tensor, size: tuple[int, int, int]) -> bool:
 
 
 def _mapped(function: Any, outs: list[Any]) -> Any:
-    """A function of the same tensor of each output, for all of them."""
+    """Apply a function to corresponding tensors of several outputs."""
     first = outs[0]
     if isinstance(first, Tensor):
         return function(*outs)

@@ -1,8 +1,9 @@
-"""This package's ViViT: each time step is encoded from the tubelets that it does not repeat.
+"""This package's ViViT: each time step is encoded from its kept tubelets only.
 
-Its spatial encoder sees one step at a time, so that a dropped tubelet is not seen in its step; in
-a transformer over the whole clip the token that stands for it still is. A step that repeats
-altogether has the class token of the step before; its time is added behind it.
+The spatial encoder sees one step at a time, so a dropped tubelet has no token in its step; in a
+transformer over the whole clip, the token that represents it would still be attended to. A step
+without kept tubelets gets the class token of the previous step; its temporal position is added
+later.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mmvitaccel.core.rlt.runs import by_number_kept, first_of_runs
 
 
 def _forward_spatial(model: nn.Module, host: Any, x: Tensor) -> Tensor:
-    """The override of ``forward_spatial``: clips (B, C, T, H, W) to (B, S, C)."""
+    """Replaces ``forward_spatial``: clips (B, C, T, H, W) to (B, S, C)."""
     state = state_of(model)
     tokens, grid_size = model.embed(x)
     kept = first_of_runs(x, model.tubelet_size, state.threshold)
@@ -31,7 +32,7 @@ def _forward_spatial(model: nn.Module, host: Any, x: Tensor) -> Tensor:
         if places.shape[1]:
             place[rows] = torch.arange(len(rows), device=x.device) + sum(map(len, encoded))
             encoded.append(model.encode_step(tokens[rows], grid_size, places))
-    # reason: a step of which nothing is kept was given no place, and takes that of one before
+    # reason: a step without kept tubelets has no place; it uses that of the last step with some
     numbers = torch.arange(steps, device=x.device)
     source = torch.where(kept.any(2), numbers, 0).cummax(1).values  # (B, S)
     return torch.cat(encoded)[place.view(batch, steps).gather(1, source)]

@@ -51,8 +51,10 @@ class Panel:
     level: tuple[str, float] | None = None
 
 
-def save_panels(panels: Sequence[Panel], path: Path) -> None:
-    """Draw diagrams side by side into a PNG file.
+def save_panels(panels: Sequence[Panel], path: Path, rows: int = 1) -> None:
+    """Draw diagrams into a PNG file, side by side or in rows of as many each.
+
+    Those of a row share their scale.
 
     Raises:
         UserError: It cannot be written.
@@ -60,10 +62,11 @@ def save_panels(panels: Sequence[Panel], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    size = (5.5 * len(panels), 4.2)
-    figure, axes = pyplot.subplots(1, len(panels), figsize=size, squeeze=False, sharey=True,
+    columns = len(panels) // rows
+    size = (5.5 * columns, 4.2 * rows)
+    figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False, sharey="row",
                                    layout="constrained")  # fmt: skip
-    for axis, panel in zip(axes[0], panels):
+    for axis, panel in zip(axes.flat, panels):
         for line in panel.lines:
             axis.plot(line.x, line.y, line.style, label=line.label, **line.options)
         if panel.level is not None:

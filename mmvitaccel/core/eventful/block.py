@@ -123,6 +123,7 @@ def start_block(
         (B, N, C), fewer tokens where they merge, and the memory for :func:`step_block`.
     """
     x, late = tokens.x, options.gate_position == "after_norm"
+    _refuse_other_half(x.dtype, options.buffer_dtype)
     share_cores(x)
     if x.device.type == "cpu":
         # reason: glibc requests fresh pages for every allocation that is at least as large as the
@@ -155,6 +156,20 @@ def start_block(
         left_out=(nothing, nothing, nothing),
     )
     return middle + branch2, memory
+
+
+def _refuse_other_half(dtype: torch.dtype, kept_as: torch.dtype | None) -> None:
+    """Refuse bfloat16 beside float16: their sum is of single precision, the model's norms are not.
+
+    Raises:
+        ValueError: Tokens are of the one and kept as the other.
+    """
+    halves = (torch.bfloat16, torch.float16)
+    if dtype in halves and kept_as in halves and dtype != kept_as:
+        raise ValueError(
+            f"Eventful: buffer_dtype={kept_as} but the model's tokens are {dtype}; set "
+            "buffer_dtype=None, which keeps them as they are."
+        )
 
 
 def step_block(

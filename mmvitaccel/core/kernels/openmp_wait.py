@@ -103,11 +103,15 @@ class Watch:
             if rate > LOADED and not self.asleep:
                 self._leave = _sleeping_pool()
                 self.asleep = True
-            elif rate < QUIET and self.asleep:
-                self._leave.set()
-                self.asleep = False
+            elif rate < QUIET:
+                self.wake()
         finally:
             self._lock.release()
+
+    def wake(self) -> None:
+        """Let waiting threads spin again, if they sleep."""
+        self._leave.set()
+        self.asleep = False
 
 
 def _sleeping_pool() -> threading.Event:
@@ -129,7 +133,7 @@ def _sleeping_pool() -> threading.Event:
 
 
 @functools.cache
-def _watch() -> Watch | None:
+def watch() -> Watch | None:
     """The process's own; None where there is nothing to be done."""
     asked = resource is not None and (_TASKS / str(os.getpid()) / "schedstat").exists()
     return Watch() if asked and runtime_is_gnu() else None
@@ -137,7 +141,7 @@ def _watch() -> Watch | None:
 
 if hasattr(os, "register_at_fork"):
     # reason: threads do not survive a fork, and the lock may have been held
-    os.register_at_fork(after_in_child=_watch.cache_clear)
+    os.register_at_fork(after_in_child=watch.cache_clear)
 
 
 def share_cores(x: Tensor) -> None:
@@ -148,6 +152,6 @@ def share_cores(x: Tensor) -> None:
     """
     if x.device.type != "cpu" or torch.jit.is_tracing() or is_compiling():
         return
-    watch = _watch()
-    if watch is not None:
-        watch.look()
+    own = watch()
+    if own is not None:
+        own.look()

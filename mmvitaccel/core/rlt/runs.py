@@ -1,11 +1,11 @@
 """Run-length tokenization, "Don't Look Twice" (NeurIPS 2024): which patches of a clip repeat.
 
-A tubelet that looks like the one before it at the same place is dropped before the network; the
-first one of such a run stands for all of it. The paper also adds a learnt embedding of a run's
-length to its token; models that were trained without it get their positions only.
+A tubelet that looks like the previous one at the same place is dropped before the network; the
+first tubelet of such a run represents all of it. The paper also adds a learnt embedding of the
+run's length to its token; models that were trained without it only get the position.
 
-The paper compares neighbours in time, the first frame of one tubelet with the last frame of the
-next. Here whole tubelets are compared, with the one that stands for the run: a slow change adds up
+The paper compares neighbours in time: the first frame of one tubelet with the last frame of the
+next. Here, whole tubelets are compared with the first one of the run, so that a slow change adds up
 and ends the run, where neighbours would never differ enough.
 
 Shapes: B clips, T frames, S steps in time of N tubelets each.
@@ -22,13 +22,13 @@ from torch import Tensor
 
 @torch.no_grad()
 def first_of_runs(clips: Tensor, tubelet_size: tuple[int, int, int], threshold: float) -> Tensor:
-    """Which tubelets begin a run, and so are kept.
+    """Find the tubelets that begin a run, which are kept.
 
     Args:
         clips: (B, C, T, H, W), in the unit of the threshold.
-        tubelet_size: Frames, height and width of a tubelet; divides the clips' sides.
-        threshold: Largest mean absolute difference at which a tubelet still repeats. At 0 only
-            equal ones do.
+        tubelet_size: Frames, height and width of a tubelet, which divide those of the clips.
+        threshold: Largest mean absolute difference at which a tubelet repeats; at 0, only equal
+            tubelets repeat.
 
     Returns:
         (B, S, N) bool, all true in the first step.
@@ -41,7 +41,7 @@ def first_of_runs(clips: Tensor, tubelet_size: tuple[int, int, int], threshold: 
     for step in steps[1:]:
         step = step.float()
         difference = (step - first).abs().mean((1, 2), keepdim=True)[:, 0]  # (B, 1, H, W)
-        # reason: negated, so that what is not a number is kept
+        # reason: negated, so that NaN is kept
         new = (F.avg_pool2d(difference, tuple(patch)) <= threshold).logical_not()
         kept.append(new.flatten(1))
         begins = F.interpolate(new.float(), size=difference.shape[2:]).bool()  # by pixel
@@ -50,7 +50,7 @@ def first_of_runs(clips: Tensor, tubelet_size: tuple[int, int, int], threshold: 
 
 
 def place_of_run(kept: Tensor) -> Tensor:
-    """Where among the kept tubelets of a clip the one is that stands for each tubelet.
+    """For each tubelet, the index of the one that represents it, among the clip's kept tubelets.
 
     Args:
         kept: (B, S, N) bool, all true in the first step.
@@ -67,15 +67,15 @@ def place_of_run(kept: Tensor) -> Tensor:
 
 
 def by_number_kept(kept: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Sequences that keep equally many tokens, which can go through a network together.
+    """Group sequences that keep equally many tokens, to run each group as a batch.
 
-    How many there are has to be known before the network runs, so that this waits for the device.
+    Synchronises with the device, because the counts must be known before the network runs.
 
     Args:
         kept: (B, N) bool.
 
     Yields:
-        Which sequences (b,), and the positions that they keep, in order (b, M).
+        Indices of the sequences (b,), and the positions that they keep, in order (b, M).
     """
     counts = kept.sum(1)
     for count in counts.unique().tolist():

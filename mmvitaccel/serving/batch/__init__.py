@@ -1,4 +1,4 @@
-"""A folder or list of videos through a detector, each video whole on one worker, over Ray Data."""
+"""Runs a detector over many videos with Ray Data; each video is computed by one worker."""
 
 from mmvitaccel.serving.batch.outcome import Outcome
 from mmvitaccel.serving.batch.run import run_batch

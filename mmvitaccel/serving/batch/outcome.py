@@ -1,8 +1,7 @@
-"""The result of a video: a file that is there whole or not at all, and what is said of it.
+"""The result file of a video, written completely or not at all, and its summary.
 
-A result is lines of JSON. The first says which video it is of and with which settings it was made
-(``kind`` is ``video``), then comes a line for each frame (``frame``), and the last one sums up
-(``end``).
+A result is in JSON lines. The first line names the video and the settings (``kind`` is
+``video``), the next ones are of its frames (``frame``), and the last one is the summary (``end``).
 """
 
 from __future__ import annotations
@@ -21,24 +20,24 @@ from mmvitaccel.video_reader import open_video
 from mmvitaccel.whole_files import whole_file
 
 SUFFIX = ".jsonl"
-_TAIL = 2**16  # bytes in which the last line is
+_TAIL = 2**16  # bytes at the end of the file that hold the last line
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a video.
+    """The summary of a video.
 
     Attributes:
         video: Its name.
         error: Why it failed; empty if it did not.
-        fault: The traceback of an error that is the program's own; empty of any other.
-        kept: Whether the result was there before.
-        frames: How many there were.
-        detections: In all of them.
-        milliseconds: Of a frame behind the first, in the median; None if there was none.
-        macs: Multiply-adds of a frame in the mean; None where they are not known.
-        dense_macs: Those of the model without Eventful.
-        notes: What is to be said of how the video ended.
+        fault: The traceback if the error is a bug of the program; else empty.
+        kept: Whether the result existed before.
+        frames: Number of frames.
+        detections: Number of detections in all frames.
+        milliseconds: Median time of the frames that were not computed whole; None without any.
+        macs: Mean multiply-adds of a frame; None if they are unknown.
+        dense_macs: Multiply-adds of a frame of the model without Eventful.
+        notes: Notes on how the video ended.
     """
 
     video: str
@@ -53,33 +52,33 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
 
     def line(self) -> str:
-        """The outcome in a line."""
+        """The summary in one line."""
         if self.error:
             return f"{self.video}: failed: {self.error}"
         words = [f"{self.video}: {self.frames} frames", f"{self.detections} detections"]
         if self.milliseconds is not None:
-            words.append(f"{self.milliseconds:.1f} ms a later frame in the median")
+            words.append(f"median {self.milliseconds:.1f} ms per frame after the first")
         if self.macs is not None:
             words.append(f"{self.macs / self.dense_macs:.0%} of the dense multiply-adds")
-        words += ["was there"] if self.kept else []
+        words += ["already done"] if self.kept else []
         return ", ".join(words + self.notes)
 
 
 def result_path(out: Path, video: BatchVideo) -> Path:
-    """Where the result of a video is."""
+    """Path of the result of a video."""
     return out / f"{video.name}{SUFFIX}"
 
 
 def finished(out: Path, video: BatchVideo, settings: Mapping[str, Any]) -> Outcome | None:
-    """The outcome of a video whose result is there; None where there is none, or of another video.
+    """The summary of an existing result; None if there is none, or if the video has changed.
 
     Args:
         out: Folder of the results.
         video: The video.
-        settings: As :meth:`BatchSettings.described` gives them.
+        settings: The settings as returned by :meth:`BatchSettings.described`.
 
     Raises:
-        UserError: There is one that was made with other settings, or another file in its place.
+        UserError: The result was made with other settings, or the file is not a result.
     """
     path = result_path(out, video)
     if not path.exists():
@@ -94,28 +93,28 @@ def finished(out: Path, video: BatchVideo, settings: Mapping[str, Any]) -> Outco
         outcome = replace(Outcome(**end["outcome"]), kept=True)
     except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
         raise UserError(
-            f"{path} is no result of a batch; name another folder or remove it."
+            f"{path} is not a result of a batch; choose another folder or remove it."
         ) from error
     for key, value in settings.items():
         if made.get(key) != value:
             raise UserError(
                 f"{path} was made with other settings ({key} {made.get(key)!r}, now {value!r}); "
-                "name another folder, or remove the old results."
+                "choose another folder, or remove the old results."
             )
     try:
         return outcome if identity == video.identity() else None
     except UserError:
-        return outcome  # the video itself is gone; its result stays what it was
+        return outcome  # the video is gone; its result stays valid
 
 
 def write_result(
     demo: VideoDemo, video: BatchVideo, out: Path, settings: Mapping[str, Any], fps: float | None
 ) -> Outcome:
-    """Play a video to its end and write its result.
+    """Run the detector on a video and write its result.
 
     Raises:
-        UserError: The video cannot be read, the model does not serve, or the result cannot be
-            written. Nothing of it is left behind.
+        UserError: The video cannot be read, the model fails, or the result cannot be written. No
+            part of a result is left behind.
     """
     identity = video.identity()
     opened = open_video(video.path, fps)
@@ -134,7 +133,7 @@ def write_result(
             frames.append((None if frame.whole else frame.milliseconds, frame.macs))
         notes = opened.notes()
         if not frames:
-            raise UserError(" ".join(notes) or f"{opened.name} has no frames; give another.")
+            raise UserError(" ".join(notes) or f"{opened.name} has no frames; give another video.")
         times = [ms for ms, _ in frames if ms is not None]
         macs = [count for _, count in frames]
         outcome = Outcome(
@@ -151,7 +150,7 @@ def write_result(
 
 
 def _row(frame: DemoFrame) -> dict[str, Any]:
-    """What a result says of a frame: boxes to a hundredth of a pixel of the video."""
+    """The row of a frame in a result, with boxes to a hundredth of a pixel of the video."""
     row = frame.row()
     del row["dense_milliseconds"]
     found = frame.detections

@@ -1,4 +1,4 @@
-"""Videos over the workers of Ray Data: each whole on one worker, in the order of its frames."""
+"""Runs videos on workers of Ray Data, each video on one worker, in the order of its frames."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from mmvitaccel.serving.batch.settings import BatchSettings
 from mmvitaccel.serving.batch.sources import BatchVideo
 from mmvitaccel.video_demo import VideoDemo
 
-_OBJECT_STORE = 80 * 2**20  # bytes; names go through it, frames do not
-_CORES_OF_A_WORKER = 2  # where nothing is said
-# reason: Ray's own switch for computers that are no cluster: its ports are then on loopback
+_OBJECT_STORE = 80 * 2**20  # bytes; only names pass through it, no frames
+_CORES_OF_A_WORKER = 2  # by default
+# reason: with "0", Ray binds its ports to loopback, as it does on Windows and macOS
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 class VideoWorker:
-    """Plays videos one after the other, on a worker of Ray's.
+    """Runs the detector on videos, one after the other, in a Ray worker.
 
     Args:
-        settings: What it does with them.
-        described: What the results say of that.
-        out: Their folder.
-        threads: How many the worker may use.
+        settings: Settings of the detector.
+        described: The same settings as the results hold them.
+        out: Folder of the results.
+        threads: Number of threads that the worker may use.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class VideoWorker:
         self._demo: VideoDemo | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Play the video of a row; what stops it becomes its outcome."""
+        """Process the video of a row; an error becomes part of its outcome."""
         video = BatchVideo(row["name"], row["path"])
         try:
             if self._demo is None:
@@ -55,12 +55,12 @@ class VideoWorker:
             outcome = write_result(
                 self._demo, video, self._out, self._described, self._settings.fps
             )
-        except Exception as error:  # reason: the next video is another one
-            # reason: a model that was left in mid-frame is not used again
+        except Exception as error:  # reason: one failed video must not stop the others
+            # reason: the model may have been interrupted within a frame; build it again
             self._demo = None
             said = sentence_of(error)
             fault = "" if said else traceback.format_exc()
-            said = said or f"{type(error).__name__}: {one_line(error)} (a fault of the program)"
+            said = said or f"{type(error).__name__}: {one_line(error)} (a bug of the program)"
             outcome = Outcome(video.name, error=said, fault=fault)
         return {"outcome": json.dumps(asdict(outcome))}
 
@@ -74,20 +74,21 @@ def run_batch(
     address: str | None = None,
     done: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Play videos with a detector, each whole on one worker, and write a result for each.
+    """Run a detector on videos, each on one worker, and write a result for each.
 
-    Where Ray runs in this process already, it is used as it is. Else one is started on this machine
-    that only this machine can reach, and stopped again.
+    If Ray is initialized in this process, that one is used. Else Ray is started, reachable from
+    this machine only, and stopped at the end.
 
     Args:
-        videos: The videos; with results they are done again.
-        settings: What is done with them.
-        out: Folder of the results, which all workers can write into.
-        workers: How many videos are played at a time; by default one for each GPU, and without
-            GPUs one for every two cores.
-        threads: Of a worker; by default the cores shared out between the workers.
-        address: Of a running cluster of Ray's (``auto`` finds it); workers need the same paths.
-        done: Is told each outcome as soon as it is there.
+        videos: The videos; existing results are replaced.
+        settings: Settings of the detector.
+        out: Folder of the results; all workers must be able to write to it.
+        workers: Number of videos that are processed at the same time; by default one per GPU, and
+            without GPUs one for every two cores.
+        threads: Threads per worker; by default the cores divided by the workers.
+        address: Address of a running Ray cluster (``auto`` finds it); its machines need the same
+            paths.
+        done: Called with each outcome as soon as it is known.
 
     Returns:
         The outcomes, in the order of the videos.
@@ -101,7 +102,7 @@ def run_batch(
         if value is not None and value < 1:
             raise UserError(f"{option} {value}: give 1 or more.")
     described = settings.described()
-    # reason: said once and here, not by each worker
+    # reason: a detector that cannot be built fails here, once, and not in each worker
     settings.detector()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -116,8 +117,8 @@ def run_batch(
         if video.name not in outcomes:
             outcomes[video.name] = Outcome(
                 video.name,
-                error="the process that played it was ended twice by the system, as it does when "
-                "memory runs out; use fewer --workers.",
+                error="its worker was killed twice, probably because memory ran out; use fewer "
+                "--workers.",
             )
             done(outcomes[video.name])
     return [outcomes[video.name] for video in videos]
@@ -125,7 +126,7 @@ def run_batch(
 
 @contextmanager
 def _ray(address: str | None) -> Iterator[None]:
-    """A Ray to work with: the one that runs, that of an address, or one of this machine's own."""
+    """Use the Ray of this process or of an address, or start one on this machine."""
     if address is None:
         os.environ.setdefault(_LOOPBACK, "0")
     try:
@@ -155,10 +156,10 @@ def _ray(address: str | None) -> Iterator[None]:
 
 
 def _shared_out(videos: int, workers: int | None, threads: int | None) -> tuple[int, int, float]:
-    """How many workers there are, and the cores and GPUs of each.
+    """The number of workers, and the cores and GPUs of each.
 
     Raises:
-        UserError: They do not fit, so that Ray would wait for ever.
+        UserError: They do not fit, so that Ray would wait forever.
     """
     import ray
 
@@ -172,16 +173,16 @@ def _shared_out(videos: int, workers: int | None, threads: int | None) -> tuple[
     if size > room:
         raise UserError(
             f"--workers {size} with {each} threads each do not fit: Ray has {cores} cores on "
-            f"{len(nodes)} machines, which take {room}; give fewer of either."
+            f"{len(nodes)} machines, enough for {room}; give fewer workers or threads."
         )
-    # reason: workers of one GPU share it in equal parts, or Ray cannot place the last one
+    # reason: workers on one GPU need equal shares of it, or Ray cannot place the last one
     return size, each, 1 / math.ceil(size / gpus) if gpus else 0
 
 
 def _outcomes(
     videos: Sequence[BatchVideo], made: tuple[Any, ...], size: int, cores: int, gpus: float
 ) -> Iterator[Outcome]:
-    """What becomes of the videos, as it comes; nothing of one whose worker died with it twice."""
+    """Yield outcomes as they are known; a video whose worker was killed twice has none."""
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -190,7 +191,7 @@ def _outcomes(
     context.max_errored_blocks = -1
     rows = [{"name": video.name, "path": video.path} for video in videos]
     with warnings.catch_warnings():
-        # reason: Ray 2.60, which is pinned, knows no other way to say how often to try again
+        # reason: Ray 2.60, which is pinned, has no other way to set the number of retries
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
         played = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             VideoWorker,

@@ -1,4 +1,4 @@
-"""What a batch does with each of its videos."""
+"""Settings of the detector that runs on each video of a batch."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _BLOCK = 2**20  # bytes
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """What is needed to build a detector once more, on another worker.
+    """Settings from which each worker builds its detector.
 
     Attributes:
-        config: File of an eventful detector, or ``package::path``.
-        checkpoint: File of its weights, or an address, which every machine downloads.
-        options: Dotted keys of the config to values, as ``--cfg-options``.
-        budget: Such as ``'200ms'`` or ``'40%'``; None leaves the policy as it is.
-        bounds: Lowest and highest k of a budget.
+        config: Path of an eventful detector's config, or ``package::path``.
+        checkpoint: Path of its weights, or a URL, which every machine downloads.
+        options: Values by dotted key of the config, as with ``--cfg-options``.
+        budget: A budget such as ``'200ms'`` or ``'40%'``; None leaves the policy as it is.
+        bounds: Lowest and highest k of the budget.
         k: Tokens that pass each gate, for a config without Eventful.
-        track: Whether detections get identities.
-        least_score: Of a detection that is kept.
-        fps: Frame rate of pictures, or in place of a file's.
-        choice: Which weights of the checkpoint.
+        track: Whether detections get track ids.
+        least_score: Least score of a detection that is kept.
+        fps: Frame rate of numbered pictures, or in place of a file's own.
+        choice: Which weights of the checkpoint to load.
 
     Raises:
-        UserError: The bounds are none.
+        UserError: The bounds are invalid.
     """
 
     config: str
@@ -54,8 +54,8 @@ class BatchSettings:
     def __post_init__(self) -> None:
         if self.bounds is not None and not 1 <= self.bounds[0] <= self.bounds[1]:
             low, high = self.bounds
-            raise UserError(f"--bounds {low} {high}: give a k of 1 or more, then one as large.")
-        # reason: a worker may run in another folder
+            raise UserError(f"--bounds {low} {high}: give two values, 1 <= lowest <= highest.")
+        # reason: a worker may run in another working directory
         if "::" not in self.config:
             object.__setattr__(self, "config", os.path.abspath(self.config))
         if "://" not in self.checkpoint:
@@ -65,7 +65,7 @@ class BatchSettings:
         """Build the detector.
 
         Raises:
-            UserError: The config, the checkpoint or the budget does not serve.
+            UserError: The config, the checkpoint or the budget is invalid.
         """
         return VideoDemo(
             load_config(self.config, self.options),
@@ -80,10 +80,10 @@ class BatchSettings:
         )
 
     def described(self) -> dict[str, Any]:
-        """What results depend on, to compare with what is written in them.
+        """The settings that results depend on; they are written to results and compared later.
 
-        The config is there by the hash of all its settings, a checkpoint by that of its bytes or by
-        its address.
+        The config is represented by a hash of all its settings, a checkpoint by a hash of its
+        bytes or by its URL.
 
         Raises:
             UserError: The config or the checkpoint cannot be read.
@@ -105,7 +105,7 @@ class BatchSettings:
 
 
 def _as_text(value: Any) -> Any:
-    """A value of a config that json does not know, the same in every process."""
+    """A config value that json cannot encode, as text that is equal in every process."""
     if isinstance(value, (set, frozenset)):
         return sorted(map(str, value))
     named = getattr(value, "__qualname__", None)

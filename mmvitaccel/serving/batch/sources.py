@@ -1,4 +1,4 @@
-"""Which videos a batch is of, and what their results are called."""
+"""The videos of a batch, and the names of their results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class BatchVideo:
     """A video of a batch.
 
     Attributes:
-        name: A relative path, which its result has too.
+        name: A relative path, also that of its result.
         path: The absolute path of a file, or of a folder or pattern of numbered pictures.
     """
 
@@ -28,14 +28,14 @@ class BatchVideo:
     path: str
 
     def identity(self) -> dict[str, int]:
-        """What tells whether the video is still the one that a result is of.
+        """Size and time of the video's files, which tell whether it has changed since a result.
 
         Raises:
-            UserError: It does not exist, or is a live source.
+            UserError: The video does not exist, or is a live source.
         """
         kind = parse_source(self.path).kind
         if kind not in ("file", "pictures"):
-            raise UserError(f"{self.path} is a live source, which has no end; give a file.")
+            raise UserError(f"{self.path} is a live source without an end; give a file.")
         files = [Path(self.path)] if kind == "file" else numbered_files(self.path)
         found = [file.stat() for file in files]
         return {
@@ -81,13 +81,13 @@ def _listed(file: Path) -> Iterable[BatchVideo]:
         lines = file.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{file} is no text in UTF-8 (byte {error.start}); save it as such."
+            f"{file} is not UTF-8 text (byte {error.start}); save it as UTF-8."
         ) from error
     return [_below(file.parent, file.parent / line.strip()) for line in lines if line.strip()]
 
 
 def _below(root: Path, path: Path) -> BatchVideo:
-    """A video with a name that stays below any folder: of its path from ``root`` on, or of all."""
+    """A video named by its path relative to ``root``, or by its absolute path without the root."""
     path = Path(os.path.normpath(path))
     inside = path.is_relative_to(root)
     name = path.relative_to(root) if inside else path.relative_to(path.anchor)

@@ -16,10 +16,10 @@ from mmvitaccel.serving.ray_app import loopback
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Serve until it is interrupted."""
+    """Serve until interrupted."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("service", type=Path, help="YAML, such as configs/serving/detector.yaml")
-    parser.add_argument("--cpus", type=int, help="cores that Ray gives out (default: all)")
+    parser.add_argument("--cpus", type=int, help="cores that Ray may use (default: all)")
     parser.add_argument(
         "--object-store-megabytes", type=int, default=200, help="of shared memory (default 200)"
     )
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def start_ray(cpus: int | None, object_store_megabytes: int) -> None:
-    """Start Ray in this process, where it is reached from this machine alone."""
+    """Start Ray from this process, reachable from this machine only."""
     loopback.set_variables()
     import ray
 
@@ -45,6 +45,7 @@ def start_ray(cpus: int | None, object_store_megabytes: int) -> None:
         object_store_memory=object_store_megabytes * 10**6,
         include_dashboard=False,
     )
+    print(f"Ray is at {ray.get_runtime_context().gcs_address}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The application of Ray Serve: replicas with a model each, and a gateway before them."""
+"""The Ray Serve application: a gateway in front of replicas with one model each."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mmvitaccel.serving.ray_app import loopback
 require("serve", "ray")
 loopback.set_variables()
 
+import ray  # noqa: E402
 from ray import serve  # noqa: E402
 from ray.serve.config import RequestRouterConfig  # noqa: E402
 from ray.serve.handle import DeploymentHandle  # noqa: E402
@@ -22,10 +23,10 @@ from mmvitaccel.serving.ray_app.http import respond  # noqa: E402
 from mmvitaccel.serving.ray_app.replica import Replica, Reply  # noqa: E402
 from mmvitaccel.serving.ray_app.settings import ServiceSettings  # noqa: E402
 
-# reason: a worker holds back what is too much by itself, and says so; a queue of the engine's
-# would let frames of a live video grow old
+# reason: the worker refuses what is too much and says so; in a queue of Ray's, frames of a live
+# video would only grow old
 _MANY = 1000
-#: A stream goes to its own replica or waits for it; another one does not remember it.
+#: A stream goes to its own replica or waits for it; no other replica has its state.
 STICKY = RequestRouterConfig(
     request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter",
     request_router_kwargs={"num_fallback_replicas": 0},
@@ -40,20 +41,29 @@ STICKY = RequestRouterConfig(
     health_check_period_s=2,
 )
 class StreamReplica(Replica):
-    """A replica of Ray Serve's."""
+    """A :class:`Replica` as a Ray Serve deployment."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        loopback.bind_replica()
+        service = _settled(settings)
         name = serve.get_replica_context().replica_id.unique_id
-        super().__init__(name, ServiceSettings(**settings).worker)
+        super().__init__(name, service.worker)
 
     def __del__(self) -> None:
         if hasattr(self, "worker"):
             self.worker.close()
 
 
+def _settled(settings: dict[str, Any]) -> ServiceSettings:
+    """The settings, in a process that listens where they say, from before its server is made."""
+    service = ServiceSettings(**settings)
+    if not service.network:
+        loopback.check_ray()
+        loopback.bind_replica()
+    return service
+
+
 class _Sticky:
-    """The replicas by a handle of Ray Serve's."""
+    """Calls the replicas through a Ray Serve handle."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
@@ -71,16 +81,15 @@ class _Sticky:
 
 @serve.deployment(name="Gateway", max_ongoing_requests=_MANY, ray_actor_options={"num_cpus": 0})
 class StreamGateway(Gateway):
-    """The gateway, over HTTP."""
+    """The :class:`Gateway` over HTTP."""
 
     def __init__(self, streams: DeploymentHandle, settings: dict[str, Any]) -> None:
-        loopback.bind_replica()
-        service = ServiceSettings(**settings)
+        service = _settled(settings)
         super().__init__(_Sticky(streams), service.answer_seconds)
         self._limits = service.limits
 
     async def __call__(self, request: Request) -> Response:
-        """Answer a request, see :mod:`mmvitaccel.serving.ray_app.http`."""
+        """Answer a request; see :mod:`mmvitaccel.serving.ray_app.http`."""
         parts: AsyncIterator[bytes] = request.stream()
         said = await respond(
             self, self._limits, request.method, request.url.path, request.headers, parts
@@ -95,9 +104,12 @@ def build(args: dict[str, Any]) -> serve.Application:
         args: The YAML's ``args``, those of :class:`ServiceSettings`.
 
     Raises:
-        ValueError: One of them is none, or has no meaning.
+        ValueError: An argument is unknown or invalid.
+        UserError: Ray is running already and can be reached from other machines.
     """
     service = ServiceSettings(**args)
+    if ray.is_initialized() and not service.network:
+        loopback.check_ray()
     settings = service.model_dump()
     streams = StreamReplica.options(
         num_replicas=service.replicas, ray_actor_options={"num_cpus": service.cpus}

@@ -1,10 +1,10 @@
-"""The service's HTTP, apart from any server: a request's parts in, a response's parts out.
+"""The service's HTTP interface, independent of the server.
 
 ====== ========= ========================================================= =====================
 Method Path      Headers                                                   Body
 ====== ========= ========================================================= =====================
 PUT    /stream   ``x-session-id`` (the stream), ``x-stream-token``
-POST   /frame    these and ``x-frame-id``; of raw pixels ``x-frame-size``  JPEG, PNG, raw RGB
+POST   /frame    these and ``x-frame-id``; raw pixels: ``x-frame-size``    JPEG, PNG, raw RGB
 DELETE /stream   as PUT
 GET    /health
 GET    /metrics
@@ -25,7 +25,7 @@ from mmvitaccel.serving.frames import FrameLimits
 from mmvitaccel.serving.prometheus import CONTENT_TYPE, exposition
 from mmvitaccel.serving.ray_app.gateway import Gateway
 
-#: The status of each reason for which something is refused.
+#: The HTTP status of each reason for a refusal.
 STATUS = {
     "name": 400,
     "unknown": 404,
@@ -39,7 +39,7 @@ STATUS = {
     "closed": 503,
     "lost": 503,
 }
-#: By this header Ray Serve tells streams apart; it is its default.
+# x-session-id is Ray Serve's default header for sticky sessions
 STREAM, TOKEN, FRAME, SIZE = "x-session-id", "x-stream-token", "x-frame-id", "x-frame-size"
 _JSON = "application/json"
 _NUMBER = re.compile(r"-?\d{1,18}")
@@ -47,12 +47,12 @@ _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
 
 
 class Response(NamedTuple):
-    """What is sent back.
+    """An HTTP response.
 
     Attributes:
-        status: Of HTTP.
-        content_type: Of the body.
-        body: The bytes.
+        status: HTTP status.
+        content_type: Type of the body.
+        body: Bytes of the body.
     """
 
     status: int
@@ -71,12 +71,12 @@ async def respond(
     """Answer a request.
 
     Args:
-        gateway: To the streams.
-        limits: What is taken of a body.
-        method: Of HTTP, in capitals.
-        path: Without the query.
-        headers: By names in small letters.
-        body: Its parts, read only as far as the limit.
+        gateway: The gateway to the streams.
+        limits: Limits on the size of a frame.
+        method: HTTP method, in capitals.
+        path: Path of the URL, without the query.
+        headers: Headers by lower-case name.
+        body: Chunks of the body; they are read only up to the limit.
     """
     try:
         if (method, path) == ("POST", "/frame"):
@@ -109,13 +109,13 @@ async def _frame(
     stream, token = _stream(headers)
     number = headers.get(FRAME, "")
     if not _NUMBER.fullmatch(number):
-        raise Refused("order", f"the header {FRAME} is {number!r}; give the frame's number.")
+        raise Refused("order", f"invalid header {FRAME}: {number!r}; give the frame's number.")
     size = None
     if SIZE in headers:
         found = _SIZE.fullmatch(headers[SIZE])
         if found is None:
             raise Refused(
-                "frame", f"the header {SIZE} is {headers[SIZE][:40]!r}; give it as 640x480."
+                "frame", f"invalid header {SIZE}: {headers[SIZE][:40]!r}; give it as 640x480."
             )
         size = (int(found[1]), int(found[2]))
     length = headers.get("content-length", "0")
@@ -132,24 +132,25 @@ def _stream(headers: Mapping[str, str]) -> tuple[str, str]:
 
 
 async def _health(gateway: Gateway) -> Response:
-    """200 as long as a replica answers."""
+    """200 if a replica answers, else 503."""
     try:
         replicas = len(await gateway.reports())
-    except Exception:  # reason: whatever an engine says, nobody is there
+    except Refused:
         replicas = 0
     return _json(200 if replicas else 503, {"replicas": replicas})
 
 
 def _shown(answer: Answer) -> dict[str, Any]:
-    return {**vars(answer), "output": _lists(answer.output)}
+    return {**vars(answer), "output": lists(answer.output)}
 
 
-def _lists(output: Any) -> Any:
+def lists(output: Any) -> Any:
+    """Arrays as nested lists, as JSON takes them."""
     if isinstance(output, np.ndarray):
         return output.tolist()
     if isinstance(output, dict):
-        return {str(name): _lists(value) for name, value in output.items()}
-    return [_lists(value) for value in output] if isinstance(output, list) else output
+        return {str(name): lists(value) for name, value in output.items()}
+    return [lists(value) for value in output] if isinstance(output, list) else output
 
 
 def _json(status: int, content: Any) -> Response:

@@ -1,4 +1,4 @@
-"""What runs in a replica: a model with its worker."""
+"""A replica: a worker with its model, called from other processes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from mmvitaccel.serving.worker import StreamWorker
 
 @dataclass(frozen=True)
 class Reply:
-    """What a replica says.
+    """The reply of a replica.
 
     Attributes:
-        replica: Its name.
-        result: An answer, a report or a refusal; None where there is nothing to say.
+        replica: Name of the replica.
+        result: An answer, a report, a refusal, or None.
     """
 
     replica: str
@@ -31,16 +31,16 @@ class Reply:
 
 
 class Replica:
-    """Calls a worker for others; says a refusal as a value, which every engine carries.
+    """Calls a worker for other processes; a refusal is returned, not raised.
 
     Args:
-        name: Different for each replica.
-        make: Makes the worker.
+        name: A name that no other replica has.
+        make: Creates the worker.
     """
 
     def __init__(self, name: str, make: Callable[[], StreamWorker]) -> None:
         self.name, self.worker = name, make()
-        # reason: one thread, so that frames are decoded in the order in which they came
+        # reason: one thread, so that frames are decoded in the order of their arrival
         self._decoding = ThreadPoolExecutor(1, "decoding")
 
     async def open_stream(self, stream: str, token: str, after: int | None = None) -> Reply:
@@ -52,7 +52,7 @@ class Replica:
         return self._said(lambda: self.worker.close_stream(stream, token))
 
     async def forget(self, stream: str, token: str, moved_to: str) -> Reply:
-        """Forget a stream that has moved, if it is not here that it moved to."""
+        """Forget a stream that moved to another replica."""
         if moved_to != self.name:
             return await self.close_stream(stream, token)
         return Reply(self.name)
@@ -65,13 +65,13 @@ class Replica:
         token: str,
         size: tuple[int, int] | None = None,
     ) -> Reply:
-        """Compute a frame; where nobody waits any more it is left out.
+        """Compute a frame; if the caller cancels, it is left out.
 
         Args:
             stream: Its stream.
-            frame_id: Its number.
-            frame: A JPEG or PNG file, raw pixels or a picture.
-            token: The stream's.
+            frame_id: Its number in the stream.
+            frame: The bytes of a JPEG or PNG file, raw pixels, or a picture.
+            token: The stream's token.
             size: (width, height) of raw pixels.
         """
 
@@ -94,7 +94,7 @@ class Replica:
         return Reply(self.name, self.worker.report())
 
     def check_health(self) -> None:
-        """Asked by the engine now and then.
+        """Called by Ray Serve from time to time.
 
         Raises:
             RuntimeError: The worker's thread has ended.
@@ -111,7 +111,7 @@ class Replica:
 
 
 def replace_output(answer: Answer) -> Answer:
-    """The answer with arrays of numpy for tensors, which any process reads."""
+    """The answer with numpy arrays in place of tensors."""
     return Answer(**{**vars(answer), "output": _arrays(answer.output)})
 
 

@@ -1,4 +1,4 @@
-"""What a service's YAML says of its model and its limits."""
+"""The settings of a service's YAML: its model and its limits."""
 
 from __future__ import annotations
 
@@ -18,44 +18,45 @@ class ServiceSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    config: str | None = Field(None, description="File of a detector.")
-    checkpoint: str | None = Field(None, description="File of its weights.")
+    config: str | None = Field(None, description="Path of a detector's config.")
+    checkpoint: str | None = Field(None, description="Path of its weights.")
     model: str | None = Field(
         None, description="package.module:function that returns a model of your own."
     )
-    k: int | None = Field(None, description="Tokens that pass a gate; none: computed whole.")
-    floor: int = Field(0, description="Of these, each stream's own.")
-    milliseconds: float | None = Field(None, description="Budget of a frame; k begins it.")
+    k: int | None = Field(None, description="Tokens that pass a gate; without: computed whole.")
+    floor: int = Field(0, description="Of these, guaranteed to each stream.")
+    milliseconds: float | None = Field(None, description="Budget of a frame; k is its lowest k.")
     max_k: int | None = Field(None, description="The highest k of a budget.")
-    replicas: int = Field(1, ge=1, description="Processes with a model each.")
-    cpus: float = Field(1.0, ge=0, description="Cores that Ray sets aside for each.")
+    replicas: int = Field(1, ge=1, description="Processes with one model each.")
+    cpus: float = Field(1.0, ge=0, description="Cores that Ray reserves for each.")
+    network: bool = Field(False, description="Whether other machines may reach Ray's processes.")
     max_open: int = 1024
-    max_streams: int = Field(16, description="Streams that a replica remembers.")
-    state_megabytes: float | None = Field(None, description="Most that their memory takes.")
+    max_streams: int = Field(16, description="Streams whose state a replica keeps.")
+    state_megabytes: float | None = Field(None, description="Limit of their state, in 1e6 bytes.")
     max_batch: int = 8
     max_waiting: int = 2
     megabytes: float = FrameLimits.megabytes
     megapixels: float = FrameLimits.megapixels
-    answer_seconds: float = Field(30.0, gt=0, description="After which a frame is given up.")
+    answer_seconds: float = Field(30.0, gt=0, description="How long to wait for an answer.")
 
     @property
     def limits(self) -> FrameLimits:
-        """What is taken of a frame."""
+        """Limits on the size of a frame."""
         return FrameLimits(self.megabytes, self.megapixels)
 
     def worker(self) -> StreamWorker:
-        """A worker with a model of its own.
+        """Create a worker with its model.
 
         Raises:
-            UserError: The settings do not go together, or the model does not serve.
+            UserError: Settings contradict each other, or the model cannot be built.
         """
         model = self._model()
         budget = None
         if self.milliseconds is not None:
             if model.handle is None or self.k is None:
                 raise UserError(
-                    f"milliseconds={self.milliseconds:g} needs k, the lowest that it sets; give k "
-                    "and max_k."
+                    f"milliseconds={self.milliseconds:g} needs k, the lowest k of the budget; give "
+                    "k and max_k."
                 )
             bounds = (self.k, self.max_k or 16 * self.k)
             budget = Budget(model.handle, milliseconds=self.milliseconds, k=bounds)
@@ -73,11 +74,11 @@ class ServiceSettings(BaseModel):
     def _model(self) -> ServedModel:
         if (self.config is None) == (self.model is None):
             what = "neither" if self.config is None else "both"
-            raise UserError(f"{what} of config and model are given; give one.")
+            raise UserError(f"{what} of config and model are given; give exactly one.")
         if self.model is not None:
             module, _, function = self.model.partition(":")
             if not function:
-                raise UserError(f"model={self.model!r} is no package.module:function.")
+                raise UserError(f"model={self.model!r} is not of the form package.module:function.")
             return getattr(import_module(module), function)()
         from mmvitaccel.serving.detector_model import DetectorModel
 

@@ -120,3 +120,25 @@ def test_sums_do_not_drift(frames):
         expected = logits.softmax(-1) @ v
     given = sums.numerator / sums.denominator[..., None]
     assert distance(given, expected) < 1e-5
+
+
+@pytest.mark.parametrize("attention", ["exact", "tokenwise", "delta"])
+@pytest.mark.parametrize(("dtype", "apart"), [(torch.float64, 1e-4), (torch.float16, 1e-2)])
+def test_other_precisions_choose_as_single_does(model, frames, attention, dtype, apart):
+    single, other = sharing_weights(model), copy.deepcopy(model).to(dtype)
+    recorded = Recorded(TopK(100))
+    apply_eventful(single, recorded, attention)
+    handle = apply_eventful(other, Always(), attention)
+    with torch.no_grad():
+        expected = [single(frame)[0] for frame in frames[:3]]
+        handle.policy = Recorded(chosen=recorded.chosen)
+        given = [other(frame.to(dtype))[0] for frame in frames[:3]]
+    assert all(out.dtype == dtype for out in given)
+    assert all(distance(out.double(), wanted) < apart for out, wanted in zip(given, expected))
+
+
+def test_half_precision_of_the_other_kind_is_refused_in_a_sentence(frames):
+    block = vitdet(img_size=64, embed_dim=32, num_heads=2, depth=1, window_block_indexes=())
+    apply_eventful(block.eval().bfloat16(), TopK(4), buffer_dtype="float16")
+    with torch.no_grad(), pytest.raises(ValueError, match=r"torch.float16 but .* torch.bfloat16"):
+        block(frames[0][..., :64, :64].bfloat16())

@@ -106,7 +106,7 @@ def test_a_short_look_decides_nothing(usage):
 @pytest.mark.parametrize("method", ["eventful", "tome"])
 def test_the_methods_look_in_every_block(method, monkeypatch):
     looks = []
-    monkeypatch.setattr(openmp_wait, "_watch", lambda: Looking(looks))
+    monkeypatch.setattr(openmp_wait, "watch", lambda: Looking(looks))
     model = timm_model("vit_tiny_patch16_224", img_size=32, depth=3).eval()
     if method == "tome":
         apply_tome(model, r=1)
@@ -120,7 +120,7 @@ def test_the_methods_look_in_every_block(method, monkeypatch):
 
 def test_nothing_happens_while_a_model_is_traced(monkeypatch):
     looks = []
-    monkeypatch.setattr(openmp_wait, "_watch", lambda: Looking(looks))
+    monkeypatch.setattr(openmp_wait, "watch", lambda: Looking(looks))
     torch.jit.trace(
         lambda x: (openmp_wait.share_cores(x), x + 1)[1], torch.zeros(1), check_trace=False
     )

@@ -131,6 +131,20 @@ def test_threshold_merges_an_image_in_a_batch_as_alone():
             assert torch.equal(standing.owner[index], own.owners()[0])
 
 
+def test_threshold_keeps_the_order_of_an_image_that_merges_nothing():
+    equal, orthogonal = torch.ones(5, 5), torch.eye(5)
+    given = Candidates(torch.stack([orthogonal, equal]), torch.ones(2, 5, 1), 2, 0)
+    found = match(Threshold(0.5), given)
+    assert found.live.sum(1).tolist() == [0, 2]
+    merged, size = merge_weighted(given.metric, given.size, found)
+    assert torch.equal(merged[0], orthogonal) and size[1].sum() == 5
+
+
+def test_threshold_merges_at_most_half_of_the_tokens():
+    given = candidates(shape=(2, 7, 3), r=20, prefix=0)  # of which set A has 4
+    assert match(Threshold(-1), given).src.shape == (2, 3)
+
+
 def test_threshold_out_of_range():
     with pytest.raises(ValueError, match=r"Threshold: similarity=1\.5 must be within \[-1, 1\]"):
         Threshold(1.5)
@@ -187,6 +201,11 @@ def test_grid_goes_on_with_the_grid_that_is_left():
         standing = standing.merged(found, size)
         seen.append(standing.grid_size)
     assert seen == [(4, 3), (3, 3), (3, 2)]
+
+
+def test_grid_merges_at_most_half_of_each_line():
+    given = candidates(shape=(2, 10, 6), r=6, grid_size=(3, 3))
+    assert match(Grid(), given).src.shape == (2, 3)  # one of each line of three
 
 
 def test_grid_without_a_grid_or_with_another():

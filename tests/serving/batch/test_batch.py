@@ -51,7 +51,7 @@ def test_videos_of_a_folder_and_of_a_list(tmp_path):
 
 
 def test_a_live_source_is_refused():
-    with pytest.raises(UserError, match="rtsp://host/a is a live source, which has no end"):
+    with pytest.raises(UserError, match="rtsp://host/a is a live source without an end"):
         BatchVideo("a", "rtsp://host/a").identity()
 
 
@@ -91,7 +91,7 @@ def test_results_are_taken_up_again(files, tmp_path):
     assert finished(out, video, described) is None
     outcome = write_result(settings.detector(), video, out, described, None)
     again = finished(out, video, described)
-    assert again.kept and again.line() == f"{outcome.line()}, was there"
+    assert again.kept and again.line() == f"{outcome.line()}, already done"
     assert again.frames == 6 and 0 < again.macs < again.dense_macs
 
     other = BatchSettings(*map(str, files), budget="40%").described()
@@ -103,7 +103,7 @@ def test_results_are_taken_up_again(files, tmp_path):
     write_video(tmp_path / "a.mp4", seed=1)
     assert finished(out, video, described) is None
     result_path(out, video).write_text("hello\n")
-    with pytest.raises(UserError, match="is no result of a batch"):
+    with pytest.raises(UserError, match="is not a result of a batch"):
         finished(out, video, described)
 
 
@@ -114,14 +114,14 @@ def test_a_fault_of_the_program_keeps_its_traceback(files, tmp_path, monkeypatch
     with monkeypatch.context() as patched:
         patched.setattr("mmvitaccel.serving.batch.outcome._row", lambda frame: 1 / 0)
         outcome = json.loads(worker(video)["outcome"])
-    assert outcome["error"] == "ZeroDivisionError: division by zero (a fault of the program)"
+    assert outcome["error"] == "ZeroDivisionError: division by zero (a bug of the program)"
     assert "Traceback" in outcome["fault"]
     assert not list((tmp_path / "out").iterdir())
     assert json.loads(worker(video)["outcome"])["error"] == ""
 
 
 def test_bounds_that_are_none(files):
-    with pytest.raises(UserError, match="--bounds 9 3: give a k of 1 or more"):
+    with pytest.raises(UserError, match="--bounds 9 3: give two values"):
         BatchSettings(*map(str, files), bounds=(9, 3))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import struct
 from pathlib import Path
@@ -50,3 +51,8 @@ def listening(pids):
                 raw = b"".join(struct.pack("=I", int(word, 16)) for word in words)
                 found.append((socket.inet_ntop(family, raw), int(port, 16)))
     return found
+
+
+def outside(found):
+    """Those of addresses and ports that other machines reach."""
+    return [each for each in found if not re.match(r"127\.|::1$|::ffff:127\.", each[0])]

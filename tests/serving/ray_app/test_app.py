@@ -2,77 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import signal
+import json
 import socket
-import tempfile
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from mmvitaccel.testing.service import TOKEN, Alone, Service
+from mmvitaccel.errors import UserError
+from mmvitaccel.testing.service import ROOT, TOKEN, Alone
 from tests.serving.conftest import bomb, encoded
-from tests.serving.ray_app.processes import below, listening
+from tests.serving.ray_app.processes import below, listening, outside
+from tests.serving.ray_app.started import pictures, started
 
 pytestmark = pytest.mark.extras("serve", "ray")
-
-
-class Started(Service):
-    """The service, and what a test looks at."""
-
-    def frame(self, stream, number, picture):
-        return self.ask("POST", "/frame", stream, number, encoded(picture))
-
-    def metrics(self):
-        samples = re.findall(r"^(\w+)(?:{(.*)})? (\S+)$", self.ask("GET", "/metrics")[1], re.M)
-        return [(name, labels, float(value)) for name, labels, value in samples]
-
-    def total(self, name):
-        return sum(value for found, _, value in self.metrics() if found == "mmvitaccel_" + name)
-
-    def replicas(self):
-        """Their processes."""
-        started = "ray::ServeReplica:streams:Streams"
-        return {p for p, command in below(self.process.pid).items() if command.startswith(started)}
 
 
 @pytest.fixture(scope="module")
 def service():
     """Two replicas, started by the command with a YAML like that of the package."""
-    folder = Path(tempfile.mkdtemp(prefix="mmv"))
-    made = Started(
-        folder,
-        dict(
-            model="mmvitaccel.testing.service:make", replicas=2, cpus=0.1, max_streams=8,
-            max_batch=4, megabytes=0.1, megapixels=0.01, answer_seconds=60,
-        ),
-    )  # fmt: skip
-    try:
-        made.wait_until_ready()
+    with started(
+        model="mmvitaccel.testing.service:make", replicas=2, cpus=0.1, max_streams=8,
+        max_batch=4, megabytes=0.1, megapixels=0.01, answer_seconds=60,
+    ) as made:  # fmt: skip
         yield made
-    finally:
-        left = below(made.process.pid)
-        made.stop()
-        for pid in left:  # those of this service alone
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def pictures(seed, count=4):
-    """Pictures (32, 48, 3) of which a corner is another one each time."""
-    rng = np.random.default_rng(seed)
-    shown = rng.integers(0, 200, (32, 48, 3), dtype=np.uint8)
-    for _ in range(count):
-        yield shown
-        shown = shown.copy()
-        shown[8:24, 8:32] = rng.integers(0, 200, (16, 24, 3))
 
 
 def test_streams_stick_to_their_replicas_and_give_what_they_give_alone(service):
@@ -113,8 +68,7 @@ def test_nothing_listens_but_on_this_machine(service):
     assert any("raylet" in command for command in tree.values()) and len(service.replicas()) == 2
     found = listening(tree)
     assert ("127.0.0.1", service.port) in found and len(found) > 5
-    outside = [f for f in found if not re.match(r"127\.|::1$|::ffff:127\.", f[0])]
-    assert outside == []
+    assert outside(found) == []
 
 
 def test_usage_is_not_reported(service):
@@ -131,9 +85,9 @@ def test_poison_is_named_and_others_do_not_notice(service):
     service.ask("PUT", "/stream", "bad")
     for number, (status, sentence, ask) in enumerate(
         [
-            (415, "are no picture", dict(body=b"hello")),
+            (415, "are not a picture", dict(body=b"hello")),
             (413, "megapixels", dict(body=bomb(10_000, 10_000))),
-            (413, "bytes and 100000 are taken", dict(body=bytes(200_000))),
+            (413, "bytes, above the limit of 100000", dict(body=bytes(200_000))),
             (403, "another token", dict(body=encoded(shown[0]), token="guess")),
             (415, "give it as 640x480", dict(body=b"x", **{"x-frame-size": "x"})),
         ],
@@ -163,3 +117,33 @@ def test_a_client_that_vanishes_is_not_waited_for(service):
             gone.sendall(text.encode())
     status, answer = service.frame("stays", 2, shown[1])
     assert status == 200 and not answer["whole"]
+
+
+def test_another_process_plays_a_stream_by_the_address_of_ray(service):
+    command = [sys.executable, "-m", "tests.serving.ray_app.other_process", service.address]
+    ended = subprocess.run(command, env=service.env, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    said = json.loads(ended.stdout.splitlines()[-1])
+    alone = Alone()
+    assert [a["whole"] for a in said["answers"]] == [True, False, False]
+    assert said["kind"] == "ndarray"
+    for number, (answer, picture) in enumerate(zip(said["answers"], pictures(5))):
+        assert (answer["stream"], answer["frame_id"]) == ("python", number)
+        assert alone.difference(picture, answer["output"], answer["whole"]) < 1e-5
+    for reason, sentence in (
+        ("token", "another token"),
+        ("order", "frame 2 came after frame 2"),
+        ("frame", "are not a picture"),
+        ("unknown", "stream 'python' is not open"),
+    ):
+        assert said[reason][0] == reason and sentence in said[reason][1]
+        assert "Traceback" not in said[reason][1]
+    assert "no application 'nothing' of Ray Serve runs there" in said["application"]
+    assert said["sockets"] and outside(said["sockets"]) == []
+
+
+def test_an_address_without_ray_is_named():
+    from mmvitaccel.serving.ray_app import StreamClient
+
+    with pytest.raises(UserError, match=r"no Ray is at 'nowhere' \(.*start the service and give"):
+        StreamClient("nowhere")

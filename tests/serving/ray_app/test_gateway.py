@@ -61,10 +61,10 @@ def test_another_token_moves_nothing(gateway, replicas, pictures):
         await gateway.open_stream("a", TOKEN)
         await gateway.submit("a", 0, pictures[0], TOKEN)
         replicas.of["a"] = "r1"
-        with pytest.raises(Refused, match="no stream 'a' is open") as refused:
+        with pytest.raises(Refused, match="stream 'a' is not open") as refused:
             await gateway.submit("a", 1, pictures[1], "guess")
         assert refused.value.reason == "unknown"
-        with pytest.raises(Refused, match="stream 'a' is open with another token"):
+        with pytest.raises(Refused, match="stream 'a' was opened with another token"):
             await gateway.open_stream("a", "guess")
         return await gateway.submit("a", 1, pictures[1], TOKEN)
 
@@ -180,9 +180,9 @@ def test_closing_and_reports(gateway, replicas, pictures):
         await gateway.open_stream("a", TOKEN)
         await gateway.submit("a", 0, pictures[0], TOKEN)
         await gateway.close_stream("a", TOKEN)
-        with pytest.raises(Refused, match="no stream 'a' is open"):
+        with pytest.raises(Refused, match="stream 'a' is not open"):
             await gateway.submit("a", 1, pictures[1], TOKEN)
-        with pytest.raises(Refused, match="is no stream's name"):
+        with pytest.raises(Refused, match="invalid stream name"):
             await gateway.submit("a/b", 1, pictures[1], TOKEN)
         replicas.ended.add("r1")
         return await gateway.reports()
@@ -198,3 +198,27 @@ def test_health_is_that_of_the_worker(replicas):
     replica.worker.close()
     with pytest.raises(RuntimeError, match="replica r0: the worker's thread has ended"):
         replica.check_health()
+
+
+@pytest.mark.parametrize("way", ["fails", "hangs"])
+def test_replicas_that_do_not_forget_keep_no_answer_back(replicas, pictures, way):
+    replicas.start("r0")
+    replicas.start("r1")
+    gateway = Gateway(replicas, answer_seconds=2)
+
+    async def broadcast(method, *args):
+        if way == "hangs":
+            await asyncio.sleep(60)
+        raise RuntimeError("no replica is there")
+
+    async def play():
+        await gateway.open_stream("a", TOKEN)
+        await gateway.submit("a", 0, pictures[0], TOKEN)
+        replicas.of["a"], replicas.broadcast = "r1", broadcast
+        moved = await gateway.submit("a", 1, pictures[1], TOKEN)
+        with pytest.raises(Refused, match=r"no report within 2 s \((Runtime|Timeout)Error") as e:
+            await gateway.reports()
+        return moved, e.value.reason
+
+    moved, reason = asyncio.run(play())
+    assert moved.whole and reason == "lost"

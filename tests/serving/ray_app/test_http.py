@@ -61,17 +61,17 @@ def test_a_stream_from_its_opening_to_its_end(gateway, replicas, pictures):
 @pytest.mark.parametrize(
     ("headers", "body", "status", "sentence"),
     [
-        ({"x-frame-id": "x"}, b"", 409, "the header x-frame-id is 'x'"),
-        ({}, b"", 409, "the header x-frame-id is ''"),
+        ({"x-frame-id": "x"}, b"", 409, "invalid header x-frame-id: 'x'"),
+        ({}, b"", 409, "invalid header x-frame-id: ''"),
         ({"x-frame-id": "-5"}, None, 409, "frame -5 came after frame 0"),
         ({"x-frame-id": "1", "x-stream-token": "guess"}, None, 403, "another token"),
-        ({"x-frame-id": "1", "x-session-id": ""}, None, 400, "'' is no stream's name"),
-        ({"x-frame-id": "1", "x-session-id": "../b"}, None, 400, "'../b' is no stream's name"),
-        ({"x-frame-id": "1"}, b"hello", 415, "are no picture"),
-        ({"x-frame-id": "1"}, bomb(10_000, 10_000), 413, "megapixels are taken"),
-        ({"x-frame-id": "1", "x-frame-size": "9x9"}, b"x", 415, "243 bytes and 1 came"),
+        ({"x-frame-id": "1", "x-session-id": ""}, None, 400, "invalid stream name ''"),
+        ({"x-frame-id": "1", "x-session-id": "../b"}, None, 400, "invalid stream name '../b'"),
+        ({"x-frame-id": "1"}, b"hello", 415, "are not a picture"),
+        ({"x-frame-id": "1"}, bomb(10_000, 10_000), 413, "above the limit of"),
+        ({"x-frame-id": "1", "x-frame-size": "9x9"}, b"x", 415, "243 bytes, not 1"),
         ({"x-frame-id": "1", "x-frame-size": "9"}, b"x", 415, "give it as 640x480"),
-        ({"x-frame-id": "1", "x-frame-size": "999999x999999"}, b"x", 413, "megapixels are taken"),
+        ({"x-frame-id": "1", "x-frame-size": "999999x999999"}, b"x", 413, "above the limit of"),
     ],
 )
 def test_what_does_not_serve_is_a_status_and_a_sentence(
@@ -96,7 +96,7 @@ def test_a_large_body_is_not_read_beyond_the_limit(gateway, replicas, said):
     read = []
     headers = {**HEADERS, "x-frame-id": "0", **said}
     status, answer = ask(gateway, "POST", "/frame", headers, bytes(200_000), read)
-    assert status == 413 and "are taken" in answer["error"]
+    assert status == 413 and "above the limit of" in answer["error"]
     assert len(read) == (0 if said.get("content-length") == "200000" else 101)
 
 
@@ -113,3 +113,13 @@ def test_other_paths_are_named(gateway):
 
 def test_every_reason_has_a_status():
     assert set(STATUS) == set(REASONS)
+
+
+def test_replicas_that_say_nothing_are_a_status_and_a_sentence(gateway, replicas):
+    async def broadcast(method, *args):
+        raise RuntimeError("nobody is there")
+
+    replicas.broadcast = broadcast
+    assert ask(gateway, "GET", "/health") == (503, {"replicas": 0})
+    status, said = ask(gateway, "GET", "/metrics")
+    assert status == 503 and "RuntimeError: nobody is there" in said["error"]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmvitaccel.core.eventful.gates.selection import Selection
-from mmvitaccel.core.eventful.gates.token_errors import token_blocks
+from mmvitaccel.core.eventful.gates.token_errors import norms, token_blocks
 
 REFERENCES = ("last_passed", "last_frame")
 
@@ -66,8 +66,7 @@ class TokenGate:
 
 def squared_norms(x: Tensor) -> Tensor:
     """Squared norms of tokens (B, N, C), (B, N) in single precision."""
-    dtype = None if x.dtype == torch.float64 else torch.float32  # which is never narrowed
-    return torch.linalg.vector_norm(x, dim=-1, dtype=dtype).float().square_()
+    return norms(x).square_()
 
 
 def left_out(selection: Selection, errors: Tensor, squares: Tensor) -> Tensor:

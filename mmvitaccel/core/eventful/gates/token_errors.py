@@ -18,8 +18,14 @@ from mmvitaccel.core.kernels.operators import can_run
 CPU_BLOCK_NUMBERS = 2**18
 
 
+def norms(x: Tensor) -> Tensor:
+    """Norms of tokens (..., C), (...) float32; only those of float64 are summed in double."""
+    dtype = None if x.dtype == torch.float64 else torch.float32  # which is never narrowed
+    return torch.linalg.vector_norm(x, dim=-1, dtype=dtype).float()
+
+
 def token_errors(reference: Tensor, tokens: Callable[[slice], Tensor]) -> Tensor:
-    """Norms of u - c, summed in single precision.
+    """Norms of u - c, see :func:`norms`.
 
     c is rounded as u is kept: a token that did not change has no error.
 
@@ -33,13 +39,7 @@ def token_errors(reference: Tensor, tokens: Callable[[slice], Tensor]) -> Tensor
     """
     errors = []
     for block in token_blocks(reference):
-        errors.append(
-            torch.linalg.vector_norm(
-                reference[:, block] - tokens(block).to(reference.dtype),
-                dim=-1,
-                dtype=torch.float32,
-            )
-        )
+        errors.append(norms(reference[:, block] - tokens(block).to(reference.dtype)))
     return torch.cat(errors, 1)
 
 

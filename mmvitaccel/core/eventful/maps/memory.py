@@ -18,6 +18,7 @@ from mmvitaccel.core.eventful.gates.gate import left_out, squared_norms
 from mmvitaccel.core.eventful.gates.policy import Gated, Policy, choose_for_all
 from mmvitaccel.core.eventful.gates.required import Required
 from mmvitaccel.core.eventful.gates.selection import Selection, everything
+from mmvitaccel.core.eventful.gates.token_errors import norms
 from mmvitaccel.core.eventful.maps.rows import Rows
 from mmvitaccel.core.eventful.maps.sheets import Sheet, Sheets
 from mmvitaccel.core.eventful.motion.place import Place
@@ -51,7 +52,7 @@ class MapGate:
     def errors(self, x: Tensor) -> Tensor:
         """Norms (B, N) of the errors of a later frame's map (B, C, H, W)."""
         cells, seen = cells_of(x), cells_of(self.sheet.map)
-        return torch.linalg.vector_norm(seen - cells, dim=-1, dtype=torch.float32)
+        return norms(seen - cells)
 
     def relative(self, error: Tensor) -> Tensor:
         """Errors over the root mean square of the cells' own norms."""

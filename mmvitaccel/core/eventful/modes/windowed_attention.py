@@ -17,7 +17,7 @@ from mmvitaccel.core.attention.windows import window_slots
 from mmvitaccel.core.eventful.gates.gate import TokenGate
 from mmvitaccel.core.eventful.gates.host_reads import reading_is_free
 from mmvitaccel.core.eventful.gates.selection import Selection
-from mmvitaccel.core.eventful.gates.token_errors import token_errors
+from mmvitaccel.core.eventful.gates.token_errors import norms, token_errors
 from mmvitaccel.core.eventful.modes.mode import QKV, Logits
 from mmvitaccel.core.kernels.attend import attend_windows
 from mmvitaccel.core.kernels.errors import output_errors
@@ -215,8 +215,7 @@ class WindowedAttention:
             return
         attended = out.flatten(0, 1).index_select(0, rows).to(reference.dtype)
         difference = reference.flatten(0, 1).index_select(0, tokens) - attended
-        norms = torch.linalg.vector_norm(difference, dim=-1, dtype=torch.float32)
-        self.errors.view(-1).index_copy_(0, tokens, norms)
+        self.errors.view(-1).index_copy_(0, tokens, norms(difference))
 
 
 @dataclass

@@ -1,1 +1,1 @@
-"""Moving cameras: the memory of a stream in the coordinates of its scene."""
+"""Moving cameras: a stream's state is kept in the coordinates of its scene."""

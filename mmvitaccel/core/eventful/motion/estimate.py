@@ -1,8 +1,9 @@
-"""How far a camera moved between two pictures: phase correlation (Kuglin and Hines, 1975).
+"""The shift between two pictures by phase correlation (Kuglin and Hines, 1975).
 
-Of two pictures that are shifted against each other, the phases of the spectra differ by a ramp, and
-the ramp's transform is a peak at the shift. The spectra are cut to half of the resolution and
-weighted by a Gaussian, so that the peak is one, wide enough to be located between pixels.
+If one picture is a shifted copy of the other, the phases of their spectra differ by a linear ramp,
+and the inverse transform of the ramp is a peak at the shift. The spectra are cut to half of the
+resolution and weighted by a Gaussian, so that the peak is a Gaussian too, wide enough to be located
+between pixels.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ PEAK = 1.0
 
 
 class Shift(NamedTuple):
-    """By how much a picture shows a scene from further down and right.
+    """The shift of the camera between two pictures.
 
     Attributes:
-        down: Pixels.
-        right: Pixels.
-        fit: Height of the peak, 1 where all of the scene only moved; not a number where a picture
-            is not finite.
+        down: Pixels by which the camera moved down.
+        right: Pixels by which it moved right.
+        fit: Height of the peak: 1 if the whole picture only shifted, NaN if a picture is not
+            finite.
     """
 
     down: float
@@ -33,11 +34,11 @@ class Shift(NamedTuple):
 
 
 class Look(NamedTuple):
-    """A picture as it is compared.
+    """A picture, prepared for comparison.
 
     Attributes:
         grey: (height, width) float32.
-        phases: Of :func:`phases_of`.
+        phases: Result of :func:`phases_of`.
     """
 
     grey: Tensor
@@ -45,17 +46,17 @@ class Look(NamedTuple):
 
 
 def look_at(picture: Tensor) -> Look:
-    """A picture (1, channels, height, width) as it is compared."""
+    """Prepare a picture (1, channels, height, width) for comparison."""
     grey = picture[0].float().mean(0)
     return Look(grey, phases_of(grey))
 
 
 def shift_between(now: Look, then: Look) -> Shift:
-    """The shift from an earlier picture of the same size to one now.
+    """The shift from an earlier picture to the current one, of the same size.
 
-    Two that lie far apart are compared once more where the first look puts them. Both are faded out
-    towards their edges, which pulls a shift towards 0; between pictures that lie on each other it
-    does not. Waits for the device for three numbers a look.
+    The window that fades pictures out towards their edges biases a shift towards 0. Therefore, if
+    the first estimate is at least one pixel, the earlier picture is shifted by it and compared
+    again. Synchronises with the device, for three numbers per comparison.
     """
     size = tuple(now.grey.shape)
     rough = Shift(*peak_of(now.phases, then.phases, size).tolist())
@@ -70,22 +71,22 @@ def shift_between(now: Look, then: Look) -> Shift:
 
 
 def lies_better(now: Look, then: Look, by: tuple[int, int], than: tuple[int, int]) -> bool:
-    """Whether a picture lies better on an earlier one shifted by one step than by another.
+    """Whether one shift of an earlier picture matches the current one better than another shift.
 
-    By the mean absolute difference, which is that of the larger part where things move by
-    themselves. Waits for the device.
+    Compares mean absolute differences, which the larger part of the picture dominates if objects
+    move by themselves. Synchronises with the device.
 
     Args:
-        now: The picture.
-        then: The earlier one.
-        by: Whole pixels (down, right).
-        than: The same.
+        now: The current picture.
+        then: The earlier picture.
+        by: One shift, whole pixels (down, right).
+        than: The other shift.
     """
     return bool(_difference(now.grey, then.grey, by) < _difference(now.grey, then.grey, than))
 
 
 def _difference(now: Tensor, then: Tensor, by: tuple[int, int]) -> Tensor:
-    """Mean absolute difference where two pictures overlap, ()."""
+    """Mean absolute difference over the overlap of two shifted pictures, ()."""
     for axis, step in enumerate(by):
         common = now.shape[axis] - abs(step)
         now = now.narrow(axis, max(-step, 0), common)
@@ -107,22 +108,22 @@ def phases_of(grey: Tensor) -> Tensor:
         torch.hann_window(side, periodic=False, device=grey.device) for side in grey.shape
     )
     spectrum = torch.fft.rfft2((grey - grey.mean()) * fade_y[:, None] * fade_x)
-    # reason: the highest frequencies are those of noise; what is left is a quarter of the work
+    # reason: the highest frequencies are mostly noise; dropping them leaves a quarter of the work
     rows, columns = height // 2, width // 2
     low = torch.cat((spectrum[: (rows + 1) // 2], spectrum[height - rows // 2 :]))
     return torch.sgn(low[:, : columns // 2 + 1])
 
 
 def peak_of(now: Tensor, then: Tensor, size: tuple[int, int]) -> Tensor:
-    """The shift from one picture to another; nothing waits for the device.
+    """The shift from one picture to another, without synchronising with the device.
 
     Args:
-        now: Of :func:`phases_of`.
-        then: The same of the earlier picture.
+        now: Phases of the current picture.
+        then: Phases of the earlier picture.
         size: Height and width of the pictures, in pixels.
 
     Returns:
-        (3,) float32, the values of a :class:`Shift`.
+        (3,) float32, the fields of a :class:`Shift`.
     """
     height, width = (side // 2 for side in size)
     weight_y = _weights(torch.fft.fftfreq(height, device=now.device))
@@ -134,19 +135,19 @@ def peak_of(now: Tensor, then: Tensor, size: tuple[int, int]) -> Tensor:
     near = torch.arange(-1, 2, device=now.device)
     down = y + _summit(surface[(y + near) % height, x])
     right = x + _summit(surface[y, (x + near) % width])
-    # reason: the transform is periodic; what is beyond the middle is a move to the other side
+    # reason: the transform is periodic; a shift beyond the middle is one in the other direction
     down = torch.where(down > height / 2, down - height, down)
     right = torch.where(right > width / 2, right - width, right)
     return torch.stack((-2 * down, -2 * right, surface[y, x] / highest))
 
 
 def _weights(frequency: Tensor) -> Tensor:
-    """The Gaussian that makes the peak one, by frequency in cycles a pixel."""
+    """The Gaussian weight of the spectrum, by frequency in cycles per pixel."""
     return torch.exp(-2 * (math.pi * PEAK * frequency) ** 2)
 
 
 def _summit(three: Tensor) -> Tensor:
-    """Where the Gaussian through three neighbours is highest, from the one in the middle, ()."""
+    """Offset of the maximum of the Gaussian through three neighbours from the middle one, ()."""
     left, middle, right = three.clamp_min(1e-9).log().unbind()
     place = 0.5 * (left - right) / (left - 2 * middle + right)
     return place.nan_to_num(0.0, 0.0, 0.0).clamp(-0.5, 0.5)

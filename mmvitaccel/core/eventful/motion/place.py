@@ -1,4 +1,4 @@
-"""Where a stream's view and frame lie, for the parts of a model behind its backbone."""
+"""The position of a stream's view and frame in its scene, for parts behind the backbone."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 
 class Place(NamedTuple):
-    """Of one frame.
+    """The position of a frame and of the view in the scene.
 
     Attributes:
-        scene: Number of the scene, which no other one has.
+        scene: Unique number of the scene.
         grid: (H, W) of the view, in tokens.
-        first: The scene's row and column of tokens at the view's top left corner.
-        offset: The scene's pixel (y, x) at the frame's top left corner.
-        patch_size: Pixels a side of a token.
+        first: Row and column, in tokens of the scene, of the view's top left corner.
+        offset: Pixel (y, x) of the scene at the frame's top left corner.
+        patch_size: Side of a token in pixels.
     """
 
     scene: int
@@ -24,17 +24,17 @@ class Place(NamedTuple):
 
     @property
     def corner(self) -> tuple[int, int]:
-        """The scene's pixel (y, x) at the view's top left corner."""
+        """Pixel (y, x) of the scene at the view's top left corner."""
         return self.first[0] * self.patch_size, self.first[1] * self.patch_size
 
     @property
     def beyond(self) -> tuple[int, int]:
-        """Pixels (down, right) by which the frame lies further than the view."""
+        """Pixels (down, right) from the view's corner to the frame's corner."""
         return self.offset[0] - self.corner[0], self.offset[1] - self.corner[1]
 
     @property
     def at_rest(self) -> bool:
-        """Whether frame and view lie where the scene began."""
+        """Whether frame and view are at the origin of the scene."""
         return self.first == self.offset == (0, 0)
 
     def step_from(self, before: Place) -> tuple[int, int]:

@@ -1,9 +1,9 @@
-"""A view that moves over a scene, in memory that does not move.
+"""A ring buffer in two dimensions: a view that moves over a scene without copying memory.
 
-The scene's cell (y, x) lies in the slot (y mod H, x mod W) of a memory of H x W slots. A view of
-H x W cells then has a slot for each of its cells, wherever it is; where it moves on, the cells that
-come into view take the slots of those that leave it, and all others stay where they are, bit by
-bit and at no cost. Cells are pixels or tokens.
+Cell (y, x) of the scene is stored in slot (y mod H, x mod W) of H x W slots. A view of H x W cells
+then has one slot for each of its cells, wherever it is. When it moves, cells that enter the view
+take the slots of those that leave it; all other cells stay in place, at no cost. Cells are pixels
+or tokens.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Ring:
-    """The slots, and where the view is.
+    """The size of the view, and its position in the scene.
 
     Attributes:
-        size: (H, W).
-        first: The scene's cell (y, x) at the view's top left corner.
+        size: (H, W) in cells.
+        first: Cell (y, x) of the scene at the view's top left corner.
     """
 
     size: tuple[int, int]
@@ -29,22 +29,22 @@ class Ring:
 
     @property
     def at_rest(self) -> bool:
-        """Whether slots are in the order of the view, which then is where it began."""
+        """Whether the view is at its origin, where slots are in the order of the view."""
         return self.first == (0, 0)
 
     def times(self, factor: int) -> Ring:
-        """The same in smaller cells, so many to a side."""
+        """The same view in cells that are smaller by a factor per side."""
         return Ring(
             tuple(side * factor for side in self.size), tuple(y * factor for y in self.first)
         )
 
     def cells(self, axis: int, device: torch.device) -> Tensor:
-        """The scene's row (axis 0) or column (1) that lies in each row or column of slots, (n,)."""
+        """The scene's row (axis 0) or column (1) stored in each row or column of slots, (n,)."""
         first, side = self.first[axis], self.size[axis]
         return (torch.arange(side, device=device) - first) % side + first
 
     def slots(self, axis: int, cells: Tensor) -> Tensor:
-        """The row or column of slots of some of the scene's, of any shape."""
+        """The slots' rows or columns of the given rows or columns of the scene, of any shape."""
         return cells % self.size[axis]
 
     def entered(self, before: Ring, device: torch.device) -> Tensor:
@@ -53,28 +53,28 @@ class Ring:
         return rows[:, None] | columns
 
     def entered_slots(self, before: Ring, device: torch.device) -> Tensor:
-        """Their numbers in row-major order, (L,) int64."""
-        # reason: how many they are is known here, and the device need not be asked
+        """Row-major indices of these slots, (L,) int64."""
+        # reason: their number follows from the positions, so the device is not synchronised
         order = self.entered(before, device).flatten().to(torch.uint8).argsort(descending=True)
         return order[: self.count_entered(before)]
 
     def count_entered(self, before: Ring) -> int:
-        """How many these are."""
+        """Number of these slots."""
         kept = 1
         for side, now, then in zip(self.size, self.first, before.first):
             kept *= max(side - abs(now - then), 0)
         return self.size[0] * self.size[1] - kept
 
     def pieces(self, axis: int, start: int) -> Iterator[tuple[slice, slice]]:
-        """What a frame shows of the view, in runs of rows or columns of slots.
+        """The overlap of a frame with the view, as contiguous runs of rows or columns of slots.
 
         Args:
             axis: 0 for rows, 1 for columns.
-            start: The scene's row or column at the top or left of the frame, which is as large as
+            start: Row or column of the scene at the top or left of the frame, which has the size of
                 the view.
 
         Yields:
-            Slots, and the frame's own rows or columns that belong into them.
+            A range of slots, and the range of the frame's rows or columns that belong in them.
         """
         first, side = self.first[axis], self.size[axis]
         place, end = max(first, start), min(first, start) + side

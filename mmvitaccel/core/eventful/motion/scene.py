@@ -20,6 +20,9 @@ from mmvitaccel.core.eventful.motion.translation import Motion
 
 _NUMBERS = itertools.count()
 
+# Of the budget of a frame, the share that is saved while the view stays; at most a whole budget is.
+SAVED = 0.2
+
 
 class Scene:
     """What a stream remembers of its scene.
@@ -37,6 +40,7 @@ class Scene:
         moved: Pixels (down, right) since the frame before.
         fits: Whether the frame shows the scene of the one before.
         anew: Whether all began anew with this frame, which is then computed whole.
+        saved: Tokens that frames have left to the next one in which the view moves.
     """
 
     def __init__(self, motion: Motion, picture: Tensor, patch_size: int) -> None:
@@ -54,7 +58,7 @@ class Scene:
         self.ring = Ring(self.ring.size)
         self.offset = (0, 0)
         self._track = self._motion.start(picture)
-        self._correction = None
+        self._correction, self.saved = None, 0
 
     def begin_anew(self, picture: Tensor) -> Tensor:
         """Let a later frame be one with which all begins anew; it comes back."""
@@ -116,6 +120,26 @@ class Scene:
         if self.anew or self.ring == self.before:
             return None
         return self.ring.entered(self.before, device).flatten()
+
+    def budget(self, k: int, num_tokens: int) -> int:
+        """Tokens that pass in this frame out of k a frame.
+
+        When the view moves, more tokens change than those that come into it: windows lose and win
+        some, at all four edges. Frames in which it stays while the camera moves save for those.
+        Of a camera that stands still, every frame has k.
+
+        Args:
+            k: Of a frame.
+            num_tokens: That there are.
+        """
+        if self.anew or not self.fits or self.moved == (0, 0):
+            return k
+        if self.ring == self.before:
+            less = min(int(SAVED * k), k - self.saved)
+            self.saved += less
+            return k - less
+        more, self.saved = min(self.saved, num_tokens - k), 0
+        return k + more
 
     def corrected(self, x: Tensor, positions: Callable[[], Tensor | None]) -> Tensor:
         """Tokens with the positions that belong to their places in the scene.

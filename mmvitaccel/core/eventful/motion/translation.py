@@ -1,4 +1,4 @@
-"""A camera that turns or travels so that the picture shifts as a whole."""
+"""Camera motion that shifts the whole picture."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from mmvitaccel.core.eventful.motion.estimate import Look, lies_better, look_at,
 
 MAPS = ("frame", "view")
 
-# A key picture is replaced when this share of it has left the frame.
+# The key picture is replaced when this share of it has left the frame.
 LEFT = 0.125
 
 
 class Moved(NamedTuple):
-    """Where a frame lies.
+    """The position of a frame.
 
     Attributes:
-        place: The scene's pixel (down, right) at its top left corner.
-        fits: Whether it shows the scene of the frame before; if not, ``place`` is that frame's.
+        place: Pixel (down, right) of the scene at the frame's top left corner.
+        fits: Whether the frame shows the scene of the previous one; if not, ``place`` is that of
+            the previous frame.
     """
 
     place: tuple[int, int]
@@ -28,34 +29,33 @@ class Moved(NamedTuple):
 
 
 class Motion(Protocol):
-    """Says where a camera looks. It holds options; what it remembers is the stream's.
+    """Estimates where a camera looks. It holds only options; its state belongs to the stream.
 
     Attributes:
-        reach: Share of the picture by which the view may leave the place where it began.
-        maps: Where the model's tokens are given: on the patches of the ``frame``, or of the
-            ``view``.
+        reach: Share of the picture by which the view may move from its origin.
+        maps: Whether the model returns tokens on the patches of the ``frame`` or of the ``view``.
     """
 
     reach: float
     maps: str
 
     def start(self, picture: Tensor) -> Any:
-        """A scene begins with a picture (1, channels, height, width), at place (0, 0).
+        """Start a scene with a picture (1, channels, height, width) at place (0, 0).
 
         Returns:
-            What :meth:`follow` is to be given: any plain object.
+            The state for :meth:`follow`, any plain object.
         """
 
     def follow(self, track: Any, picture: Tensor) -> Moved:
-        """A later picture; ``track`` is changed in place."""
+        """Locate a later picture; changes ``track`` in place."""
 
 
 @dataclass(frozen=True)
 class OnView:
-    """Another motion, with tokens given on the view: what a whole detector reads.
+    """Wraps another motion so that tokens are returned on the view, as whole detectors need.
 
     Attributes:
-        base: Says where the camera looks.
+        base: The wrapped motion.
         maps: ``view``.
     """
 
@@ -64,7 +64,7 @@ class OnView:
 
     @property
     def reach(self) -> float:
-        """That of the other."""
+        """The reach of ``base``."""
         return self.base.reach
 
     def start(self, picture: Tensor) -> Any:
@@ -78,13 +78,13 @@ class OnView:
 
 @dataclass
 class Track:
-    """What a stream remembers of its camera.
+    """A stream's state of its camera.
 
     Attributes:
-        key: The picture to which others are compared, so that errors do not add up.
-        key_place: Where it lies.
+        key: The key picture, with which frames are compared.
+        key_place: Its place.
         last: The last picture.
-        last_place: Where that lies.
+        last_place: Its place.
     """
 
     key: Look
@@ -95,27 +95,26 @@ class Track:
 
 @dataclass(frozen=True)
 class Translation:
-    """Follow shifts of the whole picture, found by phase correlation.
+    """Follows shifts of the whole picture, estimated by phase correlation.
 
-    A frame is compared with a key picture, so that errors do not add up; where that does not fit,
-    with the frame before. It moves by whole pixels, and only where it then lies better on that
-    picture than where it was: something large that moves before a fixed camera does not move the
-    scene. A zoom, a rotation, or near and far things that move by different amounts fit less the
-    larger they are.
+    A frame is compared with a key picture, so that errors do not accumulate, or with the previous
+    frame if the key picture does not fit. Shifts are whole pixels. A shift is accepted only if it
+    reduces the difference to the compared picture, so that a large object in front of a fixed
+    camera does not move the scene. The larger a zoom, a rotation or a parallax, the lower the fit.
 
     Attributes:
-        smallest_fit: Below this height of the peak, from 0 to 1, a frame does not show the scene
-            of the one before. Pictures of different scenes lie below the default, consecutive
-            frames of real videos above it.
-        reach: Share of the picture's height or width by which the view may leave the place where
-            it began, for tokens keep the positions with which they were computed. Then a frame is
-            computed whole, and all begins anew.
-        maps: ``frame``: the model gives its tokens on the patches of the frame, interpolated.
-            ``view``: on the patches as they lie on the scene, as they were computed; what is read
-            of them, a map of pixels or boxes, is to be moved by ``-camera.beyond`` pixels.
+        smallest_fit: Least height of the peak, from 0 to 1, at which a frame shows the scene of the
+            previous one. Pictures of different scenes lie below the default, consecutive frames of
+            real videos above it.
+        reach: Share of the picture's height or width by which the view may move from its origin,
+            because tokens keep the positions with which they were computed. Beyond it, a frame is
+            computed whole and becomes the new origin.
+        maps: ``frame``: the model returns its tokens on the patches of the frame, interpolated.
+            ``view``: on the patches of the view, as they were computed; the caller has to move
+            results, a map of pixels or boxes, by ``-camera.beyond`` pixels.
 
     Raises:
-        ValueError: One of them is outside of its range or not known.
+        ValueError: A value is out of range or unknown.
     """
 
     smallest_fit: float = 0.2
@@ -136,7 +135,7 @@ class Translation:
         return Track(look, (0, 0), look, (0, 0))
 
     def follow(self, track: Track, picture: Tensor) -> Moved:
-        """See :class:`Motion`; waits for the device."""
+        """See :class:`Motion`; synchronises with the device."""
         look, size = look_at(picture), picture.shape[-2:]
         other, origin = track.key, track.key_place
         shift = shift_between(look, other)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from mmvitaccel.core.eventful.motion.estimate import look_at, shift_between
+from mmvitaccel.core.eventful.motion.estimate import _summit, look_at, shift_between
 
 SIZE = (176, 144)
 
@@ -63,3 +63,10 @@ def test_what_is_not_finite_fits_nothing():
     broken[0, 0, 5, 5] = torch.nan
     assert math.isnan(found(broken, picture()).fit)
     assert not found(torch.zeros(1, 3, *SIZE), picture()).fit > 0.01  # and nor does nothing at all
+
+
+@pytest.mark.parametrize("width", [0.6, 1.0, 2.0])
+def test_the_maximum_of_a_gaussian_is_found_between_pixels_whatever_its_width(width):
+    for offset in (-0.4, 0.0, 0.3):
+        near = torch.exp(-0.5 * ((torch.arange(-1.0, 2.0) - offset) / width) ** 2)
+        assert float(_summit(near)) == pytest.approx(offset, abs=1e-4)

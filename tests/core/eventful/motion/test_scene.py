@@ -161,3 +161,26 @@ def test_tokens_come_back_on_the_view_as_they_are(places):
         assert torch.equal(scene.given(tokens)[:, 2:], view)
         first = scene.ring.first
         assert scene.beyond == tuple(p - PATCH * f for p, f in zip(place, first))
+
+
+def test_frames_in_which_the_view_stays_save_for_those_in_which_it_moves():
+    """Over all frames, none has more tokens than the budget."""
+    picture = torch.zeros(1, 3, 16, 512)
+    scene = Scene(Scripted([(0, 3 * t) for t in range(39)]), picture, 16)
+    budgets, moves = [], []
+    for _ in range(38):
+        scene.follow(picture)
+        moves.append(scene.ring != scene.before)
+        budgets.append(scene.budget(10, 30))
+    assert budgets[:6] == [8, 8, 8, 8, 8, 20] and moves[:6] == [False] * 5 + [True]
+    assert sum(budgets) + scene.saved == 10 * 38 and sum(moves) == 7
+
+
+def test_a_whole_budget_is_saved_at_most_and_none_of_a_camera_that_stands_still():
+    places = [(0, t) for t in range(12)] + [(0, 11)] * 4 + [(0, 17)]
+    picture, budgets = torch.zeros(1, 3, 64, 64), []
+    scene = Scene(Scripted(places), picture, 16)
+    for _ in places[1:]:
+        scene.follow(picture)
+        budgets.append(scene.budget(10, 16))
+    assert budgets == [8] * 5 + [10] * 6 + [10] * 4 + [16]  # of which there are no more

@@ -1,0 +1,82 @@
+"""Flips for detectors that train on clips: all frames of one in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmdet.structures import SampleList
+from torch import Tensor, nn
+
+from mmvitaccel.registry import MODELS
+
+# Axes of a picture (C, H, W) that are turned round.
+DIRECTIONS = {"horizontal": (2,), "vertical": (1,), "diagonal": (1, 2)}
+
+
+@MODELS.register_module()
+class ClipFlip(nn.Module):
+    """Flip clips of a batch, where a flip in the pipeline would turn each frame on its own.
+
+    It belongs into ``batch_augments`` of mmdet's ``DetDataPreprocessor``, beside
+    :class:`~mmvitaccel.datasets.clip_sampler.ClipSampler`. Padding stays at the right and bottom.
+
+    Args:
+        frames: Of a clip.
+        prob: Probability of each direction.
+        direction: ``horizontal``, ``vertical`` or ``diagonal``, as many as probabilities.
+
+    Raises:
+        ValueError: A direction is unknown, or the probabilities are not theirs.
+    """
+
+    def __init__(
+        self,
+        frames: int = 2,
+        prob: Sequence[float] = (0.5,),
+        direction: Sequence[str] = ("horizontal",),
+    ) -> None:
+        super().__init__()
+        unknown = [name for name in direction if name not in DIRECTIONS]
+        if unknown or len(prob) != len(direction) or min(prob) < 0 or sum(prob) > 1:
+            raise ValueError(
+                f"ClipFlip: prob={list(prob)} and direction={list(direction)}: give a probability "
+                f"for each direction, together at most 1; known are {', '.join(DIRECTIONS)}."
+            )
+        self.frames, self.prob, self.direction = frames, tuple(prob), tuple(direction)
+
+    def forward(self, inputs: Tensor, data_samples: SampleList) -> tuple[Tensor, SampleList]:
+        """Pictures (B, C, H, W) and their samples, clip by clip.
+
+        Raises:
+            ValueError: The batch is not made of whole clips, or its samples have masks.
+        """
+        if len(inputs) % self.frames:
+            raise ValueError(
+                f"ClipFlip: a batch of {len(inputs)} is not made of clips of {self.frames} frames; "
+                "give the loader a batch_size that is a multiple, and drop_last=True."
+            )
+        if any("masks" in sample.gt_instances for sample in data_samples):
+            raise ValueError("ClipFlip: samples have masks, which it does not flip; load boxes.")
+        chances = torch.tensor((1 - sum(self.prob), *self.prob))
+        drawn = torch.multinomial(chances, len(inputs) // self.frames, replacement=True).tolist()
+        flipped = inputs.clone()
+        for number, sample in enumerate(data_samples):
+            choice = drawn[number // self.frames]
+            if choice:
+                _flip(flipped[number], sample, self.direction[choice - 1])
+        return flipped, data_samples
+
+
+def _flip(picture: Tensor, sample: object, direction: str) -> None:
+    """Flip one picture (C, H, W) without its padding, and the boxes of its sample, in place."""
+    size, axes = sample.img_shape[:2], DIRECTIONS[direction]
+    shown = picture[:, : size[0], : size[1]]
+    shown.copy_(shown.flip(axes))
+    for part in ("gt_instances", "ignored_instances"):
+        if part not in sample:
+            continue
+        boxes = getattr(sample, part).bboxes
+        for axis in axes:
+            low = 2 - axis  # x of columns, y of rows
+            boxes[:, [low, low + 2]] = size[axis - 1] - boxes[:, [low + 2, low]]
