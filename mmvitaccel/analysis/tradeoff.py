@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from mmvitaccel.runner.storage import last_checkpoint
 METHODS: dict[str, dict[str, Any]] = {
     "token-wise": dict(attention="tokenwise"),
     "exact": dict(attention="exact"),
+    "all-parts": dict(attention="exact", parts="all"),
     "delta": dict(attention="delta"),
     "STGT": dict(attention="tokenwise", reference="last_frame"),
 }
@@ -44,6 +46,7 @@ FIGURES = {
     "cost/gmacs": "mmvitaccel.MacsMetric",
     "cost/backbone_ratio": "mmvitaccel.MacsMetric",
 }
+_MAP50, _SPEEDS = "vid/mAP50", ("slow", "medium", "fast")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,9 @@ class Point:
         method: ``dense`` or a key of :data:`METHODS`.
         k: Tokens let through; None for dense.
         map50: In percent.
+        map50_slow: Of slow objects, where the config's VIDMetric has ``by_motion``.
+        map50_medium: Of medium ones.
+        map50_fast: Of fast ones.
         backbone_gmacs: Mean per frame, in 1e9 multiply-adds.
         gmacs: The same of the whole model.
         backbone_ratio: Dense over mean.
@@ -65,6 +71,9 @@ class Point:
     backbone_gmacs: float
     gmacs: float
     backbone_ratio: float
+    map50_slow: float | None = None
+    map50_medium: float | None = None
+    map50_fast: float | None = None
 
 
 @building("generated")
@@ -165,7 +174,8 @@ def measure(
             Point(
                 method=method,
                 k=k,
-                map50=figures["vid/mAP50"],
+                map50=figures[_MAP50],
+                **_by_motion(figures),
                 backbone_gmacs=figures["cost/backbone_gmacs"],
                 gmacs=figures["cost/gmacs"],
                 backbone_ratio=figures["cost/backbone_ratio"],
@@ -175,18 +185,26 @@ def measure(
     return points
 
 
+def _by_motion(figures: dict[str, Any]) -> dict[str, float | None]:
+    """mAP50 of each speed; None where it was not measured or no object has it."""
+    found = {f"map50_{speed}": figures.get(f"{_MAP50}_{speed}") for speed in _SPEEDS}
+    return {n: None if value is None or math.isnan(value) else value for n, value in found.items()}
+
+
 def table(points: Sequence[Point]) -> str:
-    """The points as Markdown."""
+    """The points as Markdown; mAP50 by motion where it was measured."""
     lines = [
-        "| method | k | mAP50 | backbone, G multiply-adds | whole model | backbone, dense / mean |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| method | k | mAP50 | slow | medium | fast | backbone, G multiply-adds | whole model "
+        "| backbone, dense / mean |",
+        "| --- " * 9 + "|",
     ]
     for point in points:
         k = "-" if point.k is None else point.k
-        lines.append(
-            f"| {point.method} | {k} | {point.map50:.2f} | {point.backbone_gmacs:.4f} "
-            f"| {point.gmacs:.4f} | {point.backbone_ratio:.2f}x |"
-        )
+        speeds = (point.map50_slow, point.map50_medium, point.map50_fast)
+        scores = ["-" if score is None else f"{score:.2f}" for score in (point.map50, *speeds)]
+        costs = [f"{point.backbone_gmacs:.4f}", f"{point.gmacs:.4f}"]
+        cells = [point.method, str(k), *scores, *costs, f"{point.backbone_ratio:.2f}x"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -229,8 +247,8 @@ def _panels(points: Sequence[Point]) -> list[Panel]:
             by_cost.append(Line(method, x, scores, "k*", dict(markersize=12)))
             level = (method, scores[0])
             continue
-        # reason: exact scores as token-wise does; dashed, both lines are seen
-        style = "s--" if method == "exact" else "o-"
+        # reason: these score as token-wise does; dashed and dotted, all lines are seen
+        style = {"exact": "s--", "all-parts": "^:"}.get(method, "o-")
         by_cost.append(Line(method, x, scores, style))
         by_k.append(Line(method, [point.k for point in mine], scores, style))
     return [

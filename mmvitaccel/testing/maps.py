@@ -63,6 +63,13 @@ def fcos(**changes: Any) -> nn.Module:
     return build({**kind, "strides": [4, 8, 16, 32], "norm_cfg": None, **changes})
 
 
+def atss(**changes: Any) -> nn.Module:
+    """ATSS's head, without norms."""
+    kind = dict(type="ATSSHead", in_channels=8, feat_channels=8, num_classes=3, stacked_convs=2)
+    anchors = {**ANCHORS, "ratios": [1.0]}
+    return build({**kind, "anchor_generator": anchors, "norm_cfg": None, **changes})
+
+
 def video(
     frames: int,
     channels: Sequence[int] = CHANNELS,

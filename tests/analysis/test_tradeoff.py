@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmvitaccel.analysis.sweep.evaluate import evaluate
+from mmvitaccel.analysis.sweep.evaluate import evaluate, with_costs
 from mmvitaccel.analysis.tradeoff import METHODS, Point, measure, save, table
 from mmvitaccel.errors import UserError
 from mmvitaccel.models.weights.wrapped import Choice
@@ -24,8 +24,11 @@ def points() -> list[Point]:
 def test_table_has_a_row_for_each_point():
     lines = table(points()).splitlines()
     assert len(lines) == 2 + 1 + 2 * len(METHODS)
-    assert lines[2] == "| dense | - | 82.93 | 467.4400 | 500.0000 | 1.00x |"
-    assert lines[3].startswith("| token-wise | 512 | 74.88 | 256.0000 |")
+    assert lines[2] == "| dense | - | 82.93 | - | - | - | 467.4400 | 500.0000 | 1.00x |"
+    assert lines[3].startswith("| token-wise | 512 | 74.88 | - | - | - | 256.0000 |")
+    assert {line.count("|") for line in lines} == {10}
+    moving = Point("all-parts", 64, 80.0, 1.0, 2.0, 3.0, 90.0, 80.0, 70.0)
+    assert "| 80.00 | 90.00 | 80.00 | 70.00 | 1.0000 |" in table([moving])
 
 
 def test_files_hold_what_was_measured(tmp_path):
@@ -68,3 +71,17 @@ def test_a_choice_of_weights_needs_a_checkpoint(run_tool, capsys):
         run_tool("analysis/eventful_tradeoff", "--weights", "ema_state_dict")
     assert exit_.value.code == 2
     assert "--weights and --prefix choose in a --checkpoint" in capsys.readouterr().err
+
+
+def test_all_parts_are_measured_beside_the_backbone_alone(video_config, weights_of, tmp_path):
+    cfg = with_costs(load_config(str(video_config), {}))
+    cfg.test_evaluator[0].by_motion = True
+    weights = weights_of(video_config)
+    told = []
+    found = measure(cfg, weights, ["exact", "all-parts"], [6], tmp_path / "tests", told.append)
+    dense, exact, whole = found
+    assert told == found and [point.method for point in found] == ["dense", "exact", "all-parts"]
+    assert whole.backbone_gmacs == exact.backbone_gmacs < dense.backbone_gmacs
+    assert whole.gmacs < exact.gmacs < dense.gmacs
+    speeds = [(p.map50_slow, p.map50_medium, p.map50_fast) for p in found]
+    assert all(any(speed is not None for speed in of_point) for of_point in speeds)

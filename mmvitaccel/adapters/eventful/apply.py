@@ -13,7 +13,12 @@ from mmvitaccel.adapters.base import ViTAdapter, class_name, host_class, spec_of
 from mmvitaccel.adapters.bypass import bypass_of_blocks
 from mmvitaccel.adapters.eventful import run as eventful_run
 from mmvitaccel.adapters.eventful.around import follow_models_around
-from mmvitaccel.adapters.eventful.detector import EventfulDetectorHandle, Policies, attach_parts
+from mmvitaccel.adapters.eventful.detector import (
+    GROUP_NORMS,
+    EventfulDetectorHandle,
+    Policies,
+    attach_parts,
+)
 from mmvitaccel.adapters.eventful.handle import EventfulHandle, checked_policy
 from mmvitaccel.adapters.eventful.run import EventfulState
 from mmvitaccel.adapters.eventful.stream_run import Root, attach_run, train
@@ -47,6 +52,7 @@ def apply_eventful(
     buffer_dtype: str | torch.dtype | None = None,
     refresh: Refresh = OnRequest(),  # noqa: B008
     motion: Motion | None = None,
+    group_norm: str | None = None,
     max_streams: int = 4,
     adapter: ViTAdapter | None = None,
 ) -> EventfulHandle | EventfulDetectorHandle:
@@ -90,6 +96,10 @@ def apply_eventful(
             ViTDet and SAM's image encoders on pictures of whole patches; what the model gives lies
             on the frame, or where ``maps`` of the motion says. With ``parts``, the backbone alone
             or all parts of the detector follow the camera; boxes and masks lie on the frame.
+        group_norm: ``held`` serves heads over maps with GroupNorm (stock FCOS, ATSS) by the means
+            and deviations of the stream's last whole frame, a first or refreshed one. Such a frame
+            is exact; in later ones the head is an approximation, the worse the more of the picture
+            changed since, which ``refresh=Every(frames)`` bounds. None refuses such heads.
         max_streams: Most streams remembered at a time; the least recently used is evicted.
         adapter: A record for a model that no family here covers.
 
@@ -106,6 +116,7 @@ def apply_eventful(
         RuntimeError: Another method is on the model.
     """
     kept_as = buffer_dtype_of(buffer_dtype)
+    _check_group_norm(group_norm, parts)
     if parts is not None:
         if adapter is not None:
             raise ValueError(
@@ -123,7 +134,10 @@ def apply_eventful(
             refresh=refresh,
             max_streams=max_streams,
         )
-        return attach_parts(model, policy, parts, transformer, max_streams, kept_as, motion)
+        return attach_parts(
+            model, policy, parts, transformer, max_streams, kept_as, motion, group_norm,
+            checked_refresh(refresh),
+        )  # fmt: skip
     options = EventfulOptions(
         make_attention(attention),
         gate_position,
@@ -189,6 +203,26 @@ def apply_eventful(
     if outer is not model:
         handle.follow_metainfo(outer)
     return handle
+
+
+def _check_group_norm(group_norm: str | None, parts: str | Sequence[str] | None) -> None:
+    """Refuse a way to serve GroupNorm that is not known, or where no head is.
+
+    Raises:
+        ValueError: It has no meaning.
+    """
+    if group_norm is None:
+        return
+    if group_norm not in GROUP_NORMS:
+        raise ValueError(
+            f"Eventful: group_norm={group_norm!r} must be None, which refuses heads with GroupNorm,"
+            f" or {' or '.join(map(repr, GROUP_NORMS))}."
+        )
+    if parts is None:
+        raise ValueError(
+            f"Eventful: group_norm={group_norm!r} is of a detector's heads over maps, and parts is "
+            "None, the transformer alone; give parts='all' or leave group_norm out."
+        )
 
 
 def checked_refresh(refresh: Refresh) -> Refresh:

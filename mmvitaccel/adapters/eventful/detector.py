@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Union
+from typing import Any, Union
 
 import torch
 from torch import nn
@@ -18,9 +18,10 @@ from mmvitaccel.adapters.eventful.neck import EventfulNeckHandle, attach_neck
 from mmvitaccel.adapters.eventful.roi import EventfulRoIHandle, attach_roi_head
 from mmvitaccel.adapters.eventful.stream_run import FrameInfo
 from mmvitaccel.adapters.hosts.find import transformers_in
-from mmvitaccel.adapters.hosts.parts import HEADS, NECKS, ROI_HEADS
+from mmvitaccel.adapters.hosts.parts import HEADS, HEADS_HELD, NECKS, ROI_HEADS
 from mmvitaccel.adapters.parts import family_of, overridden
 from mmvitaccel.core.eventful.gates.policy import Policy
+from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
 from mmvitaccel.core.eventful.gates.weighted import Weighted
 from mmvitaccel.core.eventful.motion.translation import Motion, OnView
 
@@ -32,7 +33,9 @@ HANDLES: dict[str, type[StreamHandle]] = {
     "bbox_head": EventfulHeadHandle,
     "roi_head": EventfulRoIHandle,
 }
-_RECORDS = dict(neck=NECKS, rpn_head=HEADS, bbox_head=HEADS, roi_head=ROI_HEADS)
+_OVER_MAPS = ("rpn_head", "bbox_head")
+# Ways to serve a GroupNorm over a head's maps, beside refusing it.
+GROUP_NORMS = ("held",)
 _HEADS = ("rpn_head", "bbox_head", "roi_head")
 Policies = Union[Policy, Mapping[str, Policy]]
 
@@ -182,7 +185,14 @@ def detector_in(model: nn.Module) -> nn.Module:
     return model
 
 
-def why_not(detector: nn.Module, part: str) -> str | None:
+def records_of(part: str, group_norm: str | None = None) -> Sequence[Any]:
+    """The records that may serve a part behind the backbone."""
+    if part in _OVER_MAPS:
+        return HEADS if group_norm is None else HEADS_HELD
+    return dict(neck=NECKS, roi_head=ROI_HEADS)[part]
+
+
+def why_not(detector: nn.Module, part: str, group_norm: str | None = None) -> str | None:
     """Why a part of a detector cannot be eventful, or None."""
     module = getattr(detector, part)
     if part == "backbone":
@@ -193,15 +203,18 @@ def why_not(detector: nn.Module, part: str) -> str | None:
             f"{class_name(module)} holds {len(found) or 'no'} supported vision transformer"
             f"{'s' if found else ''}, and other backbones are computed whole"
         )
-    return family_of(module, _RECORDS[part])[1] or None
+    return family_of(module, records_of(part, group_norm))[1] or None
 
 
-def parts_of(detector: nn.Module, parts: str | Sequence[str]) -> tuple[str, ...]:
+def parts_of(
+    detector: nn.Module, parts: str | Sequence[str], group_norm: str | None = None
+) -> tuple[str, ...]:
     """The parts to serve, in the order in which they run.
 
     Args:
         detector: The detector.
         parts: ``all``: those that can be served; the others are named in a warning. Or names.
+        group_norm: How a GroupNorm over a head's maps is served; None refuses it.
 
     Raises:
         ValueError: A name that is no part's, that the detector does not have or that cannot be
@@ -210,7 +223,7 @@ def parts_of(detector: nn.Module, parts: str | Sequence[str]) -> tuple[str, ...]
     here = [n for n in HANDLES if isinstance(getattr(detector, n, None), nn.Module)]
     name = class_name(detector)
     if parts == "all":
-        reasons = {part: why_not(detector, part) for part in here}
+        reasons = {part: why_not(detector, part, group_norm) for part in here}
         served = tuple(part for part, reason in reasons.items() if reason is None)
         said = "; ".join(f"{part}: {reason}" for part, reason in reasons.items() if reason)
         if not served:
@@ -232,9 +245,10 @@ def parts_of(detector: nn.Module, parts: str | Sequence[str]) -> tuple[str, ...]
             f"Eventful: parts={parts!r}: {name} has no {', '.join(map(repr, unknown)) or 'parts'}; "
             f"give 'all' or some of its {', '.join(here) or 'none'}."
         )
-    refused = [f"{part}: {why}" for part in asked if (why := why_not(detector, part)) is not None]
+    reasons = {part: why_not(detector, part, group_norm) for part in here}
+    refused = [f"{part}: {reasons[part]}" for part in asked if reasons[part] is not None]
     if refused:
-        can = [part for part in here if why_not(detector, part) is None]
+        can = [part for part in here if reasons[part] is None]
         raise ValueError(
             f"Eventful: parts={parts!r} cannot be served: {'; '.join(refused)}; of this detector "
             f"can be: {', '.join(can) or 'none'}."
@@ -250,6 +264,8 @@ def attach_parts(
     max_streams: int,
     buffer_dtype: torch.dtype | None = None,
     motion: Motion | None = None,
+    group_norm: str | None = None,
+    refresh: Refresh = OnRequest(),  # noqa: B008
 ) -> EventfulDetectorHandle:
     """Make parts of a detector eventful; see :func:`mmvitaccel.apply_eventful`.
 
@@ -261,9 +277,11 @@ def attach_parts(
         max_streams: Most streams remembered at a time.
         buffer_dtype: In which heads keep the maps between their convolutions.
         motion: What follows the camera; None takes it as fixed.
+        group_norm: How a GroupNorm over a head's maps is served; None refuses it.
+        refresh: Which later frames are computed whole; the first part decides and tells the others.
     """
     detector = detector_in(model)
-    served = parts_of(detector, parts)
+    served = parts_of(detector, parts, group_norm)
     on_scene = motion is not None and served != ("backbone",)
     if on_scene:
         _check_motion(detector, served, motion)
@@ -276,13 +294,15 @@ def attach_parts(
         if part == "backbone":
             attach_backbone(module, policies[part], motion=motion)
             continue
-        adapter, _ = family_of(module, _RECORDS[part])
+        adapter, _ = family_of(module, records_of(part, group_norm))
+        # reason: with an eventful backbone, that decides
+        own = dict(scene, refresh=refresh) if part == served[0] else scene
         if part == "neck":
-            attach_neck(module, adapter, policies[part], max_streams, lends, **scene)
+            attach_neck(module, adapter, policies[part], max_streams, lends, **own)
         elif part == "roi_head":
             attach_roi_head(module, adapter, policies[part], max_streams, **scene)
         else:
-            attach_head(module, adapter, policies[part], max_streams, buffer_dtype, **scene)
+            attach_head(module, adapter, policies[part], max_streams, buffer_dtype, **own)
     handle = EventfulDetectorHandle(detector)
     handle.follow_metainfo(detector)
     if model is not detector:
@@ -309,10 +329,10 @@ def _check_motion(detector: nn.Module, served: Sequence[str], motion: Motion) ->
             "with motion all parts follow the camera, or the backbone alone (parts='backbone')."
         )
     for name in served:
-        if _RECORDS.get(name) is not HEADS:
+        if name not in _OVER_MAPS:
             continue
         head = getattr(detector, name)
-        adapter, _ = family_of(head, HEADS)
+        adapter, _ = family_of(head, HEADS_HELD)
         reason = overridden(head, named_base(head, adapter.classes), adapter.decoding)
         if reason is not None:
             raise ValueError(

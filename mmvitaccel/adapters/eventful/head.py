@@ -32,6 +32,7 @@ from mmvitaccel.adapters.eventful.stream_run import (
 )
 from mmvitaccel.adapters.parts import HeadAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
+from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
 from mmvitaccel.core.eventful.maps.memory import cells_of
 from mmvitaccel.core.eventful.stream import StreamStore
 
@@ -67,7 +68,10 @@ class HeadState(StreamRun):
     def __deepcopy__(self, memo: dict[int, Any]) -> HeadState:
         # reason: a copied model starts without streams.
         store = copy.deepcopy(self.store)
-        return HeadState(self.policy, store, buffer_dtype=self.buffer_dtype, on_scene=self.on_scene)
+        return HeadState(
+            self.policy, store, refresh=self.refresh, buffer_dtype=self.buffer_dtype,
+            on_scene=self.on_scene,
+        )  # fmt: skip
 
 
 class EventfulHeadHandle(StreamHandle):
@@ -88,6 +92,7 @@ def attach_head(
     max_streams: int = 4,
     buffer_dtype: torch.dtype | None = None,
     on_scene: bool = False,
+    refresh: Refresh = OnRequest(),  # noqa: B008
 ) -> EventfulHeadHandle:
     """Make a head over maps eventful by its record.
 
@@ -104,10 +109,11 @@ def attach_head(
             computed. What the head puts out stays as it is.
         on_scene: Whether the backbone follows the camera and says where its maps lie. Boxes are
             decoded on the frame all the same.
+        refresh: Which later frames are computed whole, beside those that the parts before it say.
     """
     policy = checked_policy(Threshold(0.0) if policy is None else policy)
     store = StreamStore(max_streams)
-    state = HeadState(policy, store, buffer_dtype=buffer_dtype, on_scene=on_scene)
+    state = HeadState(policy, store, refresh=refresh, buffer_dtype=buffer_dtype, on_scene=on_scene)
     overrides = {"forward": _forward, "__call__": called}
     if on_scene:
         overrides.update({"predict_by_feat": _decode, "_predict_by_feat_single": _decode_one})
@@ -184,6 +190,7 @@ def _outputs(
         policy = running.policy_of(stream)
         sheets = sheets_of(memory, page, [x for _, x in share], policy, 1)
         memory.sheets.between = state.buffer_dtype
+        memory.sheets.anew = stream is not None and stream.refreshed
         made.append(make(memory.sheets, sheets))
         beyond.append((0, 0) if memory.place is None else memory.place.beyond)
         if stream is not None:

@@ -26,6 +26,7 @@ from mmvitaccel.adapters.eventful.stream_run import (
 from mmvitaccel.adapters.hosts.parts import find_neck
 from mmvitaccel.adapters.parts import NeckAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
+from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
 from mmvitaccel.core.eventful.maps.memory import Pages, cells_of, take_together
 from mmvitaccel.core.eventful.stream import StreamStore
 
@@ -48,7 +49,9 @@ class NeckState(StreamRun):
     def __deepcopy__(self, memo: dict[int, Any]) -> NeckState:
         # reason: a copied model starts without streams.
         store = copy.deepcopy(self.store)
-        return NeckState(self.policy, store, lends=self.lends, on_scene=self.on_scene)
+        return NeckState(
+            self.policy, store, refresh=self.refresh, lends=self.lends, on_scene=self.on_scene
+        )
 
 
 class EventfulNeckHandle(StreamHandle):
@@ -113,6 +116,7 @@ def attach_neck(
     max_streams: int = 4,
     lends: bool = False,
     on_scene: bool = False,
+    refresh: Refresh = OnRequest(),  # noqa: B008
 ) -> EventfulNeckHandle:
     """Put EventfulNeck on a neck by its record; see :func:`apply_eventful_neck`.
 
@@ -123,9 +127,12 @@ def attach_neck(
         max_streams: See there.
         lends: Whether the levels are given out without a copy of each.
         on_scene: Whether its backbone follows the camera and says where its maps lie.
+        refresh: Which later frames are computed whole, beside those that an eventful backbone says.
     """
     policy = checked_policy(Threshold(0.0) if policy is None else policy)
-    state = NeckState(policy, StreamStore(max_streams), lends=lends, on_scene=on_scene)
+    state = NeckState(
+        policy, StreamStore(max_streams), refresh=refresh, lends=lends, on_scene=on_scene
+    )
     overrides = {"forward": _forward, "__call__": called}
     attach_part(neck, METHOD, overrides, state, adapter.bypassed(neck), adapter)
     follow_models_around(neck)

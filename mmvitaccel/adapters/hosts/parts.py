@@ -11,6 +11,8 @@ from mmvitaccel.adapters.parts import HeadAdapter, NeckAdapter, RoIAdapter, fami
 
 NECKS: tuple[NeckAdapter, ...] = (*own_necks.NECKS, *fpn.NECKS)
 HEADS: tuple[HeadAdapter, ...] = (*dense_heads.HEADS,)
+# The same, which serve a GroupNorm by statistics of the last whole frame.
+HEADS_HELD: tuple[HeadAdapter, ...] = (*dense_heads.HEADS_HELD,)
 ROI_HEADS: tuple[RoIAdapter, ...] = (*roi_heads.ROI_HEADS,)
 
 

@@ -13,7 +13,7 @@ from mmvitaccel.adapters.hosts.parts import HEADS, NECKS
 from mmvitaccel.adapters.parts import family_of
 from mmvitaccel.core.eventful.gates.policy import TopK
 from mmvitaccel.core.macs.counter import MacsCounter
-from mmvitaccel.testing.maps import SIZES, assert_close, fcos, fpn, retina, rpn, video
+from mmvitaccel.testing.maps import SIZES, assert_close, atss, fcos, fpn, retina, rpn, video
 
 HEADS_OF = {
     "RPN": rpn,
@@ -23,6 +23,7 @@ HEADS_OF = {
     "RetinaNet without a tower": lambda: retina(stacked_convs=0),
     "FCOS": fcos,
     "FCOS, tricks": lambda: fcos(norm_on_bbox=True, centerness_on_reg=True),
+    "ATSS": atss,
 }
 FOUR = [8] * 4
 
@@ -240,15 +241,17 @@ def test_a_copy_follows_its_own_neck():
     [
         (
             lambda: fcos(norm_cfg=dict(type="GN", num_groups=2)),
-            "cls_convs.0.gn is a GroupNorm, whose statistics are those of the whole map",
+            "cls_convs.0.gn is a GroupNorm, whose statistics are those of the whole map "
+            "(group_norm='held' keeps them between frames)",
         ),
         (
             lambda: retina(norm_cfg=dict(type="BN", track_running_stats=False)),
             "cls_convs.0.bn is a BatchNorm without running statistics",
         ),
         (lambda: fcos(dcn_on_last_conv=True), "cls_convs.1 is a"),
+        (lambda: atss(pred_kernel_size=1), "atss_cls has kernel_size=(1, 1)"),
     ],
-    ids=["GN", "batch statistics", "deformable"],
+    ids=["GN", "batch statistics", "deformable", "1 x 1"],
 )
 def test_heads_that_look_beyond_a_pixel_are_refused_by_name(make, reason):
     adapter, said = family_of(make(), HEADS)

@@ -25,6 +25,7 @@ from mmvitaccel.core.eventful.maps import rows, steps
 from mmvitaccel.core.eventful.modes import global_attention, running_sums, windowed_attention
 from mmvitaccel.core.kernels import operators
 from mmvitaccel.models.vitdet.simple_fpn import SimpleFPN
+from mmvitaccel.testing import maps
 from mmvitaccel.testing.models import timm_model, vitdet
 
 READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "item", "unique", "masked_select")
@@ -144,6 +145,24 @@ def test_neck(device):
         return torch.randn(1, 16, 8, 8)
 
     first, *others = frames_of(neck, run)
+    assert all(frame == first for frame in others)
+
+
+@pytest.mark.parametrize("norm", [None, dict(type="GN", num_groups=4)], ids=["plain", "GroupNorm"])
+def test_a_head_over_maps(norm, device):
+    neck = maps.build(dict(type="mmvitaccel.SimpleFPN", in_channels=16, out_channels=8, num_outs=5))
+    head = maps.retina(norm_cfg=norm)
+    detector = torch.nn.ModuleDict(dict(neck=neck, bbox_head=head))
+    detector.neck, detector.bbox_head = neck, head
+    apply_eventful(detector, TopK(4), parts=("neck", "bbox_head"), group_norm="held")
+
+    def run(x):
+        head(neck(x))
+
+    def make(number):
+        return torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(number))
+
+    first, *others = frames_of(run, make)
     assert all(frame == first for frame in others)
 
 

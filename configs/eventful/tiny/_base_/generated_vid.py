@@ -71,7 +71,9 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(
-    type="mmvitaccel.VIDMetric", ann_file=data_root + "videos/annotations/vid_val.json"
+    type="mmvitaccel.VIDMetric",
+    ann_file=data_root + "videos/annotations/vid_val.json",
+    by_motion=True,
 )
 # Tests report the cost of a frame beside accuracy.
 test_evaluator = [val_evaluator, dict(type="mmvitaccel.MacsMetric")]

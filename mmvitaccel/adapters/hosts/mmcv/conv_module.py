@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.base import class_name, named_base
+from mmvitaccel.core.eventful.maps.held import GroupNorm
 from mmvitaccel.core.eventful.maps.steps import Mix, Spread
 
 _CONV_MODULE = ("mmcv.cnn.bricks.conv_module.ConvModule",)
@@ -39,10 +40,10 @@ def conv_of(module: nn.Module) -> nn.Module:
 
 
 def after(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """What a ConvModule does behind its convolution: its norm and activation."""
+    """What a ConvModule does to each pixel behind its convolution: its norm and activation."""
     if not is_conv_module(module):
         return _nothing
-    steps = [module.norm] if module.with_norm else []
+    steps = [module.norm] if module.with_norm and norm_over_map(module) is None else []
     steps += [module.activate] if module.with_activation else []
 
     def run(x: Tensor) -> Tensor:
@@ -53,10 +54,19 @@ def after(module: nn.Module) -> Callable[[Tensor], Tensor]:
     return run
 
 
+def norm_over_map(module: nn.Module) -> GroupNorm | None:
+    """The norm of a ConvModule that averages over the map, or None."""
+    if not is_conv_module(module) or not module.with_norm or type(module.norm) is not nn.GroupNorm:
+        return None
+    norm = module.norm
+    return GroupNorm(norm.num_groups, norm.weight, norm.bias, norm.eps)
+
+
 def mix_of(module: nn.Module, border: int = 1, is_between: bool = False) -> Mix:
     """A 3 x 3 convolution, or a ConvModule with one; see :class:`Mix`."""
     conv = conv_of(module)
-    return Mix(conv.weight, conv.bias, after(module), conv.stride[0], border, is_between)
+    norm = norm_over_map(module)
+    return Mix(conv.weight, conv.bias, after(module), conv.stride[0], border, is_between, norm)
 
 
 def spread_of(module: nn.Module) -> Spread:
@@ -70,11 +80,15 @@ def bypassed_in(path: str, module: nn.Module) -> Iterable[str]:
     """Submodules that :func:`mix_of` (of 3 x 3) and :func:`spread_of` do not call."""
     if is_conv_module(module):
         yield path
+    if norm_over_map(module) is not None:
+        yield f"{path}.{module.norm_name}"
     if conv_of(module).kernel_size[0] == 3:
         yield f"{path}.conv" if is_conv_module(module) else path
 
 
-def why_not(path: str, module: nn.Module, kernel: int = 3, stride: int = 1) -> str | None:
+def why_not(
+    path: str, module: nn.Module, kernel: int = 3, stride: int = 1, held: bool = False
+) -> str | None:
     """Why a convolution or ConvModule is no step, or None.
 
     Args:
@@ -82,6 +96,7 @@ def why_not(path: str, module: nn.Module, kernel: int = 3, stride: int = 1) -> s
         module: It.
         kernel: The side of the kernel that is expected.
         stride: The stride that is.
+        held: Whether the statistics of a GroupNorm are held between frames.
     """
     conv = conv_of(module)
     if class_name(conv) not in _CONVOLUTIONS:
@@ -95,12 +110,12 @@ def why_not(path: str, module: nn.Module, kernel: int = 3, stride: int = 1) -> s
         return None
     if module.order[0] != "conv" or module.with_explicit_padding or module.with_spectral_norm:
         return f"{path} has a norm before its convolution, a padding layer or a spectral norm"
-    return why_not_after(path, module)
+    return why_not_after(path, module, held)
 
 
-def why_not_after(path: str, module: nn.Module) -> str | None:
+def why_not_after(path: str, module: nn.Module, held: bool = False) -> str | None:
     """Why what a ConvModule does behind its convolution does not act on each pixel alone."""
-    if module.with_norm:
+    if module.with_norm and not (held and norm_over_map(module) is not None):
         reason = why_norm_is_not(f"{path}.{module.norm_name}", module.norm)
         if reason is not None:
             return reason

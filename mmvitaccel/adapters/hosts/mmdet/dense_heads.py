@@ -1,4 +1,7 @@
-"""mmdet's heads over maps: RPN, RetinaNet (arXiv 1708.02002) and FCOS (arXiv 1904.01355)."""
+"""mmdet's heads over maps.
+
+RPN, RetinaNet (arXiv 1708.02002), FCOS (arXiv 1904.01355) and ATSS (arXiv 1912.02424).
+"""
 
 from __future__ import annotations
 
@@ -102,6 +105,24 @@ def _fcos_outputs(head: nn.Module) -> _Outputs:
         return Mix(head.conv_reg.weight, head.conv_reg.bias, finish, border=0)
 
     reg = [distances(place) for place in range(len(head.scales))]
+    return _three(towers, cls, reg, centre, side)
+
+
+def _atss_outputs(head: nn.Module) -> _Outputs:
+    cls, centre = mix_of(head.atss_cls, border=0), mix_of(head.atss_centerness, border=0)
+
+    def distances(scale: nn.Module) -> Mix:
+        convolution = head.atss_reg
+        return Mix(convolution.weight, convolution.bias, lambda x: scale(x).float(), border=0)
+
+    reg = [distances(scale) for scale in head.scales]
+    return _three(_towers(head), cls, reg, centre, "reg_convs")
+
+
+def _three(
+    towers: dict[str, list[Mix]], cls: Mix, reg: Sequence[Mix], centre: Mix, side: str
+) -> _Outputs:
+    """Scores, boxes by a convolution of each level, and centres from the tower ``side``."""
 
     def run(sheets: Sheets, levels: Sequence[Sheet]) -> tuple[list[Tensor], ...]:
         outs: tuple[list[Tensor], ...] = ([], [], [])
@@ -141,37 +162,41 @@ def _bypassing(convs: Callable[[nn.Module], dict[str, nn.Module]]):
     return bypassed
 
 
-def _refusing(convs: Callable[[nn.Module], dict[str, nn.Module]]):
+def _refusing(convs: Callable[[nn.Module], dict[str, nn.Module]], held: bool):
     def refuse(head: nn.Module) -> str | None:
-        reasons = (why_not(path, module) for path, module in convs(head).items())
-        return next((reason for reason in reasons if reason is not None), None)
+        for path, module in convs(head).items():
+            reason = why_not(path, module, held=held)
+            if reason is not None:
+                if why_not(path, module, held=True) is None:
+                    reason += " (group_norm='held' keeps them between frames)"
+                return reason
+        return None
 
     return refuse
 
 
 _RETINA = _named("retina_cls", "retina_reg")
 _FCOS = _named("conv_cls", "conv_reg", "conv_centerness")
+_ATSS = _named("atss_cls", "atss_reg", "atss_centerness")
 
-HEADS = (
-    HeadAdapter(
-        name="mmdet RPNHead",
-        classes=("mmdet.models.dense_heads.rpn_head.RPNHead",),
-        outputs=_rpn_outputs,
-        bypassed=_rpn_bypassed,
-        refuse=_refusing(_rpn_convs),
-    ),
-    HeadAdapter(
-        name="mmdet RetinaHead",
-        classes=("mmdet.models.dense_heads.retina_head.RetinaHead",),
-        outputs=_retina_outputs,
-        bypassed=_bypassing(_RETINA),
-        refuse=_refusing(_RETINA),
-    ),
-    HeadAdapter(
-        name="mmdet FCOSHead",
-        classes=("mmdet.models.dense_heads.fcos_head.FCOSHead",),
-        outputs=_fcos_outputs,
-        bypassed=_bypassing(_FCOS),
-        refuse=_refusing(_FCOS),
-    ),
-)
+
+def _records(held: bool) -> tuple[HeadAdapter, ...]:
+    """The records; whether a GroupNorm is served by statistics of the last whole frame."""
+    return tuple(
+        HeadAdapter(
+            name=f"mmdet {name}",
+            classes=(f"mmdet.models.dense_heads.{module}.{name}",),
+            outputs=outputs,
+            bypassed=bypassed,
+            refuse=_refusing(convs, held),
+        )
+        for module, name, outputs, bypassed, convs in (
+            ("rpn_head", "RPNHead", _rpn_outputs, _rpn_bypassed, _rpn_convs),
+            ("retina_head", "RetinaHead", _retina_outputs, _bypassing(_RETINA), _RETINA),
+            ("fcos_head", "FCOSHead", _fcos_outputs, _bypassing(_FCOS), _FCOS),
+            ("atss_head", "ATSSHead", _atss_outputs, _bypassing(_ATSS), _ATSS),
+        )
+    )
+
+
+HEADS, HEADS_HELD = _records(held=False), _records(held=True)

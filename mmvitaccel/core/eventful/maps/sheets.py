@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmvitaccel.core.eventful.maps.held import Held
 from mmvitaccel.core.eventful.maps.rows import Rows, corners
 
 
@@ -26,6 +27,7 @@ class Sheet:
         moved: Pixels (down, right) by which the view over the map moved before this frame.
         read_as: What its numbers are converted to whenever they are read; None where they are kept
             as they were computed.
+        held: The statistics that its pixels were normalized by, of a map behind a GroupNorm.
     """
 
     padded: Tensor
@@ -34,6 +36,7 @@ class Sheet:
     at_most: int = 0
     moved: tuple[int, int] = (0, 0)
     read_as: torch.dtype | None = None
+    held: Held | None = None
 
     @classmethod
     def of(cls, x: Tensor, border: int) -> Sheet:
@@ -157,9 +160,11 @@ class Sheets(dict[str, Sheet]):
     Attributes:
         between: The dtype in which maps that only another convolution reads are kept; None for that
             in which they are computed. Set it before the first of them is made.
+        anew: Whether the present frame is computed whole, so that a GroupNorm takes its statistics.
     """
 
     between: torch.dtype | None = None
+    anew: bool = False
 
     def move(self, cells: tuple[int, int], grid: tuple[int, int]) -> None:
         """Follow a view that moved by whole cells; see :meth:`Sheet.step_of`.

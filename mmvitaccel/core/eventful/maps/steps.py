@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mmvitaccel.core.eventful.gates.host_reads import reading_is_free
+from mmvitaccel.core.eventful.maps.held import GroupNorm, Held
 from mmvitaccel.core.eventful.maps.rows import (
     Rows,
     corners,
@@ -68,6 +69,8 @@ class Mix:
         stride: 1 or 2.
         border: Of the result, see :class:`Sheet`.
         is_between: Whether nothing but another convolution of the same chain reads the result.
+        norm: Between the convolution and ``finish``, a norm whose statistics are held from the last
+            whole frame.
     """
 
     weight: Tensor
@@ -76,20 +79,43 @@ class Mix:
     stride: int = 1
     border: int = 1
     is_between: bool = False
+    norm: GroupNorm | None = None
 
     @cached_property
     def matrix(self) -> Tensor:
         """The weights for neighbourhoods laid out as rows, (O, 9 * D)."""
         return self.weight.permute(0, 2, 3, 1).flatten(1)
 
-    def whole(self, source: Sheet) -> Tensor:
-        """The result everywhere, (B, P, h, w)."""
-        mixed = F.conv2d(_first(source.read(source.padded)), self.weight, self.bias, self.stride)
-        return self.finish(mixed)
+    def anew(self, source: Sheet) -> tuple[Tensor, Held | None]:
+        """The result everywhere, (B, P, h, w), of a whole frame, and the statistics to hold."""
+        mixed, held = self._mixed(source), None
+        if self.norm is not None:
+            mixed, held = self.norm.normalize(mixed)
+        return self.finish(mixed), held
 
-    def around(self, near: Tensor) -> Tensor:
-        """Neighbourhoods (M, 9 * D) to the results in their middle, (M, P)."""
-        return _by_rows(self.finish, F.linear(near, self.matrix, self.bias))
+    def whole(self, source: Sheet, held: Held | None = None) -> Tensor:
+        """The result everywhere, (B, P, h, w), by the statistics that are held."""
+        mixed = self._mixed(source)
+        return self.finish(mixed if held is None else held.on_map(mixed))
+
+    def around(self, near: Tensor, held: Held | None, entry: Tensor) -> Tensor:
+        """Neighbourhoods to the results in their middle.
+
+        Args:
+            near: (M, 9 * D).
+            held: The statistics of a norm over the map.
+            entry: (M,), the entry of the batch that each is of.
+
+        Returns:
+            (M, P).
+        """
+        mixed = F.linear(near, self.matrix, self.bias)
+        if held is not None:
+            mixed = held.on_rows(mixed, entry)
+        return _by_rows(self.finish, mixed)
+
+    def _mixed(self, source: Sheet) -> Tensor:
+        return F.conv2d(_first(source.read(source.padded)), self.weight, self.bias, self.stride)
 
 
 @dataclass(frozen=True)
@@ -170,10 +196,13 @@ def mix(sheets: Sheets, steps: Mapping[str, Mix], source: Sheet) -> list[Sheet]:
         steps: The convolutions by the names of their results; all have one stride.
         source: The map below, with a border.
     """
-    if source.changed is None or any(key not in sheets for key in steps):
+    renewed = sheets.anew and any(step.norm is not None for step in steps.values())
+    if source.changed is None or renewed or any(key not in sheets for key in steps):
         for key, step in steps.items():
             kept_as = sheets.between if step.is_between else None
-            sheets[key] = _replaced(sheets.get(key), step.whole(source), step.border, kept_as)
+            made, held = step.anew(source)
+            sheets[key] = _replaced(sheets.get(key), made, step.border, kept_as)
+            sheets[key].held = held
         return [sheets[key] for key in steps]
     stride = next(iter(steps.values())).stride
     near, at_most = grown(source.changed, stride), source.at_most * 9
@@ -189,7 +218,7 @@ def mix(sheets: Sheets, steps: Mapping[str, Mix], source: Sheet) -> list[Sheet]:
         pass
     elif len(rows.index) > _WHOLE_SHARE * near.numel():
         for key, step in steps.items():
-            sheets[key].put_all(_last(step.whole(source)), rows)
+            sheets[key].put_all(_last(step.whole(source, sheets[key].held)), rows)
     else:
         _mix_rows(sheets, steps, source, rows, stride)
     return [sheets[key] for key in steps]
@@ -252,8 +281,9 @@ def _mix_rows(
     chunk = _PIXELS_CPU if reading_is_free(taps.device) else _PIXELS
     for part, tap in zip(rows.split(chunk), taps.split(chunk)):
         near = source.read(source.rows.index_select(0, tap.flatten())).view(len(tap), -1)
+        entry = part.index.div(grid[0] * grid[1], rounding_mode="floor")
         for key, step in steps.items():
-            sheets[key].put(part, step.around(near))
+            sheets[key].put(part, step.around(near, sheets[key].held, entry))
 
 
 def _by_rows(compute: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:

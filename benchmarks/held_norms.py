@@ -1,0 +1,173 @@
+"""Error of heads over maps whose GroupNorm is held from the last whole frame, on a real video.
+
+    python benchmarks/held_norms.py VIDEO
+    python benchmarks/held_norms.py VIDEO --heads fcos --threshold 0.05 --every 0 10
+    python benchmarks/held_norms.py VIDEO --record     # keep the rows
+
+The detectors are mmdet's stock FCOS and ATSS with a ResNet-50, random weights. The backbone is
+computed whole; neck and head compute what changed above a threshold. In every frame the head is
+compared with the plain one on the same levels: the L2 norm of the difference of all maps over that
+of the plain head's. Beside it stands the error of a head that would keep its results of the last
+whole frame, which says how much there was to follow, and multiply-adds of the head.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from statistics import mean
+from typing import Any
+
+import cv2
+import torch
+from torch import Tensor, nn
+
+import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
+from mmvitaccel import Threshold, apply_eventful
+from mmvitaccel.core.macs.counter import MacsCounter
+from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.records.recording import Recording, add_record_option
+from mmvitaccel.runner.config import load_config
+from mmvitaccel.runner.session import build_model
+from mmvitaccel.testing.models import sharing_weights
+from mmvitaccel.video_reader import open_video
+
+CONFIGS = {
+    "fcos": "mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py",
+    "atss": "mmdet::atss/atss_r50_fpn_1x_coco.py",
+}
+STREAM = "video"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One head, refreshed at one interval.
+
+    Attributes:
+        head: A key of :data:`CONFIGS`.
+        every: Frames from one whole frame to the next; 0 where only the first is whole.
+        error: Of frames that are not whole, the mean.
+        largest: The largest of these.
+        whole_error: Of whole frames, the largest.
+        kept_error: Mean error of results that are kept from the last whole frame.
+        dense_gmacs: Multiply-adds of the plain head, in units of 1e9.
+        steady_gmacs: Of a frame that is not whole, the mean.
+        frames: How many of these.
+    """
+
+    head: str
+    every: int
+    error: float
+    largest: float
+    whole_error: float
+    kept_error: float
+    dense_gmacs: float
+    steady_gmacs: float
+    frames: int
+
+
+def pictures_of(video: str, size: int, count: int) -> Iterator[Tensor]:
+    """The first frames of a video, (1, 3, H, W) float32 of unit variance, sides of whole 32s."""
+    found = 0
+    with open_video(video) as source:
+        for frame in source:
+            height, width = frame.image.shape[:2]
+            sides = [
+                max(32, round(s * size / max(height, width) / 32) * 32) for s in (width, height)
+            ]
+            picture = torch.from_numpy(cv2.resize(frame.image, sides)).permute(2, 0, 1)[None]
+            yield (picture.float() - 118) / 58
+            found += 1
+            if found == count:
+                return
+    raise UserError(f"{video} has {found} frames and {count} are needed; set --frames lower.")
+
+
+def together(outs: Sequence[Sequence[Tensor]]) -> Tensor:
+    """All that a head says of a frame, (N,)."""
+    return torch.cat([x.flatten().double() for kind in outs for x in kind])
+
+
+def apart(found: Tensor, expected: Tensor) -> float:
+    """The relative difference."""
+    return float((found - expected).norm() / expected.norm())
+
+
+def measure(head: str, plain: nn.Module, maps: Sequence[Any], policy: Any, every: int) -> Row:
+    """Follow a video, given as the backbone's maps of each frame."""
+    model = sharing_weights(plain)
+    handle = apply_eventful(model, policy, parts=("neck", "bbox_head"), group_norm="held")
+    errors, kept, whole, costs, last, dense = [], [], [], [], None, 0.0
+    for number, given in enumerate(maps):
+        is_whole = number == 0 or (every > 0 and number % every == 0)
+        if is_whole:
+            handle.refresh()
+        with handle.stream(STREAM, number), MacsCounter(model.bbox_head) as counter:
+            levels = model.neck(given)
+            found = together(model.bbox_head(levels))
+        cost = counter.report().total / 1e9
+        levels = [level.clone(memory_format=torch.contiguous_format) for level in levels]
+        expected = together(plain.bbox_head(levels))
+        if is_whole:
+            last, dense = expected, cost
+            whole.append(apart(found, expected))
+            continue
+        errors.append(apart(found, expected))
+        kept.append(apart(last, expected))
+        costs.append(cost)
+    return Row(
+        head,
+        every,
+        mean(errors),
+        max(errors),
+        max(whole),
+        mean(kept),
+        dense,
+        mean(costs),
+        len(errors),
+    )
+
+
+def show(row: Row) -> None:
+    """Print a row."""
+    when = f"whole every {row.every} frames" if row.every else "first frame whole"
+    print(
+        f"{row.head}, {when}: error {row.error:.1e}, at most {row.largest:.1e}, of whole frames "
+        f"{row.whole_error:.0e}; of kept results {row.kept_error:.1e}; "
+        f"{row.steady_gmacs:.1f} of {row.dense_gmacs:.1f} G multiply-adds",
+        flush=True,
+    )
+
+
+@one_sentence_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and print the rows."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("video")
+    parser.add_argument("--heads", nargs="+", choices=list(CONFIGS), default=list(CONFIGS))
+    parser.add_argument("--threshold", type=float, default=0.1, help="relative error that passes")
+    parser.add_argument("--every", type=int, nargs="+", default=[0, 4], help="frames; 0 for never")
+    parser.add_argument("--size", type=int, default=480, help="of a frame's long edge")
+    parser.add_argument("--frames", type=int, default=12)
+    add_record_option(parser)
+    args = parser.parse_args(argv)
+    if args.frames < 2 or any(every == 1 or every < 0 for every in args.every):
+        raise UserError("give --frames of 2 or more, and --every of 0, or of 2 or more.")
+    recording = Recording(args.record, __file__, argv)
+    rows = []
+    for head in args.heads:
+        torch.manual_seed(0)
+        plain = build_model(load_config(CONFIGS[head], {})).eval()
+        with torch.inference_mode():
+            maps = [plain.backbone(x) for x in pictures_of(args.video, args.size, args.frames)]
+            for every in args.every:
+                rows.append(measure(head, plain, maps, Threshold(args.threshold), every))
+                show(rows[-1])
+    recording.save([asdict(row) for row in rows])
+
+
+if __name__ == "__main__":
+    main()
