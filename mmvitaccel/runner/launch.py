@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from torch.distributed import run
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from mmvitaccel.errors import EXIT_STATUS, UserError, one_sentence_errors
 
@@ -30,11 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         run.main(None if argv is None else list(argv))
     except ChildFailedError as error:
-        # reason: a process whose neighbour has ended says so with that status, maybe first
-        rank, failure = min(
-            error.failures.items(),
-            key=lambda found: (found[1].exitcode == EXIT_STATUS, found[1].timestamp),
-        )
+        rank, failure = min(error.failures.items(), key=_is_an_effect)
         if failure.exitcode == EXIT_STATUS:
             raise UserError(
                 f"process {rank} was given something wrong, as it says above."
@@ -46,6 +42,17 @@ def main(argv: Sequence[str] | None = None) -> None:
             ) from None
         print(f"process {rank} failed with status {failure.exitcode}, see above", file=sys.stderr)
         raise SystemExit(failure.exitcode) from None
+
+
+def _is_an_effect(found: tuple[int, ProcessFailure]) -> tuple[int, int]:
+    """Sorts causes first: a failure that another process may have led to comes behind it.
+
+    A process whose neighbour has ended says so with the status of a user's mistake, maybe first;
+    those that are left are ended by SIGTERM.
+    """
+    effects = (EXIT_STATUS, -signal.SIGTERM)
+    code = found[1].exitcode
+    return effects.index(code) + 1 if code in effects else 0, found[1].timestamp
 
 
 def _advice(name: str) -> str:

@@ -27,6 +27,9 @@ def failing(monkeypatch, *codes):
         ((2, -9), 2, "process 1 was ended by SIGKILL"),
         ((2, 1), 1, "process 1 failed with status 1"),
         ((2, 2), 2, "process 0 was given something wrong"),
+        ((-15, 2), 2, "process 1 was given something wrong"),
+        ((-15, -9), 2, "process 1 was ended by SIGKILL"),
+        ((-15, -15), 2, "process 0 was ended by SIGTERM"),
         ((1, -9), 1, "process 0 failed with status 1"),
     ],
 )
