@@ -14,12 +14,11 @@ whole frame, which says how much there was to follow, and multiply-adds of the h
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import mean
 from typing import Any
 
-import cv2
 import torch
 from torch import Tensor, nn
 
@@ -31,7 +30,7 @@ from mmvitaccel.records.recording import Recording, add_record_option
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.runner.session import build_model
 from mmvitaccel.testing.models import sharing_weights
-from mmvitaccel.video_reader import open_video
+from mmvitaccel.video.first_frames import first_frames
 
 CONFIGS = {
     "fcos": "mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py",
@@ -65,23 +64,6 @@ class Row:
     dense_gmacs: float
     steady_gmacs: float
     frames: int
-
-
-def pictures_of(video: str, size: int, count: int) -> Iterator[Tensor]:
-    """The first frames of a video, (1, 3, H, W) float32 of unit variance, sides of whole 32s."""
-    found = 0
-    with open_video(video) as source:
-        for frame in source:
-            height, width = frame.image.shape[:2]
-            sides = [
-                max(32, round(s * size / max(height, width) / 32) * 32) for s in (width, height)
-            ]
-            picture = torch.from_numpy(cv2.resize(frame.image, sides)).permute(2, 0, 1)[None]
-            yield (picture.float() - 118) / 58
-            found += 1
-            if found == count:
-                return
-    raise UserError(f"{video} has {found} frames and {count} are needed; set --frames lower.")
 
 
 def together(outs: Sequence[Sequence[Tensor]]) -> Tensor:
@@ -150,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--heads", nargs="+", choices=list(CONFIGS), default=list(CONFIGS))
     parser.add_argument("--threshold", type=float, default=0.1, help="relative error that passes")
     parser.add_argument("--every", type=int, nargs="+", default=[0, 4], help="frames; 0 for never")
-    parser.add_argument("--size", type=int, default=480, help="of a frame's long edge")
+    parser.add_argument("--size", type=int, default=480, help="of a frame, a multiple of 32")
     parser.add_argument("--frames", type=int, default=12)
     add_record_option(parser)
     args = parser.parse_args(argv)
@@ -162,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         torch.manual_seed(0)
         plain = build_model(load_config(CONFIGS[head], {})).eval()
         with torch.inference_mode():
-            maps = [plain.backbone(x) for x in pictures_of(args.video, args.size, args.frames)]
+            maps = [plain.backbone(x) for x in first_frames(args.video, args.size, args.frames)]
             for every in args.every:
                 rows.append(measure(head, plain, maps, Threshold(args.threshold), every))
                 show(rows[-1])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from mmdet.structures import SampleList
+from mmdet.structures.bbox import bbox_flip
 from torch import Tensor, nn
 
 from mmvitaccel.registry import MODELS
@@ -69,14 +70,11 @@ class ClipFlip(nn.Module):
 
 
 def _flip(picture: Tensor, sample: object, direction: str) -> None:
-    """Flip one picture (C, H, W) without its padding, and the boxes of its sample, in place."""
-    size, axes = sample.img_shape[:2], DIRECTIONS[direction]
+    """Flip one picture (C, H, W) without its padding, in place, and the boxes of its sample."""
+    size = sample.img_shape[:2]
     shown = picture[:, : size[0], : size[1]]
-    shown.copy_(shown.flip(axes))
+    shown.copy_(shown.flip(DIRECTIONS[direction]))
     for part in ("gt_instances", "ignored_instances"):
-        if part not in sample:
-            continue
-        boxes = getattr(sample, part).bboxes
-        for axis in axes:
-            low = 2 - axis  # x of columns, y of rows
-            boxes[:, [low, low + 2]] = size[axis - 1] - boxes[:, [low + 2, low]]
+        if part in sample:
+            instances = getattr(sample, part)
+            instances.bboxes = bbox_flip(instances.bboxes, size, direction)

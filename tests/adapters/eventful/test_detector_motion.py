@@ -8,12 +8,12 @@ import functools
 import pytest
 import torch
 from mmengine.config import Config
-from torch import nn
 
 from mmvitaccel import Always, Threshold, TopK, Translation, apply_eventful
 from mmvitaccel.core.eventful.frame import Clips, Frame, streams
 from mmvitaccel.hooks.eventful_hook import EventfulHook
 from mmvitaccel.models.wrappers.eventful import attach_eventful
+from mmvitaccel.testing import stills
 from mmvitaccel.testing.aligned import NaiveScene, aligned_vitdet
 from mmvitaccel.testing.detectors import detect, efficientvit_retinanet, rcnn, retinanet, sample
 
@@ -30,12 +30,7 @@ ALL = dict(parts="all", motion=Translation(reach=0.9))
 
 def still(seed=0):
     """Structure of every size, with room around a frame, (3, height, width)."""
-    generator = torch.Generator().manual_seed(seed)
-    side, whole = SIDE + 2 * ROOM, 0
-    for coarse in (4, 8, 16, 32, 64):
-        noise = torch.randn(1, 3, side // coarse + 2, side // coarse + 2, generator=generator)
-        whole = whole + nn.functional.interpolate(noise, (side, side), mode="bilinear")
-    return (whole[0] * 60 + 120).clamp(0, 255)
+    return (stills.still(SIDE + 2 * ROOM, seed)[0] * 60 + 120).clamp(0, 255)
 
 
 def pan(step, frames, seed=0):

@@ -22,6 +22,7 @@ from mmvitaccel import (
     apply_tome,
 )
 from mmvitaccel.models.wrappers.eventful import attach_eventful
+from mmvitaccel.testing import stills
 from mmvitaccel.testing.aligned import NaiveScene, aligned_vit, aligned_vitdet
 from mmvitaccel.testing.models import timm_model, vitdet
 
@@ -52,12 +53,7 @@ def vitdet_small(**kwargs):
 
 def still(seed=0):
     """Structure of every size, with room around a frame, (1, 3, height, width)."""
-    generator = torch.Generator().manual_seed(seed)
-    side, whole = SIDE + 2 * ROOM, 0
-    for coarse in (4, 8, 16, 32, 64):
-        noise = torch.randn(1, 3, side // coarse + 2, side // coarse + 2, generator=generator)
-        whole = whole + nn.functional.interpolate(noise, (side, side), mode="bilinear")
-    return whole
+    return stills.still(SIDE + 2 * ROOM, seed)
 
 
 def shown(whole, y, x):

@@ -7,17 +7,13 @@ import torch
 from torch import nn
 
 from mmvitaccel import Translation
+from mmvitaccel.testing import stills
 
 SIDE, ROOM = 160, 160
 
 
 def still(seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    side, whole = SIDE + 2 * ROOM, 0
-    for coarse in (4, 8, 16, 32, 64):
-        noise = torch.randn(1, 3, side // coarse + 2, side // coarse + 2, generator=generator)
-        whole = whole + nn.functional.interpolate(noise, (side, side), mode="bilinear")
-    return whole
+    return stills.still(SIDE + 2 * ROOM, seed)
 
 
 def shown(whole, place):
