@@ -16,6 +16,7 @@ MOST_MODULES = 12  # of a folder, its __init__ not counted
 
 GATES, MODES, MAPS = "core/eventful/gates", "core/eventful/modes", "core/eventful/maps"
 MOTION = "core/eventful/motion"
+STREAMS = "adapters/eventful/streams"
 OWN_HOSTS = "adapters/hosts/own"
 MODEL_PACKAGES = {"mmengine", "mmcv", "mmdet", "mmaction"}
 
@@ -60,9 +61,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"adapters", "adapters/hosts", "adapters/hosts/transformers", "core/kernels", "core/rlt"},
         set(),
     ),
+    STREAMS: ({"adapters", "core", "core/eventful", GATES, MOTION, "core/kernels"}, set()),
     "adapters/eventful": (
         {"adapters", "adapters/hosts", "adapters/tome", "core/eventful", GATES, MAPS, MODES, MOTION}
-        | {"core", "core/kernels"},
+        | {STREAMS, "core", "core/kernels"},
         set(),
     ),
     # what steers them while they run
@@ -102,7 +104,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # a hook puts on a built model what the registered functions put on one that they build
     "hooks": (
         {"adapters", "adapters/rlt", "adapters/tome", "adapters/eventful", "models/wrappers"}
-        | {"registry", "budget", "core/macs", "core/tome", "pictures", GATES, MODES},
+        | {"registry", "budget", "core/macs", "core/tome", "pictures", GATES, MODES, STREAMS},
         {"mmengine"},
     ),
     # a layout ends in the names of a model; one of them is of a data set
@@ -147,7 +149,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"mmengine"},
     ),
     "analysis": (
-        {"adapters", "adapters/hosts", "adapters/eventful", "core/attention", "core/eventful"}
+        {"adapters", "adapters/hosts", STREAMS, "core/attention", "core/eventful"}
         | {
             "analysis/sweep",
             "core/macs",

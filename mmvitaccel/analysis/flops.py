@@ -11,7 +11,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmvitaccel.adapters.attach import link
-from mmvitaccel.adapters.eventful.stream_run import StreamRun
+from mmvitaccel.adapters.eventful.streams.stream_run import StreamRun
 from mmvitaccel.core.eventful.frame import frames_of, streams
 from mmvitaccel.core.macs.counter import MacsReport, count_macs
 from mmvitaccel.errors import running

@@ -12,7 +12,6 @@ from mmvitaccel.adapters.attach import Swap, link
 from mmvitaccel.adapters.base import ViTAdapter, class_name, host_class, spec_of
 from mmvitaccel.adapters.bypass import bypass_of_blocks
 from mmvitaccel.adapters.eventful import run as eventful_run
-from mmvitaccel.adapters.eventful.around import follow_models_around
 from mmvitaccel.adapters.eventful.detector import (
     GROUP_NORMS,
     EventfulDetectorHandle,
@@ -21,7 +20,8 @@ from mmvitaccel.adapters.eventful.detector import (
 )
 from mmvitaccel.adapters.eventful.handle import EventfulHandle, checked_policy
 from mmvitaccel.adapters.eventful.run import EventfulState
-from mmvitaccel.adapters.eventful.stream_run import Root, attach_run, train
+from mmvitaccel.adapters.eventful.streams.around import follow_models_around
+from mmvitaccel.adapters.eventful.streams.stream_run import Root, attach_run, train
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
 from mmvitaccel.adapters.tome.frozen import why_not_frozen
 from mmvitaccel.adapters.tome.run import METHOD as TOME

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmvitaccel.adapters.attach import is_attached, link
 from mmvitaccel.adapters.base import class_name, spec_of
 from mmvitaccel.adapters.eventful.run import ClipTraining, EventfulState
-from mmvitaccel.adapters.eventful.stream_run import FrameInfo, StreamRun
+from mmvitaccel.adapters.eventful.streams.stream_run import FrameInfo, StreamRun
 from mmvitaccel.adapters.handle import Handle
 from mmvitaccel.core.eventful.frame import frames_of
 from mmvitaccel.core.eventful.gates.importance import Objects

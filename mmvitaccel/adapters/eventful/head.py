@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import link
-from mmvitaccel.adapters.eventful.around import follow_models_around
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
 from mmvitaccel.adapters.eventful.pages import memory_of, pages_of, sheets_of
-from mmvitaccel.adapters.eventful.stream_run import (
+from mmvitaccel.adapters.eventful.streams.around import follow_models_around
+from mmvitaccel.adapters.eventful.streams.stream_run import (
     StreamRun,
     attach_part,
     called,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import link
 from mmvitaccel.adapters.base import BlockInput, BlockSpec, Normed, class_name
-from mmvitaccel.adapters.eventful.stream_run import StreamRun, in_turn
+from mmvitaccel.adapters.eventful.streams.stream_run import StreamRun, in_turn
 from mmvitaccel.adapters.tome.frozen import Frozen, FrozenBlock, frozen_block
 from mmvitaccel.core.eventful.block import (
     BlockMemory,

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from mmvitaccel.adapters.attach import Override, Swap, attach, link
 from mmvitaccel.adapters.base import ViTAdapter, class_name
 from mmvitaccel.adapters.bypass import Bypass
-from mmvitaccel.adapters.eventful.fingerprint import fingerprint, norms
-from mmvitaccel.adapters.eventful.metainfo import FollowMetainfo, objects_of
+from mmvitaccel.adapters.eventful.streams.fingerprint import fingerprint, norms
+from mmvitaccel.adapters.eventful.streams.metainfo import FollowMetainfo, objects_of
 from mmvitaccel.adapters.parts import HeadAdapter, NeckAdapter
 from mmvitaccel.core.eventful.frame import (
     Clips,

@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from mmvitaccel.adapters.attach import link
-from mmvitaccel.adapters.eventful.metainfo import takes_data_samples
-from mmvitaccel.adapters.eventful.stream_run import StreamRun
+from mmvitaccel.adapters.eventful.streams.metainfo import takes_data_samples
+from mmvitaccel.adapters.eventful.streams.stream_run import StreamRun
 
 _PARENTS: weakref.WeakKeyDictionary[nn.Module, list[weakref.ref[nn.Module]]] = (
     weakref.WeakKeyDictionary()
