@@ -222,6 +222,8 @@ def measure(
                 camera.whole,
                 camera.misfits,
             )
+    for camera in cameras.values():
+        camera.handle.reset()  # half a gigabyte each, which would wait for the garbage collector
 
 
 def line(row: Row) -> str:
