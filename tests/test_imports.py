@@ -34,7 +34,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "core/eventful": ({"core", GATES, MODES, MOTION, "core/attention", "core/kernels"}, set()),
     GATES: ({"core/kernels"}, set()),
     MODES: ({GATES, "core/attention", "core/kernels"}, set()),
-    MAPS: ({GATES, MOTION}, set()),
+    MAPS: ({GATES, MOTION, "core/kernels"}, set()),
     MOTION: (set(), set()),
     # what they are put on
     "adapters": ({"core", "core/attention"}, set()),

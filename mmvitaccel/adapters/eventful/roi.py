@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import Swap, link
+from mmvitaccel.adapters.base import host_class
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
 from mmvitaccel.adapters.eventful.pages import memory_of, pages_of, sheets_of
+from mmvitaccel.adapters.eventful.run import linear_forward
 from mmvitaccel.adapters.eventful.streams.around import follow_models_around
 from mmvitaccel.adapters.eventful.streams.stream_run import StreamRun, attach_part
 from mmvitaccel.adapters.parts import RoIAdapter
@@ -98,8 +100,10 @@ def attach_roi_head(
     overrides = {"predict": _predict, "forward": _forward}
     overrides.update({"_bbox_forward": _bbox_forward, "_mask_forward": _mask_forward})
     state = RoIState(policy, StreamStore(max_streams), on_scene=on_scene)
-    samplers = [Swap(layer, {"forward": _sample}) for layer in adapter.samplers(head)]
-    attach_part(head, METHOD, overrides, state, (), adapter, samplers)
+    swaps = [Swap(layer, {"forward": _sample}) for layer in adapter.samplers(head)]
+    linear = (layer for layer in head.modules() if host_class(layer) is nn.Linear)
+    swaps += [Swap(layer, {"forward": linear_forward}) for layer in linear]
+    attach_part(head, METHOD, overrides, state, (), adapter, swaps)
     follow_models_around(head)
     return EventfulRoIHandle(head)
 

@@ -1,4 +1,4 @@
-"""Linear layers in half precision, on processors that multiply single precision faster.
+"""Linear products in half precision, on processors that multiply single precision faster.
 
 Weights are converted where they are used, a few outputs at a time, and nothing is kept: for many
 rows that costs less than the slower product, and a copy could be out of date.
@@ -37,7 +37,11 @@ def half_linear(layer: nn.Linear, x: Tensor) -> Tensor | None:
     Returns:
         (..., out features) bfloat16; None where the layer itself is to be called.
     """
-    weight, bias = layer.weight, layer.bias
+    return half_product(x, layer.weight, layer.bias)
+
+
+def half_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+    """:func:`half_linear` of weights (out features, in features) and a bias or None."""
     if x.device.type != "cpu" or torch.is_grad_enabled() or is_compiling():
         return None
     cast = autocast_dtype("cpu") == HALF

@@ -32,6 +32,7 @@ from mmvitaccel.core.eventful.maps.rows import (
     squares_with_any,
 )
 from mmvitaccel.core.eventful.maps.sheets import Sheet, Sheets
+from mmvitaccel.core.kernels.half_linear import half_product
 
 # reason: a multiply-add takes 1.3 times as long in gathered rows as in the whole map (measured on
 # two cores, the RPN of ViTDet at 1024); above this share of the rows the whole map is faster.
@@ -109,7 +110,9 @@ class Mix:
         Returns:
             (M, P).
         """
-        mixed = F.linear(near, self.matrix, self.bias)
+        mixed = half_product(near, self.matrix, self.bias)
+        if mixed is None:
+            mixed = F.linear(near, self.matrix, self.bias)
         if held is not None:
             mixed = held.on_rows(mixed, entry)
         return _by_rows(self.finish, mixed)
