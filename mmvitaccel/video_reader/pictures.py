@@ -12,7 +12,8 @@ import numpy as np
 from mmvitaccel.errors import UserError
 from mmvitaccel.video_reader.timing import Stamp
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
+SUFFIXES = {".jpg", ".jpeg", ".jfif", ".jp2", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+SUFFIXES |= {".pgm", ".pnm", ".ppm"}
 _NUMBER = re.compile(r"(\d+)(?=\D*$)")
 
 
@@ -65,14 +66,15 @@ def numbered_files(target: str) -> list[Path]:
     """The pictures that a folder or a pattern names, by number; see :class:`PictureCapture`."""
     path = Path(target)
     if path.is_dir():
-        files = [p for p in path.iterdir() if p.suffix.lower() in SUFFIXES]
-    elif "%" in path.name:
-        before, after = re.split(r"%0?\d*d", path.name, maxsplit=1)
+        files = path.iterdir()
+    elif number := re.search(r"%0?\d*d", path.name):
+        before, after = path.name[: number.start()], path.name[number.end() :]
         named = re.compile(re.escape(before) + r"\d+" + re.escape(after))
         files = [p for p in _within(path.parent) if named.fullmatch(p.name)]
     else:
-        files = [p for p in path.parent.glob(path.name) if p.suffix.lower() in SUFFIXES]
-    files = [p for p in files if p.is_file() and not p.name.startswith(".")]
+        files = path.parent.glob(path.name)
+    files = [p for p in files if p.is_file() and p.suffix.lower() in SUFFIXES]
+    files = [p for p in files if not p.name.startswith(".")]
     if not files:
         raise UserError(
             f"{target} holds no pictures ({', '.join(sorted(SUFFIXES))}); give a folder or a "
