@@ -62,7 +62,7 @@ def test_data_sets_read_them_too(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ({}, r"holds no pictures \(\.bmp, \.jpeg"),
+        ({}, r"holds no pictures \(\.bmp, \.jfif"),
         ({"a.png": 1, "b.png": 2}, r"a\.png has no number in its name"),
         ({"1.png": 1, "01.png": 2}, r"01\.png and 1\.png have the same number"),
         ({"1.png": 1, "1.jpg": 2}, r"1\.jpg and 1\.png have the same number"),
@@ -79,6 +79,30 @@ def test_a_damaged_picture_is_named(tmp_path):
     (folder / "2.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"the picture .*2\.png \(0 bytes\) cannot be read"):
         list(open_video(folder))
+
+
+def test_pictures_of_several_sizes_are_no_clip(tmp_path):
+    folder = draw(tmp_path / "f", {"1.png": 1, "3.png": 3})
+    cv2.imwrite(str(folder / "2.png"), np.zeros((6, 4, 3), np.uint8))
+    assert [f.image.shape for f in open_video(folder)] == [(8, 12, 3), (6, 4, 3), (8, 12, 3)]
+    video = open_indexed(folder)
+    assert [f.shape for f in video.frames([2, 0])] == [(8, 12, 3)] * 2
+    with pytest.raises(UserError, match=r"pictures of \S*f are of several sizes \(12 x 8, 4 x 6\)"):
+        video.frames([0, 1])
+
+
+def test_a_pattern_of_what_are_no_pictures(tmp_path):
+    for name in ("1.mp4", "50%_1.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    for pattern in ("%d.mp4", "50%_*.mp4"):
+        with pytest.raises(UserError, match=r"mp4 holds no pictures \(\.bmp, "):
+            open_video(f"{tmp_path}/{pattern}")
+
+
+def test_a_percent_sign_beside_a_pattern(tmp_path):
+    folder = draw(tmp_path / "f", {f"50%_{n}.png": n for n in (2, 1)})
+    assert shades(f"{folder}/50%_*.png") == [1, 2]
+    assert shades(f"{folder}/50%_%d.png") == [1, 2]
 
 
 def test_a_pattern_without_pictures(tmp_path):
