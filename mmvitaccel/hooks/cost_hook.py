@@ -17,7 +17,7 @@ from torch import nn
 
 from mmvitaccel.adapters.attach import detach_all, is_root
 from mmvitaccel.adapters.eventful.detector import HANDLES, handles_in
-from mmvitaccel.adapters.eventful.streams.stream_run import FrameInfo
+from mmvitaccel.adapters.eventful.streams.frame_info import FrameInfo
 from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.registry import HOOKS
 

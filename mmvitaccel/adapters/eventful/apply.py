@@ -20,8 +20,10 @@ from mmvitaccel.adapters.eventful.detector import (
 )
 from mmvitaccel.adapters.eventful.handle import EventfulHandle, checked_policy
 from mmvitaccel.adapters.eventful.run import EventfulState
+from mmvitaccel.adapters.eventful.scene import refuse_inner
 from mmvitaccel.adapters.eventful.streams.around import follow_models_around
-from mmvitaccel.adapters.eventful.streams.stream_run import Root, attach_run, train
+from mmvitaccel.adapters.eventful.streams.attachment import attach_run, train
+from mmvitaccel.adapters.eventful.streams.stream_run import Root
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
 from mmvitaccel.adapters.tome.frozen import why_not_frozen
 from mmvitaccel.adapters.tome.run import METHOD as TOME
@@ -184,7 +186,7 @@ def apply_eventful(
     bypass.check()
     num_prefix_tokens = len(adapter.prefix(model))
     entries = {
-        name: eventful_run.refuse_inner
+        name: refuse_inner
         if motion and _reads_inner(model, reads, len(blocks))
         else eventful_run.entry
         for name, reads in adapter.entries.items()

@@ -16,7 +16,7 @@ from mmvitaccel.adapters.eventful.handle import EventfulHandle, StreamHandle
 from mmvitaccel.adapters.eventful.head import EventfulHeadHandle, attach_head
 from mmvitaccel.adapters.eventful.neck import EventfulNeckHandle, attach_neck
 from mmvitaccel.adapters.eventful.roi import EventfulRoIHandle, attach_roi_head
-from mmvitaccel.adapters.eventful.streams.stream_run import FrameInfo
+from mmvitaccel.adapters.eventful.streams.frame_info import FrameInfo
 from mmvitaccel.adapters.hosts.find import transformers_in
 from mmvitaccel.adapters.hosts.parts import HEADS, HEADS_HELD, NECKS, ROI_HEADS
 from mmvitaccel.adapters.parts import family_of, overridden

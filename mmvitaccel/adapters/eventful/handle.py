@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from mmvitaccel.adapters.attach import is_attached, link
 from mmvitaccel.adapters.base import class_name, spec_of
 from mmvitaccel.adapters.eventful.run import ClipTraining, EventfulState
-from mmvitaccel.adapters.eventful.streams.stream_run import FrameInfo, StreamRun
+from mmvitaccel.adapters.eventful.streams.frame_info import FrameInfo
+from mmvitaccel.adapters.eventful.streams.stream_run import StreamRun
 from mmvitaccel.adapters.handle import Handle
 from mmvitaccel.core.eventful.frame import frames_of
 from mmvitaccel.core.eventful.gates.importance import Objects
@@ -137,7 +138,7 @@ class StreamHandle(Handle):
             >>> with handle.stream("video7", frame_id=3):
             ...     features = model(frame)
         """
-        return self._state.named(frames_of(stream, frame_id, cut))
+        return self._state.names.given(frames_of(stream, frame_id, cut))
 
     def reset(self, stream: Hashable | None = None) -> None:
         """Forget a stream, or all of them: the next frame is a first one."""

@@ -24,12 +24,9 @@ from mmvitaccel.adapters.attach import link
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
 from mmvitaccel.adapters.eventful.pages import memory_of, pages_of, sheets_of
 from mmvitaccel.adapters.eventful.streams.around import follow_models_around
-from mmvitaccel.adapters.eventful.streams.stream_run import (
-    StreamRun,
-    attach_part,
-    called,
-    in_turn,
-)
+from mmvitaccel.adapters.eventful.streams.attachment import attach_part, called
+from mmvitaccel.adapters.eventful.streams.in_turn import in_turn
+from mmvitaccel.adapters.eventful.streams.stream_run import StreamRun
 from mmvitaccel.adapters.parts import HeadAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
 from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh

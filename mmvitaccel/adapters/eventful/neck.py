@@ -17,12 +17,9 @@ from mmvitaccel.adapters.attach import link
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
 from mmvitaccel.adapters.eventful.pages import memory_of, put_pages
 from mmvitaccel.adapters.eventful.streams.around import follow_models_around
-from mmvitaccel.adapters.eventful.streams.stream_run import (
-    StreamRun,
-    attach_part,
-    called,
-    in_turn,
-)
+from mmvitaccel.adapters.eventful.streams.attachment import attach_part, called
+from mmvitaccel.adapters.eventful.streams.in_turn import in_turn
+from mmvitaccel.adapters.eventful.streams.stream_run import StreamRun
 from mmvitaccel.adapters.hosts.parts import find_neck
 from mmvitaccel.adapters.parts import NeckAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold

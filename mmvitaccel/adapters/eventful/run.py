@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,25 +16,24 @@ from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import link
 from mmvitaccel.adapters.base import BlockInput, BlockSpec, Normed, class_name
-from mmvitaccel.adapters.eventful.streams.stream_run import StreamRun, in_turn
-from mmvitaccel.adapters.tome.frozen import Frozen, FrozenBlock, frozen_block
+from mmvitaccel.adapters.eventful.merging import MergedFrames
+from mmvitaccel.adapters.eventful.scene import on_scene, place_tokens, refuse_inner, tokens_given
+from mmvitaccel.adapters.eventful.streams.in_turn import in_turn
+from mmvitaccel.adapters.eventful.streams.stream_run import StreamRun
+from mmvitaccel.adapters.eventful.weighing import grid_of, note_attention
+from mmvitaccel.adapters.tome.frozen import FrozenBlock, frozen_block
 from mmvitaccel.core.eventful.block import (
-    BlockMemory,
     BlockSteps,
     Tokens,
-    move_block,
     start_block,
     step_block,
 )
 from mmvitaccel.core.eventful.clip import clip_block
 from mmvitaccel.core.eventful.gates.policy import Policy
-from mmvitaccel.core.eventful.modes.global_attention import GlobalAttention
-from mmvitaccel.core.eventful.modes.mode import QKV
 from mmvitaccel.core.eventful.options import EventfulOptions
 from mmvitaccel.core.eventful.together import Steps, in_step
 from mmvitaccel.core.kernels.half_linear import half_linear
 from mmvitaccel.core.kernels.huge_pages import huge_empty_like
-from mmvitaccel.core.torch_modes import autocast_dtype
 
 
 @dataclass(frozen=True)
@@ -95,72 +93,12 @@ def entry(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
     def run(*args: Any, **kwargs: Any) -> Any:
         call = functools.partial(host, *args, **kwargs)
         if state.motion is not None and not (model.training or state.is_part_of_a_pass):
-            call = functools.partial(_on_scene, model, host, args, kwargs)
+            call = functools.partial(on_scene, model, host, args, kwargs)
         return state.run_pass(image, call)
 
     if not (model.training or state.is_part_of_a_pass) and state.go_in_turn(size):
         return in_turn(run, size, dim, args, kwargs)
     return run(*args, **kwargs)
-
-
-def refuse_inner(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
-    """The override of a method that reads tokens within the model, where these lie on a scene."""
-    if model.training:
-        return host(*args, **kwargs)
-    raise ValueError(
-        f"Eventful: this method of {class_name(model)} reads tokens behind inner blocks, which lie "
-        "on the scene and not on the frame; read the last block's, by forward or forward_features, "
-        "or leave motion out."
-    )
-
-
-def _on_scene(model: nn.Module, host: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """A call of the model in which each picture is in its place in its stream's scene."""
-    given = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-    moved = _moved(link(model).state, model, given)
-    args = tuple(moved if value is given else value for value in args)
-    return host(*args, **{n: moved if value is given else value for n, value in kwargs.items()})
-
-
-@torch.no_grad()
-def _moved(state: EventfulState, model: nn.Module, pictures: Tensor) -> Tensor:
-    """Pictures that arrive, in their places; what is remembered of their streams follows."""
-    adapter, (height, width) = link(model).info.adapter, pictures.shape[-2:]
-    side = adapter.patches.size(model)
-    if height % side or width % side:
-        raise ValueError(
-            f"Eventful: motion needs pictures of whole patches, and {height} x {width} pixels are "
-            f"not a multiple of {side}; resize or pad them."
-        )
-    reason = adapter.patches.refuse(model, (height // side, width // side))
-    if reason is not None:
-        raise ValueError(
-            f"Eventful: motion does not serve pictures of {height} x {width} pixels on "
-            f"{class_name(model)}: {reason}; leave motion out."
-        )
-    # reason: tokens, which would tell, are not there yet
-    state.begin(model, pictures, state.call.image, autocast_dtype(pictures.device.type))
-    moved = state.follow(pictures, side)
-    prefix = len(adapter.prefix(model))
-    for stream in filter(None, state.running.states):
-        if stream.scene.ring != stream.scene.before:
-            for memory in stream.blocks.values():
-                move_block(memory, stream.scene, prefix)
-    return moved
-
-
-def _placed(state: EventfulState, model: nn.Module, x: Tensor, prefix: int) -> Tensor:
-    """Tokens that reach the first block, each with the position of its place in the scene."""
-    patches, parts = link(model).info.adapter.patches, state.running.parts(x)
-    placed = [
-        part
-        if stream is None
-        else stream.scene.corrected(
-            part, functools.partial(patches.positions, model, stream.scene.ring.size)
-        )
-        for stream, part in parts
-    ]
-    return placed[0] if len(placed) == 1 else torch.cat(placed)
 
 
 def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
@@ -190,7 +128,7 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
         )
     if index == 0 and state.running.next_block == 0:
         if state.motion is not None:
-            given = given._replace(x=_placed(state, model, given.x, num_prefix_tokens))
+            given = given._replace(x=place_tokens(state, model, given.x, num_prefix_tokens))
         grid = given.grid_size
         if grid is None and given.sequences == 1:
             grid = grid_of(state.call.image, given.x.shape[1] - num_prefix_tokens)
@@ -206,10 +144,10 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
     running.next_block += 1
     with torch.no_grad():
         x = _run(state, index, _steps(block, spec, num_prefix_tokens), given, merging)
-        _note_attention(state, index, num_prefix_tokens)
+        note_attention(running, index, state.num_blocks, num_prefix_tokens)
         if running.next_block == state.num_blocks:
             state.saw(x)
-            out = state.given(x)
+            out = x if state.motion is None else tokens_given(state, x)
             state.end(x.shape[1] if merging is None else merging.first_tokens(running.work))
             x = out
     return spec.leave(block, x, given)
@@ -219,47 +157,6 @@ def linear_forward(layer: nn.Linear, host: Any, x: Tensor) -> Tensor:
     """The override of a linear layer's forward: half precision in the faster way."""
     out = None if layer.training else half_linear(layer, x)
     return host(x) if out is None else out
-
-
-def grid_of(image: tuple[int, ...] | None, num_tokens: int) -> tuple[int, int] | None:
-    """The grid (H, W) of square patches that a picture (..., height, width) is cut into.
-
-    None where that many tokens are not such a grid.
-    """
-    if not image or len(image) < 2:
-        return None
-    height, width = image[-2:]
-    rows = round(math.sqrt(num_tokens * height / width))
-    columns = num_tokens // max(rows, 1)
-    same = rows * columns == num_tokens and rows * width == columns * height
-    return (rows, columns) if same else None
-
-
-def _note_attention(state: EventfulState, index: int, num_prefix_tokens: int) -> None:
-    """Note how much attention tokens receive in a block, where the policy asks for it.
-
-    Raises:
-        ValueError: The block attends within windows, or there is none of that number.
-    """
-    for block in getattr(state.running.policy, "attended_blocks", ()):
-        if not -state.num_blocks <= block < state.num_blocks:
-            raise ValueError(
-                f"Eventful: ReceivedAttention(block={block}), and the model has "
-                f"{state.num_blocks} blocks; name one of them."
-            )
-        if block % state.num_blocks != index:
-            continue
-        for stream in filter(None, state.running.states):
-            attention = stream.blocks[index].attention
-            if not isinstance(attention, GlobalAttention):
-                raise ValueError(
-                    f"Eventful: ReceivedAttention(block={block}) asks for a block that attends "
-                    "within windows, where a token is seen by its neighbours alone; name a global "
-                    "one."
-                )
-            received = attention.received()[:, num_prefix_tokens:].mean(0)
-            order = None if stream.scene is None else stream.scene.order(received.device)
-            stream.matters.attended[block] = received if order is None else received[order]
 
 
 def _refuse_training(merging: FrozenBlock | None) -> None:
@@ -281,7 +178,7 @@ def _run(
     parts, ropes = state.running.parts(given.x), state.running.parts(given.rope)
     whole = huge_empty_like(given.x) if len(parts) > 1 and merging is None else None
     places = [None] * len(parts) if whole is None else whole.split(1)
-    merged = None if merging is None else _Merged(merging, state.running.work, len(parts))
+    merged = None if merging is None else MergedFrames(merging, state.running.work, len(parts))
     outs: dict[int, Tensor] = {}
     later: dict[int, Steps] = {}
     for i, ((stream, x), (_, rope), place) in enumerate(zip(parts, ropes, places)):
@@ -316,44 +213,6 @@ def _run(
         state.running.work = merged.frozen
         ordered = merging.leave(merged.frozen, ordered)
     return ordered[0] if len(ordered) == 1 else torch.cat(ordered)
-
-
-class _Merged:
-    """How the frames of a batch merge in one block.
-
-    Args:
-        merging: The block.
-        before: How they did in the block in front; None at the first.
-        count: Frames.
-
-    Attributes:
-        frozen: Of each frame, once its tokens were merged.
-    """
-
-    def __init__(self, merging: FrozenBlock, before: list[Frozen] | None, count: int) -> None:
-        self.merging, self.before = merging, before
-        self.frozen: list[Frozen | None] = [None] * count
-
-    def taken(
-        self, i: int, steps: BlockSteps, tokens: Tokens, memory: BlockMemory | None
-    ) -> tuple[BlockSteps, Tokens]:
-        """Steps and tokens of a frame, which decides what merges where it has no memory."""
-        merging = self.merging
-        if merging.index == 0:
-            before = merging.standing(tokens.x, tokens.grid_size)
-        else:
-            before = self.before[i].after
-        if memory is not None:
-            before, self.frozen[i] = memory.merged.before, memory.merged
-
-        def merge(x: Tensor, qkv: QKV | None) -> Tensor:
-            if qkv is not None:
-                self.frozen[i] = merging.decide(before, x, qkv)
-            return self.frozen[i].merged(x)
-
-        x, rope = before.present_tokens(tokens.x), merging.rope(tokens.rope, before)
-        steps = replace(steps, key_bias=merging.key_bias(before), merge=merge)
-        return steps, tokens._replace(x=x, rope=rope)
 
 
 def _steps(block: nn.Module, spec: BlockSpec, num_prefix_tokens: int) -> BlockSteps:

@@ -15,7 +15,7 @@ from mmvitaccel import (
     apply_eventful,
     apply_eventful_neck,
 )
-from mmvitaccel.adapters.eventful.run import grid_of
+from mmvitaccel.adapters.eventful.weighing import grid_of
 from mmvitaccel.testing.detectors import detect, frames, rcnn, sample
 from mmvitaccel.testing.models import timm_model, vitdet
 
