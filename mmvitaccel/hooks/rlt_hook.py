@@ -1,4 +1,4 @@
-"""Run-length tokenization in a model that a config builds without it."""
+"""Hook that attaches run-length tokenization to a model."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from mmvitaccel.registry import HOOKS
 
 @HOOKS.register_module()
 class RLTHook(Hook):
-    """Leave out patches that repeat, for the length of a run, in training and testing.
+    """Drop repeated patches during a run, in training and testing.
 
-    As ``custom_hooks=[dict(type='mmvitaccel.RLTHook')]`` in a config, or from the command line
-    alone: ``--cfg-options default_hooks.rlt.type=mmvitaccel.RLTHook``.
+    Use ``custom_hooks=[dict(type='mmvitaccel.RLTHook')]`` in a config, or on the command line:
+    ``--cfg-options default_hooks.rlt.type=mmvitaccel.RLTHook``.
 
     Args:
         threshold: See :func:`mmvitaccel.apply_rlt`.
-        target: Path of the module that is the transformer or holds it; by default it is looked for
+        target: Path of the transformer or of a module that contains it; by default it is searched
             in the backbone, then in the neck.
     """
 
-    # reason: before hooks that copy the model (EMA), so that their copies leave out the same
+    # reason: before hooks that copy the model (EMA), so that their copies have RLT too
     priority = "VERY_HIGH"
 
     def __init__(self, threshold: float = 0.1, target: str | None = None) -> None:
@@ -33,10 +33,10 @@ class RLTHook(Hook):
         self.handle: RLTHandle | None = None
 
     def attach(self, model: nn.Module) -> RLTHandle:
-        """Put RLT on a model, in a distributed wrapper or not; the handle takes it off.
+        """Attach RLT to a model, also inside a distributed wrapper; the handle removes it.
 
         Raises:
-            ValueError: No supported transformer is found.
+            ValueError: There is no supported transformer.
         """
         return attach_rlt(model, self.threshold, self.target)[1]
 
@@ -48,7 +48,7 @@ class RLTHook(Hook):
         runner.logger.info(f"RLT: threshold={self.threshold} in {name}.")
 
     def after_run(self, runner: Runner) -> None:
-        """Give the model back as it was."""
+        """Restore the model."""
         if self.handle is not None:
             self.handle.remove()
             self.handle = None

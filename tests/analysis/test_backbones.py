@@ -14,7 +14,7 @@ def test_a_backbone_whose_train_returns_nothing(detector_config):
 
 
 def test_a_backbone_of_clips_is_refused(recognizer_config):
-    message = r"VisionTransformer takes clips \(NCTHW\).*give the config of a model of images"
+    message = r"VisionTransformer takes clips \(NCTHW\).*give the config of an image model"
     with pytest.raises(UserError, match=message):
         load_backbone(str(recognizer_config))
 

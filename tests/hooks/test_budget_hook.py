@@ -164,11 +164,11 @@ def test_r_of_tome_by_its_hook(detector):
 def test_arguments_without_a_meaning(detector):
     with pytest.raises(ValueError, match="neither k nor r is given"):
         HOOKS.build(hook(fps=3))
-    with pytest.raises(ValueError, match="none given, but one target can be held"):
+    with pytest.raises(ValueError, match="none given, but exactly one target is needed"):
         HOOKS.build(hook(k=(1, 3)))
-    with pytest.raises(TypeError, match="'second' is no target"):
+    with pytest.raises(TypeError, match="'second' is not a target"):
         HOOKS.build(hook(k=(1, 3), second=1))
-    with pytest.raises(ValueError, match="ToMe is not on this RetinaNet; put it on by the config"):
+    with pytest.raises(ValueError, match="this RetinaNet has no ToMe; add it in the config"):
         run(detector(TOP, hook(fps=3, r=(0, 3))))
 
 

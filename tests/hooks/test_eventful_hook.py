@@ -214,7 +214,7 @@ def test_all_parts_from_the_command_line(config, job, tmp_path):
     assert type(runner.model.backbone) is ViTDet and not runner.model._forward_pre_hooks
     log = next(tmp_path.glob("work/*/*.log")).read_text()
     assert "parts of RetinaNet are backbone with TopK(k=6); neck with TopK(k=6); bbox_head" in log
-    assert "Whole in every frame: none." in log
+    assert "Dense in every frame: none." in log
 
 
 def test_views_of_augmented_testing_are_streams_of_every_part(config):
@@ -333,7 +333,7 @@ def test_wrong_schedules_are_named(config):
         BudgetScheduleHook([])
     with pytest.raises(TypeError, match="schedule=7 is neither a list nor a function"):
         BudgetScheduleHook(7)
-    with pytest.raises(ValueError, match=r"schedule='math\.nothing' names nothing"):
+    with pytest.raises(ValueError, match=r"schedule='math\.nothing' does not exist"):
         BudgetScheduleHook("math.nothing")
     cfg = config(**COMMAND_LINE)
     cfg.custom_hooks = [
