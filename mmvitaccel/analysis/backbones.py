@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel.errors import UserError, building, closest
+from mmvitaccel.fit.heads import backbone_of
 from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.runner.checkpoint import check_checkpoint
 from mmvitaccel.runner.config import load_config
@@ -21,7 +22,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def load_backbone(name: str, checkpoint: str | None = None, choice: Choice = USUAL) -> nn.Module:
-    """The backbone of a config's model, or a model of timm, in eval mode.
+    """The backbone of a config's model (of a tracker, its detector's), or a model of timm.
+
+    It is in eval mode.
 
     Args:
         name: A config file, ``package::path`` of an installed one, or the name of a timm model
@@ -36,8 +39,8 @@ def load_backbone(name: str, checkpoint: str | None = None, choice: Choice = USU
     if name.endswith(".py") or "::" in name:
         cfg = load_config(name, {})
         model = build_model(cfg)
-        backbone = getattr(model, "backbone", None)
-        if not isinstance(backbone, nn.Module):
+        backbone = backbone_of(model)
+        if backbone is None:
             raise UserError(f"{name}: {type(model).__name__} has no backbone; give another config.")
         layout = (cfg.model.get("data_preprocessor") or {}).get("format_shape", "NCHW")
         if "T" in layout:

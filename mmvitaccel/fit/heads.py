@@ -45,6 +45,15 @@ def parts_with(model: nn.Module, method: str) -> Iterator[tuple[str, nn.Module]]
             yield name, part
 
 
+def backbone_of(model: nn.Module) -> nn.Module | None:
+    """The backbone of a model, or of the detector inside; None where there is none."""
+    for _, part in parts_with(model, "forward"):
+        backbone = getattr(part, "backbone", None)
+        if isinstance(backbone, nn.Module):
+            return backbone
+    return None
+
+
 def heads_of(model: nn.Module) -> Iterator[Head]:
     """The heads whose classes are the data set's.
 
