@@ -1,10 +1,11 @@
 """Modules that a method computes without calling them: what hangs on them would never run.
 
 A method calls most of a block's submodules, and hooks on those work. Of a few, such as the
-attention module around its linear layers, it does the work itself. A hook on one of them, or a
-``forward`` of its own, is refused: when the method is put on, and at the start of every pass. So
-are global hooks, but for those of torch and of this package, which count and trace; and backward
-hooks within the blocks of a method whose outputs carry no gradients.
+attention module around its linear layers, it does the work itself. A hook on one of them, a
+``forward`` of its own, or a wrapper or subclass of somebody else's is refused: when the method is
+put on, and at the start of every pass. So are global hooks, but for those of torch and of this
+package, which count and trace; and backward hooks within the blocks of a method whose outputs carry
+no gradients.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
 
-from mmvitaccel.adapters.base import BlockSpec, ViTAdapter, class_name
+from mmvitaccel.adapters.base import BlockSpec, ViTAdapter, class_name, host_class
 from mmvitaccel.core.torch_modes import is_compiling
 
 _HOOKS = {
@@ -34,6 +35,9 @@ _GLOBAL_HOOKS = (
 )
 # Hooks that record an output only in a call that asks for it; an adapter's ``asked`` refuses those.
 _RECORDERS = ("transformers.utils.output_capturing",)
+# Whose modules hosts are made of, beside their own.
+_KNOWN = ("mmcv", "mmengine", "timm", "transformers")
+_HARMLESS = {"__init__", "extra_repr", "init_weights"}
 # reason: torch 2.1 calls a method marked as constant without its object; 2.14 is the one tried
 CHECKED_WHEN_COMPILING = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14)
 
@@ -58,6 +62,10 @@ class Bypass:
             submodules that are not called; names that do not exist are passed over.
         parts_of: Gives the parts that the model has now.
         gradients: Whether the method's outputs carry gradients.
+
+    Raises:
+        RuntimeError: The class of a bypassed module is neither of the host's package nor of those
+            that hosts are made of, and has methods of its own.
     """
 
     def __init__(
@@ -70,11 +78,16 @@ class Bypass:
     ) -> None:
         self.method, self.model = method, model
         self.parts = [part for part, _ in parts]
-        self.bypassed = [found for part, names in parts for found in _find(part, names)]
+        found = [(part, *each) for part, names in parts for each in _find(part, names)]
+        self.bypassed = [_Bypassed(*each[1:]) for each in found]
         self.parts_of = parts_of
         # reason: by these names, for torch.compile passes over guards on names of hooks
         self.watched = [getattr(found.module, kind) for found in self.bypassed for kind in _HOOKS]
         self.inside = () if gradients else [m for part in self.parts for m in part.modules()]
+        for part, path, parent, name, module, _ in found:
+            if _is_strange(module, part):
+                reason = f"its class {class_name(module)} has methods of its own"
+                self._refuse(parent, name, reason, path)
 
     def check(self) -> None:
         """Refuse what would be dropped.
@@ -193,6 +206,19 @@ def wraps_own(part: nn.Module, name: str = "forward") -> bool:
         return getattr(method, "__func__", None) is getattr(type(part), name)
 
     return is_own(inspect.unwrap(part.__dict__[name], stop=is_own))
+
+
+def _is_strange(module: nn.Module, part: nn.Module) -> bool:
+    """Whether somebody else's class says what a bypassed module does: a wrapper, a subclass."""
+    known = {*_KNOWN, host_class(part).forward.__module__.partition(".")[0]}
+    for kind in host_class(module).__mro__:
+        if kind.__module__.partition(".")[0] in known or kind.__module__.startswith("torch.nn."):
+            return False
+        if any(
+            inspect.isfunction(value) for name, value in vars(kind).items() if name not in _HARMLESS
+        ):
+            return True
+    return False
 
 
 def _find(part: nn.Module, names: Iterable[str]) -> Iterable[_Bypassed]:

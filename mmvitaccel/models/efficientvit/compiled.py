@@ -33,6 +33,7 @@ from mmvitaccel.models.efficientvit.layers import (
     PatchMerging,
     WindowAttention,
 )
+from mmvitaccel.models.efficientvit.plain import why_not_plain
 
 _PLANS_KEPT = 4  # sizes of input whose steps and maps are kept
 
@@ -77,7 +78,7 @@ class CompiledEfficientViT(nn.Module):
     Raises:
         TypeError: The model is not an :class:`EfficientViT`.
         ValueError: It is not in single precision on a CPU, its channels do not fill vectors, or a
-            hook or a replaced ``forward`` would be dropped.
+            hook, a replaced ``forward`` or a wrapper would be dropped.
         RuntimeError: There are no compiled kernels.
 
     Examples:
@@ -149,11 +150,11 @@ class CompiledEfficientViT(nn.Module):
 
 def _check_hooks(model: EfficientViT) -> None:
     for name, module in model.named_modules():
-        hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
-        if hooked or "forward" in module.__dict__:
+        reason = why_not_plain(module)
+        if reason is not None:
             raise ValueError(
-                f"CompiledEfficientViT: '{name}' has a hook or a forward of its own, which the "
-                "compiled steps would drop; remove it, or put it on what comes out of here."
+                f"CompiledEfficientViT: '{name}' {reason}, which the compiled steps would drop; "
+                "remove it, or put it on what comes out of here."
             )
 
 

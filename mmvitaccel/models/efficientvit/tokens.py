@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mmvitaccel.core.attention.windows import from_windows, pad_map, to_windows
 from mmvitaccel.models.efficientvit.layers import KEY_DIMS, ConvNorm, WindowAttention
+from mmvitaccel.models.efficientvit.plain import why_not_plain
 
 
 class TokenAttention(nn.Module):
@@ -99,7 +100,8 @@ def switch_to_tokens(model: nn.Module) -> nn.Module:
         The model, in ``torch.channels_last``.
 
     Raises:
-        ValueError: There is no window attention in it, or its BatchNorm is not folded.
+        ValueError: There is no window attention in it, its BatchNorm is not folded, or a hook, a
+            replaced ``forward`` or a wrapper in it would be dropped.
     """
     layers = {n: m for n, m in model.named_modules() if isinstance(m, WindowAttention)}
     if not layers or not all(layer.attn.qkvs[0].is_deployed for layer in layers.values()):
@@ -108,6 +110,13 @@ def switch_to_tokens(model: nn.Module) -> nn.Module:
             "BatchNorm folded; call switch_to_deploy() first."
         )
     for name, layer in layers.items():
+        for inner, module in layer.named_modules():
+            reason = why_not_plain(module)
+            if reason is not None:
+                place = ".".join(filter(None, (name, inner)))
+                raise ValueError(
+                    f"switch_to_tokens: {place!r} {reason}, which would be dropped; take it off."
+                )
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, TokenAttention(layer))
     return model.to(memory_format=torch.channels_last)

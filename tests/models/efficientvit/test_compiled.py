@@ -164,6 +164,21 @@ def test_channels_that_do_not_fill_vectors_are_refused(kernel, dims, heads, name
         CompiledEfficientViT(folded(arch, out_indices=(0,), window_size=7))
 
 
+class Lora(nn.Conv2d):
+    """A convolution with something beside its weight, as LoRA has."""
+
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+def test_a_subclass_with_a_forward_of_its_own_is_refused(kernel):
+    for path in ("patch_embed.0.c", "blocks2.1.se.fc1"):
+        model = EfficientViT("m0").eval()
+        model.get_submodule(path).__class__ = Lora
+        with pytest.raises(ValueError, match=rf"'{path}' is a \S*\.Lora, which the compiled"):
+            CompiledEfficientViT(model)
+
+
 def test_sums_that_are_too_long_are_refused(kernel):
     arch = dict(embed_dims=(1600,), depths=(1,), num_heads=(100,), kernels=(3,) * 100)
     with pytest.raises(
