@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from mmengine.config import Config
 
 from mmvitaccel.analysis.backbones import load_backbone
