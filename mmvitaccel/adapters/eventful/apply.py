@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import nn
 
-from mmvitaccel.adapters.attach import Swap, link
+from mmvitaccel.adapters.attach import Swap, is_attached, link
 from mmvitaccel.adapters.base import ViTAdapter, class_name, host_class, spec_of
 from mmvitaccel.adapters.bypass import bypass_of_blocks
 from mmvitaccel.adapters.eventful import run as eventful_run
@@ -19,11 +19,12 @@ from mmvitaccel.adapters.eventful.detector import (
     attach_parts,
 )
 from mmvitaccel.adapters.eventful.handle import EventfulHandle, checked_policy
+from mmvitaccel.adapters.eventful.neck import METHOD as NECK
 from mmvitaccel.adapters.eventful.run import EventfulState
 from mmvitaccel.adapters.eventful.scene import refuse_inner
 from mmvitaccel.adapters.eventful.streams.around import follow_models_around
 from mmvitaccel.adapters.eventful.streams.attachment import attach_run, train
-from mmvitaccel.adapters.eventful.streams.stream_run import Root
+from mmvitaccel.adapters.eventful.streams.stream_run import INTERPOLATED, Root
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
 from mmvitaccel.adapters.tome.frozen import why_not_frozen
 from mmvitaccel.adapters.tome.run import METHOD as TOME
@@ -173,6 +174,8 @@ def apply_eventful(
             )
     if motion is not None:
         check_motion(motion, model, adapter, kv_pool_size)
+        if motion.maps == "frame" and any(is_attached(m, NECK) for m in outer.modules()):
+            raise ValueError(INTERPOLATED)
     state = EventfulState(
         checked_policy(policy, on_tokens=True),
         StreamStore(max_streams),

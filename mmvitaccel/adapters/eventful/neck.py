@@ -19,7 +19,7 @@ from mmvitaccel.adapters.eventful.pages import memory_of, put_pages
 from mmvitaccel.adapters.eventful.streams.around import follow_models_around
 from mmvitaccel.adapters.eventful.streams.attachment import attach_part, called
 from mmvitaccel.adapters.eventful.streams.in_turn import in_turn
-from mmvitaccel.adapters.eventful.streams.stream_run import StreamRun
+from mmvitaccel.adapters.eventful.streams.stream_run import INTERPOLATED, StreamRun
 from mmvitaccel.adapters.hosts.parts import find_neck
 from mmvitaccel.adapters.parts import NeckAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
@@ -96,10 +96,15 @@ def apply_eventful_neck(
         warning.
 
     Raises:
-        ValueError: No supported neck is found, or an argument has no meaning.
+        ValueError: No supported neck is found, an argument has no meaning, or the model's backbone
+            follows its camera by itself.
         TypeError: The policy has no method ``select``.
     """
     neck, adapter = find_neck(model)
+    for module in model.modules():
+        motion = getattr(getattr(link(module), "state", None), "motion", None)
+        if motion is not None and motion.maps == "frame":
+            raise ValueError(INTERPOLATED)
     handle = attach_neck(neck, adapter, policy, max_streams)
     if model is not neck:
         handle.follow_metainfo(model)

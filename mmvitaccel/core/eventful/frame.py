@@ -119,13 +119,15 @@ class Told(NamedTuple):
         by: Identity of the sending part.
         number: Unique number of the message.
         refreshed: Whether the part computes this frame completely within the stream.
-        place: Position of the view of its maps; None without motion.
+        place: Position of the view of its maps; None without motion, or with maps on the frame.
+        interpolated: Whether its maps follow a motion and lie on the frame.
     """
 
     by: int
     number: int
     refreshed: bool
     place: Place | None = None
+    interpolated: bool = False
 
 
 _NUMBERS = itertools.count()
@@ -154,11 +156,17 @@ def streams(frames: Sequence[Frame] | Clips) -> Iterator[None]:
         _FRAMES.reset(token)
 
 
-def tell(frame: Frame, by: int, refreshed: bool, place: Place | None = None) -> None:
+def tell(
+    frame: Frame,
+    by: int,
+    refreshed: bool,
+    place: Place | None = None,
+    interpolated: bool = False,
+) -> None:
     """Store a :class:`Told` about a frame that :func:`streams` has set."""
     said = _TOLD.get()
     if said is not None:
-        said[id(frame)] = Told(by, next(_NUMBERS), refreshed, place)
+        said[id(frame)] = Told(by, next(_NUMBERS), refreshed, place, interpolated)
 
 
 def told_of(frame: Frame) -> Told | None:

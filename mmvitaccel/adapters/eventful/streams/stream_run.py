@@ -41,6 +41,13 @@ from mmvitaccel.core.eventful.stream import StreamStore, Turn
 from mmvitaccel.core.kernels.export import refuse_export, why_not_exported
 
 _EVERYTHING = Always()
+#: Said of a neck or head behind a backbone that follows its camera by itself.
+INTERPOLATED = (
+    "Eventful: the backbone follows its camera (motion) and interpolates its maps back to the "
+    "frame (maps='frame'), so that a neck or head behind it would find every cell changed; let all "
+    "parts follow, apply_eventful(detector, policy, parts='all', motion=...), or leave one of the "
+    "two out."
+)
 
 
 class Root(NamedTuple):
@@ -187,6 +194,9 @@ class StreamRun:
             x: The frames' tokens (B, N, C) before the first gate.
             grid: (H, W) of those after the prefix; None where nobody knows.
             num_prefix: Tokens before these.
+
+        Raises:
+            RuntimeError: An earlier part follows its camera by itself.
         """
         running = self.running
         spacing = frames_for_all(running.policy, x.shape[1])
@@ -196,6 +206,8 @@ class StreamRun:
             told = told_of(frame)
             # reason: a name may hold for many calls, and what was said in an earlier one is old
             heard = told is not None and told.by != id(self) and told.number != state.heard
+            if heard and told.interpolated:
+                raise RuntimeError(INTERPOLATED)
             scene = state.scene
             follows = (heard and told.refreshed) or (scene is not None and scene.anew)
             state.refreshed = state.whole.begin(
@@ -204,7 +216,9 @@ class StreamRun:
             if heard:
                 state.heard, state.place = told.number, told.place
             else:
-                tell(frame, id(self), state.refreshed, None if scene is None else scene.place)
+                place = None if scene is None else scene.place
+                interpolated = scene is not None and place is None
+                tell(frame, id(self), state.refreshed, place, interpolated)
             if state.refreshed:
                 state.policy = _EVERYTHING
             elif hasattr(running.policy, "of_frame") and state.num_frames > 1:
