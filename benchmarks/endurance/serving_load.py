@@ -238,8 +238,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     require("serve", "ray")
     folder = Path(tempfile.mkdtemp(prefix="mmv"))
     limits = dict(max_streams=8, max_open=256, state_megabytes=args.state_megabytes)
-    # reason: on a busy machine a late answer is no lost one
-    limits.update(answer_seconds=service.PATIENCE)
     model = dict(model="mmvitaccel.testing.service:make", replicas=args.replicas, cpus=0.1)
     started = service.Service(folder, {**model, **limits})
     loads = [(streams, way) for streams in args.streams for way in WAYS]
