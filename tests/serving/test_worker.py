@@ -564,10 +564,12 @@ def test_memory_that_a_camera_uses_again_changes_no_frame_that_waits(serve):
 @pytest.mark.parametrize(
     ("frame_id", "sentence"),
     [
-        (10**5000, r"the frame id has 16610 bits; give one from -2\*\*63 to"),
+        pytest.param(
+            10**5000, r"the frame id has 16610 bits; give one from -2\*\*63 to", id="huge"
+        ),
         (-(2**63) - 1, "the frame id has 64 bits"),
         (1.0, r"frame id 1\.0 must be an integer"),
-        ("9" * 10_000, "frame id '9{39} must be an integer"),
+        pytest.param("9" * 10_000, "frame id '9{39} must be an integer", id="text"),
         (None, "frame id None must be an integer"),
     ],
 )
@@ -583,7 +585,11 @@ def test_frame_ids_that_are_none_are_named_shortly(serve, frame_id, sentence):
         worker.submit("a", 1, frame, TOKEN)
 
 
-@pytest.mark.parametrize("name", ["a" * 10_000, "\u043a" * 10_000, b"a", None, 10**5000])
+@pytest.mark.parametrize(
+    "name",
+    ["a" * 10_000, "\u043a" * 10_000, b"a", None, 10**5000],
+    ids=["long", "letters", "bytes", "None", "huge"],
+)
 def test_names_that_are_none_are_named_shortly(serve, name):
     with pytest.raises(Refused, match="invalid stream name") as refused:
         serve().open_stream(name, TOKEN)
