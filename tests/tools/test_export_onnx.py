@@ -163,7 +163,7 @@ def test_hooks_are_in_the_file(run_tool, vitdet_config, tmp_path, capsys, mergin
     ("hook", "options", "sentence"),
     [
         (TOME, [], "ToMe: how many tokens each block merges belongs to one size of image"),
-        (EVENTFUL, ["--static"], "Eventful is not exported: what it computes depends on the"),
+        (EVENTFUL, ["--static"], "Eventful cannot be exported: its computation depends on"),
     ],
 )
 def test_hooks_that_a_file_cannot_hold(run_tool, vitdet_config, capsys, hook, options, sentence):

@@ -1,4 +1,4 @@
-"""How many tokens each block merges: r per block (ToMe, section 3.2 and appendix D)."""
+"""Number of tokens to merge per block (ToMe, section 3.2 and appendix D)."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ Schedule = Union[int, float, Sequence[Entry], Mapping[str, float]]
 
 
 def make_schedule(r: Schedule, num_blocks: int) -> tuple[Entry, ...]:
-    """One entry per block.
+    """Make a schedule with one entry per block.
 
     Args:
         r: An int, the same in every block; a float in [0, 1), that fraction of the tokens present
             in every block; a list with an entry per block; or a tuple ``(r, inflection)``, also
             ``dict(r=..., inflection=...)``: on average r a block, for inflection -1 falling
             linearly from 2r to 0, for 1 rising, for 0 constant.
-        num_blocks: Blocks of the model.
+        num_blocks: Number of blocks of the model.
 
     Raises:
-        TypeError: If ``r`` is none of these.
-        ValueError: If an entry is negative, a fraction is not below 1, the list's length is not
+        TypeError: ``r`` has another type.
+        ValueError: An entry is negative, a fraction is not below 1, the list's length is not
             ``num_blocks`` or the inflection is not within [-1, 1].
     """
     if isinstance(r, Mapping):
         if set(r) != {"r", "inflection"}:
-            raise ValueError(f"r={dict(r)} must have the keys 'r' and 'inflection' and no other.")
+            raise ValueError(f"r={dict(r)} must have exactly the keys 'r' and 'inflection'.")
         return _linear(r["r"], r["inflection"], num_blocks)
     if isinstance(r, tuple) and len(r) == 2:
         return _linear(*r, num_blocks)
@@ -44,7 +44,7 @@ def make_schedule(r: Schedule, num_blocks: int) -> tuple[Entry, ...]:
 
 
 def tokens_to_merge(entry: Entry, num_tokens: int, num_prefix_tokens: int) -> int:
-    """Tokens to merge for an entry, capped at what can be merged."""
+    """Number of tokens to merge for an entry, limited to the possible number."""
     free = num_tokens - num_prefix_tokens
     wanted = int(entry * free) if isinstance(entry, float) else entry
     return min(wanted, max_r(num_tokens, num_prefix_tokens))
@@ -57,7 +57,7 @@ def _entry(value: Entry) -> Entry:
             "entry per block, or (r, inflection)."
         )
     if not value >= 0:
-        raise ValueError(f"r={value} is negative or no number: give 0 or more.")
+        raise ValueError(f"r={value} is negative or not a number: give 0 or more.")
     if isinstance(value, float) and value >= 1:
         raise ValueError(
             f"r={value} is a float, which means a fraction of the tokens and must be below 1: "

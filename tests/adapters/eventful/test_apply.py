@@ -548,7 +548,7 @@ def test_clip_models_are_refused_with_the_reason(host):
 def test_pooling_without_a_grid_is_refused(host):
     model, frame = host
     apply_eventful(model, TopK(3), kv_pool_size=2)
-    with pytest.raises(ValueError, match="kv_pool_size=2 needs the grid"):
+    with pytest.raises(ValueError, match="kv_pool_size=2 needs the token grid"):
         model(frame[:1])
 
 
