@@ -168,7 +168,7 @@ def test_streams_that_are_computed_stay_and_are_refused_to_others():
     (a,) = store.begin([Frame("a")], None, mine)
     store.begin([Frame("b"), Frame("c")], None, others)
     assert store.names == ["a", "b", "c"]
-    with pytest.raises(RuntimeError, match="a frame of stream 'b' was given in thread 'MainThread'"):
+    with pytest.raises(RuntimeError, match="frame of stream 'b' was given in thread 'MainThread'"):
         store.begin([Frame("d"), Frame("b")], None, Turn())
     store.end([a], mine)
     assert store.names == ["b", "c"]

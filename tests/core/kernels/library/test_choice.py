@@ -160,8 +160,7 @@ def test_without_a_compiler_or_with_one_that_fails_it_is_said_once(cache, monkey
     compiler.write_text("#!/bin/sh\necho 'error: no such flag' >&2\nexit 3\n")
     compiler.chmod(0o755)
     for name, why in {
-        "no-such-compiler": "no C++ compiler (no-such-compiler not found): install one, or name "
-        "it in CXX",
+        "no-such-compiler": "no C++ compiler (no-such-compiler not found): install one, or set CXX",
         str(compiler): f"{compiler} failed with status 3: error: no such flag",
     }.items():
         chosen.cache_clear()
