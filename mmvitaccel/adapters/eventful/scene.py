@@ -104,8 +104,9 @@ def _say_misfit(frame: Frame, stream: StreamState) -> None:
     number = "" if frame.frame_id is None else f" (frame {frame.frame_id})"
     warnings.warn(
         f"Eventful: a picture of stream {frame.stream!r}{number} is not that of the frame "
-        "before moved by some pixels; such frames are taken as those of a camera that stands "
-        "still, and handle.frames[i].camera.fits is False. This is said once for a stream.",
+        "before moved by some pixels (a zoom, a turn, near and far things or another scene); such "
+        "frames are taken as those of a camera that stands still, and handle.frames[i].camera.fits "
+        "is False. This is said once for a stream.",
         stacklevel=2,
     )
 

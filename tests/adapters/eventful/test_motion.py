@@ -266,6 +266,24 @@ def test_another_scene_is_noticed_and_said_once():
             assert not handle.frames[0].camera.fits and handle.frames[0].camera.offset == (0, 3)
 
 
+def test_a_zoom_is_as_without_motion_and_said_once():
+    model, plain = timm_small(), timm_small()
+    handle = apply_eventful(model, TopK(20), motion=Translation())
+    apply_eventful(plain, TopK(20))
+    whole, frames = still(), []
+    for number in range(4):
+        side = round(SIDE / 1.02**number)
+        start = (whole.shape[-1] - side) // 2
+        part = whole[..., start : start + side, start : start + side]
+        frames.append(nn.functional.interpolate(part, (SIDE, SIDE), mode="bicubic"))
+    assert torch.equal(run(model, frames[0]), run(plain, frames[0]))
+    with pytest.warns(UserWarning, match=r"moved by some pixels \(a zoom, a turn, .* or") as said:
+        for frame in frames[1:]:
+            assert torch.equal(run(model, frame), run(plain, frame))
+            assert not handle.frames[0].camera.fits
+    assert len(said) == 1
+
+
 def test_streams_of_a_batch_have_cameras_of_their_own():
     model, alone = timm_small(), timm_small()
     handle = apply_eventful(model, TopK(20), motion=Translation())
