@@ -138,8 +138,8 @@ def _check_together(
     )
     if reason is not None:
         raise RuntimeError(
-            f"ToMe cannot be put on {host_class(model).__name__}: Eventful is on it already and "
-            f"{reason}; remove Eventful first."
+            f"ToMe cannot be attached to {host_class(model).__name__}: Eventful is already "
+            f"attached and {reason}; remove Eventful first."
         )
 
 

@@ -555,11 +555,11 @@ def test_pooling_without_a_grid_is_refused(host):
 def test_merging_tokens_on_the_same_model_is_refused():
     model = make_model()
     handle = apply_eventful(model, TopK(6))
-    with pytest.raises(RuntimeError, match=r"Eventful is on it already.*remove Eventful first"):
+    with pytest.raises(RuntimeError, match=r"Eventful is already attached.*remove Eventful first"):
         apply_tome(model, r=2)
     handle.remove()
     apply_tome(model, r=2)
-    with pytest.raises(RuntimeError, match=r"ToMe is on it already.*remove ToMe first"):
+    with pytest.raises(RuntimeError, match=r"ToMe is already attached.*remove ToMe first"):
         apply_eventful(model, TopK(6))
 
 

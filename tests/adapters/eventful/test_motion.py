@@ -420,7 +420,9 @@ def test_refusals():
         apply_eventful(merged, TopK(5), motion=motion)
     model = timm_small()
     handle = apply_eventful(model, TopK(5), motion=motion)
-    with pytest.raises(RuntimeError, match=r"ToMe cannot be put on .* merged ones have no place"):
+    with pytest.raises(
+        RuntimeError, match=r"ToMe cannot be attached to .* merged ones have no place"
+    ):
         apply_tome(model, 2)
     with pytest.raises(ValueError, match=r"this method of timm.*reads tokens behind inner bl"):
         model.forward_intermediates(frame)

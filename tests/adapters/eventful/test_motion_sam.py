@@ -206,5 +206,5 @@ def test_calls_that_read_inner_layers_are_refused():
         model(frame, output_hidden_states=True)
     assert encoded(model, frame).shape == (1, 16, *GRID)
     model, _ = transformers_sam("SamHQ")
-    with pytest.raises(ValueError, match=r"SAM-HQ vision encoder is not among the models whose"):
+    with pytest.raises(ValueError, match=r"SAM-HQ vision encoder is not among the models that"):
         apply_eventful(model.eval(), TopK(5), motion=Translation())

@@ -286,7 +286,7 @@ def test_names_and_arguments_of_configs():
     built = build_matching(dict(type="mmvitaccel.Threshold", similarity=0.5))
     assert repr(built) == "Threshold(similarity=0.5)"
     with pytest.raises(
-        ValueError, match=r"matching=\{'similarity': 1\} has no type that is regist"
+        ValueError, match=r"matching=\{'similarity': 1\} has no registered type"
     ):
         build_matching(dict(similarity=1))
     with pytest.raises(
