@@ -263,7 +263,7 @@ def test_two_budgets_of_one_model_are_refused(eventful):
     _, handle = eventful
     budget = Budget(handle, milliseconds=400, k=(4, TOKENS))
     with pytest.raises(
-        RuntimeError, match="Budget: a Budget steers the Eventful of this ViTDet already, and the"
+        RuntimeError, match="Budget: a Budget already controls the Eventful of this ViTDet, and t"
     ):
         Budget(handle, fps=3, k=(4, TOKENS))
     twin = copy.deepcopy(handle.model)

@@ -320,7 +320,8 @@ def test_a_schedule_beside_a_budget_is_refused(config):
     budget = Budget(handle, milliseconds=5, k=(1, 6))
     runner._hooks = [h for h in runner.hooks if not isinstance(h, EventfulHook)]
     with pytest.raises(
-        RuntimeError, match="BudgetScheduleHook: a Budget steers the Eventful of this ViTDet"
+        RuntimeError,
+        match="BudgetScheduleHook: a Budget already controls the Eventful of this ViTDet",
     ):
         runner.test()
     budget.remove()

@@ -43,40 +43,39 @@ def apply_tome(
     restore: str = "block",
     adapter: ViTAdapter | None = None,
 ) -> ToMeHandle:
-    """Merge tokens in the vision transformer that ``model`` is or holds.
+    """Merge tokens in a vision transformer, or in the one inside ``model``.
 
-    The outputs keep their shapes: wherever the host reads all tokens, they are unmerged, so dense
-    maps stay B x C x H x W and a mean over tokens is one over patches. Keys of the state dict,
-    parameters and classes of the package stay as they are.
+    Outputs keep their shapes: tokens are unmerged wherever the host reads all of them, so dense
+    maps stay B x C x H x W and a mean over tokens is one over patches. State dict keys, parameters
+    and classes do not change.
 
     Args:
-        model: A supported vision transformer, or a module that holds exactly one.
+        model: A supported vision transformer, or a module that contains exactly one.
         r: Tokens merged per block: an int, a fraction, a list with an entry per block, or
             ``(r, inflection)``; more than possible means as many as possible.
         proportional_attention: Add log(size) to the attention logits. On for supervised models,
             off for MAE models that were not trained with it.
-        trace_source: Let ``handle.info`` tell which patches are in each token.
+        trace_source: Whether ``handle.info`` records the patches of each token.
         metric: Ablation: compare ``keys``, ``queries``, ``values`` or ``tokens``.
         similarity: Ablation: ``cosine`` or ``dot``, in the paper's matching.
-        matching: What chooses the tokens that merge: None for the paper's,
-            ``dict(type='Bipartite')``; ``Threshold``, of which the number
-            follows the picture, r at most; ``Grid``, neighbours only; ``RandomMatching`` and
-            ``RandomDrop``, controls; or an object with the one method of
-            :class:`mmvitaccel.core.tome.matcher.Matcher`.
+        matching: Chooses the tokens to merge: None or ``dict(type='Bipartite')`` for the paper's
+            matching; ``Threshold`` for a number that depends on the picture, at most r; ``Grid``
+            for neighbours only; the controls ``RandomMatching`` and ``RandomDrop``; or an object
+            with the method of :class:`mmvitaccel.core.tome.matcher.Matcher`.
         reduction: Ablation: ``merge``, or ``prune`` the tokens that the class token attends to
             least.
-        restore: For models whose blocks give all tokens back (windows, frames): ``block`` merges
-            anew in every block; ``end`` merges once over a run of blocks with the same windows, by
-            the first one's keys and ``r``, and the others compute queries, keys and values of
-            merged tokens alone. Windows must then divide the map.
-        adapter: A record for a model that no family here covers.
+        restore: For models whose blocks return all tokens (windows, frames): ``block`` merges in
+            every block; ``end`` merges once over a run of blocks with the same windows, by the keys
+            and ``r`` of the first, and the others process only merged tokens. The windows must then
+            divide the map.
+        adapter: A record for a model that is not supported by default.
 
     Returns:
-        The handle. ToMe on a model that has it already replaces what was there, with a warning.
+        The handle. An existing ToMe is replaced with a warning.
 
     Raises:
-        ValueError: If no supported transformer is found, or an argument has no meaning for it.
-        RuntimeError: If another method is on the model.
+        ValueError: There is no supported transformer, or an argument is invalid for it.
+        RuntimeError: The model has an incompatible method.
     """
     options = _options(proportional_attention, metric, similarity, matching, reduction, restore)
     if adapter is None:

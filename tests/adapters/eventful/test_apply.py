@@ -399,7 +399,7 @@ def test_removing_gives_the_model_back():
     assert [type(m) for m in model.modules()] == types
     assert [id(p) for p in model.parameters()] == parameters
     assert all(torch.equal(a, b) for a, b in zip(run(model, video), dense))
-    with pytest.raises(ValueError, match="Eventful is not on this ViTDet"):
+    with pytest.raises(ValueError, match="Eventful is not attached to this ViTDet"):
         EventfulHandle(model)
 
 

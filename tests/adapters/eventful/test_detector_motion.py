@@ -223,7 +223,7 @@ def test_refusals():
         with pytest.raises(ValueError, match=rf"RetinaNet {who} would be computed whole: with mot"):
             apply_eventful(retinanet(), TopK(5), parts=parts, motion=motion)
     with (
-        pytest.warns(UserWarning, match="whole in every frame are backbone"),
+        pytest.warns(UserWarning, match="dense in every frame: backbone"),
         pytest.raises(ValueError, match=r"RetinaNet backbone would be computed whole: with motion"),
     ):
         apply_eventful(efficientvit_retinanet(), TopK(5), parts="all", motion=motion)

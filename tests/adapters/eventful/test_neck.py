@@ -202,7 +202,9 @@ def test_removing_restores_and_a_second_time_replaces():
     assert {name: id(p) for name, p in neck.named_parameters()} == before
     assert [type(m) for m in neck.modules()] == [type(m) for m in bare.modules()]
     assert second.memory_bytes == 0
-    with pytest.raises(ValueError, match=r"EventfulNeck is not on this SimpleFPN; use apply_ev"):
+    with pytest.raises(
+        ValueError, match=r"EventfulNeck is not attached to this SimpleFPN; use apply_ev"
+    ):
         EventfulNeckHandle(neck)
 
 

@@ -101,10 +101,10 @@ def test_it_is_the_base_until_something_is_told():
 
 def test_a_neck_refuses_it():
     neck, weighted = SimpleFPN(16, 8).eval(), Weighted(TopK(3), [LastObjects()])
-    with pytest.raises(ValueError, match=r"a neck or head has none; give it TopK\(k=3\)"):
+    with pytest.raises(ValueError, match=r"a neck or head has none; use TopK\(k=3\)"):
         apply_eventful_neck(neck, weighted)
     handle = apply_eventful_neck(neck, TopK(3))
-    with pytest.raises(ValueError, match=r"a neck or head has none; give it TopK\(k=3\)"):
+    with pytest.raises(ValueError, match=r"a neck or head has none; use TopK\(k=3\)"):
         handle.policy = weighted
 
 

@@ -285,9 +285,7 @@ def test_names_and_arguments_of_configs():
     assert sorted(MATCHINGS) == ["Bipartite", "Grid", "RandomDrop", "RandomMatching", "Threshold"]
     built = build_matching(dict(type="mmvitaccel.Threshold", similarity=0.5))
     assert repr(built) == "Threshold(similarity=0.5)"
-    with pytest.raises(
-        ValueError, match=r"matching=\{'similarity': 1\} has no registered type"
-    ):
+    with pytest.raises(ValueError, match=r"matching=\{'similarity': 1\} has no registered type"):
         build_matching(dict(similarity=1))
     with pytest.raises(
         TypeError, match="Neighbours cannot be a matching: it has no method 'match'"

@@ -1,4 +1,4 @@
-"""What a frame of a stream reports: what passed its gates, and where its camera looks."""
+"""Report of a frame: tokens that passed its gates, and the position of its camera."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from mmvitaccel.core.eventful.stream import StreamState
 
 
 class Camera(NamedTuple):
-    """What is known of the camera in one frame.
+    """Position of the camera in one frame.
 
     Attributes:
-        moved: Pixels of the model's input (down, right) since the frame before.
-        offset: The frame's top left corner (y, x) in the scene, in pixels; (0, 0) where the
-            scene began, with a clean start or anew.
-        fits: Whether the frame shows the scene of the one before; if not it was taken for one of a
-            camera that stands still.
-        beyond: Pixels by which the frame lies further down and right than the tokens that the
-            model gives: (0, 0) where these lie on the frame.
+        moved: Movement in pixels of the model's input (down, right) since the previous frame.
+        offset: Top left corner (y, x) of the frame in the scene, in pixels; (0, 0) where the scene
+            started.
+        fits: Whether the frame shows the scene of the previous one; otherwise it was processed as
+            from a camera at rest.
+        beyond: Offset in pixels (down, right) of the frame from the model's output tokens; (0, 0)
+            if these are on the frame.
     """
 
     moved: tuple[int, int]
@@ -38,19 +38,18 @@ class FrameInfo:
     """One frame of the last call.
 
     Attributes:
-        stream: Its stream; None where it belonged to none and was computed whole.
-        frame_id: Its number, if it was given.
-        first: Whether the stream started clean with it.
-        num_tokens: N.
-        passed: For each block, the tokens that passed its gates: of a transformer three (queries,
-            keys and values; output projection; MLP), of a neck its one.
+        stream: Name of the stream; None for a frame without a stream, which is computed densely.
+        frame_id: Number of the frame, if given.
+        first: Whether it is the first frame after a reset of the stream.
+        num_tokens: Number N of tokens.
+        passed: For each block, the number of tokens that passed its gates: three for a transformer
+            (queries, keys and values; output projection; MLP), one for a neck.
         left_out_by_gate: For each block and gate, the squared error of the tokens that did not
-            pass over the squared norm of all tokens.
-        computed: The share of its work that was done: of a transformer, tokens that passed its
-            gates; of a neck or head over maps, numbers of its maps; of a head over proposals,
-            proposals. 1 where all was.
-        refreshed: Whether it was computed whole although the stream went on.
-        camera: Where it lies in its scene; None where no motion is followed.
+            pass, relative to the squared norm of all tokens.
+        computed: Share of the work that was done: tokens that passed the gates of a transformer,
+            recomputed values of a neck or map head, recomputed proposals of an RoI head. 1 for all.
+        refreshed: Whether it was refreshed, that is computed completely within the stream.
+        camera: Position in its scene; None without motion.
     """
 
     stream: Hashable
@@ -65,7 +64,7 @@ class FrameInfo:
 
     @property
     def left_out(self) -> float:
-        """What the frame left out, the mean over gates: 0 if everything that changed passed."""
+        """Mean of ``left_out_by_gate``: 0 if all changes passed."""
         gates = [value for block in self.left_out_by_gate for value in block]
         return sum(gates) / len(gates) if gates else 0.0
 
