@@ -263,9 +263,7 @@ def test_bad_input_is_named():
     with pytest.raises(TypeError, match="policy=3 has no method select"):
         apply_eventful(model, 3, parts="all")
     norm = dict(norm_cfg=dict(type="GN", num_groups=4))
-    with pytest.raises(
-        ValueError, match=r"not supported: bbox_head: .*gn is a GroupNorm.*: backb"
-    ):
+    with pytest.raises(ValueError, match=r"not supported: bbox_head: .*gn is a GroupNorm.*: backb"):
         apply_eventful(retinanet(**norm), TopK(6), parts="bbox_head")
     with pytest.warns(UserWarning, match=r"backbone, neck are eventful; dense .*GroupNorm"):
         apply_eventful(retinanet(**norm), TopK(6), parts="all")
