@@ -130,11 +130,12 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "runner/options": ({"errors"}, {"mmengine"}),
     # compares what a config names before it runs; a model runs once, of no stream
     "fit": (
-        {"core/eventful", "errors", "fit/coco", "fit/lines", "models/weights"}
+        {"core/eventful", "errors", "fit/coco", "fit/course", "fit/lines", "models/weights"}
         | {"registry", "runner"},
         {"mmengine"},
     ),
     "fit/coco": (set(), set()),
+    "fit/course": ({"errors", "registry"}, {"mmengine"}),
     "fit/lines": (set(), set()),
     "deploy": (
         {"adapters", "core/kernels", "errors", "extras", "fit", "hooks", "models/weights"}

@@ -15,6 +15,9 @@ from mmvitaccel.fit.classes import (
     check_head_classes,
     check_set_classes,
 )
+from mmvitaccel.fit.course.hooks import check_hooks
+from mmvitaccel.fit.course.resumed import check_resumed_batch, check_resumed_settings
+from mmvitaccel.fit.course.samplers import check_samplers
 from mmvitaccel.fit.datasets import data_sets
 from mmvitaccel.fit.evaluators import check_averaged, check_evaluators
 from mmvitaccel.fit.files import check_data, check_pretrained
@@ -22,12 +25,7 @@ from mmvitaccel.fit.heads import heads_of
 from mmvitaccel.fit.lists import check_list
 from mmvitaccel.fit.objects import check_objects
 from mmvitaccel.fit.pictures import check_picture_sizes
-from mmvitaccel.fit.schedule import (
-    check_length,
-    check_resumed_batch,
-    check_schedule,
-    check_what_is_left,
-)
+from mmvitaccel.fit.schedule import check_length, check_schedule, check_what_is_left
 from mmvitaccel.fit.strides import check_strides
 from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.runner.checkpoint import check_checkpoint
@@ -50,10 +48,12 @@ def check_inputs(cfg: Config, *splits: str) -> None:
     """
     check_data(cfg, *splits)
     _check_preprocessor(cfg)
+    check_samplers(cfg, *splits)
     if "train" in splits:
         check_pretrained(cfg.model)
         check_length(cfg)
         check_schedule(cfg)
+        check_hooks(cfg)
     sets = data_sets(cfg, *splits)
     check_objects(sets)
     check_set_classes(sets)
@@ -144,4 +144,5 @@ def check_start(cfg: Config, path: str, meta: Mapping[str, Any], whole: bool, *s
     check_checkpoint_classes(path, meta, data_sets(cfg, *splits), whole)
     if cfg.get("resume"):
         check_resumed_batch(cfg, path, meta)
+        check_resumed_settings(cfg, path, meta)
         check_what_is_left(cfg, path, meta)
