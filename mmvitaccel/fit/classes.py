@@ -11,23 +11,49 @@ from torch import nn
 
 from mmvitaccel.errors import UserError
 from mmvitaccel.fit.datasets import DataSet, path_below
-from mmvitaccel.fit.heads import Head, heads_of
+from mmvitaccel.fit.heads import Head, class_weights, heads_of, things_and_stuff
 from mmvitaccel.fit.json_classes import check_json_classes, compare_names, list_names
 from mmvitaccel.fit.lists import reading_class
 
 
 def check_head_classes(model: nn.Module, sets: Sequence[DataSet]) -> None:
-    """Compare the number of classes of each head with each data set's.
+    """Compare the number of classes of each head with each data set's, and with its loss's.
 
     Raises:
         UserError: They differ.
     """
     for data in sets:
         _check_label_counts(model, data)
+        _check_things(model, data)
         for head in heads_of(model) if data.classes else ():
             # reason: of a panoptic set, boxes are of its things and maps of all classes
             if head.num_classes not in (len(data.classes), data.num_things):
                 raise UserError(_count_sentence(head, data))
+    for where, given, needed in class_weights(model):
+        if given != needed:
+            raise UserError(
+                f"{where} has {given} weights, but the head has {needed} scores (of a head that "
+                "tells objects from none, one is the background's); give a weight for each."
+            )
+
+
+def _check_things(model: nn.Module, data: DataSet) -> None:
+    """Compare what can be counted, and what cannot, of a panoptic head with a data set's."""
+    classes = data.classes or ()
+    known = data.num_things
+    for where, things, stuff in things_and_stuff(model) if classes else ():
+        # reason: names of things that are left from the class itself say nothing of own classes
+        wanted = len(classes) if known is None else known if known <= len(classes) else things
+        for key, own, right in (
+            ("num_things_classes", things, wanted),
+            ("num_stuff_classes", stuff, len(classes) - wanted),
+        ):
+            if own != right:
+                raise UserError(
+                    f"{where}.{key} is {own}, but {data.where} has {len(classes)} classes, "
+                    f"{wanted} of things and {len(classes) - wanted} of stuff; set "
+                    f"{where}.{key}={right} or correct {data.where}.metainfo."
+                )
 
 
 def _check_label_counts(model: nn.Module, data: DataSet) -> None:
