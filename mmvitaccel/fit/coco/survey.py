@@ -44,6 +44,9 @@ class Survey:
         total: Annotations, those that are to be ignored left out.
         lacking: The first record that lacks what a data set reads; empty if none does.
         no_crowd: The first annotation without ``iscrowd``; empty if all have it.
+        double: The first annotation with the id of another one; empty if each has its own.
+        zero: The annotation with the id 0; empty if there is none.
+        no_outline: By category, the first box of it that is not left out and has no mask.
         strangers: Annotations of no picture in the file.
         empty: Boxes that mmdet's data sets leave out: no area, or no part inside the picture.
         beyond: Boxes that end outside of their picture.
@@ -53,6 +56,9 @@ class Survey:
     total: int = 0
     lacking: str = ""
     no_crowd: str = ""
+    double: str = ""
+    zero: str = ""
+    no_outline: dict[Any, str] = field(default_factory=dict)
     strangers: Found = field(default_factory=Found)
     empty: Found = field(default_factory=Found)
     beyond: Found = field(default_factory=Found)
@@ -71,7 +77,7 @@ def survey(path: str) -> Survey:
 # reason: train, val and evaluators often name one file
 @lru_cache(maxsize=8)
 def _survey(path: str, changed: int) -> Survey:
-    result = Survey()
+    result, ids = Survey(), set()
     sizes = _sizes(path, result)
     for index, record in enumerate(each_record(path, "annotations")):
         place = _place("annotations", index, record)
@@ -81,6 +87,11 @@ def _survey(path: str, changed: int) -> Survey:
             continue
         if "iscrowd" not in record:
             result.no_crowd = result.no_crowd or place
+        if record["id"] in ids:
+            result.double = result.double or place
+        ids.add(record["id"])
+        if record["id"] == 0:
+            result.zero = place
         if not record.get("ignore"):
             result.total += 1
             _look_at_box(result, record, sizes, place)
@@ -90,12 +101,18 @@ def _survey(path: str, changed: int) -> Survey:
 def _sizes(path: str, result: Survey) -> dict[Any, tuple[float, float, str]]:
     """Width, height and name of each picture by its id."""
     sizes: dict[Any, tuple[float, float, str]] = {}
+    categories: dict[Any, str] = {}
     for key in ("images", "categories"):
         records = read_list(path, key)
         if records is None:
             result.lacking = result.lacking or f"it has no list of records under {key!r}"
         for index, record in enumerate(records or ()):
             lack = _lack(key, index, record)
+            if not lack and key == "categories":
+                if record["id"] in categories:
+                    other = categories[record["id"]]
+                    lack = f"{_place(key, index, record)} has the id of the category {other!r} too"
+                categories.setdefault(record["id"], record["name"])
             if lack or key == "categories":
                 result.lacking = result.lacking or lack
                 continue
@@ -153,11 +170,16 @@ def _look_at_box(
     right, below = x + width, y + height
     result.corners &= x < width <= across + _OUTSIDE and y < height <= down + _OUTSIDE
     inside = min(right, across) > max(x, 0) and min(below, down) > max(y, 0)
+    found: Found | None
     if not inside or width < 1 or height < 1 or record["area"] <= 0:
         found = result.empty
     elif min(x, y) < -_OUTSIDE or right > across + _OUTSIDE or below > down + _OUTSIDE:
         found = result.beyond
     else:
+        found = None
+    if found is not result.empty and not record.get("segmentation"):
+        result.no_outline.setdefault(record["category_id"], place)
+    if found is None:
         return
     size = f"{across:g} x {down:g}"
     found.add(f"{place}, bbox {record['bbox']}, area {record['area']:g}, in {name} of {size}")
