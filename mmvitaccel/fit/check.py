@@ -19,7 +19,7 @@ from mmvitaccel.fit.course.hooks import check_hooks
 from mmvitaccel.fit.course.resumed import check_resumed_batch, check_resumed_settings
 from mmvitaccel.fit.course.samplers import check_samplers
 from mmvitaccel.fit.datasets import data_sets
-from mmvitaccel.fit.evaluators import check_averaged, check_evaluators
+from mmvitaccel.fit.evaluators import check_evaluators, check_given
 from mmvitaccel.fit.files import check_data, check_pretrained
 from mmvitaccel.fit.heads import heads_of
 from mmvitaccel.fit.lists import check_list
@@ -123,7 +123,7 @@ def check_model(cfg: Config, model: nn.Module, *splits: str) -> None:
     for data in sets:
         check_folder_classes(data, head)
         check_list(data, head, labels_needed=not data.where.startswith("test"))
-    check_averaged(cfg, model, *(split for split in splits if split != "train"))
+    check_given(cfg, model, *(split for split in splits if split != "train"))
     check_strides(cfg, model)
 
 

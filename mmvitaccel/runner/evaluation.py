@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -12,6 +14,7 @@ from mmengine.registry import MODELS
 from mmvitaccel.errors import UserError, building
 from mmvitaccel.registry import type_name
 from mmvitaccel.runner.config import package_of
+from mmvitaccel.whole_files import check_folder
 
 _PACK_META = (
     "img_id",
@@ -36,10 +39,12 @@ def dump_predictions(cfg: Config, path: str) -> None:
     """Write every prediction to a pickle file, in the package's own form.
 
     Raises:
-        UserError: The file's name does not end in ``.pkl`` or ``.pickle``.
+        UserError: The file's name does not end in ``.pkl`` or ``.pickle``, or it cannot be
+            written.
     """
     if not path.endswith((".pkl", ".pickle")):
         raise UserError(f"--out {path}: predictions are pickled; give a name ending in .pkl.")
+    check_folder(Path(path).absolute().parent, 0, "the predictions")
     kind = "mmdet.DumpDetResults" if package_of(cfg) == "mmdet" else "DumpResults"
     metrics = cfg.get("test_evaluator")
     metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
@@ -93,22 +98,37 @@ def augment_test(cfg: Config) -> None:
             masks alone.
     """
     _check_images(cfg)
-    dataset = cfg.test_dataloader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
+    data = list(_data_sets(cfg.test_dataloader.dataset))
     lacking = [key for key in ("tta_model", "tta_pipeline") if cfg.get(key) is None]
     if lacking and package_of(cfg) != "mmdet":
         raise UserError(f"--tta: the config has no {' and no '.join(lacking)}; define it there.")
     if "tta_model" in lacking:
         nms = dict(type="nms", iou_threshold=0.5)
         cfg.tta_model = ConfigDict(type="mmdet.DetTTAModel", tta_cfg=dict(nms=nms, max_per_img=100))
-    if "tta_pipeline" in lacking:
-        cfg.tta_pipeline = [*copy.deepcopy(dataset.pipeline[:-1]), _flips()]
+    pipelines = [
+        [*copy.deepcopy(dataset.pipeline[:-1]), _flips()]
+        if "tta_pipeline" in lacking
+        else cfg.tta_pipeline
+        for dataset in data
+    ]
+    cfg.tta_pipeline = pipelines[0]
     if type_name(cfg.tta_model) == "DetTTAModel":
         _check_boxes(cfg)
         cfg.tta_model.type = "mmvitaccel.BoxTTAModel"
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset.pipeline = cfg.tta_pipeline
+    for dataset, pipeline in zip(data, pipelines):
+        dataset.pipeline = pipeline
+
+
+def _data_sets(dataset: Any) -> Iterator[Any]:
+    """The configs of the data sets inside of wrappers, of which some join several."""
+    if isinstance(dataset, (list, tuple)):
+        for own in dataset:
+            yield from _data_sets(own)
+    elif "dataset" in dataset or "datasets" in dataset:
+        yield from _data_sets(dataset["dataset" if "dataset" in dataset else "datasets"])
+    else:
+        yield dataset
 
 
 def _check_images(cfg: Config) -> None:
