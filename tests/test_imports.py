@@ -130,13 +130,14 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "runner/options": ({"errors"}, {"mmengine"}),
     # compares what a config names before it runs; a model runs once, of no stream
     "fit": (
-        {"core/eventful", "errors", "fit/coco", "fit/course", "fit/lines", "models/weights"}
-        | {"registry", "runner"},
+        {"core/eventful", "errors", "fit/coco", "fit/course", "fit/lines", "fit/voc"}
+        | {"models/weights", "registry", "runner"},
         {"mmengine"},
     ),
     "fit/coco": (set(), set()),
     "fit/course": ({"errors", "registry"}, {"mmengine"}),
     "fit/lines": (set(), set()),
+    "fit/voc": ({"errors"}, set()),
     "deploy": (
         {"adapters", "core/kernels", "errors", "extras", "fit", "hooks", "models/weights"}
         | {"registry", "runner", "runner/options"},

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 from torch import nn
 
-from mmvitaccel.errors import UserError
+from mmvitaccel.errors import UserError, closest
 from mmvitaccel.fit.datasets import DataSet, path_below
 from mmvitaccel.fit.heads import Head, class_weights, heads_of, things_and_stuff
 from mmvitaccel.fit.json_classes import check_json_classes, compare_names, list_names
 from mmvitaccel.fit.lists import reading_class
+from mmvitaccel.fit.voc.names import object_names
+
+_XML_FOLDER = "Annotations"  # of mmdet's data set, where nothing is given
 
 
 def check_head_classes(model: nn.Module, sets: Sequence[DataSet]) -> None:
@@ -79,8 +83,42 @@ def check_set_classes(sets: Sequence[DataSet]) -> None:
     for data in sets:
         if data.classes and data.annotations:
             check_json_classes(data, data.annotations, data.classes)
+            _check_xml_classes(data, data.annotations, data.classes)
     for one, other in combinations([data for data in sets if data.classes], 2):
         compare_names(one.where, one.classes, other.where, other.classes, "metainfo.classes")
+
+
+def _check_xml_classes(data: DataSet, path: str, classes: Sequence[str]) -> None:
+    """Compare the classes of a set of VOC's layout, which leaves out objects of other names.
+
+    Raises:
+        UserError: No object is left.
+    """
+    if reading_class(data.kind) != "XMLDataset":
+        return
+    folder = os.path.join(data.folder("sub_data_root"), data.config.get("ann_subdir", _XML_FOLDER))
+    found, files = object_names(path, folder)
+    absent = [name for name in classes if name not in found]
+    others = [name for name, _ in found.most_common() if name not in classes]
+    what = f"{data.where}.metainfo.classes has {list_names(absent)}, of which the {files} files"
+    if found and len(absent) == len(classes):
+        raise UserError(
+            f"{what} below {folder} have no object (theirs are {list_names(others)}): none would "
+            f"be left; give the names as they stand there{closest(absent[0], others) or '.'}"
+        )
+    if absent and others:
+        warnings.warn(
+            f"{what} below {folder} have no object, and objects named {list_names(others)} are "
+            "left out; correct the names if this is not meant"
+            f"{next(filter(None, (closest(name, others) for name in absent)), '.')}",
+            stacklevel=4,
+        )
+    elif not found and data.where.startswith("train"):
+        warnings.warn(
+            f"the {files} files below {folder} have no objects: the training of {data.where} sees "
+            "none; correct the folder if this is not meant.",
+            stacklevel=4,
+        )
 
 
 def check_folder_classes(data: DataSet, head: Head | None) -> None:
