@@ -24,12 +24,12 @@ class EfficientViTFPN(BaseModule):
     Args:
         in_channels: Channels of each input level.
         out_channels: Channels of every output level.
-        num_outs: Levels to put out.
+        num_outs: Number of output levels.
         num_extra_trans_convs: Levels before the backbone's first, each at half the stride.
         init_cfg: mmengine's; Xavier for the convolutions by default.
 
     Raises:
-        ValueError: ``num_outs`` is less than the levels asked for.
+        ValueError: ``num_outs`` is less than the number of requested levels.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Whether a module computes what its class in this network says, for forms that replace it.
+"""Checks for hooks and replacements in modules whose code is replaced.
 
-Folding and compiling read weights and never call what they replace. A hook, a ``forward`` of its
-own or a wrapper such as LoRA's would be dropped without a word.
+Folding and compiling read weights and never call the replaced modules. A hook, a replaced
+``forward`` or a wrapper such as LoRA's would silently have no effect.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _KNOWN = ("torch.nn.", "mmvitaccel.", "mmengine.", "mmcv.")
 
 
 def why_not_plain(module: nn.Module) -> str | None:
-    """What a module does beside its class's work, or None."""
+    """Describe a module's additions to the code of its class, or None."""
     kind = type(module)
     if not f"{kind.forward.__module__}.".startswith(_KNOWN):
         return f"is a {kind.__module__}.{kind.__qualname__}"
@@ -26,7 +26,7 @@ def why_not_plain(module: nn.Module) -> str | None:
 
 
 def why_not_folded(conv: nn.Module, norm: nn.Module) -> str | None:
-    """Why a BatchNorm cannot be folded into the convolution before it, or None."""
+    """Reason why a BatchNorm cannot be folded into the preceding convolution, or None."""
     if not f"{type(conv).forward.__module__}.".startswith(_KNOWN):
         return f"its convolution {why_not_plain(conv)}"
     if conv._forward_pre_hooks or hasattr(conv, "parametrizations"):

@@ -23,19 +23,19 @@ def ToMe(
 ) -> nn.Module:
     """Build a backbone (or neck) and merge tokens in it.
 
-    What is returned is the inner module itself: names of its parameters, and so checkpoints, layer
-    decay and ``custom_keys``, are as without ToMe.
+    Returns the inner module itself, so parameter names, checkpoints, layer decay and
+    ``custom_keys`` are the same as without ToMe.
 
     Args:
-        backbone: Config of the transformer, or of a module that holds one.
+        backbone: Config of the transformer, or of a module that contains one.
         neck: The same for a transformer neck; give one of the two.
         r: Tokens merged per block, see :func:`mmvitaccel.apply_tome`.
-        target: Path of the transformer in the inner module, if that holds several.
+        target: Path of the transformer in the inner module, if there are several.
         **options: Further arguments of :func:`mmvitaccel.apply_tome`.
 
     Raises:
-        ValueError: If not exactly one of ``backbone`` and ``neck`` is given, or no supported
-            transformer is found.
+        ValueError: Not exactly one of ``backbone`` and ``neck`` is given, or there is no supported
+            transformer.
 
     Example:
         >>> cfg = dict(

@@ -338,9 +338,7 @@ def test_configs_and_taking_it_off():
     assert handle.frames[0].camera.offset == (0, 8)
     handle.remove()
     assert torch.equal(run(model, frame), run(dense, frame))
-    with pytest.raises(
-        ValueError, match=r"motion={'type': 'Zoom'} has no type that is registered; "
-    ):
+    with pytest.raises(ValueError, match=r"motion={'type': 'Zoom'} has no registered type; "):
         attach_eventful(model, dict(type="TopK", k=20), motion=dict(type="Zoom"))
 
 

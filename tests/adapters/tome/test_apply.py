@@ -237,7 +237,7 @@ def test_schedules(r, tokens):
         (
             dict(matching=dict(type="Nearest")),
             ValueError,
-            "no type that is registered; known are Bipartite, Grid, RandomDrop, RandomMatching, T",
+            "no registered type; known are Bipartite, Grid, RandomDrop, RandomMatching, T",
         ),
         (dict(matching=3), TypeError, "matching=3 has no method 'match'"),
         (
