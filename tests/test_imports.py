@@ -23,6 +23,8 @@ MODEL_PACKAGES = {"mmengine", "mmcv", "mmdet", "mmaction"}
 # folder: (folders and top modules that it may import beside itself, packages beside torch)
 # Named alone, a folder stands for itself, not for what lies in it.
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
+    # what a user gives to any of them, checked
+    "arguments": (set(), set()),
     # the methods
     "core": (set(), set()),
     "core/macs": (set(), set()),
@@ -30,14 +32,17 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "core/kernels/library": (set(), set()),
     "core/attention": ({"core/kernels"}, set()),
     "core/rlt": (set(), set()),
-    "core/tome": ({"core", "core/attention", "core/kernels"}, set()),
-    "core/eventful": ({"core", GATES, MODES, MOTION, "core/attention", "core/kernels"}, set()),
-    GATES: ({"core/kernels"}, set()),
-    MODES: ({GATES, "core/attention", "core/kernels"}, set()),
+    "core/tome": ({"arguments", "core", "core/attention", "core/kernels"}, set()),
+    "core/eventful": (
+        {"arguments", "core", GATES, MODES, MOTION, "core/attention", "core/kernels"},
+        set(),
+    ),
+    GATES: ({"arguments", "core/kernels"}, set()),
+    MODES: ({"arguments", GATES, "core/attention", "core/kernels"}, set()),
     MAPS: ({GATES, MOTION, "core/kernels"}, set()),
-    MOTION: (set(), set()),
+    MOTION: ({"arguments"}, set()),
     # what they are put on
-    "adapters": ({"core", "core/attention"}, set()),
+    "adapters": ({"arguments", "core", "core/attention"}, set()),
     "adapters/hosts": (
         {"adapters", OWN_HOSTS, *(f"adapters/hosts/{p}" for p in ("mmaction", "mmcv", "mmdet"))}
         | {f"adapters/hosts/{p}" for p in ("mmpretrain", "rfdetr", "segment_anything", "timm")}
@@ -54,21 +59,26 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "adapters/hosts/timm": ({"adapters", "core/attention"}, set()),
     "adapters/hosts/transformers": ({"adapters", "core/attention"}, set()),
     "adapters/tome": (
-        {"adapters", "adapters/hosts", "core/attention", "core/kernels", "core/tome"},
+        {"adapters", "adapters/hosts", "arguments", "core/attention", "core/kernels"}
+        | {"core/tome"},
         set(),
     ),
     "adapters/rlt": (
-        {"adapters", "adapters/hosts", "adapters/hosts/transformers", "core/kernels", "core/rlt"},
+        {"adapters", "adapters/hosts", "adapters/hosts/transformers", "arguments"}
+        | {"core/kernels", "core/rlt"},
         set(),
     ),
     STREAMS: ({"adapters", "core", "core/eventful", GATES, MOTION, "core/kernels"}, set()),
     "adapters/eventful": (
         {"adapters", "adapters/hosts", "adapters/tome", "core/eventful", GATES, MAPS, MODES, MOTION}
-        | {STREAMS, "core", "core/kernels"},
+        | {"arguments", STREAMS, "core", "core/kernels"},
         set(),
     ),
     # what steers them while they run
-    "budget": ({"adapters", "adapters/tome", "adapters/eventful", "core/macs"}, set()),
+    "budget": (
+        {"adapters", "adapters/tome", "adapters/eventful", "arguments", "core/macs"},
+        set(),
+    ),
     # a user's mistakes in a sentence
     "errors": (set(), set()),
     # the installed stack, which need not be there for its report
@@ -80,31 +90,38 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # what OpenMMLab's registries know
     "models": (
         {"models/efficientvit", "models/vitdet", "models/vivit", "models/weights"}
-        | {"models/wrappers", "registry"},
+        | {"arguments", "models/wrappers", "registry"},
         MODEL_PACKAGES,
     ),
-    "models/weights": ({"compat"}, MODEL_PACKAGES),
+    "models/weights": ({"arguments", "compat"}, MODEL_PACKAGES),
     "models/efficientvit": (
         {"core", "core/attention", "core/kernels", "core/kernels/library", "models/weights"}
-        | {"registry"},
+        | {"arguments", "registry"},
         MODEL_PACKAGES,
     ),
-    "models/vitdet": ({"core/attention", "models/weights", "registry"}, MODEL_PACKAGES),
-    "models/vivit": ({"models/weights", "registry"}, MODEL_PACKAGES),
+    "models/vitdet": (
+        {"arguments", "core/attention", "models/weights", "registry"},
+        MODEL_PACKAGES,
+    ),
+    "models/vivit": ({"arguments", "models/weights", "registry"}, MODEL_PACKAGES),
     "models/wrappers": (
         {"adapters", "adapters/hosts", "adapters/rlt", "adapters/tome", "adapters/eventful"}
-        | {"registry", "core/tome", GATES, MODES, MOTION},
+        | {"arguments", "registry", "core/tome", GATES, MODES, MOTION},
         MODEL_PACKAGES,
     ),
-    "datasets": ({"datasets/synthetic", "errors", "registry", "video_reader"}, MODEL_PACKAGES),
+    "datasets": (
+        {"arguments", "datasets/synthetic", "errors", "registry", "video_reader"},
+        MODEL_PACKAGES,
+    ),
     "datasets/ilsvrc": ({"datasets"}, set()),
     "datasets/synthetic": (set(), set()),
     # a metric reads the annotations in the format that the datasets define
-    "metrics": ({"datasets", "registry"}, {"mmengine", "mmdet", "mmaction"}),
+    "metrics": ({"arguments", "datasets", "registry"}, {"mmengine", "mmdet", "mmaction"}),
     # a hook puts on a built model what the registered functions put on one that they build
     "hooks": (
         {"adapters", "adapters/rlt", "adapters/tome", "adapters/eventful", "models/wrappers"}
-        | {"registry", "budget", "core/macs", "core/tome", "pictures", GATES, MODES, STREAMS},
+        | {"arguments", "registry", "budget", "core/macs", "core/tome", "pictures"}
+        | {GATES, MODES, STREAMS},
         {"mmengine"},
     ),
     # a layout ends in the names of a model; one of them is of a data set

@@ -13,6 +13,7 @@ import torch
 
 from mmvitaccel.adapters.base import host_class
 from mmvitaccel.adapters.steering import claim, release
+from mmvitaccel.arguments import refuse
 from mmvitaccel.budget.controller import Controller, Plan
 from mmvitaccel.budget.history import (
     REMEMBERED,
@@ -84,6 +85,8 @@ class Budget:
         left_out: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        if not callable(clock):
+            refuse("Budget", "clock", clock, "a function that gives seconds", wrong_type=True)
         target = Target.of(milliseconds=milliseconds, macs=macs, fps=fps, share=share)
         self._handles = sorted_handles(handle)
         knobs = make_knobs(self._handles, k, r, left_out)

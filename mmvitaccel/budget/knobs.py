@@ -6,11 +6,13 @@ The level of a knob is an integer; a higher one costs more.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, NamedTuple, Union
 
 from mmvitaccel.adapters.eventful.detector import EventfulDetectorHandle
 from mmvitaccel.adapters.eventful.handle import StreamHandle
 from mmvitaccel.adapters.tome.handle import ToMeHandle
+from mmvitaccel.arguments import refuse
 
 Handle = Union[StreamHandle, EventfulDetectorHandle, ToMeHandle]
 
@@ -54,7 +56,7 @@ class KKnob:
 
     def __init__(self, handle: StreamHandle, bounds: Any) -> None:
         self.handle = handle
-        self.low, self.high = _checked("k", bounds, 1)
+        self.low, self.high = checked_bounds("k", bounds, 1)
         self._policy()
 
     @property
@@ -113,9 +115,9 @@ class RKnob:
 
     def __init__(self, handle: ToMeHandle, bounds: Any) -> None:
         self.handle = handle
-        low, high = _checked("r", bounds, 0)
+        low, high = checked_bounds("r", bounds, 0)
         self.low, self.high, self.origin = -high, -low, -high - 1
-        if isinstance(handle.r, bool) or not isinstance(handle.r, int):
+        if isinstance(handle.r, bool) or not isinstance(handle.r, Integral):
             raise ValueError(
                 f"Budget: ToMe's r={handle.r!r} is not a number of tokens that is the same in "
                 f"each block, which a budget needs; set handle.r to an int."
@@ -163,6 +165,8 @@ def with_k(policy: Any) -> Any:
 def sorted_handles(handle: Handle | Sequence[Handle]) -> list[Handle]:
     """The handles, with that of a method with streams first."""
     given = list(handle) if isinstance(handle, (list, tuple)) else [handle]
+    if not given:
+        refuse("Budget", "handle", handle, "what apply_eventful or apply_tome returned, or both")
     handles = [
         next(iter(h.parts.values())) if isinstance(h, EventfulDetectorHandle) else h for h in given
     ]
@@ -174,7 +178,7 @@ def sorted_handles(handle: Handle | Sequence[Handle]) -> list[Handle]:
         )
     streams = [h for h in handles if isinstance(h, StreamHandle)]
     tomes = [h for h in handles if isinstance(h, ToMeHandle)]
-    if len(streams) > 1 or len(tomes) > 1 or not handles:
+    if len(streams) > 1 or len(tomes) > 1:
         raise ValueError(
             f"Budget: got {len(streams)} handles with a k and {len(tomes)} of ToMe; give one "
             f"handle, or one of each kind."
@@ -203,13 +207,15 @@ def make_knobs(
     return knobs
 
 
-def _checked(name: str, bounds: Any, least: int) -> tuple[int, int]:
-    """Check that the bounds are two whole numbers in order."""
+def checked_bounds(name: str, bounds: Any, least: int) -> tuple[int, int]:
+    """Check that the bounds are two whole numbers in order.
+
+    Raises:
+        ValueError: They are not.
+    """
     pair = tuple(bounds) if isinstance(bounds, (list, tuple)) else ()
-    whole = len(pair) == 2 and all(type(value) is int for value in pair)
-    if not whole or not least <= pair[0] <= pair[1]:
-        raise ValueError(
-            f"Budget: {name}={bounds!r} must be two whole numbers, (lowest, highest), from {least} "
-            "on."
-        )
-    return pair
+    whole = all(isinstance(value, Integral) and not isinstance(value, bool) for value in pair)
+    if len(pair) != 2 or not whole or not least <= pair[0] <= pair[1]:
+        allowed = f"two whole numbers, (lowest, highest), from {least} on"
+        refuse("Budget", name, bounds, allowed)
+    return int(pair[0]), int(pair[1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mmvitaccel.arguments import number
+
 _RISE, _FALL = 0.25, 0.05  # of a level, in one frame
 _ROOM = 0.7  # share of the limit below which the floor falls
 
@@ -23,12 +25,8 @@ class QualityFloor:
     """
 
     def __init__(self, limit: float | None = None) -> None:
-        if limit is not None and not 0 < limit < 1:
-            raise ValueError(
-                f"Budget: left_out={limit!r} must be above 0 and below 1: the share of the tokens' "
-                "squared norm that a frame may leave out."
-            )
-        self.limit = limit
+        why = "it is the share of the tokens' squared norm that a frame may leave out"
+        self.limit = number("Budget", "left_out", limit, above=0, below=1, or_none=True, why=why)
         self.level = 0
 
     def note(self, level: int, left_out: float) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
+
+from mmvitaccel.arguments import number, one_of
 
 _WORDS = {
     "milliseconds": "{:g} ms a frame",
@@ -34,14 +35,13 @@ class Target:
     value: float
 
     def __post_init__(self) -> None:
-        value = self.value
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not 0 < value < math.inf:
-            raise ValueError(f"Budget: {self.kind}={value!r} must be a number above 0.")
+        one_of("Budget", "kind", self.kind, _WORDS)
+        value = number("Budget", self.kind, self.value, above=0)
+        object.__setattr__(self, "value", value)
         if self.kind == "share" and value > 1:
             raise ValueError(
-                f"Budget: share={value!r} must be at most 1, which is the dense model; write 0.4 "
-                "for 40 %."
+                f"Budget: share={value:g} must be at most 1, which is the dense model; write "
+                "0.4 for 40 %."
             )
 
     @classmethod
@@ -76,11 +76,11 @@ class Target:
         found = _TEXT.fullmatch(text.strip())
         if found is None:
             raise ValueError(f"Budget: {text!r} is not a valid budget; give {HELP}.")
-        number, unit = float(found[1]), found[2]
+        amount, unit = float(found[1]), found[2]
         if unit in _PREFIXES:
-            return cls("macs", number * _PREFIXES[unit])
+            return cls("macs", amount * _PREFIXES[unit])
         kind = {"ms": "milliseconds", "fps": "fps", "%": "share"}[unit]
-        return cls(kind, number / 100 if unit == "%" else number)
+        return cls(kind, amount / 100 if unit == "%" else amount)
 
     @property
     def timed(self) -> bool:

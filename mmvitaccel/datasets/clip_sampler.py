@@ -8,6 +8,7 @@ import torch
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
+from mmvitaccel.arguments import whole_number
 from mmvitaccel.datasets.video_sampler import indices_by_video
 from mmvitaccel.registry import DATA_SAMPLERS
 
@@ -31,10 +32,10 @@ class ClipSampler(Sampler[int]):
     """
 
     def __init__(self, dataset: Sized, frames: int = 2, seed: int | None = None) -> None:
-        if isinstance(frames, bool) or int(frames) != frames or frames < 1:
-            raise ValueError(f"ClipSampler: frames={frames!r} must be a whole number, at least 1.")
+        self.frames = whole_number("ClipSampler", "frames", frames, least=1)
+        seed = whole_number("ClipSampler", "seed", seed, or_none=True)
         self.rank, self.world_size = get_dist_info()
-        self.frames, self.epoch = int(frames), 0
+        self.epoch = 0
         self.seed = sync_random_seed() if seed is None else seed
         self.videos = indices_by_video(dataset, type(self).__name__)
         clips = sum(max(len(video) // self.frames, 1) for video in self.videos)

@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.dataset import BaseDataset
 from mmengine.fileio import get_text
 
+from mmvitaccel.arguments import config, path, refuse, text
 from mmvitaccel.registry import DATASETS
 
 COLUMNS = (
@@ -65,14 +66,19 @@ class EpicKitchens(BaseDataset):
         filename_tmpl: str = "frame_{:010d}.jpg",
         **kwargs: Any,
     ) -> None:
+        owner = "EpicKitchens"
+        path(owner, "ann_file", ann_file)
+        config(owner, "data_prefix", data_prefix, what="a dict of a folder, video or img")
+        if isinstance(pipeline, str) or not isinstance(pipeline, Sequence):
+            refuse(owner, "pipeline", pipeline, "a list of transforms", wrong_type=True)
         if set(data_prefix) not in ({"video"}, {"img"}):
             raise ValueError(
-                f"EpicKitchens: data_prefix has {sorted(data_prefix)}; give either 'video' or "
+                f"{owner}: data_prefix has {sorted(map(str, data_prefix))}; give either 'video' or "
                 "'img', the folder of the videos or of the frames."
             )
-        self.video_tmpl = video_tmpl
-        self.frames_tmpl = frames_tmpl
-        self.filename_tmpl = filename_tmpl
+        self.video_tmpl = text(owner, "video_tmpl", video_tmpl)
+        self.frames_tmpl = text(owner, "frames_tmpl", frames_tmpl)
+        self.filename_tmpl = text(owner, "filename_tmpl", filename_tmpl)
         super().__init__(ann_file, pipeline=list(pipeline), data_prefix=data_prefix, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:

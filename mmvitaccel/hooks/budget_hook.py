@@ -16,6 +16,8 @@ from mmvitaccel.adapters.eventful.handle import EventfulHandle
 from mmvitaccel.adapters.tome.handle import ToMeHandle
 from mmvitaccel.adapters.tome.run import METHOD as TOME
 from mmvitaccel.budget.budget import Budget, Handle
+from mmvitaccel.budget.knobs import checked_bounds
+from mmvitaccel.budget.quality import QualityFloor
 from mmvitaccel.budget.target import Target
 from mmvitaccel.registry import HOOKS
 
@@ -40,7 +42,7 @@ class BudgetHook(Hook):
         budget: The budget of the current or last run; None before the first.
 
     Raises:
-        ValueError: Not exactly one target, or neither ``k`` nor ``r``.
+        ValueError: Not exactly one target, neither ``k`` nor ``r``, or values without a meaning.
     """
 
     # reason: after the hooks that attach methods, before CostHook, which measures under the budget
@@ -59,7 +61,9 @@ class BudgetHook(Hook):
                 "such as "
                 "k=(64, 1024) for Eventful or r=(0, 16) for ToMe."
             )
-        self.k, self.r, self.left_out = k, r, left_out
+        self.k = k if k is None else checked_bounds("k", k, 1)
+        self.r = r if r is None else checked_bounds("r", r, 0)
+        self.left_out = QualityFloor(left_out).limit
         self.target = Target.of(**target)
         self.budget: Budget | None = None
         self._step: _Step | None = None
@@ -98,8 +102,8 @@ class BudgetHook(Hook):
         self.budget = Budget(
             self._handles(model),
             **{self.target.kind: self.target.value},
-            k=self.k and tuple(self.k),
-            r=self.r and tuple(self.r),
+            k=self.k,
+            r=self.r,
             left_out=self.left_out,
         )
         self._step = _Step(model, step, self.budget)

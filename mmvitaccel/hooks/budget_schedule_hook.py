@@ -13,6 +13,7 @@ from torch import nn
 from mmvitaccel.adapters.eventful.detector import handles_in
 from mmvitaccel.adapters.eventful.handle import EventfulHandle, StreamHandle
 from mmvitaccel.adapters.steering import claim, release
+from mmvitaccel.arguments import numbers, text
 from mmvitaccel.registry import HOOKS
 
 Schedule = Union[Sequence[float], Callable[[int], float], str]
@@ -58,8 +59,12 @@ class BudgetScheduleHook(Hook):
             )
         if not callable(schedule) and not schedule:
             raise ValueError("BudgetScheduleHook: schedule=[] is empty; give at least one budget.")
+        if not callable(schedule):
+            numbers("BudgetScheduleHook", "schedule", schedule, least=0, or_infinite=True)
         self.schedule = schedule
-        self.attribute = attribute
+        self.attribute = text(
+            "BudgetScheduleHook", "attribute", attribute, what="an attribute of the policy"
+        )
 
     def budget(self, frame: int) -> float:
         """The budget of the frame with an index."""

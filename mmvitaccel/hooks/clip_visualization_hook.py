@@ -13,6 +13,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmvitaccel.arguments import flag, number, path, whole_number
 from mmvitaccel.pictures.text import legible, put_text
 from mmvitaccel.registry import HOOKS
 
@@ -41,12 +42,11 @@ class ClipVisualizationHook(Hook):
         wait_time: float = 2.0,
         out_dir: str | None = None,
     ) -> None:
-        if interval < 1:
-            raise ValueError(f"ClipVisualizationHook: interval is {interval}; set 1 or more.")
-        self.interval = interval
-        self.show = show
-        self.wait_time = wait_time
-        self.out_dir = out_dir
+        owner = "ClipVisualizationHook"
+        self.interval = whole_number(owner, "interval", interval, least=1)
+        self.show = flag(owner, "show", show)
+        self.wait_time = number(owner, "wait_time", wait_time, least=0)
+        self.out_dir = path(owner, "out_dir", out_dir, or_none=True)
         self._drawn = 0
 
     def before_test(self, runner: Runner) -> None:

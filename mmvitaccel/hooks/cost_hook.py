@@ -18,6 +18,7 @@ from torch import nn
 from mmvitaccel.adapters.attach import detach_all, is_root
 from mmvitaccel.adapters.eventful.detector import HANDLES, handles_in
 from mmvitaccel.adapters.eventful.streams.frame_info import FrameInfo
+from mmvitaccel.arguments import flag, text
 from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.registry import HOOKS
 
@@ -43,14 +44,17 @@ class CostHook(Hook):
     Args:
         backbone: Module path of the backbone.
         timed: Whether frames are timed; otherwise all frames are counted.
+
+    Raises:
+        ValueError: An argument has the wrong type.
     """
 
     # reason: after EMAHook, which swaps in the weights for the test
     priority = "LOW"
 
     def __init__(self, backbone: str = "backbone", timed: bool = True) -> None:
-        self.backbone = backbone
-        self.timed = timed
+        self.backbone = text("CostHook", "backbone", backbone, what="a module's path")
+        self.timed = flag("CostHook", "timed", timed)
         self._measured: _MeasuredModel | None = None
 
     def before_test_epoch(self, runner: Runner) -> None:

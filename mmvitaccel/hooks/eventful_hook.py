@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -11,10 +11,11 @@ from torch import nn
 
 from mmvitaccel.adapters.base import host_class
 from mmvitaccel.adapters.eventful.detector import EventfulDetectorHandle
-from mmvitaccel.adapters.eventful.handle import EventfulHandle
+from mmvitaccel.adapters.eventful.handle import EventfulHandle, checked_policy
+from mmvitaccel.arguments import sequence, text
 from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.eventful.modes.mode import AttentionMode
-from mmvitaccel.models.wrappers.eventful import attach_eventful, refuse_both
+from mmvitaccel.models.wrappers.eventful import attach_eventful, build_attention, refuse_both
 from mmvitaccel.registry import HOOKS
 
 
@@ -39,7 +40,8 @@ class EventfulHook(Hook):
         **options: Further arguments of :func:`mmvitaccel.apply_eventful`.
 
     Raises:
-        ValueError: Both ``target`` and ``parts`` are given.
+        ValueError: Both ``target`` and ``parts`` are given, or an argument has no meaning.
+        TypeError: The policy is neither a config nor an object with a method ``select``.
     """
 
     # reason: before hooks that copy the model (EMA), so that their copies are eventful too
@@ -53,6 +55,13 @@ class EventfulHook(Hook):
         parts: str | Sequence[str] | None = None,
         **options: Any,
     ) -> None:
+        if not isinstance(policy, Mapping):
+            checked_policy(policy, on_tokens=True)
+        build_attention(attention)
+        text("Eventful", "target", target, what="a module's path", or_none=True)
+        if parts is not None and not isinstance(parts, str):
+            names = sequence("Eventful", "parts", parts, why="give 'all' or names of parts")
+            parts = [text("Eventful", "parts", name, what="names of parts") for name in names]
         refuse_both(target, parts)
         self.policy, self.attention = policy, attention
         self.target, self.parts, self.options = target, parts, options

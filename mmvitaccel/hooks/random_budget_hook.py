@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from mmvitaccel.adapters.attach import is_attached
 from mmvitaccel.adapters.eventful.handle import EventfulHandle
+from mmvitaccel.arguments import refuse, text, whole_number, whole_numbers
 from mmvitaccel.core.eventful.gates.policy import Always, TopK
 from mmvitaccel.models.wrappers.eventful import attach_eventful
 from mmvitaccel.registry import HOOKS
@@ -41,11 +42,12 @@ class RandomBudgetHook(Hook):
     priority = "VERY_HIGH"
 
     def __init__(self, k: Sequence[int], frames: int = 2, target: str | None = None) -> None:
-        if len(k) != 2 or not 1 <= k[0] <= k[1]:
-            raise ValueError(f"RandomBudgetHook: k={k!r} must be the smallest and the largest k.")
-        if frames < 2:
-            raise ValueError(f"RandomBudgetHook: frames={frames!r} must be at least 2.")
-        self.k, self.frames, self.target = tuple(k), frames, target
+        owner, why = "RandomBudgetHook", "give the smallest and the largest k"
+        self.k = whole_numbers(owner, "k", k, least=1, count=2, why=why)
+        if self.k[0] > self.k[1]:
+            refuse(owner, "k", k, "two whole numbers in rising order", why=why)
+        self.frames = whole_number(owner, "frames", frames, least=2, of="frames")
+        self.target = text(owner, "target", target, what="a module's path", or_none=True)
         self.random = random.Random(0)
         self.handle: EventfulHandle | None = None
         self.is_own = False

@@ -8,6 +8,7 @@ from torch import nn
 
 from mmvitaccel.adapters.base import host_class
 from mmvitaccel.adapters.rlt.apply import RLTHandle
+from mmvitaccel.arguments import number, text
 from mmvitaccel.models.wrappers.rlt import attach_rlt
 from mmvitaccel.registry import HOOKS
 
@@ -23,13 +24,17 @@ class RLTHook(Hook):
         threshold: See :func:`mmvitaccel.apply_rlt`.
         target: Path of the transformer or of a module that contains it; by default it is searched
             in the backbone, then in the neck.
+
+    Raises:
+        ValueError: The threshold is negative or NaN, or the target no path.
     """
 
     # reason: before hooks that copy the model (EMA), so that their copies have RLT too
     priority = "VERY_HIGH"
 
     def __init__(self, threshold: float = 0.1, target: str | None = None) -> None:
-        self.threshold, self.target = threshold, target
+        self.threshold = number("RLT", "threshold", threshold, least=0, or_infinite=True)
+        self.target = text("RLT", "target", target, what="a module's path", or_none=True)
         self.handle: RLTHandle | None = None
 
     def attach(self, model: nn.Module) -> RLTHandle:

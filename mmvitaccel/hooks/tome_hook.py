@@ -9,7 +9,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmvitaccel.adapters.tome.handle import ToMeHandle
-from mmvitaccel.core.tome.schedule import Schedule
+from mmvitaccel.arguments import text
+from mmvitaccel.core.tome.schedule import Schedule, check_schedule
 from mmvitaccel.models.wrappers.tome import attach_tome
 from mmvitaccel.registry import HOOKS
 
@@ -26,13 +27,19 @@ class ToMeHook(Hook):
         target: Path of the transformer or of a module that contains it; by default it is searched
             in the backbone, then in the neck.
         **options: Further arguments of :func:`mmvitaccel.apply_tome`.
+
+    Raises:
+        ValueError: ``r`` is a schedule of no model, or the target no path.
+        TypeError: ``r`` is of another kind.
     """
 
     # reason: before hooks that copy the model (EMA), so that their copies merge too
     priority = "VERY_HIGH"
 
     def __init__(self, r: Schedule = 8, target: str | None = None, **options: Any) -> None:
-        self.r, self.target, self.options = r, target, options
+        check_schedule(r)
+        self.r, self.options = r, options
+        self.target = text("ToMe", "target", target, what="a module's path", or_none=True)
         self.handle: ToMeHandle | None = None
         self.path = ""
 

@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
+from mmvitaccel.metrics.exchange import exchange
 from mmvitaccel.registry import METRICS
 
 _GIGA = 1e9
@@ -55,7 +56,7 @@ class MacsMetric(BaseMetric):
         prefix: str | None = None,
         collect_dir: str | None = None,
     ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        super().__init__(**exchange("MacsMetric", collect_device, prefix, collect_dir))
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Store the cost of each frame.

@@ -14,7 +14,9 @@ from mmengine.logging import MMLogger
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mmvitaccel.arguments import config, flag, numbers, path, whole_number
 from mmvitaccel.datasets.cocovid import category_ids_by_class, read_cocovid
+from mmvitaccel.metrics.exchange import exchange
 from mmvitaccel.metrics.motion_precision import MotionPrecision
 from mmvitaccel.metrics.object_motion import GROUPS, motion_groups
 from mmvitaccel.registry import METRICS
@@ -75,17 +77,15 @@ class VIDMetric(BaseMetric):
         collect_dir: str | None = None,
         by_motion: bool = False,
     ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
-        if not iou_thrs or not all(0 < threshold <= 1 for threshold in iou_thrs):
-            raise ValueError(
-                f"VIDMetric: iou_thrs={tuple(iou_thrs)}; give one or more overlaps in (0, 1]."
-            )
-        self.ann_file = ann_file
-        self.iou_thrs = tuple(iou_thrs)
-        self.classwise = classwise
-        self.max_dets = max_dets
-        self.truth = read_cocovid(ann_file, backend_args)
-        self.by_motion = by_motion
+        super().__init__(**exchange("VIDMetric", collect_device, prefix, collect_dir))
+        owner, why = "VIDMetric", "give one or more overlaps in (0, 1]"
+        self.ann_file = path(owner, "ann_file", ann_file)
+        self.iou_thrs = numbers(owner, "iou_thrs", iou_thrs, above=0, most=1, why=why)
+        self.classwise = flag(owner, "classwise", classwise)
+        self.max_dets = whole_number(owner, "max_dets", max_dets, least=1, of="boxes")
+        self.by_motion = flag(owner, "by_motion", by_motion)
+        config(owner, "backend_args", backend_args, what="a dict", or_none=True)
+        self.truth = read_cocovid(self.ann_file, backend_args)
         self.groups = motion_groups(self.truth, ann_file) if by_motion else {}
         self._dataset_size = 0
 

@@ -9,6 +9,7 @@ from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox_flip
 from torch import Tensor, nn
 
+from mmvitaccel.arguments import numbers, sequence, whole_number
 from mmvitaccel.registry import MODELS
 
 # Flipped axes of a picture (C, H, W).
@@ -38,13 +39,17 @@ class ClipFlip(nn.Module):
         direction: Sequence[str] = ("horizontal",),
     ) -> None:
         super().__init__()
-        unknown = [name for name in direction if name not in DIRECTIONS]
-        if unknown or len(prob) != len(direction) or min(prob) < 0 or sum(prob) > 1:
+        self.frames = whole_number("ClipFlip", "frames", frames, least=1, of="frames")
+        self.prob = numbers("ClipFlip", "prob", prob, least=0, most=1)
+        direction = sequence("ClipFlip", "direction", direction, what="directions")
+        unknown = [name for name in direction if name not in tuple(DIRECTIONS)]
+        if unknown or len(self.prob) != len(direction) or sum(self.prob) > 1:
             raise ValueError(
-                f"ClipFlip: prob={list(prob)} and direction={list(direction)}: give a probability "
-                f"for each direction, together at most 1; known are {', '.join(DIRECTIONS)}."
+                f"ClipFlip: prob={list(self.prob)} and direction={list(direction)}: give a "
+                "probability for each direction, together at most 1; known are "
+                f"{', '.join(DIRECTIONS)}."
             )
-        self.frames, self.prob, self.direction = frames, tuple(prob), tuple(direction)
+        self.direction = direction
 
     def forward(self, inputs: Tensor, data_samples: SampleList) -> tuple[Tensor, SampleList]:
         """Flip pictures (B, C, H, W) and their samples, clip by clip.

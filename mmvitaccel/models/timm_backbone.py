@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mmvitaccel.arguments import flag, text, whole_number
 from mmvitaccel.models.weights.pretrained import PretrainedBackbone
 from mmvitaccel.registry import MODELS
 
@@ -32,7 +33,7 @@ class TIMMBackbone(PretrainedBackbone):
             ``drop_path_rate``, ``dynamic_img_size`` ...
 
     Raises:
-        ValueError: timm has no model with this name.
+        ValueError: timm has no model with this name, or an argument is out of range.
     """
 
     def __init__(
@@ -48,6 +49,11 @@ class TIMMBackbone(PretrainedBackbone):
         super().__init__(init_cfg)
         import timm  # reason: needed by this backbone only
 
+        owner = "TIMMBackbone"
+        model_name = text(owner, "model_name", model_name, what="the name of a model of timm")
+        features_only = flag(owner, "features_only", features_only)
+        pretrained = flag(owner, "pretrained", pretrained)
+        in_channels = whole_number(owner, "in_channels", in_channels, least=1)
         if not timm.is_model(model_name):
             near = ", ".join(get_close_matches(model_name, timm.list_models())) or "none"
             raise ValueError(
@@ -58,7 +64,7 @@ class TIMMBackbone(PretrainedBackbone):
             kwargs.setdefault("num_classes", 0)  # an unused head would have no gradients
         self.model_name = model_name
         self.features_only = features_only
-        self.as_tuple = as_tuple
+        self.as_tuple = flag(owner, "as_tuple", as_tuple)
         self.timm_model = timm.create_model(
             model_name,
             features_only=features_only,

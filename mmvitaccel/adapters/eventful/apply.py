@@ -25,6 +25,7 @@ from mmvitaccel.adapters.eventful.scene import refuse_inner
 from mmvitaccel.adapters.eventful.streams.around import follow_models_around
 from mmvitaccel.adapters.eventful.streams.attachment import attach_run, train
 from mmvitaccel.adapters.eventful.streams.stream_run import INTERPOLATED, Root
+from mmvitaccel.adapters.given import check_adapter, check_model, check_object
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
 from mmvitaccel.adapters.tome.frozen import why_not_frozen
 from mmvitaccel.adapters.tome.run import METHOD as TOME
@@ -119,6 +120,8 @@ def apply_eventful(
             no methods ``start`` and ``follow``.
         RuntimeError: The model has an incompatible method.
     """
+    check_model("Eventful", model)
+    check_adapter("Eventful", adapter)
     kept_as = buffer_dtype_of(buffer_dtype)
     _check_group_norm(group_norm, parts)
     if parts is not None:
@@ -238,11 +241,8 @@ def checked_refresh(refresh: Refresh) -> Refresh:
     Raises:
         TypeError: It has no method ``due``.
     """
-    if not callable(getattr(refresh, "due", None)):
-        raise TypeError(
-            f"Eventful: refresh={refresh!r} has no method due; give OnChange(above), "
-            "Every(frames), OnRequest() or an object with that method."
-        )
+    give = "OnChange(above), Every(frames), OnRequest() or an object with that method"
+    check_object("Eventful", "refresh", refresh, ("due",), give)
     return refresh
 
 
@@ -252,11 +252,8 @@ def checked_motion(motion: Motion) -> Motion:
     Raises:
         TypeError: It has no methods ``start`` and ``follow``.
     """
-    if not all(callable(getattr(motion, name, None)) for name in ("start", "follow")):
-        raise TypeError(
-            f"Eventful: motion={motion!r} has no methods start and follow; give Translation(), an "
-            "object with both, or None."
-        )
+    give = "Translation(), an object with both, or None"
+    check_object("Eventful", "motion", motion, ("start", "follow"), give)
     return motion
 
 
@@ -301,9 +298,6 @@ def make_attention(attention: str | AttentionMode) -> AttentionMode:
                 f"Eventful: attention={attention!r} must be one of {', '.join(ATTENTION_MODES)}."
             )
         return ATTENTION_MODES[attention]()
-    if not all(hasattr(attention, name) for name in ("start", "step")):
-        raise TypeError(
-            f"Eventful: attention={attention!r} has no methods start and step; give one of "
-            f"{', '.join(ATTENTION_MODES)} or an object with both."
-        )
+    give = f"one of {', '.join(ATTENTION_MODES)} or an object with both"
+    check_object("Eventful", "attention", attention, ("start", "step"), give)
     return attention

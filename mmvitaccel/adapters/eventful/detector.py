@@ -20,6 +20,7 @@ from mmvitaccel.adapters.eventful.streams.frame_info import FrameInfo
 from mmvitaccel.adapters.hosts.find import transformers_in
 from mmvitaccel.adapters.hosts.parts import HEADS, HEADS_HELD, NECKS, ROI_HEADS
 from mmvitaccel.adapters.parts import family_of, overridden
+from mmvitaccel.arguments import sequence
 from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
 from mmvitaccel.core.eventful.gates.weighted import Weighted
@@ -236,11 +237,12 @@ def parts_of(
                 stacklevel=3,
             )
         return served
-    asked = (parts,) if isinstance(parts, str) else tuple(parts)
+    why = "give 'all' or names of parts"
+    asked = (parts,) if isinstance(parts, str) else sequence("Eventful", "parts", parts, why=why)
     unknown = [part for part in asked if part not in here]
-    if unknown or not asked:
+    if unknown:
         raise ValueError(
-            f"Eventful: parts={parts!r}: {name} has no {', '.join(map(repr, unknown)) or 'parts'}; "
+            f"Eventful: parts={parts!r}: {name} has no {', '.join(map(repr, unknown))}; "
             f"give 'all' or some of its {', '.join(here) or 'none'}."
         )
     reasons = {part: why_not(detector, part, group_norm) for part in here}

@@ -13,7 +13,9 @@ from mmvitaccel.adapters.base import class_name, spec_of
 from mmvitaccel.adapters.eventful.run import ClipTraining, EventfulState
 from mmvitaccel.adapters.eventful.streams.frame_info import FrameInfo
 from mmvitaccel.adapters.eventful.streams.stream_run import StreamRun
+from mmvitaccel.adapters.given import check_object
 from mmvitaccel.adapters.handle import Handle
+from mmvitaccel.arguments import whole_number
 from mmvitaccel.core.eventful.frame import frames_of
 from mmvitaccel.core.eventful.gates.importance import Objects
 from mmvitaccel.core.eventful.gates.policy import Policy
@@ -214,11 +216,8 @@ class EventfulHandle(StreamHandle):
         if frames is None:
             self._state.training = None
             return
-        if isinstance(frames, bool) or int(frames) != frames or frames < 1 or policy is None:
-            raise ValueError(
-                f"Eventful: train_on_clips({frames!r}, {policy!r}) needs a whole number of frames, "
-                "at least 1, and a policy."
-            )
+        frames = whole_number("Eventful: train_on_clips", "frames", frames, least=1, of="frames")
+        policy = checked_policy(policy, on_tokens=True)
         adapter = link(self.model).info.adapter
         blocks = adapter.blocks(self.model)
         drops = max(float(spec_of(block, adapter).attn_drop(block)) for block in blocks)
@@ -227,7 +226,7 @@ class EventfulHandle(StreamHandle):
                 f"Eventful: {class_name(self.model)} drops {drops:.0%} of the attention weights in "
                 "training, which clips do not support; build it with attention dropout 0."
             )
-        self._state.training = ClipTraining(int(frames), checked_policy(policy, on_tokens=True))
+        self._state.training = ClipTraining(frames, policy)
 
     @property
     def options(self) -> EventfulOptions:
@@ -246,11 +245,8 @@ def checked_policy(policy: Policy, on_tokens: bool = False) -> Policy:
         TypeError: It has no method ``select``.
         ValueError: It weights tokens, but the gates work on a map.
     """
-    if not callable(getattr(policy, "select", None)):
-        raise TypeError(
-            f"Eventful: policy={policy!r} has no method select; give TopK(k), TopFraction(f), "
-            "Threshold(t), Always() or an object with that method."
-        )
+    give = "TopK(k), TopFraction(f), Threshold(t), Always() or an object with that method"
+    check_object("Eventful", "policy", policy, ("select",), give)
     if isinstance(policy, Weighted) and not on_tokens:
         raise ValueError(
             f"Eventful: policy={policy!r} weights tokens of a transformer, but a neck or head "

@@ -20,6 +20,7 @@ from mmvitaccel.adapters.eventful.streams.around import follow_models_around
 from mmvitaccel.adapters.eventful.streams.attachment import attach_part, called
 from mmvitaccel.adapters.eventful.streams.in_turn import in_turn
 from mmvitaccel.adapters.eventful.streams.stream_run import INTERPOLATED, StreamRun
+from mmvitaccel.adapters.given import check_model
 from mmvitaccel.adapters.hosts.parts import find_neck
 from mmvitaccel.adapters.parts import NeckAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
@@ -97,6 +98,7 @@ def apply_eventful_neck(
             follows its camera on its own.
         TypeError: The policy has no method ``select``.
     """
+    check_model("EventfulNeck", model)
     neck, adapter = find_neck(model)
     for module in model.modules():
         motion = getattr(getattr(link(module), "state", None), "motion", None)

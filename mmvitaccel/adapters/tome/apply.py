@@ -11,12 +11,14 @@ from torch import nn
 from mmvitaccel.adapters.attach import Swap, attach, link
 from mmvitaccel.adapters.base import BlockSpec, ViTAdapter, host_class, spec_of
 from mmvitaccel.adapters.bypass import bypass_of_blocks
+from mmvitaccel.adapters.given import check_adapter, check_model
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
 from mmvitaccel.adapters.tome.frozen import why_not_frozen
 from mmvitaccel.adapters.tome.handle import ToMeHandle
 from mmvitaccel.adapters.tome.restore import runs_of
 from mmvitaccel.adapters.tome.run import METHOD, ToMeState, block_forward, entry_method
 from mmvitaccel.adapters.tome.step import MergeOptions
+from mmvitaccel.arguments import flag, one_of
 from mmvitaccel.core.tome.matcher import Bipartite, Matcher
 from mmvitaccel.core.tome.matchings import build_matching
 from mmvitaccel.core.tome.schedule import Schedule, make_schedule
@@ -78,6 +80,9 @@ def apply_tome(
         RuntimeError: The model has an incompatible method.
     """
     options = _options(proportional_attention, metric, similarity, matching, reduction, restore)
+    trace_source = flag("ToMe", "trace_source", trace_source)
+    check_model("ToMe", model)
+    check_adapter("ToMe", adapter)
     if adapter is None:
         model = locate(model)[1]
         adapter = find_adapter(model)
@@ -159,8 +164,8 @@ def _options(
 ) -> MergeOptions:
     given = dict(metric=metric, similarity=similarity, reduction=reduction, restore=restore)
     for name, value in given.items():
-        if value not in _CHOICES[name]:
-            raise ValueError(f"ToMe: {name}={value!r} must be one of {', '.join(_CHOICES[name])}.")
+        one_of("ToMe", name, value, _CHOICES[name])
+    proportional = flag("ToMe", "proportional_attention", proportional)
     if reduction == "prune" and matching is not None:
         raise ValueError(
             f"ToMe: reduction='prune' chooses by the class token's attention, so that matching="

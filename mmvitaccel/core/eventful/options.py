@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from mmvitaccel.arguments import one_of, whole_number, with_methods
 from mmvitaccel.core.eventful.gates.gate import REFERENCES
 from mmvitaccel.core.eventful.modes.mode import AttentionMode, TokenwiseAttention
 
@@ -37,14 +38,12 @@ class EventfulOptions:
     buffer_dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
+        with_methods("Eventful", "attention", self.attention, "start", "step")
         known = {"gate_position": GATE_POSITIONS, "reference": REFERENCES}
         for name, choices in known.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"Eventful: {name}={getattr(self, name)!r} must be one of {', '.join(choices)}."
-                )
-        if self.kv_pool_size < 1:
-            raise ValueError(f"Eventful: kv_pool_size={self.kv_pool_size} must be at least 1.")
+            one_of("Eventful", name, getattr(self, name), choices)
+        size = whole_number("Eventful", "kv_pool_size", self.kv_pool_size, least=1, of="tokens")
+        object.__setattr__(self, "kv_pool_size", size)
         buffer_dtype_of(self.buffer_dtype)
 
 

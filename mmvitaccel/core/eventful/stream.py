@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import whole_number
 from mmvitaccel.core.eventful.frame import Frame
 from mmvitaccel.core.eventful.gates.host_reads import Alarms
 from mmvitaccel.core.eventful.gates.importance import Matters, Objects
@@ -145,9 +146,7 @@ class StreamStore:
     """
 
     def __init__(self, max_streams: int = 4) -> None:
-        if max_streams < 1:
-            raise ValueError(f"Eventful: max_streams={max_streams} must be at least 1.")
-        self.max_streams = max_streams
+        self.max_streams = whole_number("Eventful", "max_streams", max_streams, least=1)
         self._states: OrderedDict[Hashable, StreamState] = OrderedDict()
         self._dropped: OrderedDict[Hashable, None] = OrderedDict()
         self._warned = False

@@ -7,6 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import refuse, whole_numbers
 from mmvitaccel.core.tome.matcher import Candidates
 from mmvitaccel.core.tome.merge import Matching, comparable, places_of, ranked
 
@@ -23,10 +24,18 @@ class Grid:
     Args:
         grid_size: (H, W), or (T, H, W), of the tokens after the prefix at the first block, for
             hosts that do not provide it.
+
+    Raises:
+        ValueError: ``grid_size`` is not two or three whole numbers of at least 1.
     """
 
     def __init__(self, grid_size: tuple[int, ...] | None = None) -> None:
-        self.grid_size = None if grid_size is None else tuple(grid_size)
+        why = "give (H, W), (T, H, W) or None"
+        if grid_size is not None:
+            grid_size = whole_numbers("Grid", "grid_size", grid_size, least=1, why=why)
+            if len(grid_size) not in (2, 3):
+                refuse("Grid", "grid_size", grid_size, "two or three numbers", why=why)
+        self.grid_size = grid_size
 
     def match(self, given: Candidates) -> Matching | None:
         """The best pairs of neighbours of each line.

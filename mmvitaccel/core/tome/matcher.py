@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import one_of
 from mmvitaccel.core.tome.merge import Matching, bipartite_soft_matching
 
 _SIMILARITIES = ("cosine", "dot")
@@ -50,11 +51,7 @@ class Bipartite:
     """
 
     def __init__(self, similarity: str = "cosine") -> None:
-        if similarity not in _SIMILARITIES:
-            raise ValueError(
-                f"Bipartite: similarity={similarity!r} must be one of {', '.join(_SIMILARITIES)}."
-            )
-        self.similarity = similarity
+        self.similarity = one_of("Bipartite", "similarity", similarity, _SIMILARITIES)
 
     def match(self, given: Candidates) -> Matching:
         """Match the r best edges."""

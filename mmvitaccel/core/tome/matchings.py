@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from mmvitaccel.arguments import shown
 from mmvitaccel.core.tome.controls import RandomDrop, RandomMatching
 from mmvitaccel.core.tome.grid import Grid
 from mmvitaccel.core.tome.matcher import Bipartite, Matcher
@@ -24,8 +25,14 @@ def register_matching(cls: _Class) -> _Class:
         ValueError: Another class has this name.
         TypeError: The class has no method ``match``.
     """
+    if not isinstance(cls, type):
+        raise TypeError(
+            f"register_matching: cls={shown(cls)} cannot be a matching: it is no class."
+        )
     if not callable(getattr(cls, "match", None)):
-        raise TypeError(f"ToMe: {cls.__name__} cannot be a matching: it has no method 'match'.")
+        raise TypeError(
+            f"register_matching: cls={cls.__name__} cannot be a matching: it has no method 'match'."
+        )
     if MATCHINGS.setdefault(cls.__name__, cls) is not cls:
         raise ValueError(
             f"ToMe: a matching named {cls.__name__!r} already exists; rename yours, or pass the "
@@ -42,16 +49,16 @@ def build_matching(matching: Mapping[str, Any] | Matcher) -> Matcher:
         TypeError: An object without a method ``match``.
     """
     if not isinstance(matching, Mapping):
-        if not callable(getattr(matching, "match", None)):
+        if isinstance(matching, type) or not callable(getattr(matching, "match", None)):
             raise TypeError(
-                f"ToMe: matching={matching!r} has no method 'match'; give dict(type=...) with one "
-                f"of {', '.join(sorted(MATCHINGS))}, or an object with this method."
+                f"ToMe: matching={shown(matching)} has no method 'match'; give dict(type=...) with "
+                f"one of {', '.join(sorted(MATCHINGS))}, or an object with this method."
             )
         return matching
     options = dict(matching)
     kind = options.pop("type", None)
     cls = MATCHINGS.get(kind.rpartition(".")[2]) if isinstance(kind, str) else kind
-    if cls is None:
+    if not isinstance(cls, type):
         raise ValueError(
             f"ToMe: matching={dict(matching)!r} has no registered type; known are "
             f"{', '.join(sorted(MATCHINGS))}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import number
 from mmvitaccel.core.tome.matcher import Candidates
 from mmvitaccel.core.tome.merge import (
     Matching,
@@ -33,9 +34,7 @@ class Threshold:
     """
 
     def __init__(self, similarity: float = 0.9) -> None:
-        if not -1 <= similarity <= 1:
-            raise ValueError(f"Threshold: similarity={similarity} must be within [-1, 1].")
-        self.similarity = similarity
+        self.similarity = number("Threshold", "similarity", similarity, least=-1, most=1)
 
     def match(self, given: Candidates) -> Matching | None:
         """Match the edges above the threshold, best first."""

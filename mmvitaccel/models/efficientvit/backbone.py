@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from mmvitaccel.arguments import config, flag, number, whole_number, whole_numbers
 from mmvitaccel.models.efficientvit.layers import (
     ConvNorm,
     EfficientViTBlock,
@@ -73,22 +75,19 @@ class EfficientViT(PretrainedBackbone):
         num_stages = len(self.arch["embed_dims"])
         self.out_indices = read_out_indices(out_indices, num_stages)
         self.window_size = read_window_size(window_size, num_stages)
-        if not -1 <= frozen_stages <= num_stages:
-            raise ValueError(
-                f"EfficientViT: frozen_stages={frozen_stages} is not in -1 (nothing) to "
-                f"{num_stages} (all stages)."
-            )
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f"EfficientViT: drop_path_rate={drop_path_rate} is not in [0, 1).")
-        if in_channels < 1:
-            raise ValueError(f"EfficientViT: in_channels={in_channels}; give 1 or more.")
-        self.in_channels = in_channels
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
-        self.with_cp = with_cp
+        owner = "EfficientViT"
+        self.frozen_stages = whole_number(
+            owner, "frozen_stages", frozen_stages, least=-1, most=num_stages,
+            why=f"-1 freezes nothing and {num_stages} all stages",
+        )  # fmt: skip
+        drop_path_rate = number(owner, "drop_path_rate", drop_path_rate, least=0, below=1)
+        self.in_channels = whole_number(owner, "in_channels", in_channels, least=1)
+        self.norm_eval = flag(owner, "norm_eval", norm_eval)
+        self.with_cp = flag(owner, "with_cp", with_cp)
+        deploy = flag(owner, "deploy", deploy)
         self.deploy = False
 
-        self.patch_embed = patch_embedding(self.arch["embed_dims"][0], in_channels)
+        self.patch_embed = patch_embedding(self.arch["embed_dims"][0], self.in_channels)
         self.num_stages = max(self.out_indices) + 1
         for stage, blocks in enumerate(self._make_stages(drop_path_rate)):
             setattr(self, f"blocks{stage + 1}", nn.Sequential(*blocks))
@@ -220,12 +219,13 @@ def read_arch(arch: str | Mapping[str, Sequence[int]]) -> dict[str, tuple[int, .
                 f"dict of {', '.join(fields)}."
             )
         return dict(ARCHS[arch])
+    config("EfficientViT", "arch", arch, what=f"one of {', '.join(ARCHS)} or a dict")
     if set(arch) != set(fields):
         raise ValueError(
-            f"EfficientViT: arch has the fields {', '.join(sorted(arch))}; it needs "
+            f"EfficientViT: arch has the fields {', '.join(sorted(map(str, arch)))}; it needs "
             f"{', '.join(fields)}."
         )
-    arch = {field: tuple(arch[field]) for field in fields}
+    arch = {field: whole_numbers("EfficientViT: arch", field, arch[field]) for field in fields}
     check_arch(arch)
     return arch
 
@@ -268,7 +268,7 @@ def read_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, 
     Raises:
         ValueError: One is not a stage, or there is none.
     """
-    indices = tuple(out_indices)
+    indices = whole_numbers("EfficientViT", "out_indices", out_indices, or_empty=True)
     if not indices or any(not 0 <= index < num_stages for index in indices):
         raise ValueError(
             f"EfficientViT: out_indices={indices} must name stages from 0 to {num_stages - 1}."
@@ -284,7 +284,10 @@ def read_window_size(window_size: int | Sequence[int], num_stages: int) -> tuple
     Raises:
         ValueError: There is not one for each stage, or one has no tokens.
     """
-    sizes = (window_size,) * num_stages if isinstance(window_size, int) else tuple(window_size)
+    if isinstance(window_size, Real):
+        side = whole_number("EfficientViT", "window_size", window_size, least=1, of="tokens")
+        return (side,) * num_stages
+    sizes = whole_numbers("EfficientViT", "window_size", window_size)
     if len(sizes) != num_stages or min(sizes) < 1:
         raise ValueError(
             f"EfficientViT: window_size={window_size} must be {num_stages} numbers of at least 1, "

@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from mmengine.model.weight_init import PretrainedInit
 from torch import Tensor
 
+from mmvitaccel.arguments import init_config
 from mmvitaccel.models.weights.fit import load_fitting
 from mmvitaccel.models.weights.stem import adapt_stem
 from mmvitaccel.models.weights.wrapped import USUAL, Choice, cut, read_weights
@@ -28,6 +29,9 @@ class PretrainedBackbone(BaseModule):
 
     STEM = "patch_embed.weight"
     """The convolution of the images, which is adapted to their channels."""
+
+    def __init__(self, init_cfg: dict | list[dict] | None = None) -> None:
+        super().__init__(init_config(type(self).__name__, init_cfg))
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ from torch import nn
 from mmvitaccel.adapters.eventful.apply import apply_eventful, make_attention
 from mmvitaccel.adapters.eventful.detector import EventfulDetectorHandle
 from mmvitaccel.adapters.eventful.handle import EventfulHandle
+from mmvitaccel.arguments import config, sequence, text
 from mmvitaccel.core.eventful.gates.importance import (
     Importance,
     LastObjects,
@@ -78,7 +79,12 @@ def Eventful(
         ...     backbone=dict(type='mmvitaccel.ViTDet'),
         ... )
     """
-    given = {name: cfg for name, cfg in dict(backbone=backbone, neck=neck).items() if cfg}
+    given = {
+        name: config("Eventful", name, cfg)
+        for name, cfg in dict(backbone=backbone, neck=neck).items()
+        if cfg is not None
+    }
+    target = text("Eventful", "target", target, what="a module's path", or_none=True)
     if len(given) != 1:
         raise ValueError(
             f"Eventful wraps one module, but got {' and '.join(given) or 'neither'} of backbone="
@@ -121,6 +127,7 @@ def attach_eventful(
         ValueError: Both ``target`` and ``parts`` are given, a part is not supported, there is no
             supported transformer, or an argument is invalid.
     """
+    target = text("Eventful", "target", target, what="a module's path", or_none=True)
     refuse_both(target, parts)
     # reason: the detector itself gets the data samples; a wrapper calls it once for each view
     model = unwrapped(model)
@@ -167,7 +174,8 @@ def build_policy(policy: dict | Policy) -> Policy:
         if "base" in cfg:
             cfg["base"] = build_policy(cfg["base"])
         if "importance" in cfg:
-            cfg["importance"] = [build_importance(entry) for entry in cfg["importance"]]
+            several = sequence("Weighted", "importance", cfg["importance"])
+            cfg["importance"] = [build_importance(entry) for entry in several]
     return _build(POLICIES, "policy", cfg)
 
 
@@ -202,7 +210,7 @@ def _build(registry: Registry, what: str, given: Any) -> Any:
     if not isinstance(given, dict):
         return given
     cls = _class(registry, given)
-    if cls is None:
+    if not callable(cls):
         raise ValueError(
             f"Eventful: {what}={dict(given)!r} has no registered type; known are "
             f"{', '.join(sorted(registry.module_dict))}."
@@ -239,5 +247,5 @@ def build_attention(attention: str | dict | AttentionMode) -> AttentionMode:
                 f"with type='exact'."
             )
         return make_attention(name)
-    guard = cfg.pop("guard", None)
+    guard = config("ExactAttention", "guard", cfg.pop("guard", None), what="a dict", or_none=True)
     return ExactAttention(None if guard is None else Guard(**guard), **cfg)

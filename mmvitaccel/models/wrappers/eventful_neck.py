@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from mmvitaccel.adapters.eventful.neck import apply_eventful_neck
+from mmvitaccel.arguments import config
 from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.models.wrappers.eventful import build_policy
 from mmvitaccel.registry import MODELS
@@ -38,6 +39,6 @@ def EventfulNeck(
         ...     neck=dict(type='mmvitaccel.SimpleFPN', in_channels=768),
         ... )
     """
-    module = MODELS.build(neck)
+    module = MODELS.build(config("EventfulNeck", "neck", neck))
     apply_eventful_neck(module, build_policy(policy), max_streams=max_streams)
     return module

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from mmvitaccel.adapters.rlt.apply import RLTHandle, apply_rlt
+from mmvitaccel.arguments import config, text
 from mmvitaccel.models.wrappers.target import find_target
 from mmvitaccel.registry import MODELS
 
@@ -27,7 +28,7 @@ def RLT(backbone: dict, threshold: float = 0.1, target: str | None = None) -> nn
     Example:
         >>> cfg = dict(type='mmvitaccel.RLT', backbone=dict(type='mmvitaccel.ViViT'))
     """
-    module = MODELS.build(backbone)
+    module = MODELS.build(config("RLT", "backbone", backbone))
     attach_rlt(module, threshold, target)
     return module
 
@@ -36,5 +37,6 @@ def attach_rlt(
     model: nn.Module, threshold: float = 0.1, target: str | None = None
 ) -> tuple[str, RLTHandle]:
     """Attach RLT to the transformer of a built model; returns its path and the handle."""
+    target = text("RLT", "target", target, what="a module's path", or_none=True)
     path, transformer = find_target(model, target)
     return path, apply_rlt(transformer, threshold)

@@ -8,6 +8,7 @@ from torch import nn
 
 from mmvitaccel.adapters.tome.apply import apply_tome
 from mmvitaccel.adapters.tome.handle import ToMeHandle
+from mmvitaccel.arguments import config, text
 from mmvitaccel.core.tome.schedule import Schedule
 from mmvitaccel.models.wrappers.target import find_target
 from mmvitaccel.registry import MODELS
@@ -44,7 +45,11 @@ def ToMe(
         ...     backbone=dict(type='mmaction.VisionTransformer', depth=12),
         ... )
     """
-    given = {name: cfg for name, cfg in dict(backbone=backbone, neck=neck).items() if cfg}
+    given = {
+        name: config("ToMe", name, cfg)
+        for name, cfg in dict(backbone=backbone, neck=neck).items()
+        if cfg is not None
+    }
     if len(given) != 1:
         raise ValueError(
             f"ToMe wraps one module, but got {' and '.join(given) or 'neither'} of backbone=dict("
@@ -59,5 +64,6 @@ def attach_tome(
     model: nn.Module, r: Schedule = 8, target: str | None = None, **options: Any
 ) -> tuple[str, ToMeHandle]:
     """Merge tokens in the transformer of a built model; returns its path and the handle."""
+    target = text("ToMe", "target", target, what="a module's path", or_none=True)
     path, transformer = find_target(model, target)
     return path, apply_tome(transformer, r, **options)

@@ -450,8 +450,12 @@ def test_outputs_carry_no_gradients_and_are_the_callers_own():
         (dict(attention=3), TypeError, "attention=3 has no methods start and step"),
         (dict(gate_position="middle"), ValueError, "gate_position='middle' must be one of"),
         (dict(reference="first"), ValueError, "reference='first' must be one of"),
-        (dict(kv_pool_size=0), ValueError, "kv_pool_size=0 must be at least 1"),
-        (dict(max_streams=0), ValueError, "max_streams=0 must be at least 1"),
+        (
+            dict(kv_pool_size=0),
+            ValueError,
+            "kv_pool_size=0 must be a whole number of tokens, at least 1",
+        ),
+        (dict(max_streams=0), ValueError, "max_streams=0 must be a whole number, at least 1"),
         (dict(policy="TopK"), TypeError, "policy='TopK' has no method select"),
     ],
 )

@@ -266,7 +266,7 @@ def test_bad_input_is_named():
         apply_eventful_neck(Resized(16, 8))
     with pytest.raises(TypeError, match="policy=3 has no method select"):
         apply_eventful_neck(neck, 3)
-    with pytest.raises(ValueError, match="max_streams=0 must be at least 1"):
+    with pytest.raises(ValueError, match="max_streams=0 must be a whole number, at least 1"):
         apply_eventful_neck(neck, max_streams=0)
     apply_eventful_neck(neck)
     with pytest.raises(ValueError, match="a batch of 2 frames came without stream ids"):

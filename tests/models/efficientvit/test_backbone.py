@@ -319,8 +319,8 @@ def test_registered_under_its_scope_and_arch_dict_equals_name():
         (dict(out_indices=(2, 0)), r"out_indices=\(2, 0\) must be in ascending order"),
         (dict(window_size=(7, 7)), r"window_size=\(7, 7\) must be 3 numbers"),
         (dict(window_size=(7, 0, 7)), r"window_size=\(7, 0, 7\) must be 3 numbers of at least 1"),
-        (dict(frozen_stages=4), r"frozen_stages=4 is not in -1 \(nothing\) to 3"),
-        (dict(drop_path_rate=1.0), r"drop_path_rate=1.0 is not in \[0, 1\)"),
+        (dict(frozen_stages=4), r"frozen_stages=4 must be .* at least -1 and at most 3"),
+        (dict(drop_path_rate=1.0), r"drop_path_rate=1\.0 must be at least 0 and below 1"),
     ],
 )
 def test_arguments_out_of_range_are_named(kwargs, message):

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmvitaccel.arguments import number, whole_number
+
 
 class Objects(NamedTuple):
     """Positions of objects in a frame, as boxes or as a map.
@@ -110,10 +112,8 @@ class LastObjects:
     grow: int = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.grow, bool) or int(self.grow) != self.grow or self.grow < 0:
-            raise ValueError(
-                f"LastObjects: grow={self.grow!r} must be a whole number of tokens, at least 0."
-            )
+        grow = whole_number("LastObjects", "grow", self.grow, least=0, of="tokens")
+        object.__setattr__(self, "grow", grow)
 
     def of(self, matters: Matters, grid: tuple[int, int]) -> Tensor | None:
         """See :class:`Importance`."""
@@ -137,10 +137,8 @@ class ReceivedAttention:
     block: int = -1
 
     def __post_init__(self) -> None:
-        if isinstance(self.block, bool) or int(self.block) != self.block:
-            raise ValueError(
-                f"ReceivedAttention: block={self.block!r} must be a whole number, such as -1."
-            )
+        block = whole_number("ReceivedAttention", "block", self.block, why="such as -1")
+        object.__setattr__(self, "block", block)
 
     def of(self, matters: Matters, grid: tuple[int, int]) -> Tensor | None:
         """See :class:`Importance`."""
@@ -165,8 +163,8 @@ class RunningObjects:
     keep: float = 0.8
 
     def __post_init__(self) -> None:
-        if not 0 <= self.keep < 1:
-            raise ValueError(f"RunningObjects: keep={self.keep!r} must be at least 0 and below 1.")
+        keep = number("RunningObjects", "keep", self.keep, least=0, below=1)
+        object.__setattr__(self, "keep", keep)
 
     def of(self, matters: Matters, grid: tuple[int, int]) -> Tensor | None:
         """See :class:`Importance`."""

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import number, whole_number
 from mmvitaccel.core.eventful.gates.selection import Selection, from_mask
 
 
@@ -67,12 +68,8 @@ class TopK:
 
     @k.setter
     def k(self, value: int) -> None:
-        if isinstance(value, bool) or int(value) != value or value < 1:
-            raise ValueError(
-                f"TopK: k={value!r} must be a whole number of tokens, at least 1; without any "
-                f"token, the output would never change."
-            )
-        self._k = int(value)
+        why = "without any token, the output would never change"
+        self._k = whole_number("TopK", "k", value, least=1, of="tokens", why=why)
 
     def select(self, error: Tensor) -> Tensor:
         """(B, N) -> (B, min(k, N)) int64."""
@@ -113,9 +110,7 @@ class TopFraction:
 
     @fraction.setter
     def fraction(self, value: float) -> None:
-        if not 0 < value <= 1:
-            raise ValueError(f"TopFraction: fraction={value!r} must be above 0 and at most 1.")
-        self._fraction = float(value)
+        self._fraction = number("TopFraction", "fraction", value, above=0, most=1)
 
     def select(self, error: Tensor) -> Tensor:
         """(B, N) -> (B, ceil(fraction * N)) int64."""
@@ -151,9 +146,7 @@ class Threshold:
 
     @threshold.setter
     def threshold(self, value: float) -> None:
-        if not value >= 0:
-            raise ValueError(f"Threshold: threshold={value!r} must be a number, at least 0.")
-        self._threshold = float(value)
+        self._threshold = number("Threshold", "threshold", value, least=0, or_infinite=True)
 
     @property
     def at_most(self) -> int | None:
@@ -162,12 +155,9 @@ class Threshold:
 
     @at_most.setter
     def at_most(self, value: int | None) -> None:
-        if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
-            raise ValueError(
-                f"Threshold: at_most={value!r} must be a whole number of tokens, at least 1, or "
-                "None."
-            )
-        self._at_most = None if value is None else int(value)
+        self._at_most = whole_number(
+            "Threshold", "at_most", value, least=1, of="tokens", or_none=True
+        )
 
     def select(self, error: Tensor) -> Tensor:
         """(B, N) -> (B, N) bool."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import whole_number
+
 
 class RandomTokens:
     """Selects k random tokens regardless of their errors, at the cost of :class:`TopK`.
@@ -20,9 +22,7 @@ class RandomTokens:
     """
 
     def __init__(self, k: int) -> None:
-        if isinstance(k, bool) or int(k) != k or k < 1:
-            raise ValueError(f"RandomTokens: k={k!r} must be a whole number of tokens, at least 1.")
-        self.k = int(k)
+        self.k = whole_number("RandomTokens", "k", k, least=1, of="tokens")
 
     def select(self, error: Tensor) -> Tensor:
         """(B, N) -> (B, min(k, N)) int64."""

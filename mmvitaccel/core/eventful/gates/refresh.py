@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import number, whole_number
 from mmvitaccel.core.eventful.gates.host_reads import Alarms
 
 # Number of strips of consecutive tokens for comparing frames. In a square picture, each is a
@@ -104,10 +105,8 @@ class Every:
     frames: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.frames, bool) or int(self.frames) != self.frames or self.frames < 1:
-            raise ValueError(
-                f"Every: frames={self.frames!r} must be a whole number of frames, at least 1."
-            )
+        frames = whole_number("Every", "frames", self.frames, least=1, of="frames")
+        object.__setattr__(self, "frames", frames)
 
     def due(self, memory: WholeFrames, x: Tensor, spacing: int) -> bool:
         """See :class:`Refresh`."""
@@ -135,8 +134,8 @@ class OnChange:
     above: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.above > 0:
-            raise ValueError(f"OnChange: above={self.above!r} must be a number above 0.")
+        above = number("OnChange", "above", self.above, above=0, or_infinite=True)
+        object.__setattr__(self, "above", above)
 
     def due(self, memory: WholeFrames, x: Tensor, spacing: int) -> bool:
         """See :class:`Refresh`."""

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import whole_number
 from mmvitaccel.core.eventful.gates.policy import COPIED
 
 
@@ -35,7 +36,7 @@ class SharedTopK:
 
     def __init__(self, k: int, floor: int = 0) -> None:
         self.k = k
-        self.floor = _whole("floor", floor, 0)
+        self.floor = whole_number("SharedTopK", "floor", floor, least=0, of="tokens")
 
     @property
     def k(self) -> int:
@@ -44,7 +45,7 @@ class SharedTopK:
 
     @k.setter
     def k(self, value: int) -> None:
-        self._k = _whole("k", value, 1)
+        self._k = whole_number("SharedTopK", "k", value, least=1, of="tokens")
 
     def select(self, error: Tensor) -> Tensor:
         """(B, N) -> (B, N) bool, of which B * min(k, N) are true."""
@@ -67,12 +68,3 @@ class SharedTopK:
 
 
 COPIED.add(SharedTopK)
-
-
-def _whole(name: str, value: int, least: int) -> int:
-    """The value, if it is a whole number of tokens."""
-    if isinstance(value, bool) or int(value) != value or value < least:
-        raise ValueError(
-            f"SharedTopK: {name}={value!r} must be a whole number of tokens, at least {least}."
-        )
-    return int(value)

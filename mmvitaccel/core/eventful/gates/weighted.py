@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import number, sequence, with_methods
 from mmvitaccel.core.eventful.gates.importance import Importance, Matters, ReceivedAttention
 from mmvitaccel.core.eventful.gates.policy import Policy, for_one_frame, most_of
 
@@ -32,11 +33,13 @@ class Weighted:
     """
 
     def __init__(self, base: Policy, importance: Sequence[Importance], floor: float = 0.1) -> None:
-        if not importance:
-            raise ValueError("Weighted: importance=[] is empty; give one, such as LastObjects().")
-        if not 0 <= floor < 1:
-            raise ValueError(f"Weighted: floor={floor!r} must be at least 0 and below 1.")
-        self.base, self.importance, self.floor = base, tuple(importance), float(floor)
+        why = "give one, such as LastObjects()"
+        self.base = with_methods("Weighted", "base", base, "select", why="give TopK(k) or another")
+        self.importance = tuple(
+            with_methods("Weighted", "importance", each, "of", why=why)
+            for each in sequence("Weighted", "importance", importance, why=why)
+        )
+        self.floor = number("Weighted", "floor", floor, least=0, below=1)
 
     @property
     def attended_blocks(self) -> frozenset[int]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import number, refuse
 from mmvitaccel.core.attention.dense import dense_attention_with_lse
 from mmvitaccel.core.attention.rel_pos import RelPos, row_and_column
 from mmvitaccel.core.eventful.gates.output import Output
@@ -35,11 +36,18 @@ class ExactAttention:
         guard: Rule for recomputing rows.
         dense_share: Use dense attention if the running sums would cost more than this share of its
             multiply-adds. The default is below 1, because multiply-adds of running sums are slower.
+
+    Raises:
+        ValueError: The guard is not a Guard, or the share is negative or not a number.
     """
 
     def __init__(self, guard: Guard | None = None, dense_share: float = 0.8) -> None:
+        if guard is not None and not isinstance(guard, Guard):
+            refuse("ExactAttention", "guard", guard, "a Guard or None", wrong_type=True)
         self.guard = Guard() if guard is None else guard
-        self.dense_share = dense_share
+        self.dense_share = number(
+            "ExactAttention", "dense_share", dense_share, least=0, or_infinite=True
+        )
 
     def start(self, qkv: QKV, logits: Logits) -> tuple[Tensor, RunningSums]:
         """See :class:`mmvitaccel.core.eventful.modes.mode.AttentionMode`."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import number, whole_number
 from mmvitaccel.core.eventful.gates.host_reads import Alarms, reading_is_free
 from mmvitaccel.core.eventful.modes.mode import Change
 
@@ -76,11 +77,21 @@ class Guard:
             rows in need is not read; worst first. If more are in need, all rows are recomputed in
             the first frame after the host learns of it.
         turn_frames: Number of frames over which every row is recomputed once.
+
+    Raises:
+        ValueError: A value is out of range.
     """
 
     smallest_share: float = 1 / 8
     quota: int = 32
     turn_frames: int = 256
+
+    def __post_init__(self) -> None:
+        share = number("Guard", "smallest_share", self.smallest_share, least=0, below=1)
+        object.__setattr__(self, "smallest_share", share)
+        for name, least, of in (("quota", 0, "rows"), ("turn_frames", 1, "frames")):
+            value = whole_number("Guard", name, getattr(self, name), least=least, of=of)
+            object.__setattr__(self, name, value)
 
     def rows(self, sums: RunningSums, change: Change) -> Tensor:
         """Rows to recompute, (B, R) int64, changed queries first, without duplicates."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
+from mmvitaccel.arguments import number, one_of
 from mmvitaccel.core.eventful.motion.blocks import shared_shift
 from mmvitaccel.core.eventful.motion.estimate import Look, lies_better, look_at, shift_between
 
@@ -133,11 +134,9 @@ class Translation:
 
     def __post_init__(self) -> None:
         for name in ("smallest_fit", "smallest_share", "reach"):
-            value = getattr(self, name)
-            if not 0 < value < 1:
-                raise ValueError(f"Translation: {name}={value!r} must be above 0 and below 1.")
-        if self.maps not in MAPS:
-            raise ValueError(f"Translation: maps={self.maps!r} must be one of {', '.join(MAPS)}.")
+            value = number("Translation", name, getattr(self, name), above=0, below=1)
+            object.__setattr__(self, name, value)
+        one_of("Translation", "maps", self.maps, MAPS)
 
     def start(self, picture: Tensor) -> Track:
         """See :class:`Motion`."""

@@ -74,7 +74,7 @@ def test_the_policy_keeps_nothing_of_a_stream():
 
 
 def test_what_makes_no_sense_is_refused():
-    with pytest.raises(ValueError, match=r"importance=\[\] is empty"):
+    with pytest.raises(ValueError, match=r"importance=\[\] must be a list of one or more"):
         Weighted(TopK(1), [])
     for floor in (-0.1, 1, float("nan")):
         with pytest.raises(ValueError, match=rf"floor={floor!r} must be at least 0"):
