@@ -80,7 +80,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     # a user's mistakes in a sentence
-    "errors": (set(), set()),
+    "errors": ({"text_files"}, set()),
     # the installed stack, which need not be there for its report
     "env": ({"compat", "core/kernels/library", "version"}, set()),
     "compat": (set(), {"mmengine", "mmcv", "mmaction"}),
@@ -110,10 +110,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         MODEL_PACKAGES,
     ),
     "datasets": (
-        {"arguments", "datasets/synthetic", "errors", "registry", "video_reader"},
+        {"arguments", "datasets/synthetic", "errors", "registry", "text_files", "video_reader"},
         MODEL_PACKAGES,
     ),
-    "datasets/ilsvrc": ({"datasets"}, set()),
+    "datasets/ilsvrc": ({"datasets", "text_files", "video_reader"}, set()),
     "datasets/synthetic": (set(), set()),
     # a metric reads the annotations in the format that the datasets define
     "metrics": ({"arguments", "datasets", "registry"}, {"mmengine", "mmdet", "mmaction"}),
@@ -148,7 +148,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # compares what a config names before it runs; a model runs once, of no stream
     "fit": (
         {"core/eventful", "errors", "fit/coco", "fit/course", "fit/lines", "fit/voc"}
-        | {"models/weights", "registry", "runner"},
+        | {"models/weights", "registry", "runner", "text_files"},
         {"mmengine"},
     ),
     "fit/coco": (set(), set()),
@@ -164,7 +164,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "video_reader": ({"errors"}, set()),
     "video": (
         {"core/eventful", "core/macs", "errors", "loaders", "models/weights", "registry"}
-        | {"runner", "video_reader", "whole_files"},
+        | {"runner", "text_files", "video_reader", "whole_files"},
         {"mmengine"},
     ),
     "analysis": (
@@ -221,7 +221,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # many videos, many workers
     "serving/batch": (
         {"errors", "extras", "loaders", "models/weights", "runner", "video_demo", "video_reader"}
-        | {"whole_files"},
+        | {"text_files", "whole_files"},
         set(),
     ),
     # the outermost layer: a server of what the tool for videos does

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import reprlib
 from collections.abc import Sequence
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
-from mmengine.fileio import exists, get_local_path, load
+from mmengine.fileio import exists, get_local_path
 from mmengine.logging import print_log
+
+from mmvitaccel.text_files import decode_text
 
 _NUMBER = (int, float)
 _ID = (int, str)
@@ -44,8 +48,9 @@ def read_cocovid(ann_file: str, backend_args: dict[str, Any] | None = None) -> d
             "released archives with tools/dataset_converters/imagenet_vid.py or set ann_file."
         )
     with get_local_path(ann_file, backend_args=backend_args) as local_path:
+        text = decode_text(Path(local_path).read_bytes(), ann_file)
         try:
-            content = load(local_path, file_format="json")
+            content = json.loads(text)
         except (RecursionError, ValueError) as error:
             raise ValueError(
                 f"ImageNet VID: {ann_file} is not json or was cut short ({error}); convert again."
@@ -60,6 +65,8 @@ def read_cocovid(ann_file: str, backend_args: dict[str, Any] | None = None) -> d
     content.setdefault("annotations", [])
     for key, fields in _FIELDS.items():
         _check_records(content[key], key, fields, ann_file)
+    for key in ("images", "videos"):
+        _check_sizes(content.get(key), key, ann_file)
     for annotation in content["annotations"]:
         # reason: what other tools write has none at times, and the box says it
         if annotation.get("area") is None:
@@ -102,6 +109,20 @@ def _check_records(
                     "convert the set again."
                 )
         _check_box(record, f"{key}[{index}] of {ann_file}")
+
+
+def _check_sizes(records: Any, key: str, ann_file: str) -> None:
+    """Refuse pictures and videos without a pixel; a video need not tell its size."""
+    for index, record in enumerate(records if isinstance(records, list) else ()):
+        known = record if isinstance(record, dict) else {}
+        sides = [known.get(side) for side in ("width", "height")]
+        # reason: asked this way round, NaN is no size
+        if not all(side is None or (isinstance(side, _NUMBER) and side >= 1) for side in sides):
+            raise ValueError(
+                f"ImageNet VID: {key}[{index}] of {ann_file} is {_short(sides[0])} x "
+                f"{_short(sides[1])} pixels (width x height), which none has; correct the size or "
+                "convert the set again."
+            )
 
 
 def _check_box(record: dict[str, Any], place: str) -> None:

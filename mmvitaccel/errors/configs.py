@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from json import JSONDecodeError
+from pathlib import Path
 from typing import Any
 
 from mmvitaccel.errors.origin import frames_of_error, is_own_fault
 from mmvitaccel.errors.sentence import UserError, closest, message_of, one_line
 from mmvitaccel.errors.system import explain_system, open_path
+from mmvitaccel.text_files import why_no_text
 
 # Message of numpy for an mmengine data set without samples.
 _NO_SAMPLE = "need at least one array to concatenate"
@@ -54,6 +57,9 @@ def _explain(error: Exception) -> str:
         return _explain_text(error)
     path = open_path(error) if isinstance(error, (JSONDecodeError, UnicodeDecodeError)) else None
     if path is not None:
+        encoded = why_no_text(Path(path).read_bytes()) if os.path.isfile(path) else None
+        if encoded is not None:
+            return f"{path} {encoded}"
         return (
             f"{path} cannot be read: {message}; it is damaged, cut short or of another encoding: "
             "save it whole, as UTF-8 without a byte order mark"

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -14,6 +13,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
 from mmvitaccel.errors import UserError
+from mmvitaccel.text_files import read_lines_for_others
 
 _BENCHMARK = "MOTChallengeDataset"
 _BY_NAME = ("BaseDetDataset", "BaseVideoDataset")  # of mmdet
@@ -54,7 +54,7 @@ class DataSet:
                     f"write ({classes!r},) with a comma, or give an existing file with a name a "
                     "line."
                 )
-            classes = Path(classes).read_text(encoding="utf-8").splitlines()
+            classes = _names_in(classes)
         if not isinstance(classes, Sequence) or not classes:
             return None
         double = next((name for name in classes if list(classes).count(name) > 1), None)
@@ -165,3 +165,19 @@ def _kind(config: Mapping[str, Any], scope: str) -> type | None:
         with DATASETS.switch_scope_and_registry(scope) as registry:
             kind = registry.get(kind)
     return kind if isinstance(kind, type) else None
+
+
+def _names_in(path: str) -> list[str]:
+    """The names in a file with a class a line, as mmengine reads it.
+
+    Raises:
+        UserError: It is no text in UTF-8, or a name is empty or has spaces around it.
+    """
+    names = read_lines_for_others(path, UserError)
+    odd = next((line for line, name in enumerate(names, 1) if not name or name != name.strip()), 0)
+    if odd:
+        raise UserError(
+            f"{path}, line {odd}: the class is named {names[odd - 1]!r}, spaces and tabs included; "
+            "take these out, and lines without a name."
+        )
+    return names

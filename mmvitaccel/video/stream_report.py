@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from mmvitaccel.errors import UserError
+from mmvitaccel.text_files import read_lines
 from mmvitaccel.video.clip_steps import ClipSettings, StepMaker
 from mmvitaccel.video.stream_recognition import StepResult, StreamRun
 from mmvitaccel.video_reader import Video
@@ -169,10 +170,10 @@ def read_names(path: Path) -> list[str]:
     if not path.is_file():
         raise UserError(f"--labels: {path} does not exist; give a text file, a class a line.")
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"--labels: {path} is no text in UTF-8 ({error.reason}).") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+        lines = read_lines(path)
+    except ValueError as error:
+        raise UserError(f"--labels: {error}") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _macs(value: float | None) -> str:

@@ -182,6 +182,29 @@ def test_names_in_a_file(detector_config, tmp_path):
     path.write_text("bright\ndrak\n")
     with pytest.raises(UserError, match="has 'drak'"):
         check_inputs(cfg, *SPLITS)
+    path.write_bytes(b"bright\r\ndark\r\n")
+    check_inputs(cfg, *SPLITS)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"\xef\xbb\xbfbright\ndark\n", "begins with a byte order mark"),
+        (b"bright\rdark\r", r"has a carriage return \(CR\)"),
+        (b"bright\ndark\n\n", "line 3: the class is named '', spaces"),
+        (b"bright\ndark\t\n", r"line 2: the class is named 'dark\\t', spaces and tabs included"),
+        ("bright\ndark\n".encode("utf-16"), "is text in UTF-16"),
+        (b"bright\nd\xe4rk\n", "is no text in UTF-8: byte 8 is 0xe4, in line 2"),
+    ],
+)
+def test_a_file_of_names_that_mmengine_would_misread(detector_config, tmp_path, content, sentence):
+    path = tmp_path / "classes.txt"
+    path.write_bytes(content)
+    cfg = load_config(str(detector_config), {})
+    for split in SPLITS:
+        cfg[f"{split}_dataloader"].dataset.metainfo.classes = str(path)
+    with pytest.raises(UserError, match=rf"classes\.txt,? {sentence}"):
+        check_inputs(cfg, *SPLITS)
 
 
 def test_a_part_of_the_json_in_its_order_is_fine(detector_config):

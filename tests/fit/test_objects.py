@@ -65,6 +65,8 @@ def each(change):
         (put("images", 1, file_name=None), r"images\[1\] \(id 1\) has no 'file_name'"),
         (put("images", 1, height=None), r"images\[1\] \(id 1\) has no 'height'"),
         (put("images", 1, width="64"), r"images\[1\] .* has '64' as 'width' where a number is"),
+        (put("images", 1, width=0, height=0), r"images\[1\] \(id 1\) is 0 x 0 pixels"),
+        (put("images", 1, height=-4), r"images\[1\] \(id 1\) is 64 x -4 pixels"),
         (put("images", 1, id=0), r"images\[1\] \(id 0\) has the id of the picture 0\.png too"),
         (put("categories", 0, id=None), r"categories\[0\] has no 'id'"),
         (put("categories", 1, id=1), r"categories\[1\] .* has the id of the category 'bright' too; "

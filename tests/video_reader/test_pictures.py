@@ -66,12 +66,26 @@ def test_data_sets_read_them_too(tmp_path):
         ({"a.png": 1, "b.png": 2}, r"a\.png has no number in its name"),
         ({"1.png": 1, "01.png": 2}, r"01\.png and 1\.png have the same number"),
         ({"1.png": 1, "1.jpg": 2}, r"1\.jpg and 1\.png have the same number"),
+        ({"f0.5.png": 1}, r"the picture f0\.5\.png has a decimal point in its number, and frames "
+                          r"have whole ones; rename .* such as f0\.%d\.png"),
+        ({"0.25.png": 1, "0.5.png": 2}, r"0\.25\.png has a decimal point"),
+        ({"s1.0001.png": 1, "s1.2.png": 2}, r"s1\.0001\.png has a decimal point"),
         ({"l1.png": 1, "r1.png": 2}, r"holds 2 series of pictures \(l\*, r\*\); give a pattern"),
     ],
-)
+)  # fmt: skip
 def test_pictures_that_are_no_video(tmp_path, names, message):
     with pytest.raises(UserError, match=message):
         open_video(draw(tmp_path / "f", names))
+
+
+def test_numbers_behind_another_one(tmp_path):
+    padded = draw(tmp_path / "padded", {f"shot1.{n:04d}.png": n for n in (10, 9)})
+    assert shades(padded) == [9, 10]
+    plain = draw(tmp_path / "plain", {f"shot1.{n}.png": n for n in (10, 9)})
+    assert shades(f"{plain}/shot1.%d.png") == [9, 10]
+    # a pattern says which of two numbers counts the frames
+    cameras = draw(tmp_path / "cameras", {f"{n}_cam1.png": n for n in (3, 2)})
+    assert shades(f"{cameras}/%d_cam1.png") == [2, 3]
 
 
 def test_a_damaged_picture_is_named(tmp_path):

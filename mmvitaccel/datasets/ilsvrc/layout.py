@@ -16,6 +16,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmvitaccel.text_files import read_lines
+from mmvitaccel.video_reader.pictures import first_fraction
+
 TRAIN_FRAMES_PER_VIDEO = 15
 _RELEASES = (".", "ILSVRC", "ILSVRC2015", "ILSVRC2017")
 _LIST_FOLDERS = ("Lists", "ImageSets", "ImageSets/VID", "ImageSets/DET")
@@ -124,12 +127,9 @@ def read_list(path: Path) -> list[str]:
         ValueError: It is no text.
     """
     try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is no text in UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}. "
-            "Put the original list there or use --from-folders."
-        ) from error
+        return read_lines(path)
+    except ValueError as error:
+        raise ValueError(f"{error} Put the original list there or use --from-folders.") from error
 
 
 def _lines(path: Path, fields: int) -> Iterator[list[str]]:
@@ -200,6 +200,12 @@ def _stems(files: Iterable[str], suffixes: Iterable[str]) -> list[str]:
     """Names without suffix of the files of a kind that end in a number."""
     paths = [Path(file) for file in files]
     kinds = tuple(suffixes)
+    fraction = first_fraction(path.stem for path in paths if path.suffix.lower() in kinds)
+    if fraction is not None and _number(fraction) is not None:
+        raise ValueError(
+            f"the frame {fraction} has a decimal point in its number, and frames have whole ones; "
+            "rename the frames."
+        )
     return [
         path.stem
         for path in paths

@@ -61,6 +61,11 @@ def read_annotation(path: Path) -> Annotation:
         raise ValueError(f"not readable as xml: {error}") from error
     things = [_thing(element) for element in root.iter("object")]
     height, width = (int(_number(root, f"size/{side}")) for side in ("height", "width"))
+    if min(height, width) < 1:
+        raise ValueError(
+            f"<{root.tag}>'s size is {width} x {height} pixels (width x height), which no picture "
+            "has"
+        )
     return Annotation(height, width, things)
 
 

@@ -124,6 +124,11 @@ def _sizes(path: str, result: Survey) -> dict[Any, tuple[float, float, str]]:
                     f"{_place(key, index, record)} has the id of the picture "
                     f"{sizes[record['id']][2]} too"
                 )
+            elif not (record["width"] >= 1 and record["height"] >= 1):
+                lack = (
+                    f"{_place(key, index, record)} is {record['width']} x {record['height']} "
+                    "pixels (width x height), which no picture has"
+                )
             result.lacking = result.lacking or lack
             sizes.setdefault(record["id"], (record["width"], record["height"], str(name)))
     return sizes

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mmvitaccel.errors import UserError
 from mmvitaccel.loaders.damage import VIDEOS
+from mmvitaccel.text_files import read_lines
 from mmvitaccel.video_reader.pictures import numbered_files
 from mmvitaccel.video_reader.source import parse_source
 
@@ -85,13 +86,7 @@ def find_videos(source: str | os.PathLike) -> list[BatchVideo]:
 
 
 def _listed(file: Path) -> Iterable[BatchVideo]:
-    try:
-        # reason: editors of Windows put a mark before UTF-8, which is no part of the first path
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{file} is not UTF-8 text (byte {error.start}); save it as UTF-8."
-        ) from error
+    lines = read_lines(file, UserError)
     return [_below(file.parent, file.parent / line.strip()) for line in lines if line.strip()]
 
 
