@@ -1,4 +1,4 @@
-"""A sampler that gives frames of videos clip by clip, for training."""
+"""Sampler that returns frames of videos clip by clip, for training."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from mmvitaccel.registry import DATA_SAMPLERS
 
 @DATA_SAMPLERS.register_module()
 class ClipSampler(Sampler[int]):
-    """Shuffle a dataset of frames by clips: frames of one video that follow each other.
+    """Shuffles a frame dataset by clips, which are consecutive frames of a video.
 
-    Every epoch cuts the videos anew. Of a video with fewer frames than a clip has, the last one is
-    repeated, so that a single image is a clip that stands still. All ranks have the same number of
-    clips. The data loader's ``batch_size`` is to be a multiple of ``frames``.
+    Every epoch splits the videos differently. If a video is shorter than a clip, its last frame is
+    repeated, so a single image becomes a clip of identical frames. All ranks have the same number
+    of clips. The data loader's ``batch_size`` must be a multiple of ``frames``.
 
     Args:
         dataset: Frame-level; ``get_data_info(index)`` names ``video_id`` and ``frame_id``.
-        frames: Of a clip.
-        seed: The same on all ranks; by default one that they agree upon.
+        frames: Number of frames of a clip.
+        seed: Seed, the same on all ranks; by default the ranks agree on one.
 
     Raises:
         TypeError: The dataset's items are not frames.
@@ -46,7 +46,7 @@ class ClipSampler(Sampler[int]):
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         clips = [clip for video in self.videos for clip in self._cut(video, generator)]
         order = torch.randperm(len(clips), generator=generator).tolist()
-        # reason: begun anew where ranks would have different numbers
+        # reason: repeats clips if ranks would have different numbers
         order = (order * self.world_size)[: self.num_clips * self.world_size]
         for place in order[self.rank :: self.world_size]:
             yield from clips[place]
@@ -56,11 +56,11 @@ class ClipSampler(Sampler[int]):
         return self.num_clips * self.frames
 
     def set_epoch(self, epoch: int) -> None:
-        """Cut and shuffle in another way from the next iteration on."""
+        """Split and shuffle differently from the next iteration on."""
         self.epoch = epoch
 
     def _cut(self, video: list[int], generator: torch.Generator) -> list[list[int]]:
-        """The clips of a video, from a frame on that is drawn."""
+        """The clips of a video, starting at a random frame."""
         if len(video) < self.frames:
             return [video + [video[-1]] * (self.frames - len(video))]
         spare = len(video) % self.frames

@@ -16,7 +16,7 @@ from mmvitaccel.text_files import decode_text
 
 _NUMBER = (int, float)
 _ID = (int, str)
-# What is read of each record.
+# Fields that are read from each record.
 _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "images": dict(
         id=_ID, file_name=(str,), height=_NUMBER, width=_NUMBER, video_id=(int,), frame_id=(int,)
@@ -31,15 +31,15 @@ def read_cocovid(ann_file: str, backend_args: dict[str, Any] | None = None) -> d
     """Read a CocoVID json.
 
     Args:
-        ann_file: Its path or address.
+        ann_file: Path or URL of the file.
         backend_args: Arguments of mmengine's file backend.
 
     Returns:
-        The content, with ``images``, ``categories`` and ``annotations``; an ``area`` that is not
-        there is the box's.
+        The content, with ``images``, ``categories`` and ``annotations``; a missing ``area`` is
+        computed from the box.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         ValueError: It is not JSON, is not COCO-like, or has video frames without ``frame_id``.
     """
     if not exists(ann_file, backend_args=backend_args):
@@ -68,7 +68,7 @@ def read_cocovid(ann_file: str, backend_args: dict[str, Any] | None = None) -> d
     for key in ("images", "videos"):
         _check_sizes(content.get(key), key, ann_file)
     for annotation in content["annotations"]:
-        # reason: what other tools write has none at times, and the box says it
+        # reason: files of other tools may have no area, which follows from the box
         if annotation.get("area") is None:
             annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
     for image in content["images"]:
@@ -89,7 +89,7 @@ def read_cocovid(ann_file: str, backend_args: dict[str, Any] | None = None) -> d
 def _check_records(
     records: Any, key: str, fields: dict[str, tuple[type, ...]], ann_file: str
 ) -> None:
-    """Refuse a list whose records lack a field or have something else there."""
+    """Refuse a list with records that lack a field or have a wrong type there."""
     if not isinstance(records, list):
         raise ValueError(
             f"ImageNet VID: {key} of {ann_file} is a {type(records).__name__} and no list; convert "
@@ -139,7 +139,7 @@ def _check_box(record: dict[str, Any], place: str) -> None:
 
 
 def _short(value: Any) -> str:
-    """A value as a message shows it."""
+    """A value as text for messages."""
     return reprlib.repr(value)
 
 

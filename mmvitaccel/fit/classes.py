@@ -1,4 +1,4 @@
-"""Classes of heads, data sets, json files and checkpoints: how many, which, and in which order."""
+"""Checks of classes of heads, data sets, json files and checkpoints: number, names, order."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_head_classes(model: nn.Module, sets: Sequence[DataSet]) -> None:
         _check_label_counts(model, data)
         _check_things(model, data)
         for head in heads_of(model) if data.classes else ():
-            # reason: of a panoptic set, boxes are of its things and maps of all classes
+            # reason: in a panoptic set, boxes are of things only and maps of all classes
             if head.num_classes not in (len(data.classes), data.num_things):
                 raise UserError(_count_sentence(head, data))
     for where, given, needed in class_weights(model):
@@ -61,10 +61,10 @@ def _check_things(model: nn.Module, data: DataSet) -> None:
 
 
 def _check_label_counts(model: nn.Module, data: DataSet) -> None:
-    """Compare a head of several classifiers with a data set whose labels have several parts."""
+    """Compare a head with several classifiers with a data set whose labels have several parts."""
     head = getattr(model, "cls_head", None)
     for key, count in getattr(data.kind, "LABEL_COUNTS", {}).items():
-        # reason: a part may be left out with 0; another kind of head has no such number
+        # reason: a part may be disabled with 0; other heads do not have this number
         own = getattr(head, key, None)
         if own and own != count:
             raise UserError(
@@ -77,8 +77,8 @@ def check_set_classes(sets: Sequence[DataSet]) -> None:
     """Compare the classes of the data sets with each other and with their json files.
 
     Raises:
-        UserError: A json lacks a class or has it twice, the labels that it gives have another
-            order, or two data sets have one set of classes in two orders.
+        UserError: A json lacks a class or has it twice, its labels have another order, or two data
+            sets have the same classes in different orders.
     """
     for data in sets:
         if data.classes and data.annotations:
@@ -122,11 +122,11 @@ def _check_xml_classes(data: DataSet, path: str, classes: Sequence[str]) -> None
 
 
 def check_folder_classes(data: DataSet, head: Head | None) -> None:
-    """Compare folders, one a class, with the names of the classes and the head.
+    """Compare class folders with the names of the classes and the head.
 
     Args:
-        data: Of mmpretrain's ``CustomDataset`` without an annotation file; others are left alone.
-        head: The classifier's; None where it is not known.
+        data: A ``CustomDataset`` of mmpretrain without an annotation file; others are ignored.
+        head: The classifier's head; None if unknown.
 
     Raises:
         UserError: The names have another order than the folders, or the head another number.
@@ -149,7 +149,7 @@ def check_folder_classes(data: DataSet, head: Head | None) -> None:
 
 
 def _folder_of_classes(data: DataSet) -> str | None:
-    """Where a data set finds its classes as folders; None for another kind of data set."""
+    """Folder with a data set's class folders; None for other kinds of data sets."""
     config = data.config
     if reading_class(data.kind) != "CustomDataset" or "split" in config:
         return None
@@ -169,8 +169,8 @@ def check_checkpoint_classes(
     Args:
         path: The checkpoint, for the sentence.
         meta: Its ``meta``; older files have no ``dataset_meta``.
-        sets: Of the config.
-        whole: False for a training that only starts from its weights; that is a warning.
+        sets: Data sets of the config.
+        whole: Whether the training is resumed; with only its weights, a mismatch is a warning.
 
     Raises:
         UserError: The same classes in another order.

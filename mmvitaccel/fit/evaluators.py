@@ -1,4 +1,4 @@
-"""The annotations that an evaluator scores by against those of the data set."""
+"""Compares the annotations of evaluators with those of the data sets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mmvitaccel.registry import type_name
 def check_evaluators(cfg: Config, *splits: str) -> None:
     """Compare each evaluator's annotation file with its data set's, by path, else by content.
 
-    Image ids prove nothing: two sets both count from 1.
+    Image ids alone are not sufficient, because ids of both sets may start at 1.
 
     Args:
         cfg: A config.
@@ -52,7 +52,7 @@ def check_given(cfg: Config, model: nn.Module, *splits: str) -> None:
 
     Args:
         cfg: A config.
-        model: Built from it.
+        model: The model of the config.
         *splits: ``val``, ``test``.
 
     Raises:

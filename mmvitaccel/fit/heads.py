@@ -19,11 +19,11 @@ _LOSSES = ("loss_cls", "loss_module")
 
 @dataclass(frozen=True)
 class Head:
-    """A head that tells classes apart.
+    """A classification head.
 
     Attributes:
-        where: The dotted key that sets the number.
-        num_classes: How many.
+        where: Dotted key of the number of classes.
+        num_classes: Number of classes.
     """
 
     where: str
@@ -35,7 +35,7 @@ def parts_with(model: nn.Module, method: str) -> Iterator[tuple[str, nn.Module]]
 
     Args:
         model: Any.
-        method: Only those that have it.
+        method: Only modules with this method.
 
     Yields:
         Name within the model, empty for itself, and the module.
@@ -57,10 +57,9 @@ def backbone_of(model: nn.Module) -> nn.Module | None:
 
 
 def heads_of(model: nn.Module) -> Iterator[Head]:
-    """The heads whose classes are the data set's.
+    """The heads for the classes of the data set.
 
-    Region proposals have one class, and a model that is told the classes in words has as many as
-    it is told; neither is among them.
+    Region proposal heads (one class) and open-vocabulary models are not included.
     """
     for where, head in _named_heads(model):
         if not hasattr(head, "num_things_classes"):
@@ -114,7 +113,7 @@ def _each(part: Any, key: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _tells_none_apart(head: nn.Module) -> bool:
-    """Whether one class stands for all: masks of any class, and proposals."""
+    """Whether the head is class-agnostic: masks of any class, and proposals."""
     proposes = any("RPN" in kind.__name__ for kind in type(head).__mro__)
     return proposes or bool(getattr(head, "class_agnostic", False))
 

@@ -1,4 +1,4 @@
-"""The records of a json of COCO's layout, gone through once: what lacks, and which boxes fit."""
+"""Single pass over the records of a COCO json: missing fields and boxes outside pictures."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "categories": dict(id=_ID, name=(str,)),
     "annotations": dict(id=_ID, image_id=_ID, category_id=_ID),
 }
-_OUTSIDE = 1.0  # pixels that rounding may bring a box beyond its picture
+_OUTSIDE = 1.0  # tolerance in pixels for boxes that rounding moved outside their picture
 
 
 @dataclass
 class Found:
-    """How many annotations something is true of, and the first one in words."""
+    """Number of annotations with a property, and a description of the first."""
 
     count: int = 0
     first: str = ""
@@ -38,19 +38,19 @@ class Found:
 
 @dataclass
 class Survey:
-    """What there is to be said of a json.
+    """Findings about a json.
 
     Attributes:
-        total: Annotations, those that are to be ignored left out.
-        lacking: The first record that lacks what a data set reads; empty if none does.
-        no_crowd: The first annotation without ``iscrowd``; empty if all have it.
+        total: Number of annotations, without ignored ones.
+        lacking: Description of the first record with a missing field; empty if there is none.
+        no_crowd: Description of the first annotation without ``iscrowd``; empty if all have it.
         double: The first annotation with the id of another one; empty if each has its own.
         zero: The annotation with the id 0; empty if there is none.
         no_outline: By category, the first box of it that is not left out and has no mask.
-        strangers: Annotations of no picture in the file.
-        empty: Boxes that mmdet's data sets leave out: no area, or no part inside the picture.
-        beyond: Boxes that end outside of their picture.
-        corners: Whether each box could be x1, y1, x2, y2 in its picture.
+        strangers: Annotations of unknown pictures.
+        empty: Boxes that mmdet's data sets drop: without area or completely outside the picture.
+        beyond: Boxes that extend beyond their picture.
+        corners: Whether all boxes could be x1, y1, x2, y2 in their pictures.
     """
 
     total: int = 0
@@ -66,7 +66,7 @@ class Survey:
 
 
 def survey(path: str) -> Survey:
-    """Go through a json.
+    """Survey a json.
 
     Args:
         path: An existing file.
@@ -135,7 +135,7 @@ def _sizes(path: str, result: Survey) -> dict[Any, tuple[float, float, str]]:
 
 
 def _lack(key: str, index: int, record: Any) -> str:
-    """What a record lacks, or has of another kind; empty for nothing."""
+    """Description of a record's missing or invalid field; empty if there is none."""
     if not isinstance(record, Mapping):
         return f"{key}[{index}] is {reprlib.repr(record)} and no record"
     for name, kinds in _FIELDS[key].items():
