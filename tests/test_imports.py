@@ -154,7 +154,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "fit/coco": (set(), set()),
     "fit/course": ({"errors", "registry"}, {"mmengine"}),
     "fit/lines": (set(), set()),
-    "fit/voc": ({"errors"}, set()),
+    "fit/voc": ({"errors", "text_files"}, set()),
     "deploy": (
         {"adapters", "core/kernels", "errors", "extras", "fit", "hooks", "models/weights"}
         | {"registry", "runner", "runner/options"},

@@ -77,6 +77,41 @@ def test_a_line_without_a_name(check, text):
         check("bright", text=text)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xef\xbb\xbfa\nb\n", "begins with a byte order mark"),
+        ("a\nb\n".encode("utf-16"), "is text in UTF-16"),
+        (b"a\rb\r", r"has a carriage return \(CR\)"),
+        (b"a\nb\xe9\n", "is no text in UTF-8: byte 3 is 0xe9, in line 2"),
+    ],
+)
+def test_a_list_that_mmdet_would_misread(tmp_path, content, said):
+    path = tmp_path / "train.txt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"train\.txt {said}"):
+        object_names(str(path), str(tmp_path))
+
+
+@pytest.mark.parametrize("size", [("0", "0"), ("9", "0"), ("-1", "9"), ("9", ""), ("nine", "9")])
+def test_a_picture_without_a_pixel(tmp_path, size):
+    (tmp_path / "train.txt").write_bytes(b"a\r\n")
+    xml = "<annotation><size><width>{}</width><height>{}</height></size></annotation>"
+    (tmp_path / "a.xml").write_text(xml.format(*size))
+    shown = " x ".join(side or "nothing" for side in size)
+    with pytest.raises(UserError, match=rf"a\.xml says that its picture is {shown} pixels"):
+        object_names(str(tmp_path / "train.txt"), str(tmp_path))
+    (tmp_path / "a.xml").write_text(xml.format(9, 1))
+    assert object_names(str(tmp_path / "train.txt"), str(tmp_path)) == ({}, 1)
+
+
+def test_an_xml_in_an_encoding_that_is_not_known(tmp_path):
+    (tmp_path / "train.txt").write_text("a\n")
+    (tmp_path / "a.xml").write_bytes(b"<?xml version='1.0' encoding='no-such'?><annotation/>")
+    with pytest.raises(UserError, match=r"a\.xml is no whole XML file \(unknown encoding"):
+        object_names(str(tmp_path / "train.txt"), str(tmp_path))
+
+
 def test_files_that_are_not_there_or_no_xml(check, tmp_path):
     with pytest.raises(UserError, match=r"train\.txt, line 2: .*d\.xml does not exist; put it"):
         check("bright", text="a\nd\n")
