@@ -1,4 +1,4 @@
-"""ToMe on an eventful model: later frames merge what the last whole one did."""
+"""ToMe on an eventful model: later frames merge like the last completely computed one."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mmvitaccel.core.eventful.modes.mode import QKV
 
 
 class MergedFrames:
-    """How the frames of a batch merge in one block.
+    """Merges of the frames of a batch in one block.
 
     Args:
         merging: The block.
-        before: How they did in the block in front; None at the first.
-        count: Frames.
+        before: The merges in the previous block; None for the first.
+        count: Number of frames.
 
     Attributes:
-        frozen: Of each frame, once its tokens were merged.
+        frozen: Merges of each frame, after its tokens were merged.
     """
 
     def __init__(self, merging: FrozenBlock, before: list[Frozen] | None, count: int) -> None:
@@ -30,7 +30,7 @@ class MergedFrames:
     def taken(
         self, i: int, steps: BlockSteps, tokens: Tokens, memory: BlockMemory | None
     ) -> tuple[BlockSteps, Tokens]:
-        """Steps and tokens of a frame, which decides what merges where it has no memory."""
+        """Steps and tokens of a frame, which is matched if it has no state."""
         merging = self.merging
         if merging.index == 0:
             before = merging.standing(tokens.x, tokens.grid_size)

@@ -1,7 +1,7 @@
-"""A forward pass of an eventful model: a batch of frames, each with its stream's memory.
+"""Forward pass of an eventful model: a batch of frames, each with its stream's state.
 
-The model's blocks run incrementally in evaluation; in training they are the host's own. A frame
-begins when its tokens reach the first block, by whatever method of the model they came.
+Blocks run incrementally in evaluation; in training they are the host's own. A frame begins when its
+tokens reach the first block, from any method of the model.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from mmvitaccel.core.kernels.huge_pages import huge_empty_like
 
 @dataclass(frozen=True)
 class ClipTraining:
-    """Training on clips: batches in which the frames of a clip lie one after the other.
+    """Training on clips: batches with the frames of a clip next to each other.
 
     Attributes:
-        frames: Of a clip.
-        policy: Of all gates.
+        frames: Number of frames of a clip.
+        policy: Policy of all gates.
     """
 
     frames: int
@@ -51,12 +51,12 @@ class ClipTraining:
 
 @dataclass
 class EventfulState(StreamRun):
-    """What the model and its blocks share.
+    """State shared by the model and its blocks.
 
     Attributes:
-        options: How blocks run.
-        num_blocks: Blocks of the model.
-        training: How blocks run in training; None as the host's own.
+        options: Options of the blocks.
+        num_blocks: Number of blocks.
+        training: Training on clips; None for dense training.
     """
 
     options: EventfulOptions = field(default_factory=EventfulOptions)
@@ -82,7 +82,7 @@ def entry(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
     state: EventfulState = link(model).state
     given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
     adapter = link(model).info.adapter
-    # reason: it refuses calls that ask for what is not made
+    # reason: it refuses unsupported calls
     inner = any(index != state.num_blocks - 1 for index in adapter.asked(model, kwargs))
     if inner and state.motion is not None:
         return refuse_inner(model, host, *args, **kwargs)
@@ -122,9 +122,9 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
         state.begin(model, given.x, state.call.image, given.grid_size, how)
     if index == 0 and state.running is None:
         raise RuntimeError(
-            f"Eventful: tokens came to the blocks of {class_name(model)} past its own methods, so "
-            "that the place of its picture in the scene is not known; call the model, or leave "
-            "motion out."
+            f"Eventful: tokens reached the blocks of {class_name(model)} without its own "
+            f"methods, so the position of its picture in the scene is unknown; call the model, "
+            f"or leave motion out."
         )
     if index == 0 and state.running.next_block == 0:
         if state.motion is not None:
@@ -134,12 +134,12 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
             grid = grid_of(state.call.image, given.x.shape[1] - num_prefix_tokens)
         if merging is not None and hasattr(state.running.policy, "of_frame"):
             raise ValueError(
-                f"Eventful: {state.running.policy!r} weighs tokens by their place in the picture, "
-                "and ToMe on the same model merges tokens of different places; give its base."
+                f"Eventful: {state.running.policy!r} weights tokens by their position, but ToMe "
+                f"on the same model merges tokens of different positions; use its base policy."
             )
         state.decide(given.x, grid, num_prefix_tokens)
     running = state.running
-    if running is None or running.next_block != index:  # called outside of the model's forward
+    if running is None or running.next_block != index:  # called outside the model's forward
         return host(*args, **kwargs)
     running.next_block += 1
     with torch.no_grad():
@@ -162,8 +162,8 @@ def linear_forward(layer: nn.Linear, host: Any, x: Tensor) -> Tensor:
 def _refuse_training(merging: FrozenBlock | None) -> None:
     if merging is not None:
         raise RuntimeError(
-            "Eventful: the model is trained on clips as its gates run it, and ToMe is on it too, "
-            "of which training knows nothing; remove one of the two."
+            "Eventful: training on clips with active gates does not support ToMe on the same "
+            "model; remove one of the two."
         )
 
 
@@ -174,7 +174,7 @@ def _run(
     given: BlockInput,
     merging: FrozenBlock | None,
 ) -> Tensor:
-    """One block on the frames of a batch, each on its own memory, later frames in step."""
+    """One block on the frames of a batch, each with its own state, later frames in step."""
     parts, ropes = state.running.parts(given.x), state.running.parts(given.rope)
     whole = huge_empty_like(given.x) if len(parts) > 1 and merging is None else None
     places = [None] * len(parts) if whole is None else whole.split(1)
@@ -184,8 +184,8 @@ def _run(
     for i, ((stream, x), (_, rope), place) in enumerate(zip(parts, ropes, places)):
         own, tokens = steps, Tokens(x, given.grid_size, rope, given.segments)
         if stream is not None:
-            # reason: an interrupted block leaves its memory half changed; the stream then starts
-            # clean at its next frame.
+            # reason: an interrupted block leaves inconsistent state, so the stream is reset at its
+            # next frame
             stream.busy = True
         memory = None if stream is None else stream.blocks.get(index)
         if merged is not None:
@@ -216,7 +216,7 @@ def _run(
 
 
 def _steps(block: nn.Module, spec: BlockSpec, num_prefix_tokens: int) -> BlockSteps:
-    """The host's block, taken apart for the core."""
+    """The steps of the host's block for the core."""
 
     def project(out: Tensor, h: Normed) -> Tensor:
         return spec.finish1(block, spec.project(block, out, h))

@@ -1,4 +1,4 @@
-"""A transformer that follows cameras: each picture and its tokens in their place in the scene."""
+"""A transformer with motion: pictures and tokens are placed in their scenes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from mmvitaccel.core.torch_modes import autocast_dtype
 
 
 def refuse_inner(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
-    """The override of a method that reads tokens within the model, where these lie on a scene."""
+    """The override of a method that reads tokens of inner blocks, which are on the scene."""
     if model.training:
         return host(*args, **kwargs)
     raise ValueError(
-        f"Eventful: this method of {class_name(model)} reads tokens behind inner blocks, which lie "
-        "on the scene and not on the frame; read the last block's, by forward or forward_features, "
-        "or leave motion out."
+        f"Eventful: this method of {class_name(model)} reads tokens of inner blocks, which are "
+        f"on the scene and not on the frame; read those of the last block with forward or "
+        f"forward_features, or leave motion out."
     )
 
 
@@ -45,13 +45,13 @@ def _moved(state: StreamRun, model: nn.Module, pictures: Tensor) -> Tensor:
     side = adapter.patches.size(model)
     if height % side or width % side:
         raise ValueError(
-            f"Eventful: motion needs pictures of whole patches, and {height} x {width} pixels are "
-            f"not a multiple of {side}; resize or pad them."
+            f"Eventful: motion needs pictures whose size is a multiple of the patch size, but "
+            f"{height} x {width} pixels are not a multiple of {side}; resize or pad them."
         )
     reason = adapter.patches.refuse(model, (height // side, width // side))
     if reason is not None:
         raise ValueError(
-            f"Eventful: motion does not serve pictures of {height} x {width} pixels on "
+            f"Eventful: motion does not support pictures of {height} x {width} pixels on "
             f"{class_name(model)}: {reason}; leave motion out."
         )
     # reason: tokens, which would tell, are not there yet
@@ -81,8 +81,8 @@ def _follow(state: StreamRun, pictures: Tensor, patch_size: int) -> Tensor:
     batch = state.running
     if batch.frames[0].lockstep and len(pictures) > 1:
         raise ValueError(
-            f"Eventful: a batch of {len(pictures)} pictures goes in lockstep, and each would move "
-            "by itself; with motion, name a stream for each: handle.stream(['a', 'b'])."
+            f"Eventful: a batch of {len(pictures)} pictures goes in lockstep, but each needs its "
+            f"own motion; with motion, name a stream for each: handle.stream(['a', 'b'])."
         )
     moved = []
     for frame, (stream, picture) in zip(batch.frames, batch.parts(pictures)):

@@ -1,4 +1,4 @@
-"""What a policy that weighs tokens is told: their grid, and the attention that they receive."""
+"""Inputs of weighted policies: the grid of tokens, and the attention that they receive."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from mmvitaccel.core.eventful.modes.global_attention import GlobalAttention
 
 
 def grid_of(image: tuple[int, ...] | None, num_tokens: int) -> tuple[int, int] | None:
-    """The grid (H, W) of square patches that a picture (..., height, width) is cut into.
+    """The grid (H, W) of square patches of a picture (..., height, width).
 
-    None where that many tokens are not such a grid.
+    None if the number of tokens does not match such a grid.
     """
     if not image or len(image) < 2:
         return None
@@ -23,7 +23,7 @@ def grid_of(image: tuple[int, ...] | None, num_tokens: int) -> tuple[int, int] |
 
 
 def note_attention(batch: Batch, index: int, num_blocks: int, num_prefix_tokens: int) -> None:
-    """Note how much attention tokens receive in a block, where the policy asks for it.
+    """Store the attention that tokens receive in a block, if the policy needs it.
 
     Args:
         batch: That has gone through the block.
@@ -37,8 +37,8 @@ def note_attention(batch: Batch, index: int, num_blocks: int, num_prefix_tokens:
     for block in getattr(batch.policy, "attended_blocks", ()):
         if not -num_blocks <= block < num_blocks:
             raise ValueError(
-                f"Eventful: ReceivedAttention(block={block}), and the model has "
-                f"{num_blocks} blocks; name one of them."
+                f"Eventful: ReceivedAttention(block={block}), but the model has {num_blocks} "
+                f"blocks; select one of them."
             )
         if block % num_blocks != index:
             continue
@@ -46,9 +46,9 @@ def note_attention(batch: Batch, index: int, num_blocks: int, num_prefix_tokens:
             attention = stream.blocks[index].attention
             if not isinstance(attention, GlobalAttention):
                 raise ValueError(
-                    f"Eventful: ReceivedAttention(block={block}) asks for a block that attends "
-                    "within windows, where a token is seen by its neighbours alone; name a global "
-                    "one."
+                    f"Eventful: ReceivedAttention(block={block}) selects a block with attention "
+                    f"within windows, where only neighbours attend to a token; select a global "
+                    f"block."
                 )
             received = attention.received()[:, num_prefix_tokens:].mean(0)
             order = None if stream.scene is None else stream.scene.order(received.device)

@@ -410,7 +410,7 @@ def test_refusals():
     run_of = vitdet_small(rel_pos_resize="pairs")
     apply_eventful(run_of, TopK(5), motion=motion)
     run(run_of, frame)  # of the size that its tables are made for
-    with pytest.raises(ValueError, match=r"whole patches, and 160 x 150 pixels are not a mult"):
+    with pytest.raises(ValueError, match=r"the patch size, but 160 x 150 pixels are not a mult"):
         run(run_of, frame[..., :150])
     merged = timm_small()
     apply_tome(merged, 2)
@@ -422,7 +422,7 @@ def test_refusals():
         RuntimeError, match=r"ToMe cannot be attached to .* merged ones have no place"
     ):
         apply_tome(model, 2)
-    with pytest.raises(ValueError, match=r"this method of timm.*reads tokens behind inner bl"):
+    with pytest.raises(ValueError, match=r"this method of timm.*reads tokens of inner bl"):
         model.forward_intermediates(frame)
     with (
         handle.stream("both"),
@@ -432,6 +432,6 @@ def test_refusals():
     outer = Pooled()
     apply_eventful(outer, TopK(5), motion=motion)
     with pytest.raises(
-        RuntimeError, match=r"tokens came to the blocks of timm.*call the model, or le"
+        RuntimeError, match=r"tokens reached the blocks of timm.*call the model, or le"
     ):
         run(outer.eval(), frame)

@@ -161,7 +161,7 @@ def test_received_attention_is_that_of_the_last_frame(name):
 
 def test_received_attention_of_windows_or_of_no_block_is_refused():
     handle = apply_eventful(make(), Weighted(TopK(12), [ReceivedAttention(0)]))
-    with torch.no_grad(), pytest.raises(ValueError, match="attends within windows"):
+    with torch.no_grad(), pytest.raises(ValueError, match="a block with attention within windows"):
         handle.model(images())
     handle.policy = Weighted(TopK(12), [ReceivedAttention(2)])
     with torch.no_grad(), pytest.raises(ValueError, match="the model has 2 blocks"):

@@ -1,1 +1,1 @@
-"""What methods that remember streams share: a batch of frames, each with its stream's memory."""
+"""Code shared by methods with streams: batches of frames with the states of their streams."""

@@ -1,4 +1,4 @@
-"""Putting a method that remembers streams on a module."""
+"""Attaching a method with streams to a module."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from mmvitaccel.adapters.eventful.streams.stream_run import Root, StreamRun
 
 
 def train(model: nn.Module, host: Any, mode: bool = True) -> nn.Module:
-    """The override of ``train``: what was remembered in another mode is forgotten."""
+    """The override of ``train``: a change of the mode drops all streams."""
     if mode != model.training:
         link(model).state.store.drop()
     return host(mode)
 
 
 def called(part: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
-    """The override of a call, of a part whose whole forward is the method's.
+    """The override of ``__call__`` of a part whose forward is replaced by the method.
 
     Raises:
-        RuntimeError: The part's forward was replaced on the instance, so that the method would be
-            off.
+        RuntimeError: The part's forward was replaced on the instance, which would bypass the
+            method.
     """
     if "forward" in part.__dict__ and not part.training:
         link(part).info.bypass.check()
@@ -34,13 +34,13 @@ def called(part: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def attach_run(root: nn.Module, method: str, swaps: list[Swap], state: StreamRun) -> None:
-    """Put a method that remembers streams on a module, in place of itself if it is there already.
+    """Attach a method with streams to a module, replacing an existing one.
 
     Args:
         root: The module.
         method: Name of the method.
-        swaps: What changes, the root's part first.
-        state: What its parts share.
+        swaps: The overrides, with the root's first.
+        state: State shared by the parts.
     """
     before = link(root, method)
     attach(root, method, swaps, state)
@@ -62,16 +62,16 @@ def attach_part(
     adapter: Any,
     swaps: Sequence[Swap] = (),
 ) -> None:
-    """Put a method that remembers streams on a neck or a head, and on modules within it.
+    """Attach a method with streams to a neck or a head, and to modules inside it.
 
     Args:
         module: A neck or a head.
         method: Name of the method.
-        overrides: As in :class:`~mmvitaccel.adapters.attach.Swap`.
-        state: What is remembered.
+        overrides: See :class:`~mmvitaccel.adapters.attach.Swap`.
+        state: State of the method.
         bypassed: Dotted names of the submodules that are not called.
         adapter: The module's record.
-        swaps: Of modules within it.
+        swaps: Overrides for modules inside it.
     """
     bypass = Bypass(method, module, [(module, bypassed)], _itself, gradients=False)
     bypass.check()

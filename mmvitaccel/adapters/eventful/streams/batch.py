@@ -1,4 +1,4 @@
-"""A batch on its way through a model, and the thread's call that computes it."""
+"""A batch that is being computed, and the thread's call that computes it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from mmvitaccel.core.eventful.stream import StreamState, Turn
 
 @dataclass
 class Batch:
-    """A batch on its way.
+    """A batch that is being computed.
 
     Attributes:
-        frames: Whose images it holds.
-        states: What is remembered of them, None for a frame of no stream.
-        turn: What makes these streams its own.
-        policy: As it was when the batch arrived.
-        goes_on: Whether the model around has handed on batches before in the same call.
-        next_block: The block that it reaches next.
-        work: What the part that computes it notes of it.
+        frames: Frames of its images.
+        states: States of their streams; None for a frame without a stream.
+        turn: The call that owns these streams.
+        policy: The policy when the batch arrived.
+        goes_on: Whether the containing model has passed batches before in the same call.
+        next_block: Index of the next block.
+        work: Data of the part that computes it.
     """
 
     frames: tuple[Frame, ...]
@@ -38,19 +38,19 @@ class Batch:
     work: Any = None
 
     def policy_of(self, state: StreamState | None) -> Policy:
-        """What is let through of a stream's frame."""
+        """Policy of a stream's frame."""
         own = None if state is None else state.policy
         return self.policy if own is None else own
 
     def parts(self, x: Tensor | None) -> list[tuple[StreamState | None, Tensor | None]]:
-        """The states, each with its share of ``x`` (B, ...)."""
+        """The states, each with its part of ``x`` (B, ...)."""
         if x is None or len(self.states) == 1 or len(x) == 1:
             return [(state, x) for state in self.states]
         return list(zip(self.states, x.split(1)))
 
 
 class Call(threading.local):
-    """What a thread's call of a model is at."""
+    """Progress of a thread's call of a model."""
 
     def __init__(self) -> None:
         self.unnamed = unnamed_stream()

@@ -1,4 +1,4 @@
-"""Frames of one stream that come in one batch, given to the model one after the other."""
+"""Runs frames of one stream in a batch one after the other."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch import Tensor
 def in_turn(
     run: Callable[..., Any], size: int, dim: int, args: tuple, kwargs: dict[str, Any]
 ) -> Any:
-    """Call ``run`` for each image of a batch by itself, and put the results together.
+    """Call ``run`` for each image of a batch, and join the results.
 
     Args:
-        run: Called with each image's part of the arguments.
-        size: Images in the batch.
-        dim: Where tensors, also in nested lists, tuples and dicts, have the batch.
+        run: Function called with each image's part of the arguments.
+        size: Number of images in the batch.
+        dim: Batch dimension of tensors, also in nested lists, tuples and dicts.
         args: Positional arguments of the whole batch.
-        kwargs: The others.
+        kwargs: Keyword arguments of the whole batch.
     """
     outs = []
     for place in range(size):

@@ -1,4 +1,4 @@
-"""Whose frames a batch holds: by the names around the call, or the thread's own stream."""
+"""Streams of a batch's frames: set around the call, or the thread's own stream."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _THREAD_NUMBERS = itertools.count(1)
 
 
 def unnamed_stream() -> str:
-    """The stream of this thread's frames that come without a name."""
+    """Stream of this thread's unnamed frames."""
     main = threading.current_thread() is threading.main_thread()
     return UNNAMED if main else f"{UNNAMED} {next(_THREAD_NUMBERS)}"
 
 
 class Names:
-    """Who names the streams of one model's calls."""
+    """Stream names of one model's calls."""
 
     def __init__(self) -> None:
-        self._threads: list[threading.Thread] = []  # of the blocks in which somebody does
+        self._threads: list[threading.Thread] = []  # number of open blocks that name streams
 
     @contextmanager
     def given(self, frames: tuple[Frame, ...]) -> Iterator[None]:
-        """Say whose frames the calls in a block are given."""
+        """Name the streams of the calls in a block."""
         thread = threading.current_thread()
         self._threads.append(thread)
         try:
@@ -39,15 +39,15 @@ class Names:
             self._threads.remove(thread)
 
     def frames_of(self, reader: int, unnamed: str, batch_size: int) -> tuple[Frame, ...]:
-        """The frames named around a call, for a batch of that size.
+        """The named frames of a call, for a batch of ``batch_size``.
 
         Args:
-            reader: Identity of what computes them.
-            unnamed: The stream of a frame without a name.
-            batch_size: Images that arrive.
+            reader: Identity of the part that computes them.
+            unnamed: Stream of an unnamed frame.
+            batch_size: Number of images.
 
         Raises:
-            ValueError: The names do not fit the batch.
+            ValueError: The names do not match the batch.
             RuntimeError: The frame has no name while another thread names streams.
         """
         call = current_frames()
@@ -71,12 +71,12 @@ class Names:
         return call
 
     def _check_nobody_named_it(self) -> None:
-        """Refuse a frame without a name while another thread or task names streams."""
+        """Refuse an unnamed frame while another thread or task names streams."""
         if any(thread.is_alive() for thread in self._threads):
             raise RuntimeError(
                 "Eventful: a frame without a stream came in thread "
                 f"{threading.current_thread().name!r} while `with handle.stream(...)` is open in "
-                "another; its name holds in its own thread and task alone (asyncio.to_thread "
-                "takes it along, run_in_executor does not), so name the stream where the model "
-                "is called."
+                "another; its name only applies to its own thread and task (asyncio.to_thread "
+                "copies it, run_in_executor does not), so name the stream where the model is "
+                "called."
             )
