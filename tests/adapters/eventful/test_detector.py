@@ -271,7 +271,7 @@ def test_bad_input_is_named():
     del generic["finest_scale"]
     with pytest.raises(ValueError, match=r"its bbox_roi_extractor is a .*GenericRoIExtractor"):
         apply_eventful(rcnn(bbox_roi_extractor=generic), TopK(6), parts=("roi_head",))
-    with pytest.raises(ValueError, match=r"no part of .*Linear can be served: it has none"):
+    with pytest.raises(ValueError, match=r"no part of .*Linear is supported: it has none"):
         apply_eventful(torch.nn.Linear(1, 1), TopK(6), parts="all")
     assert not [module for module in model.modules() if "_mmvitaccel_link" in module.__dict__]
 
