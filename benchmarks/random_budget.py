@@ -6,9 +6,10 @@
 
 Draws the small set of videos and images, trains the detector of ``configs/eventful/tiny`` for each
 seed as it is, on shuffled pictures, and with ``RandomBudgetHook`` on clips of two frames, and tests
-all on every frame of the held-out videos: dense, and with k tokens let through. Both see every
-picture equally often, except that an image without neighbours is a clip of itself twice. Trainings
-that are in the work directory are not done again, and one that was interrupted is resumed.
+all on every frame of the held-out videos: dense, and with k tokens let through. An image without
+neighbours is a clip of itself twice; the training on shuffled pictures takes it twice as well, so
+that both take the same number of steps on the same pictures. Trainings that are in the work
+directory are not done again, and one that was interrupted is resumed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
+
+from mmengine.config import Config
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.analysis.tradeoff import METHODS, Point, draw_generated, measure, train
@@ -53,6 +56,21 @@ class Row:
     gmacs: float
 
 
+def configs_of(options: dict[str, object]) -> dict[str, Config]:
+    """The config of each training; each takes the same pictures in the same number of steps."""
+    cfgs = {
+        training: load_config(str(TINY / f"{name}.py"), options, reads=("epochs",))
+        for training, name in TRAININGS.items()
+    }
+    dense, clips = cfgs.values()
+    loader = dense.train_dataloader
+    videos, images = loader.dataset.datasets
+    repeated = dict(type="RepeatDataset", times=clips.frames, dataset=images)
+    loader.dataset.datasets = [videos, repeated]
+    loader.drop_last = clips.train_dataloader.drop_last
+    return cfgs
+
+
 def measure_seed(
     seed: int, epochs: int | None, budgets: Sequence[int], method: str, work_dir: Path
 ) -> list[Row]:
@@ -60,8 +78,7 @@ def measure_seed(
     options: dict[str, object] = {"randomness.seed": seed}
     options |= {} if epochs is None else {"epochs": epochs}
     rows = []
-    for training, name in TRAININGS.items():
-        cfg = load_config(str(TINY / f"{name}.py"), options, reads=("epochs",))
+    for training, cfg in configs_of(options).items():
         draw_generated(cfg, _report_drawing)
         place = work_dir / f"{cfg.epochs}_epochs_seed_{seed}" / training.replace(" ", "_")
         checkpoint = train(cfg, place / "train")

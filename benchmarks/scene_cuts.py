@@ -17,7 +17,6 @@ import argparse
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -29,9 +28,9 @@ from mmvitaccel import OnChange
 from mmvitaccel.core.eventful.gates.refresh import change_of, picture_of
 from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.records.recording import Recording, add_record_option
+from mmvitaccel.testing.clips import first_frames_of
 from mmvitaccel.testing.models import timm_model
 from mmvitaccel.testing.saliency_vit import MEAN, STD, trained_saliency_vit
-from mmvitaccel.video_reader import open_video
 
 SIZE = 224
 CUTS = 3  # of each ordered pair of videos
@@ -83,11 +82,7 @@ def read_videos(folders: Sequence[Path], count: int) -> dict[str, list[np.ndarra
     Raises:
         UserError: There are not two videos of two frames at least.
     """
-    videos = {}
-    for path in sorted(entry for folder in folders for entry in folder.iterdir()):
-        source = path / "frames" if path.is_dir() else path
-        if source.is_dir() or path.suffix in (".mp4", ".avi", ".mkv", ".webm"):
-            videos[path.stem] = [frame.image for frame in islice(open_video(source), count)]
+    videos = first_frames_of(folders, count)
     if len(videos) < 2 or min(map(len, videos.values())) < 2:
         raise UserError(
             f"{' and '.join(map(str, folders))} hold {len(videos)} videos; two of two frames at "

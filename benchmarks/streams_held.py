@@ -1,44 +1,56 @@
 """How many streams a StreamWorker holds: a whole detector, computed whole against eventful.
 
-    python benchmarks/streams_held.py VIDEO                   # the small detector, a minute
-    python benchmarks/streams_held.py VIDEO --models vitdet-s
-    python benchmarks/streams_held.py VIDEO --plot held.png   # latency against streams
+    python benchmarks/streams_held.py VIDEO                   # the small detector, three minutes
+    python benchmarks/streams_held.py VIDEO --models small vitdet-s vitdet-b
+    python benchmarks/streams_held.py VIDEO --ray             # and as a service of Ray's
     python benchmarks/streams_held.py VIDEO --record          # keep the rows in benchmarks/results
 
 Cameras that show one video, each some frames further on, bring frames at a rate, spread evenly in
 time. So many streams are held as have an answer within one frame's time in nine of ten frames, with
-none left out. Time counts from when the camera has the picture, and ends with the boxes. Every
-number of streams is played: from what the worker takes at most, upwards or downwards in steps. The
-detectors have fixed random weights.
+none left out, and as bring no more frames than the worker computes of streams that always have one.
+That number is searched by halves, to a tenth. Time counts from when the camera has the picture, and
+ends with the boxes. A row is a number of streams that was played; ``largest`` is that which is
+held. ``streams_held_plot.py`` draws them. The detectors have fixed random weights.
+
+``--ray`` plays all once more against the service as users start it: one replica, raw pixels over
+HTTP. It needs the extra ``serve``.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+import shutil
+import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Union
 
 import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
 
-from mmvitaccel.analysis.sweep.plot import Line, Panel, save_panels
 from mmvitaccel.errors import one_sentence_errors
+from mmvitaccel.extras import require
 from mmvitaccel.records.recording import Recording, add_record_option
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.serving import DetectorModel, Refused, StreamWorker
+from mmvitaccel.testing.http_streams import HttpStreams
+from mmvitaccel.testing.service import Service
 from mmvitaccel.video_reader import open_video
 
 ROOT = Path(__file__).parents[1]
 _VID = ROOT / "configs" / "eventful"
 TOKEN = "benchmark"
-_STEP = 1.15  # from one number of streams to the next
-_MOST_PROBES = 4
+_STEP = 0.85  # to the second number, where the first is not held
+_LEAST_FRAMES = 3  # of a stream
+_SHORT = 3.0  # seconds; where a number is played in so many, a quarter, half and more of it are too
+Streams = Union[StreamWorker, HttpStreams]
 
 
 @dataclass(frozen=True)
@@ -69,50 +81,39 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Result:
-    """One row of the table.
+    """One row: a number of streams that was played.
 
     Attributes:
         model: A name of :data:`MODELS`.
         size: Side of its pictures.
+        way: ``worker``, or ``Ray`` for one behind HTTP.
         mode: ``dense`` or ``eventful``.
         k: Tokens that pass a gate, the mean over a batch's streams; None of a dense one.
-        frames_per_second: That the worker computes of streams which always have a frame.
+        frames_per_second: That are computed of streams which always have a frame.
+        ratio: That over the dense one's; None of a dense one.
         rate: Frames a second of each camera.
-        streams: That are held.
-        p90_ms: Of their answers; None where not even one is held.
+        streams: That number; 0 where not even one is held.
+        p90_ms: Of their answers; None where a frame was left out.
+        largest: Whether it is the largest number that is held.
         stream_megabytes: Memory of one stream.
     """
 
     model: str
     size: int
+    way: str
     mode: str
     k: int | None
     frames_per_second: float
+    ratio: float | None
     rate: float
     streams: int
     p90_ms: float | None
+    largest: bool
     stream_megabytes: float
 
 
-@dataclass(frozen=True)
-class Played:
-    """A number of streams that was played.
-
-    Attributes:
-        label: Of the model and mode.
-        rate: Frames a second of each camera.
-        streams: That number.
-        p90_ms: Of their answers; None where a frame was left out.
-    """
-
-    label: str
-    rate: float
-    streams: int
-    p90_ms: float | None
-
-
-def make_model(name: str, eventful: bool, most: int) -> DetectorModel:
-    """A detector with fixed random weights."""
+def config_of(name: str) -> Config:
+    """The config of a detector."""
     choice = MODELS[name]
     cfg: Config = load_config(str(choice.config), {})
     cfg.model.data_preprocessor.pad_size_divisor = choice.size
@@ -121,8 +122,46 @@ def make_model(name: str, eventful: bool, most: int) -> DetectorModel:
     for step in cfg.test_dataloader.dataset.pipeline:
         if step.type == "Resize":
             step.scale = (choice.size, choice.size)
+    return cfg
+
+
+@contextmanager
+def worker_of(name: str, k: int | None, args: argparse.Namespace) -> Iterator[StreamWorker]:
+    """A worker with a detector of fixed random weights."""
     torch.manual_seed(0)
-    return DetectorModel(cfg, None, choice.k if eventful else None, max_streams=most)
+    model = DetectorModel(config_of(name), None, k, max_streams=args.most)
+    with StreamWorker(model, max_open=args.most, max_batch=args.batch) as worker:
+        yield worker
+
+
+@contextmanager
+def service_of(name: str, k: int | None, args: argparse.Namespace) -> Iterator[HttpStreams]:
+    """A service with the same detector."""
+    folder = Path(tempfile.mkdtemp(prefix="mmv"))
+    config, weights = folder / "config.py", folder / "weights.pth"
+    torch.manual_seed(0)
+    cfg = config_of(name)
+    torch.save(dict(state_dict=DetectorModel(cfg, None).model.state_dict()), weights)
+    cfg.dump(config)
+    started = Service(
+        folder,
+        dict(
+            config=str(config), checkpoint=str(weights), k=k, replicas=1, max_open=args.most,
+            max_streams=args.most, max_batch=args.batch,
+        ),
+        threads=torch.get_num_threads(),
+    )  # fmt: skip
+    try:
+        started.wait_until_ready()
+        streams = HttpStreams(started, 2 * args.most)
+        yield streams
+        streams.close()
+    finally:
+        started.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+WAYS = {"worker": worker_of, "Ray": service_of}
 
 
 def pictures_of(video: Path, size: int, count: int) -> list[np.ndarray]:
@@ -139,12 +178,12 @@ class Cameras:
     """Streams that show a video, each some frames further on.
 
     Args:
-        worker: That serves them.
+        worker: That serves them, or the service.
         shown: The video's pictures; it runs forward and back.
         count: Of the streams; they are open, and their first frames computed.
     """
 
-    def __init__(self, worker: StreamWorker, shown: Sequence[np.ndarray], count: int) -> None:
+    def __init__(self, worker: Streams, shown: Sequence[np.ndarray], count: int) -> None:
         self.worker, self.names = worker, [f"camera-{n}" for n in range(count)]
         self.shown = [*shown, *reversed(shown)]
         self.numbers = dict.fromkeys(self.names, 0)
@@ -159,12 +198,13 @@ class Cameras:
         place = (7 * self.names.index(name) + number) % len(self.shown)
         return self.worker.submit(name, number, self.shown[place], TOKEN)
 
-    def saturated(self, rounds: int) -> float:
-        """Frames a second of streams that always have one."""
+    def saturated(self, seconds: float) -> float:
+        """Frames a second of streams that always have one, over at least so many seconds."""
         self._all()
-        start = time.perf_counter()
-        for _ in range(rounds):
+        rounds, start = 0, time.perf_counter()
+        while rounds < 2 or time.perf_counter() - start < seconds:
             self._all()
+            rounds += 1
         return rounds * len(self.names) / (time.perf_counter() - start)
 
     def _all(self) -> None:
@@ -176,14 +216,17 @@ class Cameras:
         done: list[float] = []
         waiting, start = [], time.perf_counter()
         gap = 1 / rate / len(self.names)
-        for number in range(max(int(seconds / gap), 3 * len(self.names))):
+        for number in range(max(int(seconds / gap), _LEAST_FRAMES * len(self.names))):
             due = start + number * gap
             time.sleep(max(due - time.perf_counter(), 0))
             answer = self.bring(self.names[number % len(self.names)])
             answer.add_done_callback(lambda _, due=due: done.append(time.perf_counter() - due))
             waiting.append(answer)
-        left_out = [answer for answer in waiting if isinstance(answer.exception(), Refused)]
-        return None if left_out else float(np.percentile(done, 90))
+        errors = [answer.exception() for answer in waiting]
+        for error in errors:
+            if not (error is None or isinstance(error, Refused)):
+                raise error
+        return None if any(errors) else float(np.percentile(done, 90))
 
     def close(self) -> None:
         """Close the streams."""
@@ -191,117 +234,119 @@ class Cameras:
             self.worker.close_stream(name, TOKEN)
 
 
+def capacity_of(
+    worker: Streams, shown: Sequence[np.ndarray], args: argparse.Namespace
+) -> tuple[float, float]:
+    """Frames a second of one stream or of as many as go together, whichever is more.
+
+    The other is the megabytes of one stream's state.
+    """
+
+    def saturated(count: int) -> tuple[float, float]:
+        cameras = Cameras(worker, shown, count)
+        found, report = cameras.saturated(args.seconds), worker.report()
+        cameras.close()
+        return found, report.memory_bytes / max(report.remembered, 1) / 1e6
+
+    alone, each = saturated(1)
+    # no more than are held at the lowest rate, for a large detector takes its time
+    count = min(args.batch, args.most, int(alone / min(args.rates)))
+    return (alone if count < 2 else max(alone, saturated(count)[0])), each
+
+
 def held(
-    worker: StreamWorker,
+    worker: Streams,
     shown: Sequence[np.ndarray],
     rate: float,
     capacity: float,
     most: int,
     seconds: float,
-) -> tuple[tuple[int, float | None], list[tuple[int, float | None]]]:
-    """The largest number of streams that is held of those played, and all of these.
+) -> tuple[int, dict[int, float | None]]:
+    """The largest number of streams that is held, and the p90 in seconds of all that were played.
 
-    Each is a number of streams and its p90 in seconds, None where a frame was left out.
+    A p90 is None where a frame was left out.
     """
-    played: list[tuple[int, float | None]] = []
-    best: tuple[int, float | None] = (0, None)
-    number, failed = min(max(int(0.9 * capacity / rate), 1), most), most + 1
-    for _ in range(_MOST_PROBES):
+    played: dict[int, float | None] = {}
+
+    def holds(number: int) -> bool:
         cameras = Cameras(worker, shown, number)
-        p90 = cameras.p90(rate, seconds)
+        played[number] = p90 = cameras.p90(rate, seconds)
         cameras.close()
-        played.append((number, p90))
-        if p90 is not None and p90 < 1 / rate:
-            best = (number, p90)
-            following = max(int(number * _STEP), number + 1)
-        else:
-            failed = number
-            following = min(int(number / _STEP), number - 1)
-        if not best[0] < following < failed:
-            break
-        number = following
-    return best, played
+        return p90 is not None and p90 < 1 / rate
+
+    top = min(int(capacity / rate), most)
+    low, high, number = 0, top + 1, top
+    while high - low > max(1, low // 10):
+        low, high = (number, high) if holds(number) else (low, number)
+        number = (low + high) // 2 if low or len(played) > 1 else int(_STEP * high)
+    if max(seconds, _LEAST_FRAMES / rate) <= _SHORT:
+        for number in sorted({low // 4, low // 2, 3 * low // 4} - {0, *played}):
+            holds(number)
+    return low, played
 
 
 def measure(
-    name: str, eventful: bool, shown: Sequence[np.ndarray], args: argparse.Namespace
-) -> tuple[list[Result], list[Played]]:
-    """The rows of one detector, dense or eventful, and every number of streams behind them."""
-    model = make_model(name, eventful, args.most)
-    k = MODELS[name].k if eventful else None
-    rows, played = [], []
-    mode = "eventful" if eventful else "dense"
-    with StreamWorker(model, max_open=args.most, max_batch=args.batch) as worker:
-        cameras = Cameras(worker, shown, min(args.batch, args.most))
-        capacity = cameras.saturated(args.rounds)
-        report = worker.report()
-        each = report.memory_bytes / max(report.remembered, 1) / 1e6
-        cameras.close()
+    name: str, way: str, k: int | None, shown: Sequence[np.ndarray], args: argparse.Namespace
+) -> list[Result]:
+    """The rows of one detector, dense or eventful; ``ratio`` is not known yet."""
+    rows = []
+    with WAYS[way](name, k, args) as worker:
+        capacity, each = capacity_of(worker, shown, args)
+        about = (name, MODELS[name].size, way, "dense" if k is None else "eventful", k)
         for rate in args.rates:
-            (streams, p90), tried = held(worker, shown, rate, capacity, args.most, args.seconds)
-            ms = None if p90 is None else 1e3 * p90
-            for number, seconds in tried:
-                each_ms = None if seconds is None else 1e3 * seconds
-                played.append(Played(f"{name} {mode}", rate, number, each_ms))
-            size = MODELS[name].size
-            rows.append(Result(name, size, mode, k, capacity, rate, streams, ms, each))
-            print(row_text(rows[-1]), flush=True)
-    return rows, played
-
-
-def plot(played: Sequence[Played], path: Path) -> None:
-    """Draw latency against streams, a diagram for each rate."""
-    panels = []
-    for rate in dict.fromkeys(each.rate for each in played):
-        lines = []
-        for label in dict.fromkeys(each.label for each in played):
-            own = [p for p in played if (p.label, p.rate) == (label, rate) and p.p90_ms is not None]
-            own.sort(key=lambda each: each.streams)
-            lines.append(Line(label, [p.streams for p in own], [p.p90_ms for p in own]))
-        level = (f"one frame's time, {1e3 / rate:g} ms", 1e3 / rate)
-        panels.append(Panel(f"streams at {rate:g} frames/s", "p90 of an answer, ms", lines, level))
-    save_panels(panels, path)
+            largest, played = held(worker, shown, rate, capacity, args.most, args.seconds)
+            for number, p90 in sorted({**({} if largest else {0: None}), **played}.items()):
+                ms = None if p90 is None else 1e3 * p90
+                row = (capacity, None, rate, number, ms, number == largest, each)
+                rows.append(Result(*about, *row))
+    return rows
 
 
 def row_text(row: Result) -> str:
     """A line of the table."""
     p90 = "-" if row.p90_ms is None else f"{row.p90_ms:.0f}"
+    ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
     return (
-        f"{row.model:10s}{row.size:5d} {row.mode:10s}{row.k or '-':>5}{row.frames_per_second:9.1f}"
-        f"{row.rate:7g}{row.streams:9d}{p90:>8s}{row.stream_megabytes:8.0f}"
+        f"{row.model:10s}{row.size:5d} {row.way:7s}{row.mode:10s}{row.k or '-':>5}"
+        f"{row.frames_per_second:9.1f}{ratio:>7s}{row.rate:7g}{row.streams:9d}{p90:>8s}"
+        f"{row.stream_megabytes:8.0f}"
     )
 
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print the table and write the figures if asked to."""
+    """Measure, print the table of what is held, and write all rows if asked to."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("video", type=Path)
     parser.add_argument("--models", nargs="+", default=["small"], choices=list(MODELS))
-    parser.add_argument("--rates", type=float, nargs="+", default=[2, 5, 10])
-    parser.add_argument("--seconds", type=float, default=1.0, help="that each number is played")
-    parser.add_argument("--rounds", type=int, default=4, help="timings of what it takes at most")
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=[0.2, 0.5, 1, 2, 5, 10], help="frames a second"
+    )
+    parser.add_argument("--ray", action="store_true", help="the service too, after the worker")
+    parser.add_argument("--seconds", type=float, default=1.0, help="that each is played at least")
     parser.add_argument("--batch", type=int, default=8, help="frames that go together, at most")
-    parser.add_argument("--most", type=int, default=64, help="streams that are tried")
-    parser.add_argument("--plot", type=Path, help="PNG of latency against streams")
+    parser.add_argument("--most", type=int, default=128, help="streams that are tried")
     parser.add_argument("--frames", type=int, default=40, help="of the video")
     add_record_option(parser)
     args = parser.parse_args(argv)
+    if args.ray:
+        require("serve", "ray")
     recording = Recording(args.record, __file__, argv)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
-    print("model      size mode          k frames/s   rate  streams  p90 ms      MB")
+    print("model      size way    mode          k frames/s  ratio   rate  streams  p90 ms      MB")
     rows: list[Result] = []
-    played: list[Played] = []
     for name in args.models:
         shown = pictures_of(args.video, MODELS[name].size, args.frames)
-        for eventful in (False, True):
-            measured, behind = measure(name, eventful, shown, args)
-            rows += measured
-            played += behind
-    if args.plot is not None:
-        plot(played, args.plot)
+        for way in ("worker", "Ray") if args.ray else ("worker",):
+            dense = measure(name, way, None, shown, args)
+            eventful = measure(name, way, MODELS[name].k, shown, args)
+            ratio = eventful[0].frames_per_second / dense[0].frames_per_second
+            found = [*dense, *(replace(row, ratio=ratio) for row in eventful)]
+            for row in (row for row in found if row.largest):
+                print(row_text(row), flush=True)
+            rows += found
     recording.save([asdict(row) for row in rows])
 
 

@@ -16,12 +16,15 @@ MOST_MODULES = 12  # of a folder, its __init__ not counted
 
 GATES, MODES, MAPS = "core/eventful/gates", "core/eventful/modes", "core/eventful/maps"
 MOTION = "core/eventful/motion"
+STREAMS = "adapters/eventful/streams"
 OWN_HOSTS = "adapters/hosts/own"
 MODEL_PACKAGES = {"mmengine", "mmcv", "mmdet", "mmaction"}
 
 # folder: (folders and top modules that it may import beside itself, packages beside torch)
 # Named alone, a folder stands for itself, not for what lies in it.
 ROOMS: dict[str, tuple[set[str], set[str]]] = {
+    # what a user gives to any of them, checked
+    "arguments": (set(), set()),
     # the methods
     "core": (set(), set()),
     "core/macs": (set(), set()),
@@ -29,14 +32,17 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "core/kernels/library": (set(), set()),
     "core/attention": ({"core/kernels"}, set()),
     "core/rlt": (set(), set()),
-    "core/tome": ({"core", "core/attention", "core/kernels"}, set()),
-    "core/eventful": ({"core", GATES, MODES, MOTION, "core/attention", "core/kernels"}, set()),
-    GATES: ({"core/kernels"}, set()),
-    MODES: ({GATES, "core/attention", "core/kernels"}, set()),
-    MAPS: ({GATES, MOTION}, set()),
-    MOTION: (set(), set()),
+    "core/tome": ({"arguments", "core", "core/attention", "core/kernels"}, set()),
+    "core/eventful": (
+        {"arguments", "core", GATES, MODES, MOTION, "core/attention", "core/kernels"},
+        set(),
+    ),
+    GATES: ({"arguments", "core/kernels"}, set()),
+    MODES: ({"arguments", GATES, "core/attention", "core/kernels"}, set()),
+    MAPS: ({GATES, MOTION, "core/kernels"}, set()),
+    MOTION: ({"arguments"}, set()),
     # what they are put on
-    "adapters": ({"core", "core/attention"}, set()),
+    "adapters": ({"arguments", "core", "core/attention"}, set()),
     "adapters/hosts": (
         {"adapters", OWN_HOSTS, *(f"adapters/hosts/{p}" for p in ("mmaction", "mmcv", "mmdet"))}
         | {f"adapters/hosts/{p}" for p in ("mmpretrain", "rfdetr", "segment_anything", "timm")}
@@ -53,22 +59,28 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "adapters/hosts/timm": ({"adapters", "core/attention"}, set()),
     "adapters/hosts/transformers": ({"adapters", "core/attention"}, set()),
     "adapters/tome": (
-        {"adapters", "adapters/hosts", "core/attention", "core/kernels", "core/tome"},
+        {"adapters", "adapters/hosts", "arguments", "core/attention", "core/kernels"}
+        | {"core/tome"},
         set(),
     ),
     "adapters/rlt": (
-        {"adapters", "adapters/hosts", "adapters/hosts/transformers", "core/kernels", "core/rlt"},
+        {"adapters", "adapters/hosts", "adapters/hosts/transformers", "arguments"}
+        | {"core/kernels", "core/rlt"},
         set(),
     ),
+    STREAMS: ({"adapters", "core", "core/eventful", GATES, MOTION, "core/kernels"}, set()),
     "adapters/eventful": (
         {"adapters", "adapters/hosts", "adapters/tome", "core/eventful", GATES, MAPS, MODES, MOTION}
-        | {"core", "core/kernels"},
+        | {"arguments", STREAMS, "core", "core/kernels"},
         set(),
     ),
     # what steers them while they run
-    "budget": ({"adapters", "adapters/tome", "adapters/eventful", "core/macs"}, set()),
+    "budget": (
+        {"adapters", "adapters/tome", "adapters/eventful", "arguments", "core/macs"},
+        set(),
+    ),
     # a user's mistakes in a sentence
-    "errors": (set(), set()),
+    "errors": ({"text_files"}, set()),
     # the installed stack, which need not be there for its report
     "env": ({"compat", "core/kernels/library", "version"}, set()),
     "compat": (set(), {"mmengine", "mmcv", "mmaction"}),
@@ -78,31 +90,38 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # what OpenMMLab's registries know
     "models": (
         {"models/efficientvit", "models/vitdet", "models/vivit", "models/weights"}
-        | {"models/wrappers", "registry"},
+        | {"arguments", "models/wrappers", "registry"},
         MODEL_PACKAGES,
     ),
-    "models/weights": ({"compat"}, MODEL_PACKAGES),
+    "models/weights": ({"arguments", "compat"}, MODEL_PACKAGES),
     "models/efficientvit": (
         {"core", "core/attention", "core/kernels", "core/kernels/library", "models/weights"}
-        | {"registry"},
+        | {"arguments", "registry"},
         MODEL_PACKAGES,
     ),
-    "models/vitdet": ({"core/attention", "models/weights", "registry"}, MODEL_PACKAGES),
-    "models/vivit": ({"models/weights", "registry"}, MODEL_PACKAGES),
+    "models/vitdet": (
+        {"arguments", "core/attention", "models/weights", "registry"},
+        MODEL_PACKAGES,
+    ),
+    "models/vivit": ({"arguments", "models/weights", "registry"}, MODEL_PACKAGES),
     "models/wrappers": (
         {"adapters", "adapters/hosts", "adapters/rlt", "adapters/tome", "adapters/eventful"}
-        | {"registry", "core/tome", GATES, MODES, MOTION},
+        | {"arguments", "registry", "core/tome", GATES, MODES, MOTION},
         MODEL_PACKAGES,
     ),
-    "datasets": ({"datasets/synthetic", "errors", "registry", "video_reader"}, MODEL_PACKAGES),
-    "datasets/ilsvrc": ({"datasets"}, set()),
+    "datasets": (
+        {"arguments", "datasets/synthetic", "errors", "registry", "text_files", "video_reader"},
+        MODEL_PACKAGES,
+    ),
+    "datasets/ilsvrc": ({"datasets", "text_files", "video_reader"}, set()),
     "datasets/synthetic": (set(), set()),
     # a metric reads the annotations in the format that the datasets define
-    "metrics": ({"datasets", "registry"}, {"mmengine", "mmdet", "mmaction"}),
+    "metrics": ({"arguments", "datasets", "registry"}, {"mmengine", "mmdet", "mmaction"}),
     # a hook puts on a built model what the registered functions put on one that they build
     "hooks": (
         {"adapters", "adapters/rlt", "adapters/tome", "adapters/eventful", "models/wrappers"}
-        | {"registry", "budget", "core/macs", "core/tome", "pictures", GATES, MODES},
+        | {"arguments", "registry", "budget", "core/macs", "core/tome", "pictures"}
+        | {GATES, MODES, STREAMS},
         {"mmengine"},
     ),
     # a layout ends in the names of a model; one of them is of a data set
@@ -128,12 +147,14 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "runner/options": ({"errors"}, {"mmengine"}),
     # compares what a config names before it runs; a model runs once, of no stream
     "fit": (
-        {"core/eventful", "errors", "fit/coco", "fit/lines", "models/weights"}
-        | {"registry", "runner"},
+        {"core/eventful", "errors", "fit/coco", "fit/course", "fit/lines", "fit/voc"}
+        | {"models/weights", "registry", "runner", "text_files"},
         {"mmengine"},
     ),
     "fit/coco": (set(), set()),
+    "fit/course": ({"errors", "registry"}, {"mmengine"}),
     "fit/lines": (set(), set()),
+    "fit/voc": ({"errors", "text_files"}, set()),
     "deploy": (
         {"adapters", "core/kernels", "errors", "extras", "fit", "hooks", "models/weights"}
         | {"registry", "runner", "runner/options"},
@@ -143,11 +164,11 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "video_reader": ({"errors"}, set()),
     "video": (
         {"core/eventful", "core/macs", "errors", "loaders", "models/weights", "registry"}
-        | {"runner", "video_reader", "whole_files"},
+        | {"runner", "text_files", "video_reader", "whole_files"},
         {"mmengine"},
     ),
     "analysis": (
-        {"adapters", "adapters/hosts", "adapters/eventful", "core/attention", "core/eventful"}
+        {"adapters", "adapters/hosts", STREAMS, "core/attention", "core/eventful"}
         | {
             "analysis/sweep",
             "core/macs",
@@ -200,7 +221,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # many videos, many workers
     "serving/batch": (
         {"errors", "extras", "loaders", "models/weights", "runner", "video_demo", "video_reader"}
-        | {"whole_files"},
+        | {"text_files", "whole_files"},
         set(),
     ),
     # the outermost layer: a server of what the tool for videos does

@@ -2,8 +2,8 @@
 
     python tools/demo_video.py     # made for under 20 minutes on two idle cores
 
-What has been drawn, trained and tested is kept in work_dirs/demo_video and used again; a training
-that was interrupted goes on. It needs the extra `video`.
+Results are kept in work_dirs/demo_video and reused; an interrupted training is resumed. It needs
+the extra `video`.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--policy",
         choices=POLICIES,
-        help="of a live source that is faster than the model: leave out all but the newest frame "
+        help="for a live source that is faster than the model: use only the newest frame "
         "(default), or keep all and fall behind",
     )
     parser.add_argument(
@@ -52,7 +52,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=0,
         metavar="TIMES",
-        help="connect again to a live source that broke off (default: 0)",
+        help="number of reconnections to an interrupted live source (default: 0)",
     )
     add_weights_arguments(parser)
     return parser.parse_args(argv)
@@ -60,7 +60,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Check what was given, then follow the stream to its end."""
+    """Check the arguments, then process the stream to its end."""
     args = parse_args(argv)
     for option, least in (("max-steps", 1), ("reconnect", 0)):
         given = getattr(args, option.replace("-", "_"))

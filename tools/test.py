@@ -41,7 +41,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Check what was given, then test."""
+    """Check the arguments, then test."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
     set_work_dir(cfg, args.work_dir)
@@ -57,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         augment_test(cfg)
     if args.skip_broken and args.launcher != "none":
         raise UserError(
-            "--skip-broken: several processes put their results together by place, and a skipped "
-            "one would shift them; test in one process."
+            "--skip-broken: several processes merge their results by position, which a skipped "
+            "sample would shift; test in one process."
         )
     start_processes(cfg, args.launcher, args.local_rank)
     run(cfg, "test", choice, args.skip_broken, [PictureSizeHook(), LegibleNamesHook()])

@@ -53,7 +53,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Check what was given, then train."""
+    """Check the arguments, then train."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
     set_work_dir(cfg, args.work_dir)
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg.resume = True
         cfg.load_from = None if args.resume == "auto" else args.resume
     if cfg.get("resume") and not cfg.get("load_from"):
-        # reason: mmengine trusts the file that names the last one, also when it is empty.
+        # reason: mmengine uses the file with the last checkpoint's name even if it is empty
         cfg.load_from = last_checkpoint(cfg.work_dir)
     check_inputs(cfg, "train", "val")
     model = build_model(cfg)
@@ -77,8 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     choice = choice_of(args)
     if choice != USUAL and (start is None or cfg.get("resume")):
         raise UserError(
-            "--weights and --prefix choose among the weights of load_from; "
-            f"{'a resumed training takes its own' if start else 'the config has none'}."
+            "--weights and --prefix select weights of load_from; "
+            f"{'a resumed training uses its own' if start else 'the config has none'}."
         )
     if start is not None:
         whole = bool(cfg.get("resume"))

@@ -95,7 +95,7 @@ def run(num_streams: int, kept: int, num_frames: int, attention: str = "exact") 
             if number % 50 == 0:
                 one = max(one, its.memory_bytes)
                 most_bytes = max(most_bytes, handle.memory_bytes)
-    dropped = [w for w in said if "was dropped for others" in str(w.message)]
+    dropped = [w for w in said if "was evicted" in str(w.message)]
     result = Result(num_frames, starts, most_kept, most_bytes, one, len(dropped))
     _check(result, kept)
     return result

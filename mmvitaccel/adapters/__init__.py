@@ -1,1 +1,1 @@
-"""How each family of vision transformers is described to the core: torch and core only."""
+"""Descriptions of vision transformer families for the core; imports only torch and core."""

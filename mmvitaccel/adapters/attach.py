@@ -1,9 +1,9 @@
-"""Attach a method to a model of another package, and detach it without a trace.
+"""Attaches a method to a model of another package, and detaches it completely.
 
-The *instance* gets a subclass made from its own class; the class itself is never edited. Names
-of parameters, parameter objects and ``isinstance`` stay as they were, deep copies (EMA) carry
-the method along, and :func:`detach` gives every instance its class back. Methods of which one can
-lie around another may be on one module together, put on and taken off in any order.
+The class of an *instance* is replaced by a subclass; the original class is never changed. Parameter
+names, parameter objects and ``isinstance`` do not change, deep copies (EMA) keep the method, and
+:func:`detach` restores the class of every instance. Compatible methods can be on one module
+together, attached and detached in any order.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from torch import nn
 from mmvitaccel.adapters.base import host_class
 
 _LINKS = "_mmvitaccel_links"
-# Pairs of methods that may be on one module: the first lies inside of the second, whose overrides
-# call it as their host.
+# Pairs of compatible methods: the first is inside the second, whose overrides call it as their
+# host.
 _INSIDE = (("ToMe", "RLT"), ("ToMe", "Eventful"))
 
 Override = Callable[..., Any]
 
 
 class Swap(NamedTuple):
-    """What one module gets.
+    """Overrides for one module.
 
     Attributes:
         module: The host's module.
         overrides: Method name to a module-level function ``f(module, host, *args, **kwargs)``,
-            where ``host`` is the module's own bound method, with what lies inside on it.
-        info: What the overrides want to find in ``link(module, method).info``: an index, a record.
+            where ``host`` is the module's own bound method, including inner methods.
+        info: Data for the overrides, available as ``link(module, method).info``.
     """
 
     module: nn.Module
@@ -44,14 +44,14 @@ class Swap(NamedTuple):
 
 @dataclass
 class Link:
-    """What an attached module knows of its method.
+    """Link from an attached module to its method.
 
     Attributes:
-        method: Name of the method, as in messages.
-        state: The object that all modules of one attachment share.
-        info: What :class:`Swap` gave for this module.
-        members: All swapped modules, on the root only.
-        overrides: What :class:`Swap` gave, in order of names.
+        method: Name of the method for messages.
+        state: State shared by all modules of one attachment.
+        info: The ``info`` of this module's :class:`Swap`.
+        members: All changed modules; only on the root.
+        overrides: The ``overrides`` of the :class:`Swap`, sorted by name.
     """
 
     method: str
@@ -62,12 +62,12 @@ class Link:
 
 
 def links(module: nn.Module) -> tuple[Link, ...]:
-    """The links of all methods on exactly this module, the innermost first."""
+    """Links of all methods on exactly this module, innermost first."""
     return tuple(getattr(module, _LINKS, {}).values())
 
 
 def link(module: nn.Module, method: str | None = None) -> Link | None:
-    """The link of a method on exactly this module, or None; of the outermost if none is named."""
+    """Link of a method on exactly this module, or None; by default that of the outermost method."""
     if method is not None:
         return getattr(module, _LINKS, {}).get(method)
     found = links(module)
@@ -75,29 +75,27 @@ def link(module: nn.Module, method: str | None = None) -> Link | None:
 
 
 def is_attached(module: nn.Module, method: str | None = None) -> bool:
-    """Whether a method (this one, if named) is on exactly this module."""
+    """Whether exactly this module has a method (the named one, if given)."""
     return link(module, method) is not None
 
 
 def is_root(module: nn.Module) -> bool:
-    """Whether a method was put on with this module as its root."""
+    """Whether a method was attached with this module as its root."""
     return any(found.members for found in links(module))
 
 
 def attach(root: nn.Module, method: str, swaps: Sequence[Swap], state: Any) -> None:
-    """Put ``method`` on ``root``: every check comes before the first change.
+    """Attach ``method`` to ``root``; all checks are done before the first change.
 
     Args:
-        root: The model to which the method belongs, from which it is detached; it need not be
-            among the swaps.
-        method: Name of the method; one that is on ``root`` already is replaced.
+        root: The model to which the method belongs; need not be among the swaps.
+        method: Name of the method; an existing one on ``root`` is replaced.
         swaps: The modules to change.
-        state: Shared by all of them, as ``link(module, method).state``.
+        state: Shared state, available as ``link(module, method).state``.
 
     Raises:
-        RuntimeError: If a module carries a method that this one cannot be together with, or the
-            same one from another root.
-        TypeError: If a module cannot be given a subclass (scripted, or with a patched method).
+        RuntimeError: A module has an incompatible method, or the same one from another root.
+        TypeError: A module's class cannot be replaced (scripted, or with a patched method).
     """
     modules = [swap.module for swap in swaps]
     if root not in modules:
@@ -117,10 +115,10 @@ def attach(root: nn.Module, method: str, swaps: Sequence[Swap], state: Any) -> N
 
 
 def detach(root: nn.Module, method: str) -> None:
-    """Take a method off every module of ``root``'s attachment; without others, it is as before.
+    """Detach a method from all modules of ``root``'s attachment.
 
     Raises:
-        RuntimeError: If ``method`` is not attached to ``root``.
+        RuntimeError: ``method`` is not attached to ``root``.
     """
     own = link(root, method)
     if own is None or not own.members:
@@ -130,20 +128,20 @@ def detach(root: nn.Module, method: str) -> None:
 
 
 def detach_all(root: nn.Module) -> None:
-    """Take off every method of which ``root`` is the root."""
+    """Detach all methods with ``root`` as their root."""
     for found in links(root):
         if found.members:
             detach(root, found.method)
 
 
 def _placed(new: Link, present: Sequence[Link]) -> list[Link]:
-    """All links, the innermost first."""
+    """All links, innermost first."""
     inside = [found for found in present if (found.method, new.method) in _INSIDE]
     return [*inside, new, *(found for found in present if found not in inside)]
 
 
 def _set_links(module: nn.Module, found: Sequence[Link]) -> None:
-    """Let exactly these methods be on a module."""
+    """Set the methods of a module to exactly these."""
     host = host_class(module)
     if found:
         module.__dict__[_LINKS] = {one.method: one for one in found}
@@ -155,34 +153,38 @@ def _set_links(module: nn.Module, found: Sequence[Link]) -> None:
 
 
 def _check(swap: Swap, method: str, ours: set[int]) -> None:
-    """Refuse a module that cannot take the method."""
+    """Refuse a module to which the method cannot be attached."""
     module, name = swap.module, host_class(swap.module).__name__
     for found in links(module):
         own = found.method == method and id(module) in ours
         pair = (found.method, method)
         if not own and pair not in _INSIDE and pair[::-1] not in _INSIDE:
             raise RuntimeError(
-                f"{method} cannot be put on {name}: {found.method} is on it already and both would "
-                f"replace the same forward; remove {found.method} first."
+                f"{method} cannot be attached to {name}: {found.method} is already attached and "
+                f"both would replace the same forward; remove {found.method} first."
             )
     if isinstance(module, torch.jit.ScriptModule):
-        raise TypeError(f"{method} cannot be put on {name}: it is scripted; give the eager model.")
+        raise TypeError(
+            f"{method} cannot be attached to {name}: it is scripted; give the eager model."
+        )
     for attribute in swap.overrides:
         if attribute in module.__dict__:
             raise TypeError(
-                f"{method} cannot be put on {name}: its {attribute!r} was replaced on the "
+                f"{method} cannot be attached to {name}: its {attribute!r} was replaced on the "
                 "instance; restore it first."
             )
         if not hasattr(module, attribute):
-            raise TypeError(f"{method} cannot be put on {name}: it has no method {attribute!r}.")
+            raise TypeError(
+                f"{method} cannot be attached to {name}: it has no method {attribute!r}."
+            )
 
 
 @functools.cache
 def _subclass(host: type, layers: tuple[tuple[str, tuple[tuple[str, Override], ...]], ...]) -> type:
-    """A subclass of ``host`` whose named methods go through the overrides of each layer in turn.
+    """A subclass of ``host`` whose named methods call the overrides of each layer in turn.
 
-    Cached, so that equal modules share a class as they did before. It has the host's own names:
-    transformers looks up by them what a model may record, and writes them into a saved config.
+    Cached, so that modules of one class share a class. It keeps the host's names, which
+    transformers uses to find recordable outputs and writes into saved configs.
     """
     body: dict[str, Any] = {
         "__module__": host.__module__,
@@ -212,7 +214,7 @@ def _method(original: Callable[..., Any], override: Override) -> Callable[..., A
 
 
 def _deepcopy(self: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    # reason: the class exists in this process only, so copy's default way, by pickling, is shut
+    # reason: the class exists only in this process, so copy cannot use pickling
     new = type(self).__new__(type(self))
     memo[id(self)] = new
     new.__dict__ = copy.deepcopy(self.__dict__, memo)
@@ -223,8 +225,8 @@ def _refuse_scripting(self: nn.Module) -> Any:
     """Called by ``torch.jit.script`` before it reads the module."""
     found = _together(found.method for found in links(self))
     raise RuntimeError(
-        f"A {host_class(self).__name__} with {found} on it cannot be scripted: its steps "
-        "are taken apart in Python; remove the method first."
+        f"A {host_class(self).__name__} with {found} on it cannot be scripted: its steps are "
+        f"computed in Python; remove the method first."
     )
 
 

@@ -1,11 +1,11 @@
-"""What a method has to know about its host: records of functions, one table row per family.
+"""Records that describe a host to the methods, one per family.
 
-A host is another package's vision transformer. Its adapter says where its blocks are and how one
-block is taken apart; every function receives the host's own module and calls its submodules, so
-that nothing of the host is copied here and a record may be shared by all models of a family.
+A host is a vision transformer of another package. Its adapter describes where its blocks are and
+how to compute the steps of a block. Every function receives the host's own module and calls its
+submodules, so no code of the host is copied and all models of a family share a record.
 
-Shapes: B batch (of images, windows or frames, as the block sees them), N tokens, M any subset of
-them, C channels, H heads, D channels of a head.
+Shapes: B batch (of images, windows or frames, as in the block's input), N tokens, M any subset of
+    them, C channels, H heads, D channels of a head.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 Grid = tuple  # (H, W) in tokens, or (T, H, W) for a clip
-Normed = Callable[[], Tensor]  # computes norm1's output when it is asked
+Normed = Callable[[], Tensor]  # computes norm1's output when called
 
 
 class BlockInput(NamedTuple):
-    """The arguments of one call of a block, as the methods need them.
+    """Arguments of one call of a block, in the form used by methods.
 
     Attributes:
         x: Tokens (B, N, C), in the host's order.
-        rope: Rotary table (1 or B, 1 or H, N, 2 * D), sines beside cosines, that holds the
-            identity (0 and 1) for prefix tokens, or None.
-        grid_size: (H, W) of the tokens after the prefix, or None where the host does not say.
-        extra: What :attr:`BlockSpec.leave` needs to restore the host's own layout.
-        sequences: As many sequences of equal length, each with the prefix in front, lie behind each
-            other in ``x``. More than one is served in a block that keeps the grid.
-        apart: Whether each of them attends within itself, not over all.
+        rope: Rotary table (1 or B, 1 or H, N, 2 * D), sines followed by cosines, with the identity
+            (0 and 1) for prefix tokens, or None.
+        grid_size: (H, W) of the tokens after the prefix, or None if unknown.
+        extra: Data for :attr:`BlockSpec.leave` to restore the host's layout.
+        sequences: Number of sequences of equal length that are concatenated in ``x``, each with its
+            prefix. More than one is only supported in a block that keeps the grid.
+        apart: Whether attention is restricted to each sequence.
     """
 
     x: Tensor
@@ -43,7 +43,7 @@ class BlockInput(NamedTuple):
 
     @property
     def segments(self) -> int:
-        """Into how many parts, which attend within themselves, ``x`` is cut."""
+        """Number of parts of ``x`` with separate attention."""
         return self.sequences if self.apart else 1
 
 
@@ -61,7 +61,7 @@ def _identity(block: nn.Module, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class BlockSpec:
-    """One family of pre-norm blocks, taken apart into steps that act on each token alone.
+    """One family of pre-norm blocks, as steps that process each token independently.
 
     The block is ``x = x + finish1(project(attend(qkv(norm1(x)))))`` and then
     ``x = x + finish2(mlp(norm2(x)))``. Every step takes the host's block first and accepts any
@@ -72,33 +72,34 @@ class BlockSpec:
             named class's ``forward``.
         num_heads: Number of attention heads.
         scale: Factor of the attention logits.
-        attn_drop: Probability of dropping an attention weight now (0 in evaluation).
-        norm1: The block's first normalisation, a module or any other callable.
+        attn_drop: Current dropout probability of attention weights (0 in evaluation).
+        norm1: The first normalisation, a module or another callable.
         qkv: ``(block, h, rope)`` to queries, keys, values, each (B, H, M, D), after the query and
-            key norms and the rotation; ``rope`` covers just these tokens (or is None).
-        project: ``(block, out, h)``: attention's output (B, M, H * D) to (B, M, C); ``h``, which
-            gives the output of ``norm1`` for the same tokens, is asked by gated attention only
-            and may be None for a block that keeps the grid.
-        finish1: End of the attention branch before it is added: LayerScale, DropPath.
-        norm2: The second one.
-        mlp: The MLP, or None for a block that is an attention branch alone; ``leave`` of such a
-            block receives the branch and adds it itself.
-        finish2: End of the MLP's branch.
-        enter: The block's arguments to a :class:`BlockInput`; raises for those not supported.
-        leave: ``(block, x, given)``: tokens (B, N, C) back to the host's layout.
+            key norms and the rotation; ``rope`` has only these tokens (or is None).
+        project: ``(block, out, h)``: attention output (B, M, H * D) to (B, M, C). ``h`` returns the
+            output of ``norm1`` for the same tokens; only gated attention calls it, and it may be
+            None for a block that keeps the grid.
+        finish1: End of the attention branch: LayerScale, DropPath.
+        norm2: The second normalisation.
+        mlp: The MLP, or None for a block with only an attention branch; ``leave`` of such a block
+            receives the branch and adds it.
+        finish2: End of the MLP branch.
+        enter: Converts the block's arguments to a :class:`BlockInput`; raises an error for
+            unsupported ones.
+        leave: ``(block, x, given)``: converts tokens (B, N, C) back to the host's layout.
         window_size: Side of the attention windows in tokens, 0 for global attention. Tokens are
-            padded after ``norm1`` with zeros to whole windows.
-        padding: ``(block, q)`` to the query, key and value, each (1, H, 1, D) in the kind of ``q``,
-            of a token of padding; None where the block has no windows.
+            padded with zeros after ``norm1`` to whole windows.
+        padding: ``(block, q)`` to the query, key and value of a padding token, each (1, H, 1, D)
+            with the dtype and device of ``q``; None without windows.
         rel_pos: ``(block, grid_size)`` to the decomposed relative positions of a whole window or
             grid: rows (H, H, D) and (W, W, D) of each query and key position, times the unscaled
-            query, as :func:`mmvitaccel.core.attention.rel_pos.offset_rows` gives them; or None
-            where the block has none.
-        keeps_grid: The host regroups its tokens around the block (windows, frames), so that it
-            must give back as many tokens as it got.
-        refuse: A reason why this very block cannot be taken apart, or None.
-        bypassed: Submodules, by dotted name, that the host calls and these steps do not, or not
-            with the host's arguments: hooks on them are refused.
+            query, from :func:`mmvitaccel.core.attention.rel_pos.offset_rows`; or None if the block
+            has none.
+        keeps_grid: Whether the block must return as many tokens as it received, because the host
+            regroups them (windows, frames).
+        refuse: Reason why this block is not supported, or None.
+        bypassed: Dotted names of submodules that the host calls but these steps do not, or with
+            other arguments; hooks on them raise an error.
     """
 
     classes: tuple[str, ...]
@@ -128,14 +129,14 @@ class BlockSpec:
 
 @dataclass(frozen=True)
 class Patches:
-    """How a family cuts a picture into patches, for methods that move them with the scene.
+    """How a family splits a picture into patches, for motion.
 
     Attributes:
-        size: Pixels a side of a patch; patches lie beside each other from the top left corner.
-        positions: ``(model, grid_size)`` to the absolute positions (1, H * W, C) that the tokens
-            of the grid hold when they reach the first block, or None.
-        refuse: ``(model, grid_size)`` to the reason why the patches of this model cannot be moved,
-            or None; asked without a grid when a method is put on.
+        size: Side of a patch in pixels; patches are adjacent and start at the top left corner.
+        positions: ``(model, grid_size)`` to the position embeddings (1, H * W, C) contained in the
+            grid's tokens at the first block, or None.
+        refuse: ``(model, grid_size)`` to the reason why motion is not supported, or None; called
+            without a grid when a method is attached.
     """
 
     size: Callable[[nn.Module], int]
@@ -148,25 +149,24 @@ class ViTAdapter:
     """One family of vision transformers.
 
     Attributes:
-        name: What messages call the family.
+        name: Name of the family in messages.
         classes: ``module.Class`` names of the models; subclasses match.
-        blocks: The model's blocks, in the order in which tokens pass them.
-        specs: The kinds of blocks that the family may hold.
-        prefix: What the tokens before the patches are, in order: ``class``, ``distillation``,
-            ``register``. Empty where patches come first.
-        entries: The methods by which tokens enter the blocks, each with the indices of the blocks
-            behind which the method (or its caller) reads the tokens and expects all N of them.
-        asked: ``(model, kwargs)`` to the indices of further blocks behind which one call of an
-            entry, by its named arguments, reads the tokens; raises ValueError for a call that asks
-            for what the methods do not make.
+        blocks: The model's blocks in order of execution.
+        specs: Supported kinds of blocks.
+        prefix: Kinds of the tokens before the patches, in order: ``class``, ``distillation``,
+            ``register``. Empty without prefix tokens.
+        entries: Methods that call the blocks, each with the indices of the blocks after which the
+            method (or its caller) reads all N tokens.
+        asked: ``(model, kwargs)`` to the indices of further blocks whose tokens a call of an entry
+            reads, by its keyword arguments; raises ValueError for unsupported requests.
         clips: Methods that take all time steps of a batch of clips at once, each with an override
-            ``(model, host, *args)`` that gives them to an entry one after the other, for a method
-            that remembers frames.
-        batch_dim: Where the entries' tensors, given and returned, have the batch.
-        takes_clip: A whole clip goes through at once, so there are no frames to keep state over.
-        patches: How pictures become tokens; None where tokens cannot be moved with the scene.
-        refuse: The reason why this model is not supported, or None.
-        also: By which names users know models of the family, for the list in the documentation.
+            ``(model, host, *args)`` that passes them to an entry one after the other, for methods
+            with state between frames.
+        batch_dim: Batch dimension of the entries' inputs and outputs.
+        takes_clip: Whether the model processes a whole clip at once, without successive frames.
+        patches: The patches, for motion; None if motion is not supported.
+        refuse: Reason why this model is not supported, or None.
+        also: Names of models of the family, for the documentation.
     """
 
     name: str
@@ -187,18 +187,18 @@ class ViTAdapter:
 
 
 def host_class(module: nn.Module) -> type:
-    """A module's own class, also while a method is on it."""
+    """A module's original class, also with a method attached."""
     return getattr(type(module), "host_class", type(module))
 
 
 def class_name(module: nn.Module) -> str:
-    """A module's own class as ``module.Class``."""
+    """A module's original class as ``module.Class``."""
     cls = host_class(module)
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def named_base(module: nn.Module, names: Iterable[str]) -> type | None:
-    """The class among a module's ancestors (its own included) that one of ``names`` names."""
+    """The class of a module or its first base class that is in ``names``."""
     wanted = set(names)
     for cls in host_class(module).__mro__:
         if f"{cls.__module__}.{cls.__qualname__}" in wanted:
@@ -207,11 +207,11 @@ def named_base(module: nn.Module, names: Iterable[str]) -> type | None:
 
 
 def spec_of(block: nn.Module, adapter: ViTAdapter) -> BlockSpec:
-    """The record that takes this block apart.
+    """The record for a block.
 
     Raises:
-        ValueError: If the block is of no kind that the adapter knows, overrides the ``forward``
-            that the record stands for, or is refused by its record.
+        ValueError: The block is of an unknown kind, overrides the ``forward`` that the record
+            describes, or is refused by its record.
     """
     for spec in adapter.specs:
         base = named_base(block, spec.classes)
@@ -221,7 +221,7 @@ def spec_of(block: nn.Module, adapter: ViTAdapter) -> BlockSpec:
         if host_class(block).forward is not base.forward:
             raise ValueError(
                 f"{adapter.name}: {name} overrides the forward of {base.__name__}, so its steps "
-                "are not known; give an adapter of your own for it."
+                f"are unknown; give your own adapter for it."
             )
         reason = spec.refuse(block)
         if reason is not None:

@@ -1,10 +1,10 @@
-"""Modules that a method computes without calling them: what hangs on them would never run.
+"""Modules that a method computes without calling them, so that their hooks would not run.
 
-A method calls most of a block's submodules, and hooks on those work. Of a few, such as the
-attention module around its linear layers, it does the work itself. A hook on one of them, or a
-``forward`` of its own, is refused: when the method is put on, and at the start of every pass. So
-are global hooks, but for those of torch and of this package, which count and trace; and backward
-hooks within the blocks of a method whose outputs carry no gradients.
+A method calls most submodules of a block, and hooks on those work. It replaces a few modules, such
+as the attention module around its linear layers. A hook on one of these, a replaced ``forward``, or
+a foreign wrapper or subclass raises an error, when the method is attached and at the start of every
+pass. So do global hooks, except those of torch and of this package for counting and tracing, and
+backward hooks within the blocks of a method whose outputs have no gradients.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
 
-from mmvitaccel.adapters.base import BlockSpec, ViTAdapter, class_name
+from mmvitaccel.adapters.base import BlockSpec, ViTAdapter, class_name, host_class
 from mmvitaccel.core.torch_modes import is_compiling
 
 _HOOKS = {
@@ -32,14 +32,17 @@ _GLOBAL_HOOKS = (
     torch_module._global_backward_hooks,
     torch_module._global_backward_pre_hooks,
 )
-# Hooks that record an output only in a call that asks for it; an adapter's ``asked`` refuses those.
+# Hooks that record an output only if a call requests it; an adapter's ``asked`` refuses such calls.
 _RECORDERS = ("transformers.utils.output_capturing",)
-# reason: torch 2.1 calls a method marked as constant without its object; 2.14 is the one tried
+# Packages whose modules hosts use.
+_KNOWN = ("mmcv", "mmengine", "timm", "transformers")
+_HARMLESS = {"__init__", "extra_repr", "init_weights"}
+# reason: torch 2.1 calls a method marked as constant without its object; tested with 2.14
 CHECKED_WHEN_COMPILING = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14)
 
 
 class _Bypassed(NamedTuple):
-    """A module that is not called, and where it lies."""
+    """A bypassed module and its path."""
 
     path: str
     parent: nn.Module
@@ -52,12 +55,16 @@ class Bypass:
     """The bypassed modules of one attachment.
 
     Args:
-        method: Name of the method, as in messages.
-        model: The module that the method is on, from which paths are told.
-        parts: The modules whose ``forward`` the method overrides, each with the dotted names of the
-            submodules that are not called; names that do not exist are passed over.
-        parts_of: Gives the parts that the model has now.
-        gradients: Whether the method's outputs carry gradients.
+        method: Name of the method for messages.
+        model: The module with the method; paths are relative to it.
+        parts: The modules whose ``forward`` the method overrides, each with the dotted names of
+            bypassed submodules; names that do not exist are ignored.
+        parts_of: Returns the current parts of the model.
+        gradients: Whether the method's outputs have gradients.
+
+    Raises:
+        RuntimeError: The class of a bypassed module is from a foreign package and has its own
+            methods.
     """
 
     def __init__(
@@ -70,24 +77,29 @@ class Bypass:
     ) -> None:
         self.method, self.model = method, model
         self.parts = [part for part, _ in parts]
-        self.bypassed = [found for part, names in parts for found in _find(part, names)]
+        found = [(part, *each) for part, names in parts for each in _find(part, names)]
+        self.bypassed = [_Bypassed(*each[1:]) for each in found]
         self.parts_of = parts_of
-        # reason: by these names, for torch.compile passes over guards on names of hooks
+        # reason: these names are used because torch.compile skips guards on names of hooks
         self.watched = [getattr(found.module, kind) for found in self.bypassed for kind in _HOOKS]
         self.inside = () if gradients else [m for part in self.parts for m in part.modules()]
+        for part, path, parent, name, module, _ in found:
+            if _is_strange(module, part):
+                reason = f"its class {class_name(module)} has methods of its own"
+                self._refuse(parent, name, reason, path)
 
     def check(self) -> None:
-        """Refuse what would be dropped.
+        """Raise an error for hooks and replacements that would have no effect.
 
         Raises:
-            RuntimeError: A bypassed module has a hook, a ``forward`` of its own or is another one
-                by now, an overridden ``forward`` was replaced on its instance, the model's parts
-                are others, or there are global hooks.
+            RuntimeError: A bypassed module has a hook or a replaced ``forward``, or was exchanged;
+                an overridden ``forward`` was replaced on its instance; the model's parts have
+                changed; or there are global hooks.
         """
         if is_compiling():
             if not CHECKED_WHEN_COMPILING:
                 return
-            # reason: what is read here is guarded, so that a hook that comes later compiles anew
+            # reason: values read here are guarded, so that a later hook causes recompilation
             sum([len(hooks) for hooks in (*self.watched, *_GLOBAL_HOOKS)])
             reason = self._found_at_compiling()
             if reason is not None:
@@ -96,14 +108,15 @@ class Bypass:
         self._check_now()
 
     def _found_at_compiling(self) -> str | None:
-        """What is refused, found outside of the graph when it is compiled."""
+        """Problems found outside the graph during compilation."""
         try:
             self._check_now()
         except RuntimeError as error:
             return str(error)
         return None
 
-    # reason: torch.compiler.assume_constant_result, which sets it, takes a second to import dynamo
+    # reason: torch.compiler.assume_constant_result sets this too, but takes a second to import
+    # dynamo
     _found_at_compiling._dynamo_marked_constant = True
 
     def _check_now(self) -> None:
@@ -131,12 +144,12 @@ class Bypass:
             if "forward" in has:
                 self._refuse(parent, name, "its forward was replaced on the instance", path)
             if type(part).forward is not forward:
-                self._refuse(parent, name, f"its class is {class_name(part)} by now", path)
+                self._refuse(parent, name, f"its class is now {class_name(part)}", path)
         if torch.is_grad_enabled():
             self._check_backward_hooks()
 
     def _check_parts(self) -> None:
-        """Refuse other parts; a wrapper around one, or its compiled form, is that part."""
+        """Refuse changed parts; a wrapper or the compiled form of a part counts as the part."""
         now = list(self.parts_of(self.model))
         same = len(now) == len(self.parts)
         for part, own in zip(now, self.parts):
@@ -144,8 +157,8 @@ class Bypass:
         if not same:
             raise RuntimeError(
                 f"{self.method}: the {class_name(self.model)} has other blocks than when "
-                f"{self.method} was put on ({len(self.parts)} then, {len(now)} now); remove it and "
-                "put it on again."
+                f"{self.method} was attached ({len(self.parts)} then, {len(now)} now); remove it "
+                f"and attach it again."
             )
 
     def _check_global_hooks(self) -> None:
@@ -154,7 +167,7 @@ class Bypass:
                 origin = str(getattr(hook, "__module__", None))
                 if self.bypassed and origin.partition(".")[0] not in ("torch", "mmvitaccel"):
                     raise RuntimeError(
-                        f"{self.method}: a global module hook of {origin!r} would not see "
+                        f"{self.method}: a global module hook of {origin!r} would not run for "
                         f"{self.bypassed[0].path!r} and others, which {self.method} computes "
                         f"without calling them; remove the hook or {self.method}."
                     )
@@ -164,35 +177,48 @@ class Bypass:
             if part._backward_hooks or part._backward_pre_hooks:
                 raise RuntimeError(
                     f"{self.method}: a {class_name(part)} within its blocks has a backward hook, "
-                    f"which would never run, since outputs of {self.method} carry no gradients; "
-                    f"take gradients without {self.method} (handle.remove())."
+                    f"which would never run, because outputs of {self.method} have no gradients; "
+                    f"compute gradients without {self.method} (handle.remove())."
                 )
 
     def _refuse(self, parent: nn.Module, name: str, reason: str, path: str = "") -> None:
         places = {module: place for place, module in self.model.named_modules()}
         where = ".".join(filter(None, (places.get(parent, ""), name))) or path or class_name(parent)
         raise RuntimeError(
-            f"{self.method}: {where!r}: {reason}, and {self.method} computes what it does without "
-            "calling it, so that would be dropped; put it on the whole block or on a layer inside "
-            f"that is called (a linear layer, a norm, the MLP), or take it or {self.method} off."
+            f"{self.method}: {where!r}: {reason}, and {self.method} computes this module without "
+            f"calling it, so that would have no effect; use the whole block or a layer inside "
+            f"that is called (a linear layer, a norm, the MLP), or remove it or {self.method}."
         )
 
 
 def bypass_of_blocks(
     method: str, model: nn.Module, adapter: ViTAdapter, specs: Sequence[BlockSpec], gradients: bool
 ) -> Bypass:
-    """Of a transformer's blocks."""
+    """The :class:`Bypass` of a transformer's blocks."""
     parts = [(block, spec.bypassed) for block, spec in zip(adapter.blocks(model), specs)]
     return Bypass(method, model, parts, adapter.blocks, gradients)
 
 
 def wraps_own(part: nn.Module, name: str = "forward") -> bool:
-    """Whether the instance's method wraps its class's, as mmengine's checkpointing does."""
+    """Whether the instance's method wraps that of its class, like mmengine's checkpointing."""
 
     def is_own(method: Callable) -> bool:
         return getattr(method, "__func__", None) is getattr(type(part), name)
 
     return is_own(inspect.unwrap(part.__dict__[name], stop=is_own))
+
+
+def _is_strange(module: nn.Module, part: nn.Module) -> bool:
+    """Whether a foreign class defines what a bypassed module does: a wrapper or a subclass."""
+    known = {*_KNOWN, host_class(part).forward.__module__.partition(".")[0]}
+    for kind in host_class(module).__mro__:
+        if kind.__module__.partition(".")[0] in known or kind.__module__.startswith("torch.nn."):
+            return False
+        if any(
+            inspect.isfunction(value) for name, value in vars(kind).items() if name not in _HARMLESS
+        ):
+            return True
+    return False
 
 
 def _find(part: nn.Module, names: Iterable[str]) -> Iterable[_Bypassed]:

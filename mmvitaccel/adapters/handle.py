@@ -1,4 +1,4 @@
-"""What the handles of all methods have in common."""
+"""Base class of handles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmvitaccel.adapters.attach import detach, link
 
 
 class Handle:
-    """Steers a method on one model.
+    """Controls a method on one model.
 
     Args:
         model: The module that the method is on.
@@ -28,11 +28,11 @@ class Handle:
 
     @property
     def attached(self) -> bool:
-        """Whether what this handle steers is still on its model."""
+        """Whether the method of this handle is still attached."""
         found = link(self.model, self.method)
         return found is not None and found.state is self._state
 
     def remove(self) -> None:
-        """Give the model back bit for bit; a second call changes nothing."""
+        """Restore the model exactly; a second call has no effect."""
         if self.attached:
             detach(self.model, self.method)

@@ -1,8 +1,7 @@
-"""What is known of a detector's parts behind its backbone: records, one for each family.
+"""Records of a detector's necks and heads, one for each family.
 
-A record takes a part apart into steps over remembered maps
-(:mod:`mmvitaccel.core.eventful.maps.steps`). Its functions receive the host's own module; nothing
-of the host is copied or imported here.
+A record describes a part as steps over stored maps (:mod:`mmvitaccel.core.eventful.maps.steps`).
+Its functions receive the host's own module; nothing of the host is copied or imported here.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ class NeckAdapter:
     """One family of necks.
 
     Attributes:
-        name: What messages call the family.
+        name: Name of the family in messages.
         classes: ``module.Class`` names; a subclass matches as long as it keeps the ``forward``.
-        inputs: What the neck is given, to the maps (B, C, H, W) that it reads, fine to coarse.
-        levels: Called once in a frame; what it returns makes the levels of a stream from the
-            stream's sheets and the maps as the gates let them through.
+        inputs: From the neck's inputs to the maps (B, C, H, W) that it reads, fine to coarse.
+        levels: Called once per frame; returns a function from a stream's sheets and its stored
+            input maps to the levels.
         bypassed: Submodules, by dotted name, that the steps do not call.
-        refuse: The reason why this very neck is not supported, or None.
-        border: Of the maps, see :class:`~mmvitaccel.core.eventful.maps.sheets.Sheet`.
-        methods: What a subclass must not override.
+        refuse: Reason why this neck is not supported, or None.
+        border: Border of the maps, see :class:`~mmvitaccel.core.eventful.maps.sheets.Sheet`.
+        methods: Methods that a subclass must not override.
     """
 
     name: str
@@ -53,13 +52,13 @@ class HeadAdapter:
     """One family of heads over maps.
 
     Attributes:
-        name: What messages call the family.
+        name: Name of the family in messages.
         classes: ``module.Class`` names; a subclass matches as long as it keeps the ``methods``.
-        outputs: Called once in a frame; what it returns makes what the head's ``forward`` returns,
-            lists of a map (B, C, h, w) for each level, from a stream's sheets and the levels.
+        outputs: Called once per frame; returns a function from a stream's sheets and the levels to
+            the outputs of the head's ``forward``, lists with a map (B, C, h, w) for each level.
         bypassed: Submodules, by dotted name, that the steps do not call.
-        refuse: The reason why this very head is not supported, or None.
-        methods: What a subclass must not override.
+        refuse: Reason why this head is not supported, or None.
+        methods: Methods that a subclass must not override.
         decoding: The methods that decode boxes, of a batch and of one of its images, whose
             ``mlvl_priors`` are moved where a camera is followed; a subclass then must not override
             them either.
@@ -79,7 +78,7 @@ class RoIAdapter:
     """One family of heads over proposals.
 
     Attributes:
-        name: What messages call the family.
+        name: Name of the family in messages.
         classes: ``module.Class`` names; a subclass matches as long as it keeps the ``methods``.
         steps: Methods that compute proposals independently, each with the names of its positional
             arguments, ``x`` (levels) and ``rois`` (N, 5; the image, then the box) among them, and
@@ -87,8 +86,8 @@ class RoIAdapter:
         extractor: ``(head, method, stage)`` to the module that samples the levels.
         samplers: The layers by which these sample, called with a level (B, C, H, W) and boxes
             (K, 5); with the attributes of mmcv's RoIAlign.
-        refuse: The reason why this very head is not supported, or None.
-        methods: What a subclass must not override.
+        refuse: Reason why this head is not supported, or None.
+        methods: Methods that a subclass must not override.
     """
 
     name: str
@@ -101,18 +100,18 @@ class RoIAdapter:
 
 
 def overridden(module: nn.Module, base: type, methods: Iterable[str]) -> str | None:
-    """Why what a part computes is not known: it overrides one of the methods of ``base``."""
+    """Reason if a part overrides one of the methods of ``base``, else None."""
     for method in methods:
         if getattr(host_class(module), method) is not getattr(base, method):
             return (
-                f"{class_name(module)} overrides the {method} of {base.__name__}, so what it "
-                "computes is not known"
+                f"{class_name(module)} overrides the {method} of {base.__name__}, so its "
+                f"computation is unknown"
             )
     return None
 
 
 def family_of(module: nn.Module, adapters: Sequence[Any]) -> tuple[Any | None, str]:
-    """The record among ``adapters`` that serves a part, and where none does, why."""
+    """The record among ``adapters`` for a part, or the reason why there is none."""
     for adapter in adapters:
         base = named_base(module, adapter.classes)
         if base is None:
@@ -123,4 +122,4 @@ def family_of(module: nn.Module, adapters: Sequence[Any]) -> tuple[Any | None, s
         reason = adapter.refuse(module)
         return (adapter, "") if reason is None else (None, f"{class_name(module)}: {reason}")
     known = ", ".join(name for adapter in adapters for name in adapter.classes)
-    return None, f"{class_name(module)} is of no supported family ({known})"
+    return None, f"{class_name(module)} is not of a supported family ({known})"

@@ -1,4 +1,4 @@
-"""Backbones to look into, and images to show them."""
+"""Backbones to analyse, and images as their input."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel.errors import UserError, building, closest
+from mmvitaccel.fit.heads import backbone_of
 from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.runner.checkpoint import check_checkpoint
 from mmvitaccel.runner.config import load_config
@@ -21,34 +22,37 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def load_backbone(name: str, checkpoint: str | None = None, choice: Choice = USUAL) -> nn.Module:
-    """The backbone of a config's model, or a model of timm, in eval mode.
+    """The backbone of a config's model (of a tracker, its detector's), or a model of timm.
+
+    It is in eval mode.
 
     Args:
-        name: A config file, ``package::path`` of an installed one, or a name that timm knows
+        name: A config file, ``package::path`` of an installed one, or the name of a timm model
             (``deit_tiny_patch16_224``).
-        checkpoint: Of the config's whole model, or of timm's; None leaves weights at random.
-        choice: Which weights in the checkpoint.
+        checkpoint: Checkpoint of the config's whole model or of the timm model; None for random
+            weights.
+        choice: Selects the weights in the checkpoint.
 
     Raises:
-        UserError: There is no such model, it takes clips, or the checkpoint is not its own.
+        UserError: The model does not exist or takes clips, or the checkpoint does not match.
     """
     if name.endswith(".py") or "::" in name:
         cfg = load_config(name, {})
         model = build_model(cfg)
-        backbone = getattr(model, "backbone", None)
-        if not isinstance(backbone, nn.Module):
+        backbone = backbone_of(model)
+        if backbone is None:
             raise UserError(f"{name}: {type(model).__name__} has no backbone; give another config.")
         layout = (cfg.model.get("data_preprocessor") or {}).get("format_shape", "NCHW")
         if "T" in layout:
             raise UserError(
-                f"{name}: the backbone {type(backbone).__name__} takes clips ({layout}), and "
-                "images are given to it here; give the config of a model of images."
+                f"{name}: the backbone {type(backbone).__name__} takes clips ({layout}), but "
+                f"this tool uses images; give the config of an image model."
             )
     else:
         model = backbone = _timm_model(name)
     if checkpoint is not None:
         check_checkpoint(model, checkpoint, choice=choice)
-    backbone.eval()  # reason: many of mmdet's return nothing from it
+    backbone.eval()  # reason: train() of many mmdet models returns None
     return backbone
 
 
@@ -66,24 +70,24 @@ def _timm_model(name: str) -> nn.Module:
 
 
 def image_files(folder: str | Path, count: int) -> list[Path]:
-    """The first images of a folder by name.
+    """The first images of a folder, sorted by name.
 
     Raises:
-        UserError: There are none.
+        UserError: The folder has no images.
     """
     kinds = {".jpg", ".jpeg", ".png"}
     folder = Path(folder)
     files = sorted(p for p in folder.glob("*") if p.suffix.lower() in kinds)[:count]
     if not files:
-        raise UserError(f"{folder} holds no .jpg or .png images; give a folder that does.")
+        raise UserError(f"{folder} has no .jpg or .png images; give a folder with images.")
     return files
 
 
 def read_images(files: Sequence[Path], side: int) -> Tensor:
-    """Images as (B, 3, side, side), normalised by ImageNet's mean and deviation.
+    """Read images as (B, 3, side, side) float32, normalised with ImageNet's mean and std.
 
     Raises:
-        UserError: One cannot be read.
+        UserError: An image cannot be read.
     """
     images = []
     for file in files:

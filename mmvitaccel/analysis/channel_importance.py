@@ -1,8 +1,8 @@
-"""Which of a block's channels the loss depends on: first-order Taylor importance.
+"""Importance of a block's channels for the loss, by a first-order Taylor expansion.
 
-``|w * dL/dw|`` summed over the weights that make a channel (Molchanov et al., CVPR 2019, eq. 8
-without the square): how much the loss would change, to first order, without it. EfficientViT prunes
-by it and finds queries, keys and feed-forward channels wide and values narrow for what they give
+``|w * dL/dw|`` summed over the weights of a channel (Molchanov et al., CVPR 2019, eq. 8 without the
+square): the first-order change of the loss if the channel is removed. EfficientViT prunes with it
+and finds that queries, keys and feed-forward layers have more channels than they need, values fewer
 (arXiv 2305.07027, section 2.3, figure 6).
 """
 
@@ -25,7 +25,7 @@ Rows = tuple[str, str, nn.Parameter, slice]
 
 
 def structures(model: nn.Module) -> Iterator[Rows]:
-    """Yield block, structure, weight and the rows of it that are channels of this structure."""
+    """Yield the block, the structure, the weight, and the weight's rows of this structure."""
     for name, module in model.named_modules():
         if isinstance(module, CascadedGroupAttention):
             for head, qkv in enumerate(module.qkvs):
@@ -35,7 +35,7 @@ def structures(model: nn.Module) -> Iterator[Rows]:
         elif isinstance(module, FeedForward):
             yield name, "FFN", module.pw1.c.weight, slice(None)
         elif isinstance(getattr(module, "qkv", None), nn.Linear):
-            # the fused layer of plain transformers: queries, keys and values one after the other
+            # fused layer of plain transformers: rows of queries, keys and values in this order
             width = module.qkv.out_features // 3
             for index, kind in enumerate("QKV"):
                 yield name, kind, module.qkv.weight, slice(index * width, (index + 1) * width)
@@ -44,18 +44,18 @@ def structures(model: nn.Module) -> Iterator[Rows]:
 
 
 def taylor_importance(weight: Tensor, gradient: Tensor) -> Tensor:
-    """``|w * dL/dw|`` summed over all but the first dimension: one number a channel."""
+    """``|w * dL/dw|`` summed over all dimensions but the first: one value per channel."""
     return (weight.detach() * gradient).abs().flatten(1).sum(1)
 
 
 def channel_importance(model: nn.Module) -> dict[str, dict[str, list[float]]]:
-    """Importance of each channel, from the gradients that a backward pass left.
+    """Importance of each channel, from the gradients of a backward pass.
 
     Returns:
-        By block, by structure (``Q``, ``K``, ``V``, ``FFN``): one number a channel.
+        For each block and structure (``Q``, ``K``, ``V``, ``FFN``), one value per channel.
 
     Raises:
-        UserError: The model has no such structure, no gradients, or none that is not 0.
+        UserError: The model has no such structure or no non-zero gradients.
     """
     found: dict[str, dict[str, list[float]]] = {}
     for block, kind, weight, rows in structures(model):
@@ -64,13 +64,13 @@ def channel_importance(model: nn.Module) -> dict[str, dict[str, list[float]]]:
             found.setdefault(block, {})[kind] = importance.tolist()
     if not found:
         raise UserError(
-            f"{type(model).__name__}: nothing to rank, it has no attention or feed-forward layers "
-            "of a known kind that learn; see frozen_stages."
+            f"{type(model).__name__}: nothing to rank: it has no trainable attention or "
+            f"feed-forward layers of a known kind; check frozen_stages."
         )
     if not any(any(values) for block in found.values() for values in block.values()):
         raise UserError(
-            f"{type(model).__name__}: the loss depends on no channel, since blocks that were never "
-            "trained begin as the identity; give a trained checkpoint."
+            f"{type(model).__name__}: the loss depends on no channel, because untrained blocks "
+            f"are the identity; give a trained checkpoint."
         )
     return found
 
@@ -78,26 +78,26 @@ def channel_importance(model: nn.Module) -> dict[str, dict[str, list[float]]]:
 def accumulate_gradients(
     model: nn.Module, cfg: Config, batches: int, skip_broken: bool = False
 ) -> float:
-    """Let the config's loss on its training data leave gradients, in eval mode.
+    """Accumulate gradients of the config's loss on its training data, in eval mode.
 
     Args:
-        model: The config's.
-        cfg: With a ``train_dataloader``.
-        batches: How many batches are summed up.
-        skip_broken: Whether another sample takes the place of one that cannot be read.
+        model: The model of the config.
+        cfg: A config with a ``train_dataloader``.
+        batches: Number of batches.
+        skip_broken: Whether unreadable samples are replaced by others.
 
     Returns:
         The mean loss.
 
     Raises:
-        UserError: The data cannot be read, or does not fit the model.
+        UserError: The data cannot be read, or does not match the model.
     """
     if cfg.get("train_dataloader") is None:
-        raise UserError("the config has no train_dataloader; the loss is taken on its data.")
+        raise UserError("the config has no train_dataloader, which this tool needs for the loss.")
     with building("train_dataloader"):
         options = without_workers(cfg.train_dataloader)
         loader = check_loader(Runner.build_dataloader(options, seed=0), skip_broken, training=True)
-    # reason: with running statistics and without dropped paths, as the model is used
+    # reason: uses running statistics and no stochastic depth, as in inference
     model.eval().zero_grad()
     total, count = 0.0, 0
     for batch in loader:
@@ -108,7 +108,7 @@ def accumulate_gradients(
         if count == batches:
             break
     if not count:
-        raise UserError("train_dataloader gives no batch; its data set is empty or all broken.")
+        raise UserError("train_dataloader returned no batch; its data set is empty or unreadable.")
     return total / count
 
 

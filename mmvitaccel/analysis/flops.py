@@ -1,4 +1,4 @@
-"""A config's model counted as it runs, with what its hooks put on it and without."""
+"""Counts the multiply-adds of a config's model, with the methods of its hooks and without."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmvitaccel.adapters.attach import link
-from mmvitaccel.adapters.eventful.stream_run import StreamRun
+from mmvitaccel.adapters.eventful.streams.stream_run import StreamRun
 from mmvitaccel.core.eventful.frame import frames_of, streams
 from mmvitaccel.core.macs.counter import MacsReport, count_macs
 from mmvitaccel.errors import running
@@ -26,35 +26,34 @@ def count_config(
 ) -> dict[str, Any]:
     """Count one forward pass of a config's model.
 
-    Hooks of the config that have a method ``attach(model)`` are given the model first, as the
-    Runner would do. If they, or the config's own wrappers, put a method on it, the model is
-    counted a second time without. An eventful model is given frames of a video, a still picture
-    over which a square moves: what a policy lets through of other frames may be another amount.
+    Hooks of the config with a method ``attach(model)`` are applied to the model first, as by the
+    Runner. If they, or wrappers in the config, attach a method, the model is also counted without
+    it. An eventful model runs on frames of a video of a square that moves over a still picture; on
+    other frames, a policy may select a different number of tokens.
 
     Args:
-        cfg: A detector's, recognizer's or classifier's.
-        size: Input (H, W) in pixels; None for the test pipeline's.
-        depth: How deep the names of ``modules`` go; 1 gives backbone, neck and head.
-        frames: How many frames an eventful model is given.
+        cfg: Config of a detector, recognizer or classifier.
+        size: Input (H, W) in pixels; None for that of the test pipeline.
+        depth: Depth of the names in ``modules``; 1 gives backbone, neck and head.
+        frames: Number of frames for an eventful model.
 
     Returns:
         JSON-ready figures: ``params``, ``macs``, ``flops`` (twice ``macs``), ``input_shape``,
-        ``views``, ``modules`` (name to ``params`` and ``macs``), ``uncounted``; if there is one,
-        ``patch_embed`` (the multiply-adds of the patch embedding alone); with a method on,
-        ``dense`` (the same without it) and ``saving`` (``1 - macs / dense macs``); and of an
-        eventful model, whose figures are the mean over the frames, ``frames``: their ``length``,
-        and ``macs``, ``modules`` and ``left_out`` of the ``first`` and of a ``steady`` one, the
-        last.
+        ``views``, ``modules`` (name to ``params`` and ``macs``), ``uncounted``; ``patch_embed``
+        (multiply-adds of the patch embedding) if there is one; with a method, ``dense`` (the same
+        without it) and ``saving`` (``1 - macs / dense macs``). For an eventful model, the figures
+        are means over the frames, and ``frames`` has their ``length``, and ``macs``, ``modules``
+        and ``left_out`` of the ``first`` frame and of the last, ``steady`` frame.
 
     Raises:
-        UserError: The model cannot be built, or not be run on such an input, or its parts and the
-            config's data do not belong together.
+        UserError: The model cannot be built or does not accept the input, or its parts and the
+            config's data do not match.
     """
     example = make_example(cfg, size)
     model = build_model(cfg)
     check_model(cfg, model, *SPLITS)
     handles = attach_hooks(cfg, model)
-    # reason: streams start clean when the mode changes, as it would at each count.
+    # reason: a change of the mode, which each count would cause, resets streams
     model.eval()
     if _takes_frames(model):
         figures = _eventful_figures(model, example, depth, frames)
@@ -74,7 +73,7 @@ def _count(model: nn.Module, example: Example, inputs: torch.Tensor) -> MacsRepo
 
 
 def _takes_frames(model: nn.Module) -> bool:
-    """Whether a model is eventful from call to call; one that takes clips is so within each."""
+    """Whether a model is eventful from call to call, not only within a clip."""
     states = [found.state for found in map(link, model.modules()) if found is not None]
     return any(isinstance(state, StreamRun) and not state.clips for state in states)
 
@@ -82,7 +81,7 @@ def _takes_frames(model: nn.Module) -> bool:
 def _eventful_figures(
     model: nn.Module, example: Example, depth: int, length: int
 ) -> dict[str, Any]:
-    """The mean over the frames of one stream, and its first and last frame."""
+    """Figures of one stream: the mean over its frames, the first and the last frame."""
     frames = []
     for index, inputs in enumerate(moving_frames(example, length)):
         for sample in example.kwargs.get("data_samples", ()):
@@ -104,7 +103,7 @@ def _eventful_figures(
 
 
 def _left_out(model: nn.Module) -> float:
-    """What the last frame left out, the mean over the parts that have gates."""
+    """``left_out`` of the last frame, averaged over the parts with gates."""
     states = [found.state for found in map(link, model.modules()) if found is not None]
     runs = {id(state): state for state in states if isinstance(state, StreamRun)}
     frames = [run.frames[-1].counted() for run in runs.values() if run.frames]

@@ -1,6 +1,6 @@
-"""How alike the attention heads of a block are: what EfficientViT's cascaded groups are made for.
+"""Similarity of the attention heads of a block, which EfficientViT's cascaded groups reduce.
 
-Of each head's attention map the greatest cosine similarity with another head's of the same block,
+The largest cosine similarity of each head's attention map with that of another head of the block,
 averaged over heads and images (arXiv 2305.07027, section 2.2, figure 3).
 """
 
@@ -24,13 +24,13 @@ Report = Callable[[str, Tensor], None]
 
 
 def head_similarity(maps: Tensor) -> Tensor:
-    """Mean over heads of the greatest cosine similarity with another head.
+    """Mean over heads of the largest cosine similarity with another head.
 
     Args:
         maps: (B, heads, N, N), of at least two heads.
 
     Returns:
-        (B,), 1 for heads that attend alike.
+        (B,), 1 for heads with equal maps.
     """
     flat = nn.functional.normalize(maps.flatten(2).float(), dim=-1)  # B, heads, N * N
     similar = flat @ flat.transpose(1, 2)
@@ -43,14 +43,14 @@ def similarity_by_block(model: nn.Module, x: Tensor) -> dict[str, float]:
     """Similarity of the heads in each block of more than one.
 
     Args:
-        model: An EfficientViT, or holds one transformer that an adapter knows.
+        model: An EfficientViT, or a model with one transformer that has an adapter.
         x: Images (B, 3, H, W).
 
     Returns:
-        By the block's name, in the order in which they run; windows count alike.
+        Similarity by block name, in the order of execution, averaged over windows.
 
     Raises:
-        UserError: There is no attention in it that can be looked at.
+        UserError: The model has no supported attention.
     """
     found: dict[str, float] = {}
 
@@ -70,7 +70,7 @@ def watch(model: nn.Module, report: Report, stack: ExitStack) -> None:
     """Report every block's attention maps until the stack closes.
 
     Raises:
-        UserError: There is none that is known.
+        UserError: The model has no supported attention.
     """
 
     def keep(handle: Any) -> None:
@@ -99,7 +99,7 @@ def watch(model: nn.Module, report: Report, stack: ExitStack) -> None:
 def _watch_cascade(
     name: str, attn: CascadedGroupAttention, report: Report, keep: Callable[[Any], None]
 ) -> None:
-    """Queries and keys pass as outputs of the block's own convolutions."""
+    """Read queries and keys from the outputs of the block's convolutions."""
     queries: list[Tensor] = []
     keys: list[Tensor] = []
     cut = slice(KEY_DIMS, 2 * KEY_DIMS)
@@ -119,7 +119,7 @@ def _watch_cascade(
 
 
 def block_maps(block: nn.Module, spec: Any, *args: Any) -> Tensor:
-    """Attention maps (B, heads, N, N) of a transformer's block for its input; B counts windows."""
+    """Attention maps (B * windows, heads, N, N) of a transformer block for its input."""
     given = spec.enter(block, *args)
     h, grid = spec.norm1(block)(given.x), given.grid_size
     side = spec.window_size(block)

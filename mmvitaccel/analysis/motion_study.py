@@ -1,7 +1,7 @@
 """Accuracy and multiply-adds of one small ViViT under several methods, on generated clips.
 
 The same weights are tested dense, eventful at several k before and after temporal fine-tuning, and
-with tokens merged: the paper's Figure 8 (arXiv 2308.13494) in minutes on a CPU.
+with merged tokens, like Figure 8 of the paper (arXiv 2308.13494), in minutes on a CPU.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mmvitaccel.video.spatial_cache import cache_spatial
 
 TOME, RLT = "ToMe", "RLT"
 TUNED = ", tuned"
-# reason: in the exact mode a count depends a little on the clip; one of each motion is enough
+# reason: in exact mode the count depends slightly on the clip; one clip per motion is enough
 COUNTED_CLIPS = 7
 
 
@@ -38,12 +38,12 @@ class MotionPoint:
     """One method at one budget.
 
     Attributes:
-        method: ``dense``, an attention mode of Eventful, the same with ``, tuned`` behind it after
+        method: ``dense``, an attention mode of Eventful, the same followed by ``, tuned`` after
             temporal fine-tuning, ``ToMe`` or ``RLT``.
         budget: k of Eventful, r of ToMe, threshold of RLT; None for dense.
         top1: In percent.
         gmacs: Mean per clip, in 1e9 multiply-adds, without the tubelet embedding.
-        embedding_gmacs: Of the tubelet embedding.
+        embedding_gmacs: The same for the tubelet embedding.
     """
 
     method: str
@@ -54,13 +54,13 @@ class MotionPoint:
 
 
 class MotionStudy:
-    """Trains what has to be trained and measures; what is done already is not done again.
+    """Trains and measures the models, and reuses results that exist.
 
     Args:
-        dense: Config of the dense model, to train and to test.
+        dense: Config of the dense model, for training and testing.
         temporal: Config that trains its temporal encoder on spatial features.
         work_dir: For checkpoints, features and results.
-        report: Told each point as it is there.
+        report: Called with each new point.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class MotionStudy:
             The points, dense first.
 
         Raises:
-            UserError: ``work_dir`` holds what other configs gave, the model has no ViViT, or its
+            UserError: ``work_dir`` has results of other configs, the model has no ViViT, or its
                 accuracy is not measured.
         """
         backbone = getattr(build_model(self.dense), "backbone", None)
@@ -123,12 +123,12 @@ class MotionStudy:
         return points
 
     def _check_folder(self) -> None:
-        """Refuse results of other configs, which would be taken for this one's."""
+        """Refuse a folder with results of other configs."""
         path = self.work_dir / "configs.txt"
         content = f"{self.dense.pretty_text}\n{self.temporal.pretty_text}"
         if path.is_file() and path.read_text() != content:
             raise UserError(
-                f"'{self.work_dir}' holds the study of other configs (see its {path.name}); name "
+                f"'{self.work_dir}' has results of other configs (see its {path.name}); name "
                 "another folder or delete it."
             )
         self.work_dir.mkdir(parents=True, exist_ok=True)
@@ -154,8 +154,8 @@ class MotionStudy:
             figures = evaluate(cfg, weights, self.work_dir / "tests" / name)
             if "acc/top1" not in figures:
                 raise UserError(
-                    f"test_evaluator gives {', '.join(figures) or 'nothing'} and no acc/top1; put "
-                    "mmaction2's AccMetric into it."
+                    f"test_evaluator returned {', '.join(figures) or 'nothing'}, but not "
+                    f"acc/top1; add mmaction2's AccMetric."
                 )
             accuracy = figures["acc/top1"]
             gmacs, embedding = _count(cfg, weights)
@@ -175,7 +175,7 @@ def _wrapped(cfg: Config, method: str, **options: Any) -> Config:
 
 
 def _count(cfg: Config, weights: Path) -> tuple[float, float]:
-    """1e9 multiply-adds per clip, without the tubelet embedding and of it, on real clips."""
+    """1e9 multiply-adds per clip on real clips: without the tubelet embedding, and of it."""
     model = build_model(cfg)
     check_checkpoint(model, str(weights))
     with building("the test data"):
@@ -191,7 +191,7 @@ def _count(cfg: Config, weights: Path) -> tuple[float, float]:
 
 
 def table(points: Sequence[MotionPoint]) -> str:
-    """The points as Markdown; the tubelet embedding on a line of its own."""
+    """The points as Markdown, with a separate line for the tubelet embedding."""
     dense = points[0].gmacs
     lines = [
         "| method | k, r or threshold | top-1 (%) | G multiply-adds a clip | dense / this |",
@@ -216,7 +216,7 @@ def save(points: Sequence[MotionPoint], folder: Path) -> list[Path]:
 
 
 def _panel(points: Sequence[MotionPoint]) -> Panel:
-    """Accuracy over multiply-adds, a line for each method; tuned ones dashed, with squares."""
+    """Accuracy over multiply-adds, one line per method; tuned ones dashed with squares."""
     colours: dict[str, str] = {}
     lines = []
     for method in dict.fromkeys(point.method for point in points):

@@ -1,7 +1,7 @@
-"""Where a model's time goes: matrix products and convolutions against memory-bound operators.
+"""Profile of a model: matrix products and convolutions against memory-bound operators.
 
-EfficientViT's analysis (arXiv 2305.07027, section 2.1, figure 2): reshaping, element-wise
-functions and normalisation compute little for the memory that they move.
+EfficientViT's analysis (arXiv 2305.07027, section 2.1, figure 2): reshaping, element-wise functions
+and normalisation move much memory for few computations.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def profile_shares(model: nn.Module, x: Tensor, rounds: int = 5) -> tuple[dict[s
     """Share of each group of operators in the time of a forward pass.
 
     Args:
-        model: In the mode that is wanted.
+        model: In training or evaluation mode.
         x: Its input.
-        rounds: Passes that are added up; two before them are not counted.
+        rounds: Number of measured passes, after two warm-up passes.
 
     Returns:
-        Shares by group, ``other`` included (they sum to 1), and the seconds of one pass under the
-        profiler. On CUDA device time is counted, where dispatch takes none.
+        Shares by group including ``other``, which sum to 1, and the seconds of one pass under the
+        profiler. On CUDA, device time is measured, without dispatch.
     """
     activities = [ProfilerActivity.CPU]
     if x.is_cuda:
@@ -67,7 +67,7 @@ def profile_shares(model: nn.Module, x: Tensor, rounds: int = 5) -> tuple[dict[s
 
 
 def group_times(times: Mapping[str, float]) -> dict[str, float]:
-    """Shares of the groups in the times of operators (``aten::add`` and so on)."""
+    """Shares of the groups in the times of operators (``aten::add`` etc.)."""
     group_of = {f"aten::{name}": group for group, names in GROUPS.items() for name in names.split()}
     total = sum(times.values())
     shares = dict.fromkeys([*GROUPS, "other"], 0.0)

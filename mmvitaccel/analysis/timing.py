@@ -1,4 +1,4 @@
-"""Compare running times on a machine that is never quite quiet."""
+"""Compares running times on a machine with other load."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 def alternate(
     runs: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 2
 ) -> dict[str, list[float]]:
-    """Time several functions in turn, so that what disturbs one disturbs the others alike.
+    """Time several functions in turn, so that disturbances affect all of them equally.
 
     Args:
-        runs: Functions by name. They must have finished their work when they return.
-        rounds: How often each of them is timed; every other round goes backwards.
-        warmup: Rounds before these that are not kept.
+        runs: Functions by name. Their work must be finished when they return.
+        rounds: Number of measurements of each; every second round runs in reverse order.
+        warmup: Rounds before these that are not measured.
 
     Returns:
         Seconds of each function in each round.

@@ -1,7 +1,7 @@
 """Accuracy and multiply-adds of one trained detector under several methods and budgets.
 
-This is the paper's Figure 7 (arXiv 2308.13494) for any config with an eventful sibling: the same
-weights are tested dense and with each method at each k, as ``tools/test.py`` would.
+Like Figure 7 of the paper (arXiv 2308.13494) for any dense config: the same weights are tested
+dense and with each method at each k, as by ``tools/test.py``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.runner.session import run
 from mmvitaccel.runner.storage import last_checkpoint
 
-#: What Eventful is given for each method.
+#: Arguments of Eventful for each method.
 METHODS: dict[str, dict[str, Any]] = {
     "token-wise": dict(attention="tokenwise"),
     "exact": dict(attention="exact"),
@@ -39,7 +39,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "delta": dict(attention="delta"),
     "STGT": dict(attention="tokenwise", reference="last_frame"),
 }
-#: What is read of a test, and the evaluator that gives it.
+#: Figures of a test, and the evaluators that compute them.
 FIGURES = {
     "vid/mAP50": "mmvitaccel.VIDMetric",
     "cost/backbone_gmacs": "mmvitaccel.MacsMetric",
@@ -55,14 +55,14 @@ class Point:
 
     Attributes:
         method: ``dense`` or a key of :data:`METHODS`.
-        k: Tokens let through; None for dense.
-        map50: In percent.
-        map50_slow: Of slow objects, where the config's VIDMetric has ``by_motion``.
-        map50_medium: Of medium ones.
-        map50_fast: Of fast ones.
-        backbone_gmacs: Mean per frame, in 1e9 multiply-adds.
-        gmacs: The same of the whole model.
-        backbone_ratio: Dense over mean.
+        k: Tokens that pass each gate; None for dense.
+        map50: mAP50 in percent.
+        map50_slow: The same for slow objects, if the config's VIDMetric has ``by_motion``.
+        map50_medium: The same for medium objects.
+        map50_fast: The same for fast objects.
+        backbone_gmacs: Backbone, mean per frame in 1e9 multiply-adds.
+        gmacs: The same for the whole model.
+        backbone_ratio: Dense over mean, for the backbone.
     """
 
     method: str
@@ -78,15 +78,15 @@ class Point:
 
 @building("generated")
 def draw_generated(cfg: Config, report: Callable[..., None]) -> None:
-    """Draw the sets that a config is to be tried on, as its ``generated`` says.
+    """Generate the data sets of a config, as specified by its ``generated``.
 
     Args:
-        cfg: ``generated`` has settings for ``videos`` and ``images``, drawn into folders of these
-            names below ``data_root``; a set that is there is left alone.
-        report: Told of each step: what, how many are done, of how many.
+        cfg: ``generated`` has settings for ``videos`` and ``images``, which are written to folders
+            with these names below ``data_root``; existing sets are kept.
+        report: Called after each step with its name, the number done and the total.
 
     Raises:
-        UserError: The folder holds something else.
+        UserError: The folder has other content.
     """
     kinds = {
         "videos": (VideoSetSettings, make_video_set),
@@ -102,15 +102,15 @@ def draw_generated(cfg: Config, report: Callable[..., None]) -> None:
 
 
 def train(cfg: Config, work_dir: Path, skip_broken: bool = False) -> Path:
-    """Train a config, unless it was trained there already; an interrupted run is resumed.
+    """Train a config, unless this is already done; an interrupted run is resumed.
 
     Args:
         cfg: A config with an epoch-based training loop.
-        work_dir: For logs and checkpoints.
+        work_dir: Folder for logs and checkpoints.
         skip_broken: Whether files that cannot be read are passed over and counted.
 
     Returns:
-        The last checkpoint.
+        Path of the last checkpoint.
     """
     if not (cfg.get("train_cfg") or {}).get("max_epochs"):
         raise UserError(
@@ -142,21 +142,21 @@ def measure(
     """Test the weights dense and with every method at every k.
 
     Args:
-        cfg: Dense, with ``mmvitaccel.VIDMetric`` and ``mmvitaccel.MacsMetric`` among its test
-            evaluators.
+        cfg: Dense config, with ``mmvitaccel.VIDMetric`` and ``mmvitaccel.MacsMetric`` among its
+            test evaluators.
         checkpoint: Its weights.
         methods: Keys of :data:`METHODS`.
         budgets: Values of k.
-        work_dir: A folder for each test is made in it.
-        report: Told each point as it is there.
-        choice: Which weights in the checkpoint.
+        work_dir: Gets a folder for each test.
+        report: Called with each new point.
+        choice: Selects the weights in the checkpoint.
         skip_broken: Whether files that cannot be read are passed over and counted.
 
     Returns:
         The points, dense first.
 
     Raises:
-        UserError: A figure is missing, since the config lacks the evaluator.
+        UserError: A figure is missing because the config lacks the evaluator.
     """
     runs = [(DENSE, None, OperatingPoint(DENSE))]
     runs += [(m, k, eventful_point(k, **METHODS[m])) for m in methods for k in budgets]
@@ -167,7 +167,7 @@ def measure(
         absent = [figure for figure in FIGURES if figure not in figures]
         if absent:
             raise UserError(
-                f"test_evaluator gives no {' and no '.join(absent)}; put "
+                f"test_evaluator returned no {' and no '.join(absent)}; put "
                 f"{' and '.join(dict.fromkeys(FIGURES[figure] for figure in absent))} into it."
             )
         points.append(
@@ -186,7 +186,7 @@ def measure(
 
 
 def _by_motion(figures: dict[str, Any]) -> dict[str, float | None]:
-    """mAP50 of each speed; None where it was not measured or no object has it."""
+    """mAP50 by speed; None if it was not measured or no object has this speed."""
     found = {f"map50_{speed}": figures.get(f"{_MAP50}_{speed}") for speed in _SPEEDS}
     return {n: None if value is None or math.isnan(value) else value for n, value in found.items()}
 
@@ -212,8 +212,8 @@ def save(points: Sequence[Point], folder: Path) -> list[Path]:
     """Write ``tradeoff.json``, ``tradeoff.md`` and the plot ``tradeoff.png``.
 
     Args:
-        points: What was measured.
-        folder: Made if it is not there.
+        points: The measured points.
+        folder: Created if it does not exist.
 
     Returns:
         The files.
@@ -238,7 +238,7 @@ def save_tradeoff(
 
 
 def _panels(points: Sequence[Point]) -> list[Panel]:
-    """mAP50 over multiply-adds and over k, a line for each method."""
+    """mAP50 over multiply-adds and over k, one line per method."""
     by_cost, by_k, level = [], [], None
     for method in dict.fromkeys(point.method for point in points):
         mine = [point for point in points if point.method == method]
@@ -247,7 +247,7 @@ def _panels(points: Sequence[Point]) -> list[Panel]:
             by_cost.append(Line(method, x, scores, "k*", dict(markersize=12)))
             level = (method, scores[0])
             continue
-        # reason: these score as token-wise does; dashed and dotted, all lines are seen
+        # reason: these overlap with token-wise; dashed and dotted lines keep all visible
         style = {"exact": "s--", "all-parts": "^:"}.get(method, "o-")
         by_cost.append(Line(method, x, scores, style))
         by_k.append(Line(method, [point.k for point in mine], scores, style))

@@ -13,6 +13,7 @@ import torch
 
 from mmvitaccel.adapters.base import host_class
 from mmvitaccel.adapters.steering import claim, release
+from mmvitaccel.arguments import refuse
 from mmvitaccel.budget.controller import Controller, Plan
 from mmvitaccel.budget.history import (
     REMEMBERED,
@@ -32,35 +33,35 @@ _LOGGED = 10_000  # choices
 class Budget:
     """Sets the k of an eventful model, or the r of ToMe, so that a frame meets a target cost.
 
-    Time is that of the block, for a batch divided by its images; put everything that should count,
-    such as decoding, into the block. The median is held; frames that are computed whole, as the
-    first one of a stream is, are not controlled. Multiply-adds are predicted: each level is counted
-    once, in the first frame that uses it, which takes longer. One frame runs at a time.
+    The time is measured over the ``with`` block and divided by the images of a batch; include
+    everything that should count, such as decoding. The median is held. Frames that are computed
+    completely, such as the first of a stream, are not controlled. Multiply-adds are predicted: each
+    level is counted once, in the first frame that uses it, which takes longer. One frame runs at a
+    time.
 
     Args:
-        handle: Of Eventful, EventfulNeck or ToMe; of a whole detector, whose first part's k is
-            set, and that of parts with the very same policy; or one of these beside one of ToMe:
-            k follows the target, and r changes where k is at its end, together with a frame that is
-            computed whole.
+        handle: Of Eventful, EventfulNeck or ToMe; of a whole detector, whose first part's k is set,
+            and that of parts with the same policy object. Or a pair of one of these and one of
+            ToMe: k follows the target, and r changes when k is at a bound, together with a frame
+            that is computed completely.
         milliseconds: Target: median milliseconds of a frame.
         macs: Target: multiply-adds of a frame.
-        fps: Target: frames a second, by the time in the blocks.
-        share: Target: share of the multiply-adds of a frame of which nothing is left out.
+        fps: Target: frames per second, from the time in the blocks.
+        share: Target: share of the multiply-adds of a frame that is computed completely.
         k: Lowest and highest k. Required for Eventful and EventfulNeck, whose policy has a ``k``.
         r: Lowest and highest r. Required for ToMe, whose r is a number.
-        left_out: Most that a frame may leave out (``handle.frames[0].left_out``), whatever the
-            target; reading it waits for a CUDA device in each frame.
-        clock: Gives seconds.
+        left_out: Upper limit of ``handle.frames[0].left_out``, regardless of the target. Reading it
+            synchronises with a CUDA device in each frame.
+        clock: Returns the time in seconds.
 
     Attributes:
-        choices: The last changes, the newest last.
-        frames: Records of the last 100 frames, the newest last.
+        choices: The latest changes, newest last.
+        frames: Records of the last 100 frames, newest last.
 
     Raises:
-        ValueError: Not exactly one target, bounds or values without a meaning, or a policy without
-            a k.
+        ValueError: Not exactly one target, invalid bounds or values, or a policy without a k.
         TypeError: A handle of another kind.
-        RuntimeError: Something else steers the method.
+        RuntimeError: Another budget or schedule already controls the method.
 
     Examples:
         >>> handle = apply_eventful(model, TopK(512))
@@ -84,6 +85,8 @@ class Budget:
         left_out: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        if not callable(clock):
+            refuse("Budget", "clock", clock, "a function that gives seconds", wrong_type=True)
         target = Target.of(milliseconds=milliseconds, macs=macs, fps=fps, share=share)
         self._handles = sorted_handles(handle)
         knobs = make_knobs(self._handles, k, r, left_out)
@@ -109,10 +112,10 @@ class Budget:
 
         Args:
             target: The target.
-            **given: In its place one of ``milliseconds``, ``macs``, ``fps`` and ``share``.
+            **given: Instead, one of ``milliseconds``, ``macs``, ``fps`` and ``share``.
 
         Raises:
-            ValueError: Not exactly one target, or a value without a meaning.
+            ValueError: Not exactly one target, or an invalid value.
         """
         target = Target.of(**given) if target is None else target
         self._control.set_target(target)
@@ -130,29 +133,29 @@ class Budget:
 
     @property
     def missed(self) -> str | None:
-        """A message if the target cannot be held now, else None; it is also warned of once."""
+        """A message if the target cannot be held now, else None; also issued once as a warning."""
         return self._control.missed
 
     @contextmanager
     def frame(self) -> Iterator[FrameRecord]:
-        """Run the model once in the block.
+        """Context manager: run the model once in the block.
 
         Nothing is learned from a frame that ends in an error, or from a block in which the model
         does not run.
 
         Yields:
-            The frame's record, complete after the block. Where a batch of several images is run,
-            set its ``images`` in the block: the cost is divided by them.
+            The frame's record, complete after the block. For a batch of several images, set its
+            ``images`` in the block: the cost is divided by this number.
 
         Raises:
-            RuntimeError: Another frame has not ended, or a method was taken off its model.
+            RuntimeError: Another frame has not ended, or a method was removed from its model.
         """
         self._check()
         self._open = True
         try:
             plan = self._control.plan()
             before, record = self._control.knob.look(), FrameRecord(self._count, self.target)
-            # reason: somebody else's counting takes time as ours does
+            # reason: another counter slows the frame like our own
             slow = plan.count or is_counting()
             counter = MacsCounter() if plan.count and not is_counting() else None
             start = self._now()
@@ -190,7 +193,7 @@ class Budget:
         ms: float | None,
         counter: MacsCounter | None,
     ) -> None:
-        """A frame has ended."""
+        """Record a frame that has ended."""
         seen = self._control.knob.look()
         if seen is None or (before is not None and seen.call is before.call):
             return
@@ -215,18 +218,18 @@ class Budget:
     def _check(self) -> None:
         if self._open:
             raise RuntimeError(
-                "Budget: a frame begins while another is computed, and the time of each would hold "
-                "the other's; run one frame at a time, or a model and a budget for each thread."
+                "Budget: a frame begins while another is computed, so their times would overlap; "
+                "run one frame at a time, or use one model and one budget per thread."
             )
         gone = [h for h in self._handles if not h.attached]
         if gone or not self._handles:
             what = (
-                f"the method was taken off its {host_class(gone[0].model).__name__}"
+                f"the method was removed from its {host_class(gone[0].model).__name__}"
                 if gone
                 else ("it was removed")
             )
             raise RuntimeError(
-                f"Budget: {what}, so that there is nothing to steer; make a new one."
+                f"Budget: {what}, so there is nothing to control; create a new budget."
             )
 
     def _now(self) -> float:
@@ -236,7 +239,7 @@ class Budget:
         return self._clock()
 
     def _values(self, level: int | None = None) -> dict[str, int | None]:
-        """What k and r are, with the first knob at a level; by default at the next frame's."""
+        """Values of k and r with the first knob at a level, by default that of the next frame."""
         first, *others = self._knobs
         level = self._control.level if level is None else level
         values = {first.name: first.value(level), **{o.name: o.value(o.level) for o in others}}

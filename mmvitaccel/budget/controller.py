@@ -15,8 +15,8 @@ from mmvitaccel.budget.timings import Timings
 
 _PATIENCE = 10  # frames over the target at the floor, after which it is missed
 _ROOMY = 0.8  # share of the target below which r may fall
-_R_STEPS = 4  # in which r goes from one bound to the other, beside an eventful model
-_KEPT = 8  # patterns of calls that are remembered
+_R_STEPS = 4  # steps of r from one bound to the other, together with an eventful model
+_KEPT = 8  # stored patterns of calls
 
 
 class Plan(NamedTuple):
@@ -25,7 +25,7 @@ class Plan(NamedTuple):
     Attributes:
         level: Of the knob.
         count: Whether its multiply-adds are counted.
-        dense: Whether it leaves nothing out, to know what the dense model takes.
+        dense: Whether everything is computed, to measure the cost of the dense model.
     """
 
     level: int
@@ -35,18 +35,18 @@ class Plan(NamedTuple):
 
 @dataclass
 class _Curves:
-    """What the levels cost in calls of one pattern."""
+    """Cost of the levels in calls of one pattern."""
 
     timings: Timings
     counts: Counts
 
 
 class Controller:
-    """Follows a target with a knob, and with a coarse one where that is at its end.
+    """Follows a target with a knob, and with a coarse knob when the first is at a bound.
 
     Args:
-        knob: What follows the target from frame to frame.
-        coarse: r of ToMe beside k; it changes only with a frame that is computed whole.
+        knob: Adjusted from frame to frame.
+        coarse: r of ToMe in addition to k; changes only with a frame that is computed completely.
         target: The target.
         quality: The floor of the knob.
 
@@ -66,7 +66,8 @@ class Controller:
         self._curves: OrderedDict[tuple, _Curves] = OrderedDict()
         self._dense: OrderedDict[tuple, float] = OrderedDict()
         self._seen: Seen | None = None  # the last call on which the level had an influence
-        self._most: int | None = None  # the level that leaves nothing out of the last call
+        # the level that would have computed everything in the last call
+        self._most: int | None = None
         self.set_target(target)
 
     def set_target(self, target: Target) -> None:
@@ -77,7 +78,7 @@ class Controller:
             self._move()
 
     def plan(self) -> Plan:
-        """How the next frame is computed; the knobs are turned."""
+        """Set the knobs and return how the next frame is computed."""
         low, high = self.bounds
         self.level = min(max(self.level, low), high)
         if self.target.timed:
@@ -90,7 +91,7 @@ class Controller:
                 and self._dense_cost() is None
             )
             level = everything if dense else self.level
-            # reason: of calls that are computed whole, one after the other, two are counted
+            # reason: two of several consecutive calls that are computed completely are counted
             known = self._whole > 1 if self._seen is None else level in self._here().counts
             plan = Plan(level, dense or not known, dense)
         self.knob.turn(plan.level)
@@ -99,17 +100,17 @@ class Controller:
     def note(
         self, plan: Plan, seen: Seen, ms: float | None, macs: float | None, left_out: float | None
     ) -> str | None:
-        """Learn from a frame, and choose for the next one.
+        """Learn from a frame, and choose the level of the next one.
 
         Args:
-            plan: How it was computed.
-            seen: What is known of it.
-            ms: Milliseconds of an image; None if they tell nothing.
-            macs: Multiply-adds of an image; None if they were not counted.
-            left_out: What it left out; None if that does not matter.
+            plan: How the frame was computed.
+            seen: What is known about the call.
+            ms: Milliseconds per image; None if not usable.
+            macs: Multiply-adds per image; None if they were not counted.
+            left_out: The frame's ``left_out``; None if there is no limit.
 
         Returns:
-            Why something is changed; None if nothing is.
+            The reason of a change; None without a change.
         """
         self._most = self.knob.everything(seen)
         if macs is not None and (seen.whole or plan.dense) and seen.dense not in self._dense:
@@ -162,7 +163,7 @@ class Controller:
         return said
 
     def _look_for_misses(self, before: int, goal: float, cost: float) -> str | None:
-        """Whether the target cannot be held; turns r first, where there is one beside k."""
+        """Check whether the target is missed; changes r first if there is one in addition to k."""
         low, high = self.bounds
         held_down = before <= low and self.level == low and cost > goal
         self._over = self._over + 1 if held_down else 0
@@ -187,8 +188,8 @@ class Controller:
         if self._whole < _PATIENCE or not over or self.missed is not None:
             return None
         return self._miss(
-            f"{self._whole} frames in a row were computed whole, which takes {self._say(cost)} and "
-            "is not changed by k; name the streams, `with handle.stream(...)`"
+            f"{self._whole} frames in a row were computed whole, which takes {self._say(cost)} "
+            f"and does not depend on k; name the streams, `with handle.stream(...)`"
         )
 
     def _miss(self, reason: str) -> str:
@@ -198,10 +199,10 @@ class Controller:
     def _floor(self, low: int) -> str:
         floor = f"{self.knob.name}={self.knob.value(low)}"
         limited = self.quality.level > self.knob.low
-        return f"{floor}, which left_out={self.quality.limit:g} asks for," if limited else floor
+        return f"{floor}, which left_out={self.quality.limit:g} requires," if limited else floor
 
     def _turn_coarse(self, sign: int) -> bool:
-        """Turn r by a step, and let the next frame be computed whole; False if it is at its end."""
+        """Change r by a step and compute the next frame completely; False if r is at its bound."""
         knob = self.coarse
         if knob is None:
             return False
@@ -215,7 +216,7 @@ class Controller:
         return True
 
     def _goal(self) -> float | None:
-        """What a frame may cost; None as long as the dense model's cost is not known."""
+        """Target cost of a frame; None while the dense model's cost is unknown."""
         if self.target.timed:
             return self.target.milliseconds
         if self.target.kind == "macs":
@@ -224,7 +225,7 @@ class Controller:
         return None if dense is None else self.target.value * dense
 
     def _cost_now(self) -> float | None:
-        """What a frame costs at the level, in the unit of the goal."""
+        """Cost of a frame at the current level, in the unit of the goal."""
         curves = self._here()
         return (curves.timings if self.target.timed else curves.counts).predict(self.level)
 

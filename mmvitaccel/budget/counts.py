@@ -6,7 +6,7 @@ from bisect import bisect_left
 
 
 class Counts:
-    """What was counted, and what follows from it for the levels between.
+    """Counted multiply-adds, interpolated for the levels in between.
 
     Args:
         origin: The level at which a frame would cost nothing if all of its cost followed the level.
@@ -24,7 +24,7 @@ class Counts:
         return level in self._counted
 
     def note(self, level: int, macs: float) -> None:
-        """A frame at ``level`` took so many."""
+        """Store the multiply-adds of a frame at ``level``."""
         self._counted[level] = macs
 
     def predict(self, level: int) -> float | None:

@@ -17,17 +17,16 @@ class FrameRecord:
 
     Attributes:
         number: From 0.
-        target: What it was to cost.
-        k: Tokens let through; None where no k is set.
-        r: Tokens merged in each block; None where no r is set.
-        images: Into how many images the cost was divided. Set it inside the block where it is
-            known there only.
-        milliseconds: Of an image; None of a frame whose multiply-adds were counted, which takes
+        target: Target cost of the frame.
+        k: Tokens that pass each gate; None if no k is controlled.
+        r: Tokens merged in each block; None if no r is controlled.
+        images: Number of images by which the cost is divided. Can be set inside the block.
+        milliseconds: Time per image; None for a frame whose multiply-adds were counted, which takes
             longer.
-        macs: Multiply-adds of an image, counted or predicted; None under a target in time, and
-            where nothing is known yet.
-        whole: Whether every image was computed whole, as the first one of a stream is.
-        left_out: What the frame left out; None unless a limit was given.
+        macs: Multiply-adds per image, counted or predicted; None with a target in time, and while
+            unknown.
+        whole: Whether every image was computed completely, like the first of a stream.
+        left_out: The frame's ``left_out``; None unless a limit was given.
     """
 
     number: int
@@ -43,13 +42,13 @@ class FrameRecord:
 
 @dataclass(frozen=True)
 class Choice:
-    """A change.
+    """A change of k or r.
 
     Attributes:
         frame: Number of the first frame that it holds for.
-        k: From then on; None where no k is set.
-        r: From then on; None where no r is set.
-        reason: Why.
+        k: New value; None if no k is controlled.
+        r: New value; None if no r is controlled.
+        reason: Why it changed.
     """
 
     frame: int
@@ -60,16 +59,16 @@ class Choice:
 
 @dataclass(frozen=True)
 class BudgetReport:
-    """Where a budget stands.
+    """State of a budget.
 
     Attributes:
-        target: What is to be held.
-        frames: Frames so far.
+        target: The target.
+        frames: Number of frames so far.
         median: Milliseconds, over the last 100 frames; None before one was timed.
-        p90: The same, of nine frames in ten.
-        k: Of the next frame; None where no k is set.
-        r: Of the next frame; None where no r is set.
-        missed: A sentence, if the target cannot be held now; else None.
+        p90: 90th percentile in milliseconds, over the same frames.
+        k: Value for the next frame; None if no k is controlled.
+        r: Value for the next frame; None if no r is controlled.
+        missed: A message if the target cannot be held now, else None.
     """
 
     target: Target

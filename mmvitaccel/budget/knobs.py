@@ -6,22 +6,24 @@ The level of a knob is an integer; a higher one costs more.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, NamedTuple, Union
 
 from mmvitaccel.adapters.eventful.detector import EventfulDetectorHandle
 from mmvitaccel.adapters.eventful.handle import StreamHandle
 from mmvitaccel.adapters.tome.handle import ToMeHandle
+from mmvitaccel.arguments import refuse
 
 Handle = Union[StreamHandle, EventfulDetectorHandle, ToMeHandle]
 
 
 class Seen(NamedTuple):
-    """What is known of the last call of a model.
+    """Properties of the last call of a model.
 
     Attributes:
-        call: Is another object for each call.
+        call: A different object for each call.
         pattern: Calls of one pattern cost the same at one level.
-        dense: Calls of one pattern without any method, whatever the level, cost the same.
+        dense: Calls with the same value cost the same without the method, at any level.
         whole: Whether the level had no influence.
         num_tokens: Tokens of an image; the level that computes everything.
     """
@@ -34,10 +36,10 @@ class Seen(NamedTuple):
 
 
 class KKnob:
-    """k of the policy on a model that remembers streams; the level is k.
+    """k of the policy of a model with streams; the level is k.
 
     Args:
-        handle: The policy of it is a :class:`~mmvitaccel.TopK` or another with a ``k``.
+        handle: Its policy is a :class:`~mmvitaccel.TopK` or another with a ``k``.
         bounds: Lowest and highest k.
 
     Attributes:
@@ -46,7 +48,7 @@ class KKnob:
         origin: The level at which a frame would cost nothing if its cost followed the level.
 
     Raises:
-        ValueError: The policy has no k, or the bounds have no meaning.
+        ValueError: The policy has no k, or the bounds are invalid.
     """
 
     name = "k"
@@ -54,7 +56,7 @@ class KKnob:
 
     def __init__(self, handle: StreamHandle, bounds: Any) -> None:
         self.handle = handle
-        self.low, self.high = _checked("k", bounds, 1)
+        self.low, self.high = checked_bounds("k", bounds, 1)
         self._policy()
 
     @property
@@ -106,19 +108,19 @@ class RKnob:
         origin: The level at which a frame would cost nothing if its cost followed the level.
 
     Raises:
-        ValueError: r is no number of tokens, or the bounds have no meaning.
+        ValueError: r is not a number of tokens, or the bounds are invalid.
     """
 
     name = "r"
 
     def __init__(self, handle: ToMeHandle, bounds: Any) -> None:
         self.handle = handle
-        low, high = _checked("r", bounds, 0)
+        low, high = checked_bounds("r", bounds, 0)
         self.low, self.high, self.origin = -high, -low, -high - 1
-        if isinstance(handle.r, bool) or not isinstance(handle.r, int):
+        if isinstance(handle.r, bool) or not isinstance(handle.r, Integral):
             raise ValueError(
-                f"Budget: ToMe's r={handle.r!r} is no number of tokens, the same in each block, "
-                "which a budget can raise and lower; set handle.r to an int."
+                f"Budget: ToMe's r={handle.r!r} is not a number of tokens that is the same in "
+                f"each block, which a budget needs; set handle.r to an int."
             )
 
     @property
@@ -149,9 +151,9 @@ class RKnob:
 
 
 def with_k(policy: Any) -> Any:
-    """The policy, or that which it is made of (:class:`~mmvitaccel.Weighted`), that has a k.
+    """The policy with a k: the given one, or its base (:class:`~mmvitaccel.Weighted`).
 
-    None where none has.
+    None if neither has a k.
     """
     while not hasattr(policy, "k"):
         if not hasattr(policy, "base"):
@@ -161,23 +163,25 @@ def with_k(policy: Any) -> Any:
 
 
 def sorted_handles(handle: Handle | Sequence[Handle]) -> list[Handle]:
-    """The handles, that of a method which remembers streams first."""
+    """The handles, with that of a method with streams first."""
     given = list(handle) if isinstance(handle, (list, tuple)) else [handle]
+    if not given:
+        refuse("Budget", "handle", handle, "what apply_eventful or apply_tome returned, or both")
     handles = [
         next(iter(h.parts.values())) if isinstance(h, EventfulDetectorHandle) else h for h in given
     ]
     wrong = [h for h in handles if not isinstance(h, (StreamHandle, ToMeHandle))]
     if wrong:
         raise TypeError(
-            f"Budget: {wrong[0]!r} is no handle; give what apply_eventful, apply_eventful_neck or "
-            "apply_tome returned."
+            f"Budget: {wrong[0]!r} is not a handle; give the handle that apply_eventful, "
+            f"apply_eventful_neck or apply_tome returned."
         )
     streams = [h for h in handles if isinstance(h, StreamHandle)]
     tomes = [h for h in handles if isinstance(h, ToMeHandle)]
-    if len(streams) > 1 or len(tomes) > 1 or not handles:
+    if len(streams) > 1 or len(tomes) > 1:
         raise ValueError(
-            f"Budget: {len(streams)} handles with a k and {len(tomes)} of ToMe were given; give "
-            "one, or one of each."
+            f"Budget: got {len(streams)} handles with a k and {len(tomes)} of ToMe; give one "
+            f"handle, or one of each kind."
         )
     return streams + tomes
 
@@ -185,11 +189,10 @@ def sorted_handles(handle: Handle | Sequence[Handle]) -> list[Handle]:
 def make_knobs(
     handles: Sequence[Handle], k: Any, r: Any, left_out: float | None
 ) -> list[KKnob | RKnob]:
-    """A knob for each handle.
+    """Make a knob for each handle.
 
     Raises:
-        ValueError: Bounds have no meaning, or there are bounds or a limit of a method that has no
-            handle.
+        ValueError: Invalid bounds, or bounds or a limit for a method without a handle.
     """
     knobs = [KKnob(h, k) if isinstance(h, StreamHandle) else RKnob(h, r) for h in handles]
     there = {knob.name for knob in knobs}
@@ -199,18 +202,20 @@ def make_knobs(
             raise ValueError(f"Budget: {name}={value!r} but no handle of {method} was given.")
     if left_out is not None and "k" not in there:
         raise ValueError(
-            f"Budget: left_out={left_out!r} is known of Eventful alone; ToMe leaves nothing out."
+            f"Budget: left_out={left_out!r} is a limit for Eventful only; ToMe leaves nothing out."
         )
     return knobs
 
 
-def _checked(name: str, bounds: Any, least: int) -> tuple[int, int]:
-    """Bounds, if they are two whole numbers in order."""
+def checked_bounds(name: str, bounds: Any, least: int) -> tuple[int, int]:
+    """Check that the bounds are two whole numbers in order.
+
+    Raises:
+        ValueError: They are not.
+    """
     pair = tuple(bounds) if isinstance(bounds, (list, tuple)) else ()
-    whole = len(pair) == 2 and all(type(value) is int for value in pair)
-    if not whole or not least <= pair[0] <= pair[1]:
-        raise ValueError(
-            f"Budget: {name}={bounds!r} must be two whole numbers, (lowest, highest), from {least} "
-            "on."
-        )
-    return pair
+    whole = all(isinstance(value, Integral) and not isinstance(value, bool) for value in pair)
+    if len(pair) != 2 or not whole or not least <= pair[0] <= pair[1]:
+        allowed = f"two whole numbers, (lowest, highest), from {least} on"
+        refuse("Budget", name, bounds, allowed)
+    return int(pair[0]), int(pair[1])

@@ -1,4 +1,4 @@
-"""From what levels cost to the level of the next frame, with hysteresis."""
+"""The level of the next frame from the costs of levels, with hysteresis."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import math
 from mmvitaccel.budget.counts import Counts
 from mmvitaccel.budget.timings import Timings
 
-#: Share below the target within which nothing moves.
+#: Width of the band below the target in which the level stays, as a share of the target.
 BAND = 0.06
-_GAIN = 0.75  # of the way to the wanted level that one frame goes
-_MOST = 3.0  # times that the cost which follows the level changes from one frame to the next
+_GAIN = 0.75  # share of the distance to the wanted level per frame
+_MOST = 3.0  # largest factor of the level-dependent cost between two frames
 
 
 def move_by_time(timings: Timings, level: int, ms: float, low: int, high: int) -> int:
@@ -25,7 +25,7 @@ def move_by_time(timings: Timings, level: int, ms: float, low: int, high: int) -
     if now > ms:
         return _within(min(after, level - 1), low, high)
     after = _within(max(after, level + 1), low, high)
-    # reason: with few levels none may lie in the band, and two would take turns
+    # reason: with few levels, none may be in the band, and two would alternate
     return after if timings.predict(after) <= ms else _within(level, low, high)
 
 

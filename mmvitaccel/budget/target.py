@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
+
+from mmvitaccel.arguments import number, one_of
 
 _WORDS = {
     "milliseconds": "{:g} ms a frame",
@@ -27,21 +28,20 @@ class Target:
         value: In the unit of its kind; a share is above 0 and at most 1.
 
     Raises:
-        ValueError: The value is not above 0, no number, or a share above 1.
+        ValueError: The value is not a number above 0, or a share above 1.
     """
 
     kind: str
     value: float
 
     def __post_init__(self) -> None:
-        value = self.value
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not 0 < value < math.inf:
-            raise ValueError(f"Budget: {self.kind}={value!r} must be a number above 0.")
+        one_of("Budget", "kind", self.kind, _WORDS)
+        value = number("Budget", self.kind, self.value, above=0)
+        object.__setattr__(self, "value", value)
         if self.kind == "share" and value > 1:
             raise ValueError(
-                f"Budget: share={value!r} must be at most 1, which is the dense model; write 0.4 "
-                "for 40 %."
+                f"Budget: share={value:g} must be at most 1, which is the dense model; write "
+                "0.4 for 40 %."
             )
 
     @classmethod
@@ -49,19 +49,19 @@ class Target:
         """The one target among ``milliseconds``, ``macs``, ``fps`` and ``share``.
 
         Raises:
-            ValueError: None or several are given, or the value has no meaning.
-            TypeError: There is no such kind.
+            ValueError: None or several are given, or the value is invalid.
+            TypeError: The kind is unknown.
         """
         unknown = sorted(set(given) - set(_WORDS))
         if unknown:
             raise TypeError(
-                f"Budget: {unknown[0]!r} is no target; give one of {', '.join(_WORDS)}."
+                f"Budget: {unknown[0]!r} is not a target; give one of {', '.join(_WORDS)}."
             )
         named = {kind: value for kind, value in given.items() if value is not None}
         if len(named) != 1:
             what = " and ".join(f"{k}={v!r}" for k, v in named.items()) or "none"
             raise ValueError(
-                f"Budget: {what} given, but one target can be held; give one of "
+                f"Budget: {what} given, but exactly one target is needed; give one of "
                 f"{', '.join(_WORDS)}."
             )
         return cls(*named.popitem())
@@ -71,30 +71,30 @@ class Target:
         """A target from text: ``200ms``, ``2fps``, ``40%``, ``90G``, also with M or T.
 
         Raises:
-            ValueError: The text is none.
+            ValueError: The text is not a target.
         """
         found = _TEXT.fullmatch(text.strip())
         if found is None:
-            raise ValueError(f"Budget: {text!r} is no budget; give {HELP}.")
-        number, unit = float(found[1]), found[2]
+            raise ValueError(f"Budget: {text!r} is not a valid budget; give {HELP}.")
+        amount, unit = float(found[1]), found[2]
         if unit in _PREFIXES:
-            return cls("macs", number * _PREFIXES[unit])
+            return cls("macs", amount * _PREFIXES[unit])
         kind = {"ms": "milliseconds", "fps": "fps", "%": "share"}[unit]
-        return cls(kind, number / 100 if unit == "%" else number)
+        return cls(kind, amount / 100 if unit == "%" else amount)
 
     @property
     def timed(self) -> bool:
-        """Whether it is about time; otherwise it is about multiply-adds."""
+        """Whether the target is a time; otherwise it is a number of multiply-adds."""
         return self.kind in ("milliseconds", "fps")
 
     @property
     def milliseconds(self) -> float:
-        """Milliseconds of a frame, of a target about time."""
+        """Milliseconds per frame of a target in time."""
         return 1e3 / self.value if self.kind == "fps" else self.value
 
     @property
     def short(self) -> str:
-        """As :meth:`parse` reads it, to four digits."""
+        """Text that :meth:`parse` reads, with four digits."""
         if self.kind == "macs":
             return f"{self.value / 1e9:.4g}G"
         unit = {"milliseconds": "ms", "fps": "fps", "share": "%"}[self.kind]

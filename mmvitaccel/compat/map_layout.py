@@ -1,8 +1,7 @@
-"""Maps for mmcv's compiled operators, which read them as if their channels lay first.
+"""Contiguous copies of maps for mmcv's compiled operators.
 
-Their code takes the address and the shape of a map, and no strides. Of a map that lies otherwise,
-channels last for instance, as behind a LayerNorm over channels or in PyTorch's fastest layout for
-convolutions, they read other numbers and say nothing.
+These operators use the address and the shape of a map but not its strides. For other memory
+formats, such as channels-last after a LayerNorm over channels, they silently read wrong values.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import torch
 
 
 def lay_out_maps(module: ModuleType) -> None:
-    """Make the operators of a module of mmcv copy what does not lie as they read it."""
+    """Make the operators of an mmcv module copy maps that are not contiguous."""
     for kind in vars(module).values():
         is_operator = isinstance(kind, type) and issubclass(kind, torch.autograd.Function)
         if is_operator and kind.__module__ == module.__name__:

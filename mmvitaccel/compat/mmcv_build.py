@@ -1,4 +1,4 @@
-"""How the mmcv that is installed gets operators compiled for the torch that is installed."""
+"""Commands that compile mmcv's operators for the installed torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ FORK = "onedl-mmcv"
 
 
 def requirement() -> str:
-    """The mmcv to compile: the fork where it is installed, in its version, else the tested one."""
+    """The mmcv to compile: the installed version of the fork, else the tested version."""
     try:
         return f"{FORK}=={importlib.metadata.version(FORK)}"
     except importlib.metadata.PackageNotFoundError:
@@ -21,7 +21,7 @@ def rebuild_command() -> str:
 
 
 def advice() -> str:
-    """What to do where mmcv has no compiled operators."""
+    """Advice for an mmcv without compiled operators."""
     wanted = requirement()
     # reason: mmcv 2.1.0 does not compile with newer ones; of the fork no limit is known
     torch = "" if wanted.startswith(FORK) else "torch 2.12 or older and "

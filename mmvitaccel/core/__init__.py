@@ -1,1 +1,1 @@
-"""The methods, in pure torch: nothing here imports an OpenMMLab package."""
+"""The methods in pure torch, without OpenMMLab packages."""

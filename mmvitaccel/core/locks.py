@@ -1,4 +1,4 @@
-"""A lock for what threads share, free in a process that was forked while a thread held it."""
+"""A lock that is free in a forked process even if a thread held it during the fork."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LOCKS: weakref.WeakSet[Lock] = weakref.WeakSet()
 
 
 def _renew_all() -> None:
-    # reason: the thread that held a lock is not there in the child, and would never release it
+    # reason: the thread that held the lock does not exist in the child and cannot release it
     for lock in list(_LOCKS):
         lock._renew()
 

@@ -1,4 +1,4 @@
-"""A sampler that gives frames of videos clip by clip, for training."""
+"""Sampler that returns frames of videos clip by clip, for training."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import torch
 from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
+from mmvitaccel.arguments import whole_number
 from mmvitaccel.datasets.video_sampler import indices_by_video
 from mmvitaccel.registry import DATA_SAMPLERS
 
 
 @DATA_SAMPLERS.register_module()
 class ClipSampler(Sampler[int]):
-    """Shuffle a dataset of frames by clips: frames of one video that follow each other.
+    """Shuffles a frame dataset by clips, which are consecutive frames of a video.
 
-    Every epoch cuts the videos anew. Of a video with fewer frames than a clip has, the last one is
-    repeated, so that a single image is a clip that stands still. All ranks have the same number of
-    clips. The data loader's ``batch_size`` is to be a multiple of ``frames``.
+    Every epoch splits the videos differently. If a video is shorter than a clip, its last frame is
+    repeated, so a single image becomes a clip of identical frames. All ranks have the same number
+    of clips. The data loader's ``batch_size`` must be a multiple of ``frames``.
 
     Args:
         dataset: Frame-level; ``get_data_info(index)`` names ``video_id`` and ``frame_id``.
-        frames: Of a clip.
-        seed: The same on all ranks; by default one that they agree upon.
+        frames: Number of frames of a clip.
+        seed: Seed, the same on all ranks; by default the ranks agree on one.
 
     Raises:
         TypeError: The dataset's items are not frames.
@@ -31,10 +32,10 @@ class ClipSampler(Sampler[int]):
     """
 
     def __init__(self, dataset: Sized, frames: int = 2, seed: int | None = None) -> None:
-        if isinstance(frames, bool) or int(frames) != frames or frames < 1:
-            raise ValueError(f"ClipSampler: frames={frames!r} must be a whole number, at least 1.")
+        self.frames = whole_number("ClipSampler", "frames", frames, least=1)
+        seed = whole_number("ClipSampler", "seed", seed, or_none=True)
         self.rank, self.world_size = get_dist_info()
-        self.frames, self.epoch = int(frames), 0
+        self.epoch = 0
         self.seed = sync_random_seed() if seed is None else seed
         self.videos = indices_by_video(dataset, type(self).__name__)
         clips = sum(max(len(video) // self.frames, 1) for video in self.videos)
@@ -45,7 +46,7 @@ class ClipSampler(Sampler[int]):
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         clips = [clip for video in self.videos for clip in self._cut(video, generator)]
         order = torch.randperm(len(clips), generator=generator).tolist()
-        # reason: begun anew where ranks would have different numbers
+        # reason: repeats clips if ranks would have different numbers
         order = (order * self.world_size)[: self.num_clips * self.world_size]
         for place in order[self.rank :: self.world_size]:
             yield from clips[place]
@@ -55,11 +56,11 @@ class ClipSampler(Sampler[int]):
         return self.num_clips * self.frames
 
     def set_epoch(self, epoch: int) -> None:
-        """Cut and shuffle in another way from the next iteration on."""
+        """Split and shuffle differently from the next iteration on."""
         self.epoch = epoch
 
     def _cut(self, video: list[int], generator: torch.Generator) -> list[list[int]]:
-        """The clips of a video, from a frame on that is drawn."""
+        """The clips of a video, starting at a random frame."""
         if len(video) < self.frames:
             return [video + [video[-1]] * (self.frames - len(video))]
         spare = len(video) % self.frames

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import reprlib
 from collections.abc import Sequence
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
-from mmengine.fileio import exists, get_local_path, load
+from mmengine.fileio import exists, get_local_path
 from mmengine.logging import print_log
+
+from mmvitaccel.text_files import decode_text
 
 _NUMBER = (int, float)
 _ID = (int, str)
-# What is read of each record.
+# Fields that are read from each record.
 _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "images": dict(
         id=_ID, file_name=(str,), height=_NUMBER, width=_NUMBER, video_id=(int,), frame_id=(int,)
@@ -27,15 +31,15 @@ def read_cocovid(ann_file: str, backend_args: dict[str, Any] | None = None) -> d
     """Read a CocoVID json.
 
     Args:
-        ann_file: Its path or address.
+        ann_file: Path or URL of the file.
         backend_args: Arguments of mmengine's file backend.
 
     Returns:
-        The content, with ``images``, ``categories`` and ``annotations``; an ``area`` that is not
-        there is the box's.
+        The content, with ``images``, ``categories`` and ``annotations``; a missing ``area`` is
+        computed from the box.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         ValueError: It is not JSON, is not COCO-like, or has video frames without ``frame_id``.
     """
     if not exists(ann_file, backend_args=backend_args):
@@ -44,8 +48,9 @@ def read_cocovid(ann_file: str, backend_args: dict[str, Any] | None = None) -> d
             "released archives with tools/dataset_converters/imagenet_vid.py or set ann_file."
         )
     with get_local_path(ann_file, backend_args=backend_args) as local_path:
+        text = decode_text(Path(local_path).read_bytes(), ann_file)
         try:
-            content = load(local_path, file_format="json")
+            content = json.loads(text)
         except (RecursionError, ValueError) as error:
             raise ValueError(
                 f"ImageNet VID: {ann_file} is not json or was cut short ({error}); convert again."
@@ -60,8 +65,10 @@ def read_cocovid(ann_file: str, backend_args: dict[str, Any] | None = None) -> d
     content.setdefault("annotations", [])
     for key, fields in _FIELDS.items():
         _check_records(content[key], key, fields, ann_file)
+    for key in ("images", "videos"):
+        _check_sizes(content.get(key), key, ann_file)
     for annotation in content["annotations"]:
-        # reason: what other tools write has none at times, and the box says it
+        # reason: files of other tools may have no area, which follows from the box
         if annotation.get("area") is None:
             annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
     for image in content["images"]:
@@ -82,7 +89,7 @@ def read_cocovid(ann_file: str, backend_args: dict[str, Any] | None = None) -> d
 def _check_records(
     records: Any, key: str, fields: dict[str, tuple[type, ...]], ann_file: str
 ) -> None:
-    """Refuse a list whose records lack a field or have something else there."""
+    """Refuse a list with records that lack a field or have a wrong type there."""
     if not isinstance(records, list):
         raise ValueError(
             f"ImageNet VID: {key} of {ann_file} is a {type(records).__name__} and no list; convert "
@@ -104,6 +111,20 @@ def _check_records(
         _check_box(record, f"{key}[{index}] of {ann_file}")
 
 
+def _check_sizes(records: Any, key: str, ann_file: str) -> None:
+    """Refuse pictures and videos without a pixel; a video need not tell its size."""
+    for index, record in enumerate(records if isinstance(records, list) else ()):
+        known = record if isinstance(record, dict) else {}
+        sides = [known.get(side) for side in ("width", "height")]
+        # reason: asked this way round, NaN is no size
+        if not all(side is None or (isinstance(side, _NUMBER) and side >= 1) for side in sides):
+            raise ValueError(
+                f"ImageNet VID: {key}[{index}] of {ann_file} is {_short(sides[0])} x "
+                f"{_short(sides[1])} pixels (width x height), which none has; correct the size or "
+                "convert the set again."
+            )
+
+
 def _check_box(record: dict[str, Any], place: str) -> None:
     box = record.get("bbox")
     if box is not None and not (
@@ -118,7 +139,7 @@ def _check_box(record: dict[str, Any], place: str) -> None:
 
 
 def _short(value: Any) -> str:
-    """A value as a message shows it."""
+    """A value as text for messages."""
     return reprlib.repr(value)
 
 

@@ -9,9 +9,11 @@ from pathlib import PurePath
 from typing import Any
 
 from mmengine.dataset import BaseDataset
-from mmengine.fileio import get_text
+from mmengine.fileio import get
 
+from mmvitaccel.arguments import config, path, refuse, text
 from mmvitaccel.registry import DATASETS
+from mmvitaccel.text_files import decode_text
 
 COLUMNS = (
     "narration_id",
@@ -65,26 +67,39 @@ class EpicKitchens(BaseDataset):
         filename_tmpl: str = "frame_{:010d}.jpg",
         **kwargs: Any,
     ) -> None:
+        owner = "EpicKitchens"
+        path(owner, "ann_file", ann_file)
+        config(owner, "data_prefix", data_prefix, what="a dict of a folder, video or img")
+        if isinstance(pipeline, str) or not isinstance(pipeline, Sequence):
+            refuse(owner, "pipeline", pipeline, "a list of transforms", wrong_type=True)
         if set(data_prefix) not in ({"video"}, {"img"}):
             raise ValueError(
-                f"EpicKitchens: data_prefix has {sorted(data_prefix)}; give either 'video' or "
+                f"{owner}: data_prefix has {sorted(map(str, data_prefix))}; give either 'video' or "
                 "'img', the folder of the videos or of the frames."
             )
-        self.video_tmpl = video_tmpl
-        self.frames_tmpl = frames_tmpl
-        self.filename_tmpl = filename_tmpl
+        self.video_tmpl = text(owner, "video_tmpl", video_tmpl)
+        self.frames_tmpl = text(owner, "frames_tmpl", frames_tmpl)
+        self.filename_tmpl = text(owner, "filename_tmpl", filename_tmpl)
         super().__init__(ann_file, pipeline=list(pipeline), data_prefix=data_prefix, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the csv."""
-        rows = csv.DictReader(io.StringIO(get_text(self.ann_file)))
-        missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
+        rows = csv.DictReader(io.StringIO(decode_text(get(self.ann_file), self.ann_file)))
+        header = rows.fieldnames or ()
+        missing = [name for name in COLUMNS if name not in header]
+        other = next((mark for mark in ";\t" if len(header) == 1 and mark in header[0]), None)
+        if other is not None:
+            raise ValueError(
+                f"'{self.ann_file}' has its columns divided by {other!r}; save it with commas, as "
+                "EPIC_100_train.csv is released."
+            )
         if missing:
             raise ValueError(
                 f"'{self.ann_file}' lacks the columns {', '.join(missing)}; give EPIC_100_train.csv"
                 " or EPIC_100_validation.csv as released (the test set has no labels)."
             )
-        samples = [self._sample(row, line) for line, row in enumerate(rows, 2)]
+        filled = (row for row in rows if any(map(_is_filled, row.values())))
+        samples = [self._sample(row, rows.line_num) for row in filled]
         if not samples:
             raise ValueError(f"'{self.ann_file}' has no rows; download it again.")
         return samples
@@ -118,6 +133,11 @@ class EpicKitchens(BaseDataset):
                 total_frames=last - first + 1,
             )
         return sample
+
+
+def _is_filled(value: str | list[str] | None) -> bool:
+    """Whether a field says something; tables that were edited end in rows of empty ones."""
+    return bool(value.strip() if isinstance(value, str) else value)
 
 
 def _seconds(timestamp: str | None) -> float:

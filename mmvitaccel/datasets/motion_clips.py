@@ -1,4 +1,4 @@
-"""Generated clips of seven motions that cannot be told apart from a single frame.
+"""Generated clips of seven motions that a single frame does not show.
 
 Objects move over a still background that wraps around, grow or shrink in an endless cycle, or turn.
 Position, size and angle of an object have the same distribution in every frame of every class
@@ -21,7 +21,7 @@ from mmvitaccel.datasets.synthetic.texture import blend, colour, fractal_noise
 MOTIONS = ("left", "right", "up", "down", "grow", "shrink", "turn")
 SPLITS = ("train", "val")
 FPS = 25
-# reason: raised when the pictures change, so that a set made before is not taken for a new one
+# reason: increased when the pictures change, so that older sets are not reused
 GENERATOR_VERSION = 2
 
 Progress = Callable[[str, int, int], None]
@@ -121,7 +121,7 @@ def make_motion_set(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Draw clips and write them as mmaction2's ``VideoDataset`` reads them.
+    """Draw clips and write them in the format of mmaction2's ``VideoDataset``.
 
     ``{train,val}/00000.mp4`` with ``{train,val}.txt``, a line ``train/00000.mp4 <label>`` for each
     clip; labels count through ``MOTIONS``, whose names are in ``classes.txt``. A second call with

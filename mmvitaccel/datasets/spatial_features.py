@@ -11,6 +11,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset
 
 from mmvitaccel.registry import DATASETS, TRANSFORMS
+from mmvitaccel.text_files import read_text
 
 VIEWS = ("random", "all")
 
@@ -30,7 +31,7 @@ class SpatialFeatures(BaseDataset):
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the index."""
         try:
-            samples = json.loads(Path(self.ann_file).read_text())["samples"]
+            samples = json.loads(read_text(self.ann_file))["samples"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"'{self.ann_file}' is not an index of spatial features; give an index.json "

@@ -7,6 +7,7 @@ from typing import Any
 
 from mmcv.transforms import BaseTransform
 
+from mmvitaccel.arguments import whole_number
 from mmvitaccel.errors import UserError
 from mmvitaccel.registry import TRANSFORMS
 from mmvitaccel.video_reader.indexed import IndexedVideo, open_indexed
@@ -31,7 +32,7 @@ class OpenVideo(BaseTransform):
     """
 
     def __init__(self, num_threads: int = 1) -> None:
-        self.num_threads = num_threads
+        self.num_threads = whole_number("OpenVideo", "num_threads", num_threads, least=1)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the reader and the range of frames.

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sized
 from mmengine.dist import get_dist_info
 from torch.utils.data import Sampler
 
+from mmvitaccel.arguments import shown, whole_number
 from mmvitaccel.registry import DATA_SAMPLERS
 
 
@@ -32,6 +33,7 @@ class VideoSampler(Sampler[int]):
     """
 
     def __init__(self, dataset: Sized, seed: int | None = None) -> None:
+        whole_number("VideoSampler", "seed", seed, or_none=True)
         rank, world_size = get_dist_info()
         videos = indices_by_video(dataset, type(self).__name__)
         mine = _deal_out([len(frames) for frames in videos], world_size)[rank]
@@ -56,6 +58,11 @@ def indices_by_video(dataset: Sized, sampler: str) -> list[list[int]]:
     Raises:
         TypeError: The dataset's items are not frames.
     """
+    if isinstance(dataset, type) or not hasattr(dataset, "get_data_info"):
+        raise TypeError(
+            f"{sampler}: dataset={shown(dataset)} is no dataset: it has no get_data_info; give a "
+            "dataset of frames, such as mmvitaccel.ImageNetVID."
+        )
     frames = defaultdict(list)
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)

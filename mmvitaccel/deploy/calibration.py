@@ -1,4 +1,4 @@
-"""Images that an int8 graph is calibrated with: of the training set, as the test prepares them."""
+"""Calibration images for int8: from the training set, with the preprocessing of the test."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def calibration_images(cfg: Config, count: int) -> Iterator[Tensor]:
     """Images (1, C, H, W), normalised and padded, spread over the training set.
 
     Args:
-        cfg: A detector's or classifier's.
-        count: How many; fewer if there are fewer.
+        cfg: Config of a detector or classifier.
+        count: Largest number of images.
 
     Raises:
-        UserError: The training data cannot be built, or its samples are no images.
+        UserError: The training data cannot be built, or its samples are not images.
     """
     init_default_scope(cfg.get("default_scope") or "mmengine")
     with building("train_dataloader.dataset, through the test's pipeline"):

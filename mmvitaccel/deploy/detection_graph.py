@@ -14,17 +14,17 @@ from mmvitaccel.registry import type_name
 
 
 class DetectionGraph(nn.Module):
-    """What ``detector.predict`` computes, on batches, with outputs of fixed layout.
+    """``detector.predict`` on batches, with outputs of fixed layout.
 
-    Boxes are clipped to the input, padding included; mmdet clips them to each image before it was
-    padded. They are not scaled back to the original image.
+    Boxes are clipped to the input including padding; mmdet clips them to each image without
+    padding. They are not scaled back to the original image.
 
     Args:
-        detector: mmdet's, of one stage with anchors, one sigmoid a class: RetinaNet and the like.
+        detector: A one-stage detector of mmdet with anchors and sigmoid scores, such as RetinaNet.
         suppress: Whether overlapping boxes are removed in the graph.
 
     Raises:
-        UserError: It is a detector of another kind.
+        UserError: The detector is of another kind.
     """
 
     def __init__(self, detector: nn.Module, suppress: bool = True) -> None:
@@ -47,9 +47,9 @@ class DetectionGraph(nn.Module):
 
         Returns:
             ``dets`` (B, K, 5), boxes (x1, y1, x2, y2) in pixels of the input and their score, and
-            ``labels`` (B, K) int64. Suppressed: the K = ``max_per_img`` best, the best first;
-            where there are fewer the score is 0 and the label -1. Otherwise every candidate, at
-            most ``nms_pre`` a level; those at or below the score threshold have score 0.
+            ``labels`` (B, K) int64. With suppression: the K = ``max_per_img`` best boxes in
+            descending order, padded with score 0 and label -1. Without: all candidates, at most
+            ``nms_pre`` per level; those at or below the score threshold have score 0.
         """
         cls_scores, deltas = self.detector.bbox_head(self.detector.extract_feat(images))
         levels = [
@@ -77,7 +77,7 @@ class DetectionGraph(nn.Module):
         scores = scores.permute(0, 2, 3, 1).reshape(batch, -1).sigmoid()
         deltas = deltas.permute(0, 2, 3, 1).reshape(batch, -1, 4)
         if self.nms_pre > 0:
-            # reason: a small map has fewer pairs than are asked for; k is a constant in the graph
+            # reason: a small map has fewer pairs than requested; k is a constant in the graph
             scores = F.pad(scores, (0, self.nms_pre))
             scores, pairs = scores.topk(self.nms_pre, dim=1)
             pairs = pairs * (scores > 0)
@@ -89,8 +89,8 @@ class DetectionGraph(nn.Module):
         return boxes.reshape(batch, -1, 4), scores, pairs - index * classes
 
     def _suppressed(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        """The best boxes of each image that overlap no better one of their class."""
-        # reason: as mmcv does, classes are moved apart, so that one suppression serves them all
+        """The best boxes of each image after non-maximum suppression per class."""
+        # reason: like mmcv, classes are moved apart, so that one suppression handles all of them
         apart = boxes + (labels * (boxes.amax((1, 2), keepdim=True)[..., 0] + 1))[..., None]
         chosen = NonMaxSuppression.apply(
             apart, scores[:, None], self.max_per_img, self.iou_thr, self.score_thr
@@ -98,7 +98,7 @@ class DetectionGraph(nn.Module):
         image, box = chosen[:, 0], chosen[:, 2]
         ones = torch.ones_like(box, dtype=scores.dtype)
         kept = torch.zeros_like(scores).index_put((image, box), ones)
-        # reason: so many that there are always as many as are put out
+        # reason: padded, so that there are always enough for the output
         scores = F.pad(scores * kept, (0, self.max_per_img))
         boxes = F.pad(boxes, (0, 0, 0, self.max_per_img))
         labels = F.pad(labels, (0, self.max_per_img))
@@ -109,7 +109,7 @@ class DetectionGraph(nn.Module):
 
 
 class NonMaxSuppression(torch.autograd.Function):
-    """ONNX's operator of that name, and what it computes."""
+    """ONNX's operator of this name, and its computation in torch."""
 
     @staticmethod
     def forward(
@@ -118,18 +118,18 @@ class NonMaxSuppression(torch.autograd.Function):
         """Choose boxes.
 
         Args:
-            ctx: Autograd's.
+            ctx: Context of autograd.
             boxes: (B, N, 4).
             scores: (B, 1, N).
-            most: How many are chosen of an image.
-            iou_thr: A box that overlaps a better one by more is left out.
-            score_thr: So is one with this score or less.
+            most: Largest number of boxes per image.
+            iou_thr: Boxes that overlap a better one by more are removed.
+            score_thr: Boxes with this score or less are removed.
 
         Returns:
-            (chosen, 3) int64: image, 0, box; an image's best first.
+            (chosen, 3) int64: image, 0, box; best first for each image.
         """
         if torch.onnx.is_in_onnx_export():
-            # reason: what is computed here would be recorded beside the operator
+            # reason: otherwise this computation would be recorded in addition to the operator
             return torch.zeros(1, 3, dtype=torch.long)
         chosen = []
         for image, (own, score) in enumerate(zip(boxes, scores[:, 0])):
@@ -150,19 +150,19 @@ class NonMaxSuppression(torch.autograd.Function):
 
 
 def clip(boxes: Tensor, images: Tensor) -> Tensor:
-    """Cut boxes (B, N, 4) off at the border of images (B, C, H, W)."""
+    """Clip boxes (B, N, 4) to images (B, C, H, W)."""
     height, width = (torch.as_tensor(n, device=boxes.device) for n in images.shape[2:])
     most = torch.stack([width, height, width, height]).to(boxes.dtype)
     return torch.minimum(boxes, most).clamp(min=0)
 
 
 def check_detector(detector: nn.Module) -> None:
-    """Refuse a detector that the graph would not be right for.
+    """Refuse unsupported detectors.
 
     Raises:
         UserError: It has no head with anchors and sigmoids, or another suppression.
     """
-    # reason: imported here, since backbones are exported without mmdet.
+    # reason: imported here, because the export of backbones does not need mmdet
     from mmdet.models.dense_heads import RetinaHead
 
     name, head = type(detector).__name__, getattr(detector, "bbox_head", None)

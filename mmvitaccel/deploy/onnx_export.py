@@ -19,6 +19,7 @@ from mmvitaccel.deploy.detection_graph import DetectionGraph
 from mmvitaccel.errors import UserError, running
 from mmvitaccel.extras import require
 from mmvitaccel.fit.check import SPLITS, check_model, check_start
+from mmvitaccel.fit.heads import backbone_of
 from mmvitaccel.hooks.deploy_hook import fold_model
 from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.runner.attached_hooks import attach_hooks
@@ -94,9 +95,10 @@ def build_part(
     if part == "model":
         # reason: the exporter puts the mode of the outermost module back on all of them
         return DetectionGraph(model, suppress).eval()
-    if not isinstance(getattr(model, "backbone", None), nn.Module):
+    backbone = backbone_of(model)
+    if backbone is None:
         raise UserError(f"model: {type(model).__name__} has no backbone; give --part model.")
-    return model.backbone
+    return backbone
 
 
 def _check_methods(module: nn.Module, dynamic: bool) -> None:

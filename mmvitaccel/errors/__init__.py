@@ -1,9 +1,8 @@
-"""Mistakes in what a user gave, said in one sentence; everything else keeps its traceback.
+"""One-sentence messages for users' mistakes; all other errors keep their traceback.
 
-While a configuration is read and built, any error is one of the configuration. Once the model
-runs, only those are that a user can mend: shapes that do not fit together, files, devices and
-disks, and what a ``raise`` of this package refuses. ``MMVITACCEL_TRACEBACK=1`` shows the traceback
-of these too.
+Any error while a config is read and built is treated as a mistake in the config. While a model
+runs, only errors that a user can fix are: mismatched shapes, files, devices and disks, and errors
+that this package raises. ``MMVITACCEL_TRACEBACK=1`` shows the traceback of these too.
 """
 
 from mmvitaccel.errors.configs import building

@@ -1,26 +1,29 @@
-"""Errors while a configuration is read and built: any of them is one of the configuration."""
+"""Errors while a config is read and built, all treated as mistakes in the config."""
 
 from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from json import JSONDecodeError
+from pathlib import Path
 from typing import Any
 
 from mmvitaccel.errors.origin import frames_of_error, is_own_fault
 from mmvitaccel.errors.sentence import UserError, closest, message_of, one_line
 from mmvitaccel.errors.system import explain_system, open_path
+from mmvitaccel.text_files import why_no_text
 
-# What numpy says of a data set of mmengine's that has no sample.
+# Message of numpy for an mmengine data set without samples.
 _NO_SAMPLE = "need at least one array to concatenate"
 
 
 @contextmanager
 def building(what: str) -> Iterator[None]:
-    """Turn every error inside into a :class:`UserError` about ``what``."""
+    """Convert every error in the block into a :class:`UserError` about ``what``."""
     try:
         yield
     except UserError:
@@ -32,10 +35,10 @@ def building(what: str) -> Iterator[None]:
 
 
 def _explain(error: Exception) -> str:
-    """Say what is wrong with a configuration that could not be built."""
+    """Explain an error of a config that could not be built."""
     message = one_line(error)
     held = [f.f_locals.get("obj_cls") for f in frames_of_error(error)]
-    built = [cls for cls in held if cls is not None]  # it has none yet while it is looked up
+    built = [cls for cls in held if cls is not None]  # it has no type yet while it is looked up
     unknown = re.match(r"(\S+) is not in the (\S+)::(.+?) registry", message)
     if isinstance(error, KeyError) and unknown:
         return _explain_unknown_type(*unknown.groups(), error)
@@ -54,6 +57,9 @@ def _explain(error: Exception) -> str:
         return _explain_text(error)
     path = open_path(error) if isinstance(error, (JSONDecodeError, UnicodeDecodeError)) else None
     if path is not None:
+        encoded = why_no_text(Path(path).read_bytes()) if os.path.isfile(path) else None
+        if encoded is not None:
+            return f"{path} {encoded}"
         return (
             f"{path} cannot be read: {message}; it is damaged, cut short or of another encoding: "
             "save it whole, as UTF-8 without a byte order mark"
@@ -68,7 +74,7 @@ def _explain(error: Exception) -> str:
 
 
 def _calls_a_name(error: Exception) -> bool:
-    """Whether a config in mmengine's pure-Python style calls what it imports."""
+    """Whether a pure-Python config of mmengine calls an imported name."""
     frames = frames_of_error(error)
     if not isinstance(error, RuntimeError) or len(frames) < 2:
         return False
@@ -76,28 +82,29 @@ def _calls_a_name(error: Exception) -> bool:
 
 
 def _explain_call(error: Exception) -> str:
-    """Which name, and where; mmengine says nothing: imported names stand for themselves then."""
+    """Name and line of the call; mmengine's imported names are placeholders at that time."""
     config, called = frames_of_error(error)[-2:]
     name = str(called.f_locals["self"])
     return (
-        f"line {config.f_lineno} calls {name}, which is imported when the config is built and no "
-        f"sooner; give it as dict(type={name}, ...), or make it where it is used"
+        f"line {config.f_lineno} calls {name}, which is only imported when the config is built; "
+        f"use dict(type={name}, ...), or create the object where it is used"
     )
 
 
 def _explain_text(error: Exception) -> str:
-    """A run writes its config into its folder, which only what can be written as text allows."""
+    """Explain a value that cannot be written as text into the run's copy of the config."""
     held = [getattr(f.f_locals.get("self"), "_cfg_dict", None) for f in frames_of_error(error)]
     cfg = next((content for content in held if content is not None), {})
     where, value = next(_unwritten(cfg, ""), ("a value in it", "?"))
     return (
         f"{where} is {value}, which cannot be written into the run's folder as a part of the "
-        "config; name what is in a module, as a type, or make it where it is used"
+        "config; give the name of an object in a module as a type, or create the object where it "
+        "is used"
     )
 
 
 def _unwritten(value: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values that no text stands for, such as functions without a name."""
+    """Dotted keys and values that have no text form, such as lambdas."""
     if isinstance(value, Mapping):
         for key in value:
             yield from _unwritten(value[key], f"{where}.{key}" if where else str(key))
@@ -109,10 +116,10 @@ def _unwritten(value: Any, where: str) -> Iterator[tuple[str, Any]]:
 
 
 def _is_written(value: Any) -> bool:
-    """Whether a value is written as text: functions and classes by their names."""
+    """Whether a value has a text form: functions and classes have their names."""
     name = getattr(value, "__qualname__", None)
     if isinstance(name, str):
-        return "<" not in name  # reason: as of a lambda
+        return "<" not in name  # reason: the name of a lambda, for example
     try:
         ast.parse(repr(value))
     except SyntaxError:
@@ -121,7 +128,7 @@ def _is_written(value: Any) -> bool:
 
 
 def _explain_unknown_type(name: str, scope: str, registry: str, error: Exception) -> str:
-    """A ``type`` that no registry has; the frame that looked for it holds the registry."""
+    """Explain an unregistered ``type``; the frame of the lookup has the registry."""
     held = [f.f_locals.get("registry") for f in frames_of_error(error)]
     names: list[str] = []
     for found in [r for r in held if hasattr(r, "module_dict")]:
@@ -136,14 +143,14 @@ def _explain_unknown_type(name: str, scope: str, registry: str, error: Exception
 
 
 def _explain_untyped(error: Exception) -> str:
-    """A config without a ``type``; the frame that would have built it holds both."""
+    """Explain a config without a ``type``; the frame of the builder has both."""
     held = frames_of_error(error)[-1].f_locals
     cfg, registry = dict(held.get("cfg") or {}), getattr(held.get("registry"), "name", "registry")
-    return f"{cfg!r} has no type, so that nothing in the {registry} registry is meant; give one"
+    return f"{cfg!r} has no type, so the {registry} registry cannot build it; add a type"
 
 
 def _explain_arguments(message: str, built: Any) -> str:
-    """What was built, or the name of what was called, got an argument too many or too few."""
+    """Explain an unexpected or missing argument of the built object or called function."""
     name = getattr(built, "__name__", str(built))
     unexpected = re.search(r"unexpected keyword argument '(\w+)'", message)
     if unexpected:

@@ -1,4 +1,4 @@
-"""Where an error comes from: this package's refusal of an input, a fault of its code, or others."""
+"""Origin of an error: an input refused by this package, a bug of its code, or other code."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from types import FrameType
 
 
 def frames_of_error(error: BaseException) -> list[FrameType]:
-    """The frames of an error's traceback, the one that raised it last."""
+    """The frames of an error's traceback, innermost last."""
     return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether a ``raise`` of this package, which refuses an input, made an error.
+    """Whether this package raised the error, to refuse an input.
 
-    An error that torch or Python raise inside a function of this package is none.
+    Errors raised by torch or Python inside a function of this package do not count.
     """
     if not isinstance(error, (RuntimeError, ValueError, FileNotFoundError)):
         return False
@@ -28,11 +28,11 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def _is_own(frame: FrameType) -> bool:
-    """Whether a frame is of this package, by the name of its module, wherever it lies."""
+    """Whether a frame belongs to this package, by the name of its module."""
     return frame.f_globals.get("__name__", "").partition(".")[0] == "mmvitaccel"
 
 
 def is_own_fault(error: Exception) -> bool:
-    """Whether an error can be nothing but a fault of this package's code."""
+    """Whether an error can only be a bug of this package."""
     frames = frames_of_error(error)
     return isinstance(error, NameError) and bool(frames) and _is_own(frames[-1])

@@ -1,7 +1,6 @@
-"""Errors of a model that runs: those are a user's that a user can mend.
+"""Errors of a running model that a user can fix.
 
-These are shapes that do not fit together, files, devices and disks, and what a ``raise`` of this
-package refuses.
+These are mismatched shapes, files, devices and disks, and errors that this package raises.
 """
 
 from __future__ import annotations
@@ -26,12 +25,12 @@ _SHAPES_DIFFER = re.compile(
 
 @contextmanager
 def running(model: nn.Module, what: str, every_error: bool = False) -> Iterator[None]:
-    """Turn those errors inside that a user can mend into a :class:`UserError`.
+    """Convert errors in the block that a user can fix into a :class:`UserError`.
 
     Args:
-        model: What runs inside; the module at fault is named.
-        what: Begins the sentence.
-        every_error: Take all errors for the user's: for a run that only tries the model.
+        model: The running model, used to name the failing module.
+        what: Start of the message.
+        every_error: Whether to convert all errors, for a run that only tries the model.
     """
     try:
         yield
@@ -47,7 +46,7 @@ def running(model: nn.Module, what: str, every_error: bool = False) -> Iterator[
 
 
 def _explain_run(error: Exception, model: nn.Module) -> str | None:
-    """Say what a user can mend in an error of a running model; None for anything else."""
+    """Explain an error of a running model that a user can fix; None for other errors."""
     message = message_of(error)
     frames = frames_of_error(error)
     system = explain_system(error)
@@ -63,7 +62,7 @@ def _explain_run(error: Exception, model: nn.Module) -> str | None:
 
 
 def _place(frames: list[FrameType], model: nn.Module) -> str:
-    """The model's innermost module among the frames of an error, by its dotted name."""
+    """Dotted name of the innermost module of the model in the frames of an error."""
     names = {id(module): name for name, module in model.named_modules()}
     for frame in reversed(frames):
         module = frame.f_locals.get("self")

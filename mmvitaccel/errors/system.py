@@ -1,4 +1,4 @@
-"""What the system, the disk or the device refuses."""
+"""Errors of the system, the disk or the device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 from mmvitaccel.errors.origin import frames_of_error
 from mmvitaccel.errors.sentence import one_line
 
-# What the system says of a user's files and disks; a broken pipe or a bad descriptor is none.
+# System errors of files and disks, without broken pipes and bad descriptors.
 _OF_THE_SYSTEM = {
     errno.ENOENT: "correct the path",
     errno.EACCES: "correct the permissions or give another path",
@@ -29,29 +29,29 @@ _PATHS = ("filepath", "filename", "file_path", "path", "out_file", "annotation_f
 _OF_THE_DEVICE = (
     (
         r"CUDA out of memory|CUDA error: out of memory",
-        "the GPU has not memory enough; set a smaller batch size or image",
+        "not enough GPU memory; reduce the batch size or the image size",
     ),
     (
         r"not compiled with CUDA|no NVIDIA driver|No CUDA GPUs|invalid device ordinal"
         r"|torch\.cuda\.is_available\(\) is False|ProcessGroupNCCL is only supported with GPUs",
-        "CUDA was asked for, and there is no such device here; run on the CPU or correct the "
-        "device and CUDA_VISIBLE_DEVICES",
+        "CUDA was requested, but there is no such device; run on the CPU or correct the device "
+        "and CUDA_VISIBLE_DEVICES",
     ),
     (
         r"gloo\S* (Connection closed by peer|Read error|Write error)|NCCL communicator was aborted"
         r"|remote process exited or there was a network error",
-        "another process of this run ended, and this one cannot go on alone; the one that failed "
-        "first says why",
+        "another process of this run ended, and this one cannot continue alone; see the message "
+        "of the process that failed first",
     ),
     (
         r"PytorchStreamWriter failed|inline_container.*write failed",
-        "a checkpoint could not be written whole; free space on the disk or give another path",
+        "a checkpoint could not be written completely; free space on the disk or give another path",
     ),
 )
 
 
 def explain_system(error: BaseException) -> str | None:
-    """Say what is wrong with a file, a disk or a device; None for an error of another kind."""
+    """Explain an error of a file, a disk or a device; None for other errors."""
     message = one_line(error)
     if isinstance(error, OSError) and error.errno in _OF_THE_SYSTEM:
         path = error.filename if error.filename is not None else open_path(error)
@@ -66,7 +66,7 @@ def explain_system(error: BaseException) -> str | None:
 
 
 def open_path(error: BaseException) -> str | None:
-    """The file that was read or written when that failed, where the error does not say it."""
+    """The file being read or written, if the error does not name it."""
     for frame in reversed(frames_of_error(error)):
         for name in _PATHS:
             value = frame.f_locals.get(name)

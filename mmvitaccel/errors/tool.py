@@ -1,4 +1,4 @@
-"""How a tool ends: a mistake of the user's as one line on stderr and exit status 2."""
+"""Exit of tools: a user's mistake is one line on stderr with exit status 2."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TRACEBACK = "MMVITACCEL_TRACEBACK"
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse's, whose errors do not repeat overlong values whole."""
+    """argparse's parser, with long values abbreviated in errors."""
 
     def error(self, message: str) -> NoReturn:
         """Print usage and message, and exit with status 2."""
@@ -27,7 +27,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def one_sentence_errors(main: Callable[..., None]) -> Callable[..., None]:
-    """Let a tool's ``main`` end a :class:`UserError` as a line on stderr and exit status 2."""
+    """Decorator for ``main``: print a :class:`UserError` on stderr and exit with status 2."""
 
     @functools.wraps(main)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -49,9 +49,9 @@ def one_sentence_errors(main: Callable[..., None]) -> Callable[..., None]:
 
 
 def sentence_of(error: BaseException) -> str | None:
-    """What a tool says of an error at its end; None for a fault of the program."""
+    """Message of a tool for an error; None for a bug of the program."""
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted from the keyboard; what was written so far is kept."
+        return "interrupted from the keyboard; files written so far are kept."
     known = isinstance(error, UserError) or is_refusal(error)
     sentence = one_line(error) if known else explain_system(error)
     return sentence and shorten(sentence)

@@ -1,5 +1,5 @@
-"""Whether model, data, evaluators, checkpoint and schedule belong together, before a run starts.
+"""Checks before a run that model, data, evaluators, checkpoint and schedule match.
 
-What is certain to be wrong is a :class:`~mmvitaccel.errors.UserError`: what, where, both values
-and the cure. What may be meant is one warning.
+Definite mistakes raise a :class:`~mmvitaccel.errors.UserError` with the place, both values and the
+remedy. Possible mistakes cause one warning.
 """

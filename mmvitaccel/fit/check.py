@@ -1,4 +1,4 @@
-"""All comparisons, in the order in which they become possible."""
+"""All checks, in the order in which they become possible."""
 
 from __future__ import annotations
 
@@ -15,19 +15,17 @@ from mmvitaccel.fit.classes import (
     check_head_classes,
     check_set_classes,
 )
+from mmvitaccel.fit.course.hooks import check_hooks
+from mmvitaccel.fit.course.resumed import check_resumed_batch, check_resumed_settings
+from mmvitaccel.fit.course.samplers import check_samplers
 from mmvitaccel.fit.datasets import data_sets
-from mmvitaccel.fit.evaluators import check_averaged, check_evaluators
+from mmvitaccel.fit.evaluators import check_evaluators, check_given
 from mmvitaccel.fit.files import check_data, check_pretrained
 from mmvitaccel.fit.heads import heads_of
 from mmvitaccel.fit.lists import check_list
 from mmvitaccel.fit.objects import check_objects
 from mmvitaccel.fit.pictures import check_picture_sizes
-from mmvitaccel.fit.schedule import (
-    check_length,
-    check_resumed_batch,
-    check_schedule,
-    check_what_is_left,
-)
+from mmvitaccel.fit.schedule import check_length, check_schedule, check_what_is_left
 from mmvitaccel.fit.strides import check_strides
 from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.runner.checkpoint import check_checkpoint
@@ -39,21 +37,23 @@ SPLITS = ("train", "val", "test")
 
 @building("config")
 def check_inputs(cfg: Config, *splits: str) -> None:
-    """Check what can be checked without the model: files, classes, evaluators, the schedule.
+    """Run the checks that do not need the model: files, classes, evaluators, schedule.
 
     Args:
         cfg: A config.
-        *splits: ``train``, ``val``, ``test``: what the run uses.
+        *splits: The splits of the run: ``train``, ``val``, ``test``.
 
     Raises:
-        UserError: A file is missing, or two things do not belong together.
+        UserError: A file is missing, or there is a mismatch.
     """
     check_data(cfg, *splits)
     _check_preprocessor(cfg)
+    check_samplers(cfg, *splits)
     if "train" in splits:
         check_pretrained(cfg.model)
         check_length(cfg)
         check_schedule(cfg)
+        check_hooks(cfg)
     sets = data_sets(cfg, *splits)
     check_objects(sets)
     check_set_classes(sets)
@@ -62,15 +62,14 @@ def check_inputs(cfg: Config, *splits: str) -> None:
 
 
 def _check_preprocessor(cfg: Config) -> None:
-    """Refuse a deviation of 0, and an order of three channels for another number of them."""
+    """Refuse a std of 0, and a channel order for a number of channels other than three."""
     channels = backbone_channels(cfg)
     for where, holder in (("model.data_preprocessor", cfg.model), ("data_preprocessor", cfg)):
         part = holder.get("data_preprocessor") or {}
         std = part.get("std")
         if isinstance(std, (list, tuple)) and 0 in std:
             raise UserError(
-                f"{where}.std is {list(std)}, and pixels are divided by it; give 1 where they are "
-                "not to be scaled."
+                f"{where}.std is {list(std)}, but pixels are divided by it; use 1 for no scaling."
             )
         order = next((key for key in ("bgr_to_rgb", "rgb_to_bgr") if part.get(key)), None)
         if order is not None and channels not in (None, 3):
@@ -81,7 +80,7 @@ def _check_preprocessor(cfg: Config) -> None:
 
 
 def check_test(cfg: Config, checkpoint: str, choice: Choice = USUAL) -> nn.Module:
-    """All that is compared before a test; the config then names the checkpoint.
+    """Run all checks before a test, and set the checkpoint in the config.
 
     Args:
         cfg: A config; ``load_from`` is set.
@@ -89,10 +88,10 @@ def check_test(cfg: Config, checkpoint: str, choice: Choice = USUAL) -> nn.Modul
         choice: Which weights in it.
 
     Returns:
-        The model with these weights, on the CPU, without what the config's hooks put on it.
+        The model with these weights on the CPU, without the methods of the config's hooks.
 
     Raises:
-        UserError: Something is missing, or two things do not belong together.
+        UserError: A file is missing, or there is a mismatch.
     """
     if cfg.get("test_dataloader") is None:
         raise UserError(f"config {cfg.filename} has no test_dataloader; define it to test.")
@@ -110,12 +109,12 @@ def check_model(cfg: Config, model: nn.Module, *splits: str) -> None:
     """Compare a built model with its data sets and its own parts.
 
     Args:
-        cfg: What it was built from.
-        model: In any mode; it is left in it.
-        *splits: Whose data sets; files of theirs that are not there are not looked at.
+        cfg: Config of the model.
+        model: The model in any mode, which is not changed.
+        *splits: Splits whose data sets are checked; missing files are ignored.
 
     Raises:
-        UserError: Numbers of classes, labels or strides do not belong together.
+        UserError: Numbers of classes, labels or strides do not match.
     """
     sets = data_sets(cfg, *splits)
     check_head_classes(model, sets)
@@ -123,20 +122,20 @@ def check_model(cfg: Config, model: nn.Module, *splits: str) -> None:
     for data in sets:
         check_folder_classes(data, head)
         check_list(data, head, labels_needed=not data.where.startswith("test"))
-    check_averaged(cfg, model, *(split for split in splits if split != "train"))
+    check_given(cfg, model, *(split for split in splits if split != "train"))
     check_strides(cfg, model)
 
 
 @building("config")
 def check_start(cfg: Config, path: str, meta: Mapping[str, Any], whole: bool, *splits: str) -> None:
-    """Compare what a checkpoint says of its training with the config.
+    """Compare a checkpoint's training metadata with the config.
 
     Args:
         cfg: A config.
-        path: The checkpoint, for the sentence.
+        path: The checkpoint, for messages.
         meta: Its ``meta``, as :func:`~mmvitaccel.runner.checkpoint.check_checkpoint` returns it.
-        whole: False where only weights are taken from it.
-        *splits: Whose data sets.
+        whole: Whether the training is resumed; False if only weights are loaded.
+        *splits: Splits whose data sets are checked.
 
     Raises:
         UserError: It was trained on the same classes in another order.
@@ -144,4 +143,5 @@ def check_start(cfg: Config, path: str, meta: Mapping[str, Any], whole: bool, *s
     check_checkpoint_classes(path, meta, data_sets(cfg, *splits), whole)
     if cfg.get("resume"):
         check_resumed_batch(cfg, path, meta)
+        check_resumed_settings(cfg, path, meta)
         check_what_is_left(cfg, path, meta)

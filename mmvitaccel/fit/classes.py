@@ -1,40 +1,70 @@
-"""Classes of heads, data sets, json files and checkpoints: how many, which, and in which order."""
+"""Checks of classes of heads, data sets, json files and checkpoints: number, names, order."""
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 from torch import nn
 
-from mmvitaccel.errors import UserError
+from mmvitaccel.errors import UserError, closest
 from mmvitaccel.fit.datasets import DataSet, path_below
-from mmvitaccel.fit.heads import Head, heads_of
+from mmvitaccel.fit.heads import Head, class_weights, heads_of, things_and_stuff
 from mmvitaccel.fit.json_classes import check_json_classes, compare_names, list_names
 from mmvitaccel.fit.lists import reading_class
+from mmvitaccel.fit.voc.names import object_names
+
+_XML_FOLDER = "Annotations"  # of mmdet's data set, where nothing is given
 
 
 def check_head_classes(model: nn.Module, sets: Sequence[DataSet]) -> None:
-    """Compare the number of classes of each head with each data set's.
+    """Compare the number of classes of each head with each data set's, and with its loss's.
 
     Raises:
         UserError: They differ.
     """
     for data in sets:
         _check_label_counts(model, data)
+        _check_things(model, data)
         for head in heads_of(model) if data.classes else ():
-            # reason: of a panoptic set, boxes are of its things and maps of all classes
+            # reason: in a panoptic set, boxes are of things only and maps of all classes
             if head.num_classes not in (len(data.classes), data.num_things):
                 raise UserError(_count_sentence(head, data))
+    for where, given, needed in class_weights(model):
+        if given != needed:
+            raise UserError(
+                f"{where} has {given} weights, but the head has {needed} scores (of a head that "
+                "tells objects from none, one is the background's); give a weight for each."
+            )
+
+
+def _check_things(model: nn.Module, data: DataSet) -> None:
+    """Compare what can be counted, and what cannot, of a panoptic head with a data set's."""
+    classes = data.classes or ()
+    known = data.num_things
+    for where, things, stuff in things_and_stuff(model) if classes else ():
+        # reason: names of things that are left from the class itself say nothing of own classes
+        wanted = len(classes) if known is None else known if known <= len(classes) else things
+        for key, own, right in (
+            ("num_things_classes", things, wanted),
+            ("num_stuff_classes", stuff, len(classes) - wanted),
+        ):
+            if own != right:
+                raise UserError(
+                    f"{where}.{key} is {own}, but {data.where} has {len(classes)} classes, "
+                    f"{wanted} of things and {len(classes) - wanted} of stuff; set "
+                    f"{where}.{key}={right} or correct {data.where}.metainfo."
+                )
 
 
 def _check_label_counts(model: nn.Module, data: DataSet) -> None:
-    """Compare a head of several classifiers with a data set whose labels have several parts."""
+    """Compare a head with several classifiers with a data set whose labels have several parts."""
     head = getattr(model, "cls_head", None)
     for key, count in getattr(data.kind, "LABEL_COUNTS", {}).items():
-        # reason: a part may be left out with 0; another kind of head has no such number
+        # reason: a part may be disabled with 0; other heads do not have this number
         own = getattr(head, key, None)
         if own and own != count:
             raise UserError(
@@ -47,22 +77,56 @@ def check_set_classes(sets: Sequence[DataSet]) -> None:
     """Compare the classes of the data sets with each other and with their json files.
 
     Raises:
-        UserError: A json lacks a class or has it twice, the labels that it gives have another
-            order, or two data sets have one set of classes in two orders.
+        UserError: A json lacks a class or has it twice, its labels have another order, or two data
+            sets have the same classes in different orders.
     """
     for data in sets:
         if data.classes and data.annotations:
             check_json_classes(data, data.annotations, data.classes)
+            _check_xml_classes(data, data.annotations, data.classes)
     for one, other in combinations([data for data in sets if data.classes], 2):
         compare_names(one.where, one.classes, other.where, other.classes, "metainfo.classes")
 
 
+def _check_xml_classes(data: DataSet, path: str, classes: Sequence[str]) -> None:
+    """Compare the classes of a set of VOC's layout, which leaves out objects of other names.
+
+    Raises:
+        UserError: No object is left.
+    """
+    if reading_class(data.kind) != "XMLDataset":
+        return
+    folder = os.path.join(data.folder("sub_data_root"), data.config.get("ann_subdir", _XML_FOLDER))
+    found, files = object_names(path, folder)
+    absent = [name for name in classes if name not in found]
+    others = [name for name, _ in found.most_common() if name not in classes]
+    what = f"{data.where}.metainfo.classes has {list_names(absent)}, of which the {files} files"
+    if found and len(absent) == len(classes):
+        raise UserError(
+            f"{what} below {folder} have no object (theirs are {list_names(others)}): none would "
+            f"be left; give the names as they stand there{closest(absent[0], others) or '.'}"
+        )
+    if absent and others:
+        warnings.warn(
+            f"{what} below {folder} have no object, and objects named {list_names(others)} are "
+            "left out; correct the names if this is not meant"
+            f"{next(filter(None, (closest(name, others) for name in absent)), '.')}",
+            stacklevel=4,
+        )
+    elif not found and data.where.startswith("train"):
+        warnings.warn(
+            f"the {files} files below {folder} have no objects: the training of {data.where} sees "
+            "none; correct the folder if this is not meant.",
+            stacklevel=4,
+        )
+
+
 def check_folder_classes(data: DataSet, head: Head | None) -> None:
-    """Compare folders, one a class, with the names of the classes and the head.
+    """Compare class folders with the names of the classes and the head.
 
     Args:
-        data: Of mmpretrain's ``CustomDataset`` without an annotation file; others are left alone.
-        head: The classifier's; None where it is not known.
+        data: A ``CustomDataset`` of mmpretrain without an annotation file; others are ignored.
+        head: The classifier's head; None if unknown.
 
     Raises:
         UserError: The names have another order than the folders, or the head another number.
@@ -85,7 +149,7 @@ def check_folder_classes(data: DataSet, head: Head | None) -> None:
 
 
 def _folder_of_classes(data: DataSet) -> str | None:
-    """Where a data set finds its classes as folders; None for another kind of data set."""
+    """Folder with a data set's class folders; None for other kinds of data sets."""
     config = data.config
     if reading_class(data.kind) != "CustomDataset" or "split" in config:
         return None
@@ -105,8 +169,8 @@ def check_checkpoint_classes(
     Args:
         path: The checkpoint, for the sentence.
         meta: Its ``meta``; older files have no ``dataset_meta``.
-        sets: Of the config.
-        whole: False for a training that only starts from its weights; that is a warning.
+        sets: Data sets of the config.
+        whole: Whether the training is resumed; with only its weights, a mismatch is a warning.
 
     Raises:
         UserError: The same classes in another order.

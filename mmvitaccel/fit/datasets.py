@@ -1,4 +1,4 @@
-"""The data sets that a config names, and what they say of themselves without being built."""
+"""The data sets of a config, inspected without building them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -14,6 +13,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
 from mmvitaccel.errors import UserError
+from mmvitaccel.text_files import read_lines_for_others
 
 _BENCHMARK = "MOTChallengeDataset"
 _BY_NAME = ("BaseDetDataset", "BaseVideoDataset")  # of mmdet
@@ -25,8 +25,8 @@ class DataSet:
 
     Attributes:
         where: Its dotted key.
-        config: What it is built from.
-        kind: The class that is built; None where no registry knows it.
+        config: Its config.
+        kind: Its class; None if it is not registered.
     """
 
     where: str
@@ -35,16 +35,17 @@ class DataSet:
 
     @cached_property
     def classes(self) -> tuple[str, ...] | None:
-        """Names in the order of the labels; None where they are not known before it is built.
+        """Class names in the order of the labels; None if unknown before building.
 
         Raises:
-            UserError: They are one text, or a name is there twice and labels go by names.
+            UserError: The names are a string, or a name occurs twice in a data set that finds
+                labels by name.
         """
         if self.kind is None or not issubclass(self.kind, BaseDataset):
             return None
         given = self.config.get("metainfo") or {}
         if self.kind.__name__ == _BENCHMARK and "classes" not in given:
-            # reason: it names the benchmark's 13 kinds, of which trackers follow pedestrians alone
+            # reason: it has the benchmark's 13 classes, but trackers only follow pedestrians
             return None
         classes = given.get("classes", getattr(self.kind, "METAINFO", {}).get("classes"))
         if isinstance(classes, str):
@@ -54,7 +55,7 @@ class DataSet:
                     f"write ({classes!r},) with a comma, or give an existing file with a name a "
                     "line."
                 )
-            classes = Path(classes).read_text(encoding="utf-8").splitlines()
+            classes = _names_in(classes)
         if not isinstance(classes, Sequence) or not classes:
             return None
         double = next((name for name in classes if list(classes).count(name) > 1), None)
@@ -67,7 +68,7 @@ class DataSet:
 
     @property
     def finds_labels_by_name(self) -> bool:
-        """Whether labels go by the names of classes; else names are shown alone.
+        """Whether labels are found by class names; otherwise names are only for display.
 
         ImageNet has two classes named crane, and two named maillot.
         """
@@ -76,26 +77,26 @@ class DataSet:
 
     @property
     def num_things(self) -> int | None:
-        """How many of the classes can be counted; None of a set that is not panoptic."""
+        """Number of thing classes; None for a set that is not panoptic."""
         given = self.config.get("metainfo") or {}
         things = given.get("thing_classes", getattr(self.kind, "METAINFO", {}).get("thing_classes"))
         return len(things) if things else None
 
     @property
     def annotations(self) -> str | None:
-        """The annotation file; None where there is none on this machine."""
+        """The annotation file; None if it is not on this machine."""
         path = path_below(self.config.get("data_root") or "", self.config.get("ann_file"))
         return path if isinstance(path, str) and os.path.isfile(path) else None
 
     def folder(self, name: str) -> str:
-        """The folder of ``data_prefix`` under that name."""
+        """The folder in ``data_prefix`` with this name."""
         prefix = self.config.get("data_prefix")
         inner = prefix.get(name) if isinstance(prefix, Mapping) else None
         return path_below(self.config.get("data_root") or "", inner or "")
 
 
 def data_sets(cfg: Config, *splits: str) -> list[DataSet]:
-    """The data sets in use, those inside wrappers for the wrappers.
+    """The data sets in use; wrappers are replaced by their data sets.
 
     Args:
         cfg: A config.
@@ -124,7 +125,7 @@ def dataset_configs(cfg: Config, *splits: str) -> Iterator[tuple[str, dict[str, 
 
 
 def _check_paths(where: str, dataset: Mapping[str, Any]) -> None:
-    """Refuse paths and names of classes of another kind."""
+    """Refuse paths and class names of wrong types."""
     root, metainfo = dataset.get("data_root"), dataset.get("metainfo")
     if root is not None and not isinstance(root, (str, os.PathLike)):
         raise UserError(f"{where}.data_root is {root!r}; give the path of a folder.")
@@ -140,14 +141,14 @@ def _check_paths(where: str, dataset: Mapping[str, Any]) -> None:
 
 
 def path_below(root: str, path: Any) -> Any:
-    """A path as the datasets see it: under ``data_root`` unless it is absolute or a URL."""
+    """A path as used by the data sets: below ``data_root`` unless absolute or a URL."""
     if not isinstance(path, str) or not path or "://" in path or os.path.isabs(path):
         return path or root
     return os.path.join(root, path)
 
 
 def _unwrapped(dataset: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A dataset's config, or those that it wraps, however deep."""
+    """A data set's config, or those of the data sets that it wraps at any depth."""
     if isinstance(dataset, (list, tuple)):
         for index, item in enumerate(dataset):
             yield from _unwrapped(item, f"{where}.{index}")
@@ -165,3 +166,19 @@ def _kind(config: Mapping[str, Any], scope: str) -> type | None:
         with DATASETS.switch_scope_and_registry(scope) as registry:
             kind = registry.get(kind)
     return kind if isinstance(kind, type) else None
+
+
+def _names_in(path: str) -> list[str]:
+    """The names in a file with a class a line, as mmengine reads it.
+
+    Raises:
+        UserError: It is no text in UTF-8, or a name is empty or has spaces around it.
+    """
+    names = read_lines_for_others(path, UserError)
+    odd = next((line for line, name in enumerate(names, 1) if not name or name != name.strip()), 0)
+    if odd:
+        raise UserError(
+            f"{path}, line {odd}: the class is named {names[odd - 1]!r}, spaces and tabs included; "
+            "take these out, and lines without a name."
+        )
+    return names

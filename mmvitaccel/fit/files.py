@@ -1,4 +1,4 @@
-"""Files that a config names, looked for before anything is written."""
+"""Checks for missing files of a config before anything is written."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mmvitaccel.fit.datasets import dataset_configs, path_below
 
 @building("config")
 def check_data(cfg: Config, *splits: str) -> None:
-    """Check that annotation files and folders of the datasets in use are there.
+    """Check that annotation files and folders of the data sets in use exist.
 
     Args:
         cfg: A config.
-        *splits: ``train``, ``val``, ``test``: whose dataloader to check, if the config has it.
+        *splits: ``train``, ``val``, ``test``: data loaders to check, if the config has them.
 
     Raises:
         UserError: A local file or folder is missing.
@@ -28,10 +28,10 @@ def check_data(cfg: Config, *splits: str) -> None:
 
 
 def check_pretrained(model: Any, where: str = "model") -> None:
-    """Check that local checkpoints of ``init_cfg`` are there, in a model's config at any depth.
+    """Check that local checkpoints of ``init_cfg`` exist, at any depth of a model's config.
 
     Raises:
-        UserError: One is missing.
+        UserError: A checkpoint is missing.
     """
     if isinstance(model, dict):
         path = model.get("checkpoint")
@@ -71,7 +71,7 @@ def _check_dataset(where: str, dataset: dict[str, Any]) -> None:
 
 
 def _missing(path: Any) -> bool:
-    """Whether a local path is not there; empty ones and remote storage are not looked at."""
+    """Whether a local path is missing; empty and remote paths are not checked."""
     if not isinstance(path, str) or not path or "://" in path or path.startswith("s3:"):
         return False
     return not os.path.exists(path)

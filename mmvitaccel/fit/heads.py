@@ -1,4 +1,4 @@
-"""The heads of a built model, and how many classes each of them tells apart."""
+"""The heads of a built model: how many classes each tells apart, and how it weighs them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ _HEADS = (
     *("bbox_head", "mask_head", "panoptic_head", "roi_head.bbox_head", "roi_head.mask_head"),
     *("cls_head", "head"),
 )
+_OF_THINGS = ("panoptic_head", "semantic_head", "panoptic_fusion_head")
+_LOSSES = ("loss_cls", "loss_module")
 
 
 @dataclass(frozen=True)
 class Head:
-    """A head that tells classes apart.
+    """A classification head.
 
     Attributes:
-        where: The dotted key that sets the number.
-        num_classes: How many.
+        where: Dotted key of the number of classes.
+        num_classes: Number of classes.
     """
 
     where: str
@@ -33,7 +35,7 @@ def parts_with(model: nn.Module, method: str) -> Iterator[tuple[str, nn.Module]]
 
     Args:
         model: Any.
-        method: Only those that have it.
+        method: Only modules with this method.
 
     Yields:
         Name within the model, empty for itself, and the module.
@@ -45,21 +47,59 @@ def parts_with(model: nn.Module, method: str) -> Iterator[tuple[str, nn.Module]]
             yield name, part
 
 
-def heads_of(model: nn.Module) -> Iterator[Head]:
-    """The heads whose classes are the data set's.
+def backbone_of(model: nn.Module) -> nn.Module | None:
+    """The backbone of a model, or of the detector inside; None where there is none."""
+    for _, part in parts_with(model, "forward"):
+        backbone = getattr(part, "backbone", None)
+        if isinstance(backbone, nn.Module):
+            return backbone
+    return None
 
-    Region proposals have one class, and a model that is told the classes in words has as many as
-    it is told; neither is among them.
+
+def heads_of(model: nn.Module) -> Iterator[Head]:
+    """The heads for the classes of the data set.
+
+    Region proposal heads (one class) and open-vocabulary models are not included.
     """
+    for where, head in _named_heads(model):
+        if not hasattr(head, "num_things_classes"):
+            yield Head(f"{where}.num_classes", head.num_classes)
+
+
+def things_and_stuff(model: nn.Module) -> Iterator[tuple[str, int, int]]:
+    """Dotted key of each head of a panoptic model, and its numbers of things and of stuff."""
+    for name, part in parts_with(model, "forward"):
+        for key in _OF_THINGS:
+            head = getattr(part, key, None)
+            if _is_count(getattr(head, "num_things_classes", None)):
+                where = ".".join(filter(None, ("model", name, key)))
+                yield where, head.num_things_classes, head.num_stuff_classes
+
+
+def class_weights(model: nn.Module) -> Iterator[tuple[str, int, int]]:
+    """Dotted key of each loss that weighs classes, how many weights it has, and how many it needs.
+
+    Heads of mmdet whose scores sum up to 1 weigh the background too.
+    """
+    for where, head in _named_heads(model):
+        for key in _LOSSES:
+            loss = getattr(head, key, None)
+            given = getattr(loss, "class_weight", None)
+            if hasattr(given, "__len__"):
+                background = hasattr(loss, "use_sigmoid") and key == "loss_cls"
+                needed = getattr(head, "cls_out_channels", head.num_classes + background)
+                yield f"{where}.{key}.class_weight", len(given), needed
+
+
+def _named_heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Dotted key and module of each head that has a number of classes."""
     for name, part in parts_with(model, "forward"):
         if hasattr(part, "language_model"):
             continue
         for key in _HEADS:
             for index, head in _each(part, key):
-                count = getattr(head, "num_classes", None)
-                if _is_count(count) and not _tells_none_apart(head):
-                    where = ".".join(filter(None, ("model", name, key, index)))
-                    yield Head(f"{where}.num_classes", count)
+                if _is_count(getattr(head, "num_classes", None)) and not _tells_none_apart(head):
+                    yield ".".join(filter(None, ("model", name, key, index))), head
 
 
 def _each(part: Any, key: str) -> Iterator[tuple[str, nn.Module]]:
@@ -73,7 +113,7 @@ def _each(part: Any, key: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _tells_none_apart(head: nn.Module) -> bool:
-    """Whether one class stands for all: masks of any class, and proposals."""
+    """Whether the head is class-agnostic: masks of any class, and proposals."""
     proposes = any("RPN" in kind.__name__ for kind in type(head).__mro__)
     return proposes or bool(getattr(head, "class_agnostic", False))
 

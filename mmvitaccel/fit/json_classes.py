@@ -41,6 +41,26 @@ def check_json_classes(data: DataSet, path: str, classes: Sequence[str]) -> None
     _check_annotations(data, path, [category.get("id") for category in categories])
 
 
+def check_scored_classes(data: DataSet, path: str, sorts: bool) -> None:
+    """Compare the classes of a data set with the categories of a json that scores its labels.
+
+    Args:
+        data: Whose labels are scored.
+        path: The json of mmdet's ``CocoMetric``, which finds a label's category by its place among
+            those of the classes' names.
+        sorts: Whether it sorts the categories by their ids.
+
+    Raises:
+        UserError: It lacks a class or has it twice, or gives labels in another order.
+    """
+    categories = read_list(path, "categories") if data.classes else None
+    if categories is None:
+        return
+    if sorts:
+        categories = sorted(categories, key=lambda category: category.get("id", 0))
+    _check_names(data, path, data.classes or (), [str(c.get("name")) for c in categories])
+
+
 def reads_json(kind: type | None) -> bool:
     """Whether a data set reads its json by a function of mmdet's that is known here."""
     return getattr(kind, "load_data_list", None) in _ways()

@@ -6,16 +6,15 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mmvitaccel.errors import UserError
 from mmvitaccel.fit.datasets import DataSet
 from mmvitaccel.fit.heads import Head
 from mmvitaccel.fit.lines.readers import READERS, Reader
+from mmvitaccel.text_files import read_lines_for_others
 
 _SAMPLE = 32
 _AVA_CLASSES = 81  # as mmaction2's data set has it where nothing is given
-_BYTE_ORDER_MARK = "\ufeff"
 
 
 @dataclass(frozen=True)
@@ -69,14 +68,7 @@ def reading_class(kind: type | None) -> str:
 
 def _entries(data: DataSet, split: Reader) -> Iterator[Entry]:
     path = data.annotations or ""
-    content = Path(path).read_text(encoding="utf-8")
-    if content.startswith(_BYTE_ORDER_MARK):
-        raise UserError(
-            f"{path} begins with a byte order mark, which becomes part of the first name; save it "
-            "as UTF-8 without one."
-        )
-    # reason: by line ends alone, as the data sets read; `splitlines` divides at form feeds too
-    for number, text in enumerate(content.removesuffix("\n").split("\n") if content else (), 1):
+    for number, text in enumerate(read_lines_for_others(path, UserError), 1):
         try:
             name, labels = split(text.strip(), data.config)
             yield Entry(number, text, name, tuple(int(label) for label in labels))

@@ -1,8 +1,7 @@
-"""The learning rate's schedule against the length of training, and against the run it resumes."""
+"""The learning rate's schedule against the length of training, and what is left of it."""
 
 from __future__ import annotations
 
-import ast
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
@@ -98,25 +97,6 @@ def _waits_for_epochs(scheduler: Mapping[str, Any]) -> bool:
     )
 
 
-def check_resumed_batch(cfg: Config, path: str, meta: Mapping[str, Any]) -> None:
-    """Warn where a training goes on with another batch size than it began with.
-
-    Args:
-        cfg: Resumes.
-        path: The checkpoint, for the sentence.
-        meta: Its ``meta``, whose config is read as text and never run.
-    """
-    before = _batch_size(meta.get("cfg"))
-    now = (cfg.get("train_dataloader") or {}).get("batch_size")
-    if before is not None and now is not None and before != now:
-        warnings.warn(
-            f"train_dataloader.batch_size is {now}, but checkpoint {path} was trained with "
-            f"{before}: the count of iterations, the learning rate and the schedule belong to the "
-            f"other size; set train_dataloader.batch_size={before} if this is not meant.",
-            stacklevel=2,
-        )
-
-
 def check_what_is_left(cfg: Config, path: str, meta: Mapping[str, Any]) -> None:
     """Warn where a training that goes on is at its end already.
 
@@ -175,17 +155,3 @@ def _late(scheduler: Mapping[str, Any], length: int) -> Iterator[str]:
     milestones = [m for m in scheduler.get("milestones") or () if m >= length]
     if milestones:
         yield f"{name} with the milestone {milestones[0]}"
-
-
-def _batch_size(text: Any) -> int | None:
-    """``train_dataloader.batch_size`` in the text of a resolved config."""
-    try:
-        statements = ast.parse(text).body if isinstance(text, str) else []
-    except SyntaxError:
-        return None
-    for node in statements:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "train_dataloader":
-            for keyword in getattr(node.value, "keywords", []):
-                if keyword.arg == "batch_size" and isinstance(keyword.value, ast.Constant):
-                    return keyword.value.value
-    return None

@@ -1,4 +1,4 @@
-"""A budget that is held while a model is tested: milliseconds, frames a second, multiply-adds."""
+"""Hook that holds a budget during a test: milliseconds, frames per second, multiply-adds."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from mmvitaccel.adapters.eventful.handle import EventfulHandle
 from mmvitaccel.adapters.tome.handle import ToMeHandle
 from mmvitaccel.adapters.tome.run import METHOD as TOME
 from mmvitaccel.budget.budget import Budget, Handle
+from mmvitaccel.budget.knobs import checked_bounds
+from mmvitaccel.budget.quality import QualityFloor
 from mmvitaccel.budget.target import Target
 from mmvitaccel.registry import HOOKS
 
@@ -24,26 +26,26 @@ from mmvitaccel.registry import HOOKS
 class BudgetHook(Hook):
     """Hold a budget of a frame in validation and testing, of any OpenMMLab model.
 
-    A :class:`mmvitaccel.Budget` around the model's step: preprocessing counts, loading and the
-    evaluator do not. The cost of a batch is divided by its images, that of a tracker's clip by its
-    frames; a recognizer's clip counts as one. The model has Eventful on it, ToMe or both, by its
-    config or by their hooks, which come first. As ``custom_hooks=[...,
+    Runs the model's step inside a :class:`mmvitaccel.Budget`: preprocessing counts, data loading
+    and the evaluator do not. The cost of a batch is divided by its images, that of a tracker's clip
+    by its frames; a recognizer's clip counts as one frame. Eventful, ToMe or both must be attached
+    by the config or by their hooks, which run first. Usage: ``custom_hooks=[...,
     dict(type='mmvitaccel.BudgetHook', milliseconds=200, k=(64, 1024))]``.
 
     Args:
         k: Lowest and highest k, for a model with Eventful.
         r: Lowest and highest r, for a model with ToMe.
-        left_out: Most that a frame may leave out, see :class:`mmvitaccel.Budget`.
+        left_out: Upper limit of ``left_out``, see :class:`mmvitaccel.Budget`.
         **target: One of ``milliseconds``, ``fps``, ``macs`` and ``share``.
 
     Attributes:
-        budget: The budget of the run, also after it; None before.
+        budget: The budget of the current or last run; None before the first.
 
     Raises:
-        ValueError: Not exactly one target, or neither ``k`` nor ``r``.
+        ValueError: Not exactly one target, neither ``k`` nor ``r``, or values without a meaning.
     """
 
-    # reason: after the hooks that put a method on, before CostHook, which measures what is held
+    # reason: after the hooks that attach methods, before CostHook, which measures under the budget
     priority = "NORMAL"
 
     def __init__(
@@ -55,40 +57,43 @@ class BudgetHook(Hook):
     ) -> None:
         if k is None and r is None:
             raise ValueError(
-                "BudgetHook: neither k nor r is given; give the bounds of what is set, such as "
+                "BudgetHook: neither k nor r is given; give the bounds of the one to control, "
+                "such as "
                 "k=(64, 1024) for Eventful or r=(0, 16) for ToMe."
             )
-        self.k, self.r, self.left_out = k, r, left_out
+        self.k = k if k is None else checked_bounds("k", k, 1)
+        self.r = r if r is None else checked_bounds("r", r, 0)
+        self.left_out = QualityFloor(left_out).limit
         self.target = Target.of(**target)
         self.budget: Budget | None = None
         self._step: _Step | None = None
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Begin."""
+        """Create the budget."""
         self._begin(runner, "val_step")
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Begin."""
+        """Create the budget."""
         self._begin(runner, "test_step")
 
     def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Log what the frame took."""
+        """Log the cost of the frame."""
         self._log(runner, "val")
 
     def after_test_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Log what the frame took."""
+        """Log the cost of the frame."""
         self._log(runner, "test")
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """End, and say how it went."""
+        """Remove the budget and log its report."""
         self._end(runner)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """End, and say how it went."""
+        """Remove the budget and log its report."""
         self._end(runner)
 
     def _begin(self, runner: Runner, step: str) -> None:
-        if self._step is not None:  # of a run that ended in an error
+        if self._step is not None:  # left by a run that ended in an error
             self._step.restore()
             self.budget.remove()
         model = runner.model
@@ -97,8 +102,8 @@ class BudgetHook(Hook):
         self.budget = Budget(
             self._handles(model),
             **{self.target.kind: self.target.value},
-            k=self.k and tuple(self.k),
-            r=self.r and tuple(self.r),
+            k=self.k,
+            r=self.r,
             left_out=self.left_out,
         )
         self._step = _Step(model, step, self.budget)
@@ -109,8 +114,8 @@ class BudgetHook(Hook):
             roots = [m for m in model.modules() if is_attached(m, TOME) and link(m, TOME).members]
             if not roots:
                 raise ValueError(
-                    f"BudgetHook: r={self.r!r} but ToMe is not on this {type(model).__name__}; put "
-                    "it on by the config or by mmvitaccel.ToMeHook."
+                    f"BudgetHook: r={self.r!r} but this {type(model).__name__} has no ToMe; add "
+                    f"it in the config or with mmvitaccel.ToMeHook."
                 )
             handles.append(ToMeHandle(roots[0]))
         return handles
@@ -132,11 +137,11 @@ class BudgetHook(Hook):
 
 
 class _Step:
-    """A model's step in a budget's frame.
+    """Wraps a model's step in a frame of a budget.
 
     Args:
         model: Changed on the instance until :meth:`restore`.
-        name: Of the step: ``test_step`` or ``val_step``.
+        name: ``test_step`` or ``val_step``.
         budget: The budget.
     """
 
@@ -155,17 +160,17 @@ class _Step:
         return results
 
     def restore(self) -> None:
-        """Take it off the model; where another step is around it, be without effect."""
+        """Restore the model's step, or have no effect if another wrapper is around it."""
         self.budget = None
         if self.model.__dict__.get(self.name) is self:
             delattr(self.model, self.name)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        # reason: a copied model (CostHook's dense one, EMA's) is not what is steered
+        # reason: copies of the model (CostHook's dense one, EMA's) are not controlled
         model = memo[id(self.model)]
         return MethodType(getattr(type(model), self.name), model)
 
 
 def _count_images(results: Sequence[Any]) -> int:
-    """Images of a batch; of a tracker's clip its frames."""
+    """Number of images of a batch, or of frames of a tracker's clip."""
     return sum(len(getattr(sample, "video_data_samples", [sample])) for sample in results)

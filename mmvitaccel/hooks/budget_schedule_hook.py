@@ -1,4 +1,4 @@
-"""A budget that changes from frame to frame: adaptive inference without another model."""
+"""Hook that changes the budget from frame to frame by a schedule."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import nn
 from mmvitaccel.adapters.eventful.detector import handles_in
 from mmvitaccel.adapters.eventful.handle import EventfulHandle, StreamHandle
 from mmvitaccel.adapters.steering import claim, release
+from mmvitaccel.arguments import numbers, text
 from mmvitaccel.registry import HOOKS
 
 Schedule = Union[Sequence[float], Callable[[int], float], str]
@@ -20,24 +21,24 @@ Schedule = Union[Sequence[float], Callable[[int], float], str]
 
 @HOOKS.register_module()
 class BudgetScheduleHook(Hook):
-    """Set what an eventful model's policy lets through, frame by frame, and log it.
+    """Set the budget of an eventful model's policy for each frame, and log it.
 
-    The budget of the paper's first figure: one set of weights whose cost follows a schedule. Of a
-    detector with several eventful parts, the policies of the backbone and of the neck are set, as
-    far as they have the attribute; heads follow the neck.
+    Adaptive inference as in Figure 1 of the paper: the cost of one set of weights follows a
+    schedule. In a detector with several eventful parts, the hook sets the policies of backbone and
+    neck that have the attribute; the heads follow the neck.
 
     Args:
-        schedule: The budget of each frame of a video, the last one holding for the frames after;
-            or a function of the frame's index, or the path of one, ``package.module.function``.
-            The index is the frame id of the batch's first image, or where there is none, the
-            number of the batch.
-        attribute: Of the policy, what is set: ``k`` of TopK, ``fraction`` of TopFraction,
+        schedule: A list with the budget of each frame of a video, whose last entry is used for all
+            later frames; or a function of the frame's index, or its path
+            ``package.module.function``. The index is the frame id of the batch's first image, or
+            the number of the batch if there is no frame id.
+        attribute: Attribute of the policy to set: ``k`` of TopK, ``fraction`` of TopFraction,
             ``threshold`` of Threshold.
 
     Raises:
-        ValueError: An empty schedule, or a path that names nothing.
-        TypeError: A schedule of another kind.
-        RuntimeError: While it runs, a :class:`~mmvitaccel.Budget` steers the model too.
+        ValueError: The schedule is empty, or the path does not exist.
+        TypeError: The schedule has another type.
+        RuntimeError: A :class:`~mmvitaccel.Budget` controls the model too.
     """
 
     priority = "NORMAL"
@@ -47,8 +48,8 @@ class BudgetScheduleHook(Hook):
             found = get_object_from_string(schedule)
             if found is None:
                 raise ValueError(
-                    f"BudgetScheduleHook: schedule={schedule!r} names nothing; give the path of a "
-                    "function, 'package.module.function', or a list."
+                    f"BudgetScheduleHook: schedule={schedule!r} does not exist; give the path of "
+                    f"a function, 'package.module.function', or a list."
                 )
             schedule = found
         if not callable(schedule) and not isinstance(schedule, (list, tuple)):
@@ -58,11 +59,15 @@ class BudgetScheduleHook(Hook):
             )
         if not callable(schedule) and not schedule:
             raise ValueError("BudgetScheduleHook: schedule=[] is empty; give at least one budget.")
+        if not callable(schedule):
+            numbers("BudgetScheduleHook", "schedule", schedule, least=0, or_infinite=True)
         self.schedule = schedule
-        self.attribute = attribute
+        self.attribute = text(
+            "BudgetScheduleHook", "attribute", attribute, what="an attribute of the policy"
+        )
 
     def budget(self, frame: int) -> float:
-        """The budget of a frame, by its index."""
+        """The budget of the frame with an index."""
         if callable(self.schedule):
             return self.schedule(frame)
         return self.schedule[min(frame, len(self.schedule) - 1)]
@@ -105,7 +110,7 @@ class BudgetScheduleHook(Hook):
 
 
 def _steers(model: nn.Module) -> list[StreamHandle]:
-    """Of the backbone and the neck; of what else is eventful where neither is."""
+    """The policies of backbone and neck, or of other eventful parts if neither is eventful."""
     handles = handles_in(model) or {"backbone": EventfulHandle(model)}
     first = [name for name in ("backbone", "neck") if name in handles] or list(handles)
     return [handles[name] for name in first]
@@ -116,6 +121,6 @@ def _frame_index(batch_idx: int, data_batch: Any) -> int:
     sample = data_batch.get("data_samples") if isinstance(data_batch, dict) else None
     while isinstance(sample, (list, tuple)):  # test-time augmentation has a list for each view
         sample = sample[0] if sample else None
-    sample = getattr(sample, "video_data_samples", [sample])[0]  # a tracker's clip
+    sample = getattr(sample, "video_data_samples", [sample])[0]  # clip of a tracker
     frame_id = None if sample is None else sample.metainfo.get("frame_id")
     return batch_idx if frame_id is None else int(frame_id)

@@ -1,4 +1,4 @@
-"""Pictures of tested clips, with what was predicted."""
+"""Hook that draws tested clips with their predictions."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmvitaccel.arguments import flag, number, path, whole_number
 from mmvitaccel.pictures.text import legible, put_text
 from mmvitaccel.registry import HOOKS
 
@@ -24,13 +25,13 @@ _CAPTION_HEIGHT = 18
 class ClipVisualizationHook(Hook):
     """Draw a tested clip as a strip of up to eight frames under its predicted and true class.
 
-    mmaction2's own ``VisualizationHook`` takes clips without views and hands its visualizer an
-    argument that this does not know.
+    mmaction2's own ``VisualizationHook`` only supports clips without views and passes an argument
+    that its visualizer does not accept.
 
     Args:
-        interval: Every how many samples one is drawn.
+        interval: Number of samples from one drawn sample to the next.
         show: Whether strips are shown in a window.
-        wait_time: Seconds for which a window stays; 0 for until a key is pressed.
+        wait_time: Seconds for which a window is shown; 0 to wait for a key.
         out_dir: Folder for PNG files, below ``work_dir/<time stamp>``; None to write none.
     """
 
@@ -41,12 +42,11 @@ class ClipVisualizationHook(Hook):
         wait_time: float = 2.0,
         out_dir: str | None = None,
     ) -> None:
-        if interval < 1:
-            raise ValueError(f"ClipVisualizationHook: interval is {interval}; set 1 or more.")
-        self.interval = interval
-        self.show = show
-        self.wait_time = wait_time
-        self.out_dir = out_dir
+        owner = "ClipVisualizationHook"
+        self.interval = whole_number(owner, "interval", interval, least=1)
+        self.show = flag(owner, "show", show)
+        self.wait_time = number(owner, "wait_time", wait_time, least=0)
+        self.out_dir = path(owner, "out_dir", out_dir, or_none=True)
         self._drawn = 0
 
     def before_test(self, runner: Runner) -> None:
@@ -60,7 +60,7 @@ class ClipVisualizationHook(Hook):
         data_batch: dict[str, Any] | None = None,
         outputs: Sequence[Any] | None = None,
     ) -> None:
-        """Draw the batch's samples whose turn it is."""
+        """Draw the samples of the batch that are due."""
         classes = (runner.visualizer.dataset_meta or {}).get("classes")
         for clip, sample in zip(data_batch["inputs"], outputs):
             if self._drawn % self.interval == 0:
@@ -81,20 +81,20 @@ def draw_strip(clip: torch.Tensor, caption: str) -> np.ndarray:
     """Frames side by side under a line of text.
 
     Args:
-        clip: What a pipeline packed: (V, C, T, H, W) of which the first view is drawn, or frames
-            (T, C, H, W); RGB, 0 to 255.
+        clip: Packed inputs of a pipeline: (V, C, T, H, W), of which the first view is drawn, or
+            frames (T, C, H, W); RGB, 0 to 255.
         caption: The text.
 
     Returns:
         (18 + H, T * W, 3) uint8, BGR, of at most eight frames.
 
     Raises:
-        ValueError: It has no frames, as features computed before.
+        ValueError: The input has no frames, such as precomputed features.
     """
     if clip.dim() not in (4, 5):
         raise ValueError(
-            f"ClipVisualizationHook: a sample has shape {tuple(clip.shape)}, which is no clip; "
-            "test with a config whose data are videos."
+            f"ClipVisualizationHook: a sample has shape {tuple(clip.shape)}, which is not a "
+            f"clip; use a config with video data."
         )
     # (V, C, T, H, W) -> (T, C, H, W) of the first view
     frames = clip[0].transpose(0, 1) if clip.dim() == 5 else clip
@@ -107,9 +107,9 @@ def draw_strip(clip: torch.Tensor, caption: str) -> np.ndarray:
 
 
 def _caption(sample: Any, classes: Sequence[str] | None) -> str:
-    """Predicted classes and their score, and the true ones where they are known."""
+    """Predicted classes with their score, and the true classes if known."""
     scores = sample.pred_score
-    # A verb and a noun have no common list of names.
+    # verbs and nouns have no common list of names
     named, classes = (scores, None) if isinstance(scores, Mapping) else ({"": scores}, classes)
     best = [score.max(dim=-1) for score in named.values()]
     labels = ", ".join(_name(index, classes) for _, index in best)

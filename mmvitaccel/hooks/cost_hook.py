@@ -17,44 +17,48 @@ from torch import nn
 
 from mmvitaccel.adapters.attach import detach_all, is_root
 from mmvitaccel.adapters.eventful.detector import HANDLES, handles_in
-from mmvitaccel.adapters.eventful.stream_run import FrameInfo
+from mmvitaccel.adapters.eventful.streams.frame_info import FrameInfo
+from mmvitaccel.arguments import flag, text
 from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.registry import HOOKS
 
-_CLIP = "video_data_samples"  # what a tracker's data sample keeps its frames' in
+_CLIP = "video_data_samples"  # attribute of a tracker's data sample with the samples of its frames
 # The gates of a block in the order in which tokens meet them.
 _GATES = ("qkv", "proj", "mlp")
 
 
 @HOOKS.register_module()
 class CostHook(Hook):
-    """Write onto each result of a test what its frame cost.
+    """Add the cost of its frame to each result of a test.
 
     :class:`~mmvitaccel.metrics.macs_metric.MacsMetric` reads it from the results' ``cost``, a dict
-    of the frame's share in its batch or clip. Counting slows a model down, so that no frame is both
-    counted and timed: of every two later frames of a video one, drawn at random, is counted and the
-    other timed; a video's first frame is run twice, for which streams start clean. The dense figure
-    is counted once for each size of input, on a copy that shares the weights and has no method on
-    it.
+    with the frame's share of its batch or clip. Counting slows a model down, so no frame is both
+    counted and timed: of every two later frames of a video, a random one is counted and the other
+    timed. The first frame of a video runs twice, each time with a reset stream. The dense cost is
+    counted once for each input size, on a copy of the model that shares the weights and has no
+    method.
 
-    Beside the whole model, the backbone is counted and timed, and the neck and the heads of a
-    detector are counted, and so are the layers that each of these is made of.
+    In addition to the whole model, the backbone is counted and timed, and the neck, the heads of a
+    detector, and the layers of each of these parts are counted.
 
     Args:
         backbone: Module path of the backbone.
-        timed: Whether frames are timed; if not, every one is counted.
+        timed: Whether frames are timed; otherwise all frames are counted.
+
+    Raises:
+        ValueError: An argument has the wrong type.
     """
 
-    # reason: after EMAHook, which exchanges the weights that are to be tested for the others
+    # reason: after EMAHook, which swaps in the weights for the test
     priority = "LOW"
 
     def __init__(self, backbone: str = "backbone", timed: bool = True) -> None:
-        self.backbone = backbone
-        self.timed = timed
+        self.backbone = text("CostHook", "backbone", backbone, what="a module's path")
+        self.timed = flag("CostHook", "timed", timed)
         self._measured: _MeasuredModel | None = None
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Begin to measure the model's ``test_step``."""
+        """Wrap the model's ``test_step``."""
         self._end()
         model = runner.model
         while is_model_wrapper(model):
@@ -62,7 +66,7 @@ class CostHook(Hook):
         self._measured = _MeasuredModel(model, self.backbone, self.timed)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
-        """Leave the model as it was."""
+        """Restore the model."""
         self._end()
 
     def _end(self) -> None:
@@ -77,7 +81,7 @@ class _MeasuredModel:
     Args:
         model: Changed on the instance until :meth:`restore`.
         backbone: Module path.
-        timed: Whether there is a stopwatch.
+        timed: Whether frames are timed.
 
     Raises:
         ValueError: The module does not exist.
@@ -96,7 +100,7 @@ class _MeasuredModel:
         self.model, self.backbone = model, found[0]
         place = found[0].removesuffix(backbone)
         behind = {name: place + name for name in HANDLES if place + name in modules}
-        #: Module paths of what is counted by itself, by name.
+        #: Module paths of separately counted parts, by name.
         self.parts = {**behind, "backbone": self.backbone}
         self.layers = {part: _layers(at, modules[at]) for part, at in self.parts.items()}
         self.run, self.timed = model.test_step, timed
@@ -110,12 +114,12 @@ class _MeasuredModel:
         model.test_step = self
 
     def restore(self) -> None:
-        """Take everything off the model."""
+        """Remove all wrappers and hooks from the model."""
         del self.model.test_step
         self.stopwatch.remove()
 
     def __call__(self, data: dict[str, Any]) -> Sequence[Any]:
-        """Run a batch, and put its cost on each result."""
+        """Run a batch, and add its cost to each result."""
         first = self._is_first(data["data_samples"])
         cost: dict[str, Any] = {"first": first, **self._dense_figures(data)}
         if first and self.timed:
@@ -136,7 +140,7 @@ class _MeasuredModel:
         return results
 
     def _to_count(self, data: dict[str, Any]) -> nn.Module:
-        """What runs a batch twice: of a tracker a copy, for its tracks remember what they saw."""
+        """The model for a second run of a batch; a copy of a tracker, because tracks have state."""
         if not any(hasattr(sample, _CLIP) for sample in _flat(data["data_samples"])):
             return self.model
         if self.counted_copy is None:
@@ -148,10 +152,10 @@ class _MeasuredModel:
         return self.counted_copy
 
     def _passed(self, batch_size: int) -> list[dict[str, Any]]:
-        """For each frame, whether a stream started clean, and what gates let through and left out.
+        """For each frame, whether its stream was reset, and what passed the gates and was left out.
 
-        What is left out is the mean over the parts that have gates. Tokens that passed are told by
-        the gate's place, and of parts behind the backbone the share that was computed.
+        ``left_out`` is averaged over the parts with gates. Tokens are listed by the position of the
+        gate; for parts after the backbone, the computed share is given.
         """
         passed: list[dict[str, Any]] = [{} for _ in range(batch_size)]
         for part, handle in self.eventful.items():
@@ -173,7 +177,7 @@ class _MeasuredModel:
 
     def _is_first(self, samples: Sequence[Any]) -> bool:
         """Whether each frame of a batch is the first one of its video."""
-        # reason: the frames of a clip are of one video, however many they are
+        # reason: all frames of a clip belong to one video
         videos = [
             name
             for sample in _flat(samples)
@@ -194,7 +198,7 @@ class _MeasuredModel:
         return self.dense[shapes]
 
     def _count(self, model: nn.Module, data: dict[str, Any]) -> dict[str, Any]:
-        # reason: the model's own test_step is this very object by now
+        # reason: the model's test_step is now this object
         step = self.run if model is self.model else model.test_step
         with MacsCounter(model) as counter:
             step(data)
@@ -212,14 +216,14 @@ class _MeasuredModel:
 
 
 class _Turns:
-    """Whether to count or to time, by turns whose order is random (seeded).
+    """Decides whether to count or to time a frame, in pairs of seeded random order.
 
-    A fixed order would fall in step with a budget that changes from frame to frame.
+    A fixed order could coincide with a budget that changes periodically.
     """
 
     def __init__(self) -> None:
         self.random = random.Random(0)
-        # reason: where there is one later frame only, its multiply-adds are what is wanted
+        # reason: if there is only one later frame, it is counted
         self.waiting = [False, True]
 
     def count_now(self) -> bool:
@@ -245,7 +249,7 @@ class _Stopwatch:
             hook.remove()
 
     def time(self, run: Any, data: Any) -> tuple[Any, dict[str, float]]:
-        """Run, and give the results and the milliseconds of the whole and of the module."""
+        """Run, and return the results and the milliseconds of the model and of the module."""
         self.elapsed = 0.0
         start = self._now()
         results = run(data)
@@ -266,14 +270,14 @@ class _Stopwatch:
 
 
 def _flat(batch: Sequence[Any]) -> list[Any]:
-    """A batch's items; test-time augmentation has a list of them for each view."""
+    """Items of a batch; test-time augmentation has a list for each view."""
     return [
         item for entry in batch for item in (entry if isinstance(entry, (list, tuple)) else [entry])
     ]
 
 
 def _clip(sample: Any) -> Sequence[Any]:
-    """The data samples of a clip's frames; of an image its own."""
+    """The data samples of a clip's frames, or that of an image."""
     return getattr(sample, _CLIP) if hasattr(sample, _CLIP) else [sample]
 
 
@@ -283,7 +287,7 @@ def _images(samples: Sequence[Any]) -> list[Any]:
 
 
 def _tokens(part: str, frame: FrameInfo) -> dict[str, int]:
-    """Tokens that passed each gate, by the gate's place."""
+    """Tokens that passed each gate, by the position of the gate."""
     if part != "backbone":
         return {f"{part}.cells": frame.passed[0][0]} if frame.passed else {}
     return {
@@ -300,7 +304,7 @@ def _shared_copy(model: nn.Module) -> nn.Module:
 
 
 def _without_methods(model: nn.Module) -> nn.Module:
-    """A copy without methods that shares parameters and buffers; the model itself without any."""
+    """A copy without methods that shares parameters; the model itself if it has no method."""
     if not any(map(is_root, model.modules())):
         return model
     twin = _shared_copy(model)
@@ -310,7 +314,7 @@ def _without_methods(model: nn.Module) -> nn.Module:
 
 
 def _layers(path: str, module: nn.Module) -> list[str]:
-    """Module paths of a part's layers: its submodules, those in lists one by one."""
+    """Module paths of a part's layers: its submodules, with lists expanded."""
     names = []
     for name, child in module.named_children():
         at = f"{path}.{name}"
@@ -320,7 +324,7 @@ def _layers(path: str, module: nn.Module) -> list[str]:
 
 
 def _share(value: Any, batch_size: int) -> Any:
-    """A frame's part of what its batch cost."""
+    """A frame's share of its batch's cost."""
     if isinstance(value, dict):
         return {name: _share(own, batch_size) for name, own in value.items()}
     return value if isinstance(value, bool) else value / batch_size

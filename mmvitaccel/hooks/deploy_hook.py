@@ -1,4 +1,4 @@
-"""Fold the BatchNorm of a model that can be folded, once its weights are there to be tested."""
+"""Hook that folds the BatchNorm of a model before a test."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from mmvitaccel.registry import HOOKS
 
 @HOOKS.register_module()
 class DeployHook(Hook):
-    """Call ``switch_to_deploy()`` wherever a model has it, after the weights and before the test.
+    """Call ``switch_to_deploy()`` of all modules that have it, before a test.
 
-    Training and its validation are left alone. The model stays folded after the test.
+    Does nothing in training and validation. The model stays folded after the test.
     """
 
-    # reason: after any hook that still changes the weights for the test
+    # reason: after all hooks that change the weights for the test
     priority = "LOWEST"
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Fold the runner's model.
 
         Raises:
-            ValueError: Nothing in the model can be folded.
+            ValueError: No module can be folded.
         """
         names = fold_model(runner.model)
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
-                # reason: after the test it exchanges parameters with the model, pair by pair
+                # reason: EMA swaps its parameters with the model's, one by one, after the test
                 fold_model(hook.ema_model)
         print_log(f"DeployHook: folded {', '.join(names)}.", logger="current")
 
 
 def fold_model(model: nn.Module) -> list[str]:
-    """Call ``switch_to_deploy()`` of the outermost modules that have it, wrappers passed over.
+    """Call ``switch_to_deploy()`` of the outermost modules that have it, inside wrappers too.
 
     Args:
-        model: Changed in place; folding it again changes nothing.
+        model: Changed in place. Folding it again has no effect.
 
     Returns:
-        The names of these modules.
+        Names of these modules.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no such module.
     """
     names: list[str] = []
     for name, module in model.named_modules():

@@ -1,8 +1,8 @@
-"""Eventful computing in a model that a config builds without it."""
+"""Hook that attaches Eventful to a model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -11,35 +11,37 @@ from torch import nn
 
 from mmvitaccel.adapters.base import host_class
 from mmvitaccel.adapters.eventful.detector import EventfulDetectorHandle
-from mmvitaccel.adapters.eventful.handle import EventfulHandle
+from mmvitaccel.adapters.eventful.handle import EventfulHandle, checked_policy
+from mmvitaccel.arguments import sequence, text
 from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.eventful.modes.mode import AttentionMode
-from mmvitaccel.models.wrappers.eventful import attach_eventful, refuse_both
+from mmvitaccel.models.wrappers.eventful import attach_eventful, build_attention, refuse_both
 from mmvitaccel.registry import HOOKS
 
 
 @HOOKS.register_module()
 class EventfulHook(Hook):
-    """Compute what changed since the frame before, in validation and testing.
+    """Recompute only what changed since the previous frame, in validation and testing.
 
-    As ``custom_hooks=[dict(type='mmvitaccel.EventfulHook', policy=dict(type='TopK', k=512))]`` in
-    a config, or from the command line alone: ``--cfg-options
+    Use ``custom_hooks=[dict(type='mmvitaccel.EventfulHook', policy=dict(type='TopK', k=512))]`` in
+    a config, or on the command line: ``--cfg-options
     default_hooks.eventful.type=mmvitaccel.EventfulHook default_hooks.eventful.policy.type=TopK
     default_hooks.eventful.policy.k=512``.
 
     Args:
-        policy: What the gates let through, see
+        policy: Selects the tokens that pass the gates, see
             :func:`~mmvitaccel.models.wrappers.eventful.Eventful`.
         attention: ``exact``, ``tokenwise`` or ``delta``.
-        target: Path of the module that is the transformer or holds it; by default it is looked for
+        target: Path of the transformer or of a module that contains it; by default it is searched
             in the backbone, then in the neck.
-        parts: Of a detector, ``all`` or the names of parts that compute what changed, see
-            :func:`mmvitaccel.apply_eventful`; ``policy`` may then have a policy for each. None: the
-            transformer alone.
+        parts: ``all``, or the names of parts of a detector to make eventful, see
+            :func:`mmvitaccel.apply_eventful`; ``policy`` may then have a policy for each part. None
+            for the transformer only.
         **options: Further arguments of :func:`mmvitaccel.apply_eventful`.
 
     Raises:
-        ValueError: Both ``target`` and ``parts`` are given.
+        ValueError: Both ``target`` and ``parts`` are given, or an argument has no meaning.
+        TypeError: The policy is neither a config nor an object with a method ``select``.
     """
 
     # reason: before hooks that copy the model (EMA), so that their copies are eventful too
@@ -53,6 +55,13 @@ class EventfulHook(Hook):
         parts: str | Sequence[str] | None = None,
         **options: Any,
     ) -> None:
+        if not isinstance(policy, Mapping):
+            checked_policy(policy, on_tokens=True)
+        build_attention(attention)
+        text("Eventful", "target", target, what="a module's path", or_none=True)
+        if parts is not None and not isinstance(parts, str):
+            names = sequence("Eventful", "parts", parts, why="give 'all' or names of parts")
+            parts = [text("Eventful", "parts", name, what="names of parts") for name in names]
         refuse_both(target, parts)
         self.policy, self.attention = policy, attention
         self.target, self.parts, self.options = target, parts, options
@@ -60,11 +69,11 @@ class EventfulHook(Hook):
         self.path = ""
 
     def attach(self, model: nn.Module) -> EventfulHandle | EventfulDetectorHandle:
-        """Put Eventful on a model, in a distributed wrapper or not; the handle takes it off.
+        """Attach Eventful to a model, also inside a distributed wrapper; the handle removes it.
 
         Raises:
-            ValueError: If no supported transformer is found, a part cannot be served, or an
-                argument has no meaning.
+            ValueError: There is no supported transformer, a part is not supported, or an argument
+                is invalid.
         """
         self.path, handle = attach_eventful(
             model, self.policy, self.attention, self.target, self.parts, **self.options
@@ -80,7 +89,7 @@ class EventfulHook(Hook):
             parts = [f"{part} with {own.policy}" for part, own in self.handle.parts.items()]
             whole = [f"{part}, {why}" for part, why in self.handle.left_out.items()]
             runner.logger.info(
-                f"Eventful: parts of {name} are {'; '.join(parts)}. Whole in every frame: "
+                f"Eventful: parts of {name} are {'; '.join(parts)}. Dense in every frame: "
                 f"{'; '.join(whole) or 'none'}."
             )
             return
@@ -90,7 +99,7 @@ class EventfulHook(Hook):
         )
 
     def after_run(self, runner: Runner) -> None:
-        """Give the model back as it was."""
+        """Restore the model."""
         if self.handle is not None:
             self.handle.remove()
             self.handle = None

@@ -1,4 +1,4 @@
-"""Training of an eventful model on clips, with a budget that is drawn for each step."""
+"""Hook for training an eventful model on clips, with a random budget for each step."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from mmvitaccel.adapters.attach import is_attached
 from mmvitaccel.adapters.eventful.handle import EventfulHandle
+from mmvitaccel.arguments import refuse, text, whole_number, whole_numbers
 from mmvitaccel.core.eventful.gates.policy import Always, TopK
 from mmvitaccel.models.wrappers.eventful import attach_eventful
 from mmvitaccel.registry import HOOKS
@@ -19,43 +20,44 @@ from mmvitaccel.registry import HOOKS
 
 @HOOKS.register_module()
 class RandomBudgetHook(Hook):
-    """Train a transformer on clips as its gates run it, so that it learns from stale tokens too.
+    """Train a transformer on clips with active gates, so that it learns from outdated tokens too.
 
-    Each step draws k, evenly on a logarithmic scale. The first frame of a clip is computed whole;
-    in the later ones k tokens pass each gate, and gradients go through what passed. Frames come
-    from :class:`~mmvitaccel.datasets.clip_sampler.ClipSampler`, with ``frames`` of the same number
-    and a ``batch_size`` that is a multiple of it. A model that is eventful already keeps its own
-    policy and attention for evaluation; any other is dense there.
+    Each step draws k from a log-uniform distribution. The first frame of a clip is computed
+    completely; in later frames k tokens pass each gate, and gradients flow through these tokens.
+    Frames come from :class:`~mmvitaccel.datasets.clip_sampler.ClipSampler`, with the same
+    ``frames`` and a ``batch_size`` that is a multiple of it. A model that is already eventful keeps
+    its own policy and attention for evaluation; other models are evaluated dense.
 
     Args:
         k: Smallest and largest number of tokens.
-        frames: Of a clip.
-        target: Path of the module that is the transformer or holds it; by default it is looked for
+        frames: Number of frames of a clip.
+        target: Path of the transformer or of a module that contains it; by default it is searched
             in the backbone, then in the neck.
 
     Raises:
-        ValueError: ``k`` is no range, or ``frames`` is below 2, where nothing would be skipped.
+        ValueError: ``k`` is not a range, or ``frames`` is below 2.
     """
 
     # reason: before hooks that copy the model (EMA)
     priority = "VERY_HIGH"
 
     def __init__(self, k: Sequence[int], frames: int = 2, target: str | None = None) -> None:
-        if len(k) != 2 or not 1 <= k[0] <= k[1]:
-            raise ValueError(f"RandomBudgetHook: k={k!r} must be the smallest and the largest k.")
-        if frames < 2:
-            raise ValueError(f"RandomBudgetHook: frames={frames!r} must be at least 2.")
-        self.k, self.frames, self.target = tuple(k), frames, target
+        owner, why = "RandomBudgetHook", "give the smallest and the largest k"
+        self.k = whole_numbers(owner, "k", k, least=1, count=2, why=why)
+        if self.k[0] > self.k[1]:
+            refuse(owner, "k", k, "two whole numbers in rising order", why=why)
+        self.frames = whole_number(owner, "frames", frames, least=2, of="frames")
+        self.target = text(owner, "target", target, what="a module's path", or_none=True)
         self.random = random.Random(0)
         self.handle: EventfulHandle | None = None
         self.is_own = False
 
     def before_train(self, runner: Runner) -> None:
-        """Put Eventful on the model, where it is not there, and seed the draw."""
-        self.random.seed(runner.seed or 0)  # all ranks draw the same, and take as long
+        """Attach Eventful unless the model already has it, and seed the draws."""
+        self.random.seed(runner.seed or 0)  # all ranks draw the same k, and take equally long
         self.is_own = not any(is_attached(m, EventfulHandle.method) for m in runner.model.modules())
         if self.is_own:
-            # reason: in evaluation this model is to be the dense one
+            # reason: this model is evaluated dense
             attach_eventful(runner.model, Always(), "tokenwise", self.target)
         self.handle = EventfulHandle(runner.model)
 
@@ -67,7 +69,7 @@ class RandomBudgetHook(Hook):
         runner.message_hub.update_scalar("train/eventful_k", k)
 
     def after_train(self, runner: Runner) -> None:
-        """Give the model back as it was."""
+        """Restore the model."""
         self.handle.train_on_clips(None)
         if self.is_own:
             self.handle.remove()

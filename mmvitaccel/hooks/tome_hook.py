@@ -1,4 +1,4 @@
-"""Token merging in a model that a config builds without it."""
+"""Hook that attaches ToMe to a model."""
 
 from __future__ import annotations
 
@@ -9,39 +9,45 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmvitaccel.adapters.tome.handle import ToMeHandle
-from mmvitaccel.core.tome.schedule import Schedule
+from mmvitaccel.arguments import text
+from mmvitaccel.core.tome.schedule import Schedule, check_schedule
 from mmvitaccel.models.wrappers.tome import attach_tome
 from mmvitaccel.registry import HOOKS
 
 
 @HOOKS.register_module()
 class ToMeHook(Hook):
-    """Merge tokens in the model's transformer for the length of a run, in training and testing.
+    """Merge tokens in the model's transformer during a run, in training and testing.
 
-    As ``custom_hooks=[dict(type='mmvitaccel.ToMeHook', r=8)]`` in a config, or from the command
-    line alone: ``--cfg-options default_hooks.tome.type=mmvitaccel.ToMeHook
-    default_hooks.tome.r=8``.
+    Use ``custom_hooks=[dict(type='mmvitaccel.ToMeHook', r=8)]`` in a config, or on the command
+    line: ``--cfg-options default_hooks.tome.type=mmvitaccel.ToMeHook default_hooks.tome.r=8``.
 
     Args:
         r: Tokens merged per block, see :func:`mmvitaccel.apply_tome`.
-        target: Path of the module that is the transformer or holds it; by default it is looked for
+        target: Path of the transformer or of a module that contains it; by default it is searched
             in the backbone, then in the neck.
         **options: Further arguments of :func:`mmvitaccel.apply_tome`.
+
+    Raises:
+        ValueError: ``r`` is a schedule of no model, or the target no path.
+        TypeError: ``r`` is of another kind.
     """
 
     # reason: before hooks that copy the model (EMA), so that their copies merge too
     priority = "VERY_HIGH"
 
     def __init__(self, r: Schedule = 8, target: str | None = None, **options: Any) -> None:
-        self.r, self.target, self.options = r, target, options
+        check_schedule(r)
+        self.r, self.options = r, options
+        self.target = text("ToMe", "target", target, what="a module's path", or_none=True)
         self.handle: ToMeHandle | None = None
         self.path = ""
 
     def attach(self, model: nn.Module) -> ToMeHandle:
-        """Put ToMe on a model, in a distributed wrapper or not; the handle takes it off.
+        """Attach ToMe to a model, also inside a distributed wrapper; the handle removes it.
 
         Raises:
-            ValueError: If no supported transformer is found or ``r`` does not fit it.
+            ValueError: There is no supported transformer, or ``r`` is invalid for it.
         """
         self.path, handle = attach_tome(model, self.r, self.target, **self.options)
         return handle
@@ -54,7 +60,7 @@ class ToMeHook(Hook):
         runner.logger.info(f"ToMe: r={self.r} in {self.path or 'the model'} ({name}).")
 
     def after_run(self, runner: Runner) -> None:
-        """Give the model back as it was."""
+        """Restore the model."""
         if self.handle is not None:
             self.handle.remove()
             self.handle = None

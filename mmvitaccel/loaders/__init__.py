@@ -1,1 +1,1 @@
-"""Data loaders that name, or skip and count, the files that cannot be read."""
+"""Data loaders that report unreadable files, or skip and count them."""

@@ -1,4 +1,4 @@
-"""Which file a sample could not be made of, and why."""
+"""Explains which file of a sample could not be read, and why."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _DECODERS = ("mmaction.datasets.transforms.loading", "decord", "av", "mmcv.image
 
 
 class BrokenPicture(ValueError):
-    """Bytes that are no whole picture."""
+    """The bytes are not a complete picture."""
 
 
 def explain_sample(error: Exception) -> str | None:
-    """Say which file a sample could not be made of, and why; None for a fault of the program."""
+    """Explain which file could not be read, and why; None for a bug of the program."""
     frames = frames_of_error(error)
     for path in _paths(frames):
         reason = describe_damage(path)
@@ -47,11 +47,11 @@ def explain_sample(error: Exception) -> str | None:
 
 
 def _paths(frames: Sequence[FrameType]) -> Iterator[str]:
-    """Pictures and videos that the frames of an error were about, the innermost first."""
+    """Paths of pictures and videos in the frames of an error, innermost first."""
     seen: set[str] = set()
     for frame in reversed(frames):
         for path in _paths_in(frame.f_locals):
-            # reason: a template of frames' names is no file
+            # reason: templates of frame names are not files
             if path not in seen and "{" not in path:
                 seen.add(path)
                 yield path
@@ -74,9 +74,9 @@ def _paths_in(names: dict[str, Any]) -> Iterator[str]:
 
 
 def refuse_unended_pictures() -> None:
-    """Let ``mmcv.imfrombytes`` refuse a picture that is cut short; a second call changes nothing.
+    """Make ``mmcv.imfrombytes`` refuse truncated pictures; a second call has no effect.
 
-    OpenCV says nothing of it and fills up the rest in grey.
+    OpenCV does not report them and fills the rest with grey.
     """
     import mmcv
 
@@ -85,7 +85,7 @@ def refuse_unended_pictures() -> None:
         return
 
     def imfrombytes(content: bytes, *args: Any, **kwargs: Any) -> np.ndarray:
-        """As mmcv's, of whole pictures."""
+        """Call mmcv's function for complete pictures."""
         damage = picture_damage(content) if is_unended(bytes(content)) else None
         if damage is not None:
             raise BrokenPicture(damage)

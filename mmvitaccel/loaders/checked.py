@@ -1,7 +1,7 @@
-"""Data loaders whose broken files end in a sentence, or are skipped and counted.
+"""Data loaders that raise a one-sentence error for broken files, or skip and count them.
 
-A worker does not raise what a user can mend, it hands it over with the batch: in the main process
-the same sentence is raised, whether there are workers or not.
+A worker returns errors that a user can fix with the batch. The main process raises them, so the
+message is the same with and without workers.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from torch.utils.data import DataLoader
 from mmvitaccel.errors import UserError
 from mmvitaccel.loaders.broken import explain_sample, refuse_unended_pictures
 
-_MOST_REPLACED = 100  # broken samples in a row, before a data set is taken for broken
+_MOST_REPLACED = 100  # consecutive broken samples after which the data set is considered broken
 _WORKER_OPTIONS = ("persistent_workers", "prefetch_factor", "multiprocessing_context", "timeout")
 
 
 class Fetched(NamedTuple):
-    """A sample of a data set, None if it is broken, and what was said of broken ones."""
+    """A sample of a data set (None if broken), and messages about broken samples."""
 
     sample: Any
     failures: list[str]
 
 
 class Batch(NamedTuple):
-    """A collated batch, None if every sample of it is broken, and what was said of those."""
+    """A collated batch (None if all samples are broken), and messages about broken samples."""
 
     data: Any
     failures: list[str]
@@ -42,16 +42,16 @@ class SampleFetcher:
     """Fetches the samples of a batch for a DataLoader, which calls ``dataset.__getitems__``.
 
     Args:
-        dataset: Whose samples.
-        skip: Whether a broken sample is passed over.
-        replace: Whether another one takes its place then, at random, as mmengine does in training.
+        dataset: The data set.
+        skip: Whether broken samples are skipped.
+        replace: Whether a random sample replaces a skipped one, as by mmengine in training.
     """
 
     def __init__(self, dataset: Any, skip: bool, replace: bool) -> None:
         self.dataset, self.skip, self.replace = dataset, skip, replace
 
     def __call__(self, indices: Sequence[int]) -> list[Fetched]:
-        """The samples, each with what went wrong."""
+        """Fetch the samples with their error messages."""
         refuse_unended_pictures()
         return [self._fetch(index) for index in indices]
 
@@ -72,17 +72,17 @@ class SampleFetcher:
 
 
 class Collate:
-    """Collates what was fetched, without the broken samples.
+    """Collates fetched samples without the broken ones.
 
     Args:
-        collate: The loader's own.
+        collate: The loader's own function.
     """
 
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate
 
     def __call__(self, items: Any) -> Any:
-        """A :class:`Batch` of fetched samples; anything else as the loader's own collates it."""
+        """A :class:`Batch` of fetched samples; other items go to the loader's function."""
         if not (isinstance(items, list) and items and isinstance(items[0], Fetched)):
             return self.collate(items)
         samples = [item.sample for item in items if item.sample is not None]
@@ -91,11 +91,11 @@ class Collate:
 
 
 class CheckedLoader(DataLoader):
-    """A DataLoader that raises or counts what its data set could not read.
+    """A DataLoader that raises errors of unreadable files, or counts them.
 
     Attributes:
-        skip: Whether broken samples are passed over.
-        skipped: The sentences of those that were, in order, each once.
+        skip: Whether broken samples are skipped.
+        skipped: Messages of the skipped samples, in order, without duplicates.
     """
 
     skip: bool
@@ -105,7 +105,7 @@ class CheckedLoader(DataLoader):
         """Yield batches.
 
         Raises:
-            UserError: A file cannot be read, and broken ones are not skipped.
+            UserError: A file cannot be read, and broken files are not skipped.
         """
         for batch in super().__iter__():
             if not isinstance(batch, Batch):
@@ -120,7 +120,7 @@ class CheckedLoader(DataLoader):
 
     def _take(self, failure: str) -> None:
         if not self.skip:
-            raise UserError(f"{failure} (--skip-broken of the tools passes over such files)")
+            raise UserError(f"{failure} (--skip-broken of the tools skips such files)")
         if failure not in self.skipped:
             self.skipped[failure] = None
             _say(f"skipped: {failure}")
@@ -131,17 +131,17 @@ def add_skip_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-broken",
         action="store_true",
-        help="pass over pictures and videos that cannot be read, and count them",
+        help="skip unreadable pictures and videos, and count them",
     )
 
 
 def check_loader(loader: DataLoader, skip: bool = False, training: bool = False) -> CheckedLoader:
-    """Let a loader raise or count what its data set cannot read.
+    """Make a loader raise errors of unreadable files, or count them.
 
     Args:
         loader: Changed in place, before it is iterated.
-        skip: Whether broken samples are passed over.
-        training: Whether another sample takes the place of a broken one; else batches are smaller.
+        skip: Whether broken samples are skipped.
+        training: Whether other samples replace broken ones; otherwise batches are smaller.
     """
     loader.dataset.__getitems__ = SampleFetcher(loader.dataset, skip, training)
     loader.collate_fn = Collate(loader.collate_fn)
@@ -151,14 +151,14 @@ def check_loader(loader: DataLoader, skip: bool = False, training: bool = False)
 
 
 class CheckedLoading:
-    """What builds the loaders of a Runner, in the place of its ``build_dataloader``.
+    """Replacement for ``build_dataloader`` of a Runner.
 
     Args:
-        runner: Whose loaders.
-        skip: Whether broken files are passed over.
+        runner: The Runner.
+        skip: Whether broken files are skipped.
 
     Attributes:
-        loaders: Those that were built.
+        loaders: The loaders built so far.
     """
 
     def __init__(self, runner: Runner, skip: bool) -> None:
@@ -169,28 +169,28 @@ class CheckedLoading:
         runner.build_dataloader = self
 
     def __call__(self, dataloader: Any, *args: Any, **kwargs: Any) -> DataLoader:
-        """As ``Runner.build_dataloader``."""
+        """Build a loader like ``Runner.build_dataloader``."""
         training = dataloader is self.train
         if isinstance(dataloader, dict):
             dataloader = without_workers(dataloader)
-        # reason: results of several processes are put together by their places in the data set
+        # reason: results of several processes are merged by their position in the data set
         skip = self.skip and (training or get_world_size() == 1)
         loader = check_loader(self.build(dataloader, *args, **kwargs), skip, training)
         self.loaders.append(loader)
         return loader
 
     def report(self) -> None:
-        """Say how many files were skipped."""
+        """Log how many files were skipped."""
         count = sum(len(loader.skipped) for loader in self.loaders)
         if count:
             _say(
-                f"{count} broken {'file was' if count == 1 else 'files were'} skipped; a metric "
-                "that goes by the annotations counts their objects as missed."
+                f"{count} broken {'file was' if count == 1 else 'files were'} skipped; metrics "
+                f"based on the annotations count their objects as missed."
             )
 
 
 def without_workers(loader: dict[str, Any]) -> dict[str, Any]:
-    """A loader's config without what only workers have, if it has no workers."""
+    """A loader's config, without the options of workers if it has none."""
     options = [key for key in _WORKER_OPTIONS if loader.get(key)]
     if loader.get("num_workers", 0) != 0 or not options:
         return loader

@@ -1,4 +1,4 @@
-"""Pictures and videos that cannot be read: what is wrong with a file, told from its content."""
+"""Explains from a file's content why a picture or video cannot be read."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _HEAD = 512  # bytes
 
 
 def describe_damage(path: str) -> str | None:
-    """Say why a local file is no whole picture or video.
+    """Explain why a local file is not a complete picture or video.
 
     Args:
-        path: Of a picture or a video, by its suffix.
+        path: Path of a picture or a video, recognised by its suffix.
 
     Returns:
-        The end of a sentence, or None where nothing is found to be wrong.
+        The end of a sentence, or None if no problem is found.
     """
     if "://" in path:
         return None
@@ -51,31 +51,31 @@ def describe_damage(path: str) -> str | None:
 
 
 def picture_damage(content: bytes) -> str | None:
-    """Say why bytes are no whole picture; None if they decode to their end."""
-    from PIL import Image, UnidentifiedImageError  # reason: seldom needed, and slow to import
+    """Explain why bytes are not a complete picture; None if they decode completely."""
+    from PIL import Image, UnidentifiedImageError  # reason: rarely needed, and slow to import
 
     try:
         with Image.open(io.BytesIO(content)) as picture:
             picture.load()
     except UnidentifiedImageError:
-        return f"it is no picture, it begins with {content[:12]!r}"
+        return f"it is not a picture, it begins with {content[:12]!r}"
     except Exception as error:  # reason: decoders raise anything on broken content
         if "truncated" in str(error) or is_unended(content):
-            return f"the picture is cut short or damaged, after {len(content)} bytes"
+            return f"the picture is truncated or damaged, after {len(content)} bytes"
         return f"the picture is damaged ({' '.join(str(error).split())})"
     return None
 
 
 def of_no_codec(content: bytes) -> str:
-    """Say that OpenCV lacks the codec of a whole picture."""
+    """Explain that OpenCV lacks the codec of a complete picture."""
     from PIL import Image
 
     with Image.open(io.BytesIO(content)) as picture:
-        return f"OpenCV here does not decode {picture.format} pictures, convert it to PNG or JPEG"
+        return f"this OpenCV does not decode {picture.format} pictures; convert it to PNG or JPEG"
 
 
 def is_unended(content: bytes) -> bool:
-    """Whether a JPEG or PNG lacks the mark of its end. OpenCV fills up what is missing in grey."""
+    """Whether a JPEG or PNG lacks its end marker. OpenCV fills the missing part with grey."""
     if content.startswith(_JPEG):
         return not content.rstrip(b"\0 \r\n").endswith(_JPEG_END)
     return content.startswith(_PNG) and _PNG_END not in content[-16:]

@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
+from mmvitaccel.metrics.exchange import exchange
 from mmvitaccel.registry import METRICS
 
 _GIGA = 1e9
@@ -22,29 +23,28 @@ class MacsMetric(BaseMetric):
     """Means per frame of the cost that :class:`~mmvitaccel.hooks.cost_hook.CostHook` measures.
 
     Reports for the backbone (``cost/backbone_*``), the other parts of a detector (``neck_*``,
-    ``rpn_head_*``, ``bbox_head_*``, ``roi_head_*``; multiply-adds alone) and the whole model:
+    ``rpn_head_*``, ``bbox_head_*``, ``roi_head_*``; only multiply-adds) and the whole model:
 
     - ``gmacs``: multiply-adds in units of 1e9, the mean over all frames including the first frame
       of each video, as in the paper; also ``first_gmacs`` and ``later_gmacs`` separately;
     - ``dense_gmacs``: the same for the model without any method, and ``ratio``, dense over mean;
     - ``first_ms``, ``later_ms``: milliseconds, from preprocessing to boxes for the whole model;
       ``ms``: the median of the first frames and that of later ones, weighted as ``gmacs`` are, so
-      that a moment in which the machine did something else does not change it;
-    - ``layers``, ``dense_layers``: G multiply-adds of each layer of the parts, by its name, the
-      mean over later frames, or over all where there are none;
+      that short disturbances of the machine do not change it;
+    - ``layers``, ``dense_layers``: G multiply-adds of each layer of the parts by name, the mean
+      over later frames, or over all frames if there are none;
     - ``tokens``: tokens that pass each gate in later frames;
-    - ``left_out``: of eventful models, the squared error that did not pass the gates over the
-      squared norm of the tokens, the mean over gates and all frames;
-    - ``computed``: of eventful parts behind the backbone, the share of their work that was done in
-      later frames;
-    - ``refreshed``: of eventful models, the share of all frames that were computed whole although
-      their stream went on. They count as later frames in every mean.
+    - ``left_out``: for eventful models, the squared error of the tokens that did not pass the
+      gates, relative to the squared norm of all tokens, averaged over gates and frames;
+    - ``computed``: for eventful parts after the backbone, the share of their work in later frames;
+    - ``refreshed``: for eventful models, the share of frames that were refreshed, that is computed
+      completely within a stream. They count as later frames in all means.
 
     A value without any frame, such as later frames in one-frame videos, is left out.
 
     Args:
-        collect_device: ``cpu`` or ``gpu``, where ranks exchange results.
-        prefix: Of the names reported. Defaults to ``cost``.
+        collect_device: ``cpu`` or ``gpu``: the device for gathering results.
+        prefix: Prefix of the reported names. Defaults to ``cost``.
         collect_dir: Folder shared by the ranks, for ``collect_device='cpu'``.
     """
 
@@ -56,7 +56,7 @@ class MacsMetric(BaseMetric):
         prefix: str | None = None,
         collect_dir: str | None = None,
     ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        super().__init__(**exchange("MacsMetric", collect_device, prefix, collect_dir))
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Store the cost of each frame.
@@ -70,7 +70,7 @@ class MacsMetric(BaseMetric):
         for image in images:
             if image.get("cost") is None:
                 raise RuntimeError(
-                    "MacsMetric: the results carry no cost; add dict(type='mmvitaccel.CostHook') "
+                    "MacsMetric: the results have no cost; add dict(type='mmvitaccel.CostHook') "
                     "to custom_hooks."
                 )
             self.results.append(image.get("cost"))
@@ -84,7 +84,7 @@ class MacsMetric(BaseMetric):
         Returns:
             Figures by name, the same on every rank.
         """
-        # reason: nothing is cut off; ranks with whole videos have different numbers of frames.
+        # reason: results are not truncated, because ranks with whole videos have different lengths
         return super().evaluate(sys.maxsize)
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class MacsMetric(BaseMetric):
         dense = _means(kinds.get("later", results), "dense_layers")
         own = _means(kinds.get("later", results), "layers")
         for name, means in (("layers", own), ("dense_layers", dense)):
-            # reason: most modules multiply nothing
+            # reason: most modules have no multiply-adds
             counted = {n: macs for n, macs in means.items() if own.get(n) or dense.get(n)}
             if counted:
                 figures[name] = {layer: macs / _GIGA for layer, macs in counted.items()}
@@ -127,7 +127,7 @@ class MacsMetric(BaseMetric):
 
 
 def _part_figures(part: str, kinds: dict[str, list[Cost]]) -> dict[str, float]:
-    """Figures of a part (``part`` is ``backbone_``, say) or of the whole model (empty)."""
+    """Figures of a part (``part`` is e.g. ``backbone_``) or of the whole model (empty)."""
     frames = [cost for costs in kinds.values() for cost in costs]
     dense = _mean(frames, f"dense_{part}macs")
     figures = {f"{part}dense_gmacs": dense / _GIGA}
@@ -136,7 +136,7 @@ def _part_figures(part: str, kinds: dict[str, list[Cost]]) -> dict[str, float]:
         {f"{part}{kind}_gmacs": macs / _GIGA for kind, macs in means.items() if macs is not None}
     )
     if None not in means.values():
-        # reason: fewer later frames are counted than there are; each kind has its own weight
+        # reason: only some of the later frames are counted, so each kind is weighted by its number
         mean = sum(means[kind] * len(costs) for kind, costs in kinds.items()) / len(frames)
         figures[f"{part}gmacs"] = mean / _GIGA
         figures[f"{part}ratio"] = dense / mean if mean else float("nan")
@@ -154,13 +154,13 @@ def _part_figures(part: str, kinds: dict[str, list[Cost]]) -> dict[str, float]:
 
 
 def _mean(costs: list[Cost], key: str) -> float | None:
-    """Mean over the frames that have the figure; None if none has."""
+    """Mean over the frames that have the figure; None if no frame has it."""
     values = [cost[key] for cost in costs if key in cost]
     return sum(values) / len(values) if values else None
 
 
 def _means(costs: list[Cost], name: str) -> dict[str, float]:
-    """Means of figures that a cost holds by gate or by part."""
+    """Means of figures that are given per gate or per part."""
     by_place: dict[str, list[float]] = {}
     for cost in costs:
         for place, value in cost.get(name, {}).items():
@@ -199,7 +199,7 @@ def _table(figures: dict[str, Any], kinds: dict[str, list[Cost]], parts: list[st
 
 
 def _token_lines(tokens: dict[str, float]) -> list[str]:
-    """A line for each block: what its gates let through."""
+    """A line for each block with the tokens that passed its gates."""
     by_block: dict[str, list[str]] = {}
     for gate, number in tokens.items():
         block, _, name = gate.rpartition(".")

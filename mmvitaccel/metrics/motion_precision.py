@@ -13,17 +13,18 @@ from mmvitaccel.metrics.object_motion import GROUPS
 
 
 class MotionPrecision:
-    """What each detection counts for the objects of one motion group.
+    """Weights of detections for the objects of one motion group.
 
-    Boxes are matched once, with the objects of all groups. For a group, a detection that matched
-    one of its objects is true, and one that matched an object of another group is left out. One
-    that matched nothing is false where its largest overlap, with an object of any class in its
-    frame, is with one of the group, and left out where that is with one of another. Where neither
-    is larger it counts in part: in a frame without objects by the group's share of all objects,
-    otherwise by the other groups' share of the frame's, which is the released code's choice.
+    Boxes are matched once, with the objects of all groups. For a group, a detection that matches
+    one of its objects is a true positive, and one that matches an object of another group is
+    ignored. An unmatched detection is a false positive if the object with which it overlaps most,
+    of any class in its frame, belongs to the group, and is ignored if that object belongs to
+    another group. In case of a tie it has a fractional weight: in a frame without objects the
+    group's share of all objects, otherwise the other groups' share of the frame's objects, as in
+    the released code.
 
     Args:
-        evaluation: pycocotools', whose ``evaluate`` has run with one range of areas.
+        evaluation: A ``COCOeval`` whose ``evaluate`` has run with one area range.
         groups: Motion group of each object, by its id in the evaluation.
     """
 
@@ -74,7 +75,7 @@ class MotionPrecision:
         return np.stack(rows)
 
     def _false_weights(self) -> Iterator[tuple[tuple[str, int], float]]:
-        """What each detection counts for each group, should it match nothing."""
+        """Weight of each unmatched detection for each group."""
         params = self.evaluation.params
         for image in params.imgIds:
             gts = [gt for c in params.catIds for gt in self.evaluation._gts[image, c]]

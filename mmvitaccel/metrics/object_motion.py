@@ -1,4 +1,4 @@
-"""How fast objects of a video move, and average precision by it (FGFA, ICCV 2017, section 5.1).
+"""Motion groups of a video's objects (FGFA, ICCV 2017, section 5.1).
 
 An object's motion IoU in a frame is the mean overlap of its box there with its own boxes in the
 frames at most ten away, before and after. Objects above 0.9 are slow, below 0.7 fast, the others
@@ -15,17 +15,17 @@ from typing import Any
 GROUPS = ("slow", "medium", "fast")
 REACH = 10  # frames, before and after
 _SLOW_ABOVE, _FAST_BELOW = 0.9, 0.7
-_DECIMALS = 9  # reason: a mean of equal overlaps may differ from each in its last digits
+_DECIMALS = 9  # reason: a mean of equal overlaps may differ from them in the last digits
 
 
 def motion_groups(truth: Mapping[str, Any], ann_file: str) -> dict[Any, str]:
-    """The group of every object, by the place of its annotation in the list.
+    """The group of every object, in the order of the annotations.
 
-    An object that is seen in no other frame within reach has no overlap to average. It counts as
-    fast, as in the evaluation released with FGFA, where its motion IoU is 0.
+    An object without other frames in range counts as fast, as in the evaluation released with FGFA,
+    where its motion IoU is 0.
 
     Args:
-        truth: A CocoVID json's content.
+        truth: Content of a CocoVID json.
         ann_file: Named in messages.
 
     Raises:
@@ -45,7 +45,7 @@ def motion_groups(truth: Mapping[str, Any], ann_file: str) -> dict[Any, str]:
 
 
 def _is_id(value: Any) -> bool:
-    # reason: tables write whole numbers with a point, and NaN where there is none
+    # reason: tables write integers with a decimal point, and NaN for missing values
     return isinstance(value, (int, float, str)) and value == value
 
 
@@ -63,8 +63,8 @@ def _motion_ious(truth: Mapping[str, Any], ann_file: str) -> dict[int, float]:
     for place, annotation in enumerate(truth["annotations"]):
         image = images.get(annotation["image_id"])
         if image is None:
-            continue  # reason: of no frame that is scored
-        # reason: an image of no video is a video of one frame
+            continue  # reason: the frame is not scored
+        # reason: an image without a video is a video of one frame
         video = image.get("video_id", ("image", image["id"]))
         track = tracks[video, annotation["instance_id"]]
         frame = image.get("frame_id", 0)

@@ -9,6 +9,8 @@ import torch
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from mmvitaccel.arguments import whole_numbers
+from mmvitaccel.metrics.exchange import exchange
 from mmvitaccel.registry import METRICS
 
 
@@ -23,6 +25,9 @@ class VerbNounAccuracy(BaseMetric):
         topk: Values of k to report.
         collect_device: ``cpu`` or ``gpu``, where ranks exchange results.
         prefix: Prefix of the reported names. Defaults to ``acc``.
+
+    Raises:
+        ValueError: ``topk`` is not one or more whole numbers of at least 1.
     """
 
     default_prefix = "acc"
@@ -30,8 +35,8 @@ class VerbNounAccuracy(BaseMetric):
     def __init__(
         self, topk: Sequence[int] = (1, 5), collect_device: str = "cpu", prefix: str | None = None
     ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
-        self.topk = tuple(topk)
+        super().__init__(**exchange("VerbNounAccuracy", collect_device, prefix))
+        self.topk = whole_numbers("VerbNounAccuracy", "topk", topk, least=1)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Store the rank of the true class for each sample of a batch."""

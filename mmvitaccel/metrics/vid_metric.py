@@ -14,7 +14,9 @@ from mmengine.logging import MMLogger
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from mmvitaccel.arguments import config, flag, numbers, path, whole_number
 from mmvitaccel.datasets.cocovid import category_ids_by_class, read_cocovid
+from mmvitaccel.metrics.exchange import exchange
 from mmvitaccel.metrics.motion_precision import MotionPrecision
 from mmvitaccel.metrics.object_motion import GROUPS, motion_groups
 from mmvitaccel.registry import METRICS
@@ -41,19 +43,19 @@ class VIDMetric(BaseMetric):
         classwise: Also report ``AP50/<class>`` (at the first threshold) for each class.
         max_dets: Number of most confident boxes per image to evaluate.
         backend_args: Arguments of mmengine's file backend for ``ann_file``.
-        collect_device: ``cpu`` or ``gpu``, where ranks exchange results.
-        prefix: Of the names reported. Defaults to ``vid``.
+        collect_device: ``cpu`` or ``gpu``: the device for gathering results.
+        prefix: Prefix of the reported names. Defaults to ``vid``.
         collect_dir: Folder shared by the ranks, for ``collect_device='cpu'``.
         by_motion: Whether to report ``mAP50_slow``, ``mAP50_medium`` and ``mAP50_fast`` as well (of
             each overlap): the mean over classes of the average precision on objects of one speed,
             as FGFA (ICCV 2017) defines it. The motion IoU of an object in a frame is the mean
             overlap of its box with its own boxes in the frames at most 10 away; above 0.9 it is
-            slow, below 0.7 fast, else medium; an object that is in no other frame in reach is fast.
+            slow, below 0.7 fast, else medium; an object without other frames in range is fast.
             Objects of the other groups are ignored, and so are their detections, as in FGFA's
             evaluation; :class:`~mmvitaccel.metrics.motion_precision.MotionPrecision` states the
             rules. Overlaps and recalls are those of mAP50, while FGFA's code widens boxes by a
-            pixel, lowers the threshold for small boxes and interpolates at every recall. NaN where
-            a group has no object.
+            pixel, lowers the threshold for small boxes and interpolates at every recall. NaN if a
+            group has no object.
 
     Raises:
         FileNotFoundError: ``ann_file`` does not exist.
@@ -75,17 +77,15 @@ class VIDMetric(BaseMetric):
         collect_dir: str | None = None,
         by_motion: bool = False,
     ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
-        if not iou_thrs or not all(0 < threshold <= 1 for threshold in iou_thrs):
-            raise ValueError(
-                f"VIDMetric: iou_thrs={tuple(iou_thrs)}; give one or more overlaps in (0, 1]."
-            )
-        self.ann_file = ann_file
-        self.iou_thrs = tuple(iou_thrs)
-        self.classwise = classwise
-        self.max_dets = max_dets
-        self.truth = read_cocovid(ann_file, backend_args)
-        self.by_motion = by_motion
+        super().__init__(**exchange("VIDMetric", collect_device, prefix, collect_dir))
+        owner, why = "VIDMetric", "give one or more overlaps in (0, 1]"
+        self.ann_file = path(owner, "ann_file", ann_file)
+        self.iou_thrs = numbers(owner, "iou_thrs", iou_thrs, above=0, most=1, why=why)
+        self.classwise = flag(owner, "classwise", classwise)
+        self.max_dets = whole_number(owner, "max_dets", max_dets, least=1, of="boxes")
+        self.by_motion = flag(owner, "by_motion", by_motion)
+        config(owner, "backend_args", backend_args, what="a dict", or_none=True)
+        self.truth = read_cocovid(self.ann_file, backend_args)
         self.groups = motion_groups(self.truth, ann_file) if by_motion else {}
         self._dataset_size = 0
 
@@ -162,7 +162,7 @@ class VIDMetric(BaseMetric):
                 f"VIDMetric: {len(strange)} scored frames, such as img_id {strange[0]}, are not in "
                 f"{self.ann_file}; give the metric the dataset's own ann_file."
             )
-        # reason: a dataset cut short on purpose (indices=...) may be scored alone, but only whole
+        # reason: a subset (indices=...) may be scored, but only completely
         if len(by_image) not in (len(of_truth), self._dataset_size):
             lost = sorted(of_truth - set(by_image))
             raise RuntimeError(
@@ -173,11 +173,11 @@ class VIDMetric(BaseMetric):
         if len(by_image) < len(of_truth):
             MMLogger.get_current_instance().warning(
                 f"VIDMetric: {len(by_image)} of the {len(of_truth)} frames of {self.ann_file} were "
-                "scored, as many as the dataset has: the figures are of that part."
+                "scored, as many as the dataset has: the figures are for this subset."
             )
 
     def _evaluate(self, ordered: list[Any], category_ids: dict[int, int]) -> COCOeval:
-        """Match and accumulate; its precision is -1 where a class has no object."""
+        """Match and accumulate; the precision is -1 for classes without objects."""
         frames = [result[0] for result in ordered]
         truth = _coco(self.truth["images"], self.truth["categories"], self.truth["annotations"])
         found = _coco(
@@ -222,13 +222,13 @@ class VIDMetric(BaseMetric):
 
 
 def _percent(precision: np.ndarray) -> float:
-    """Mean of what is defined, x 100; NaN where no class has an object."""
+    """Mean of the defined values, x 100; NaN if no class has an object."""
     defined = precision[precision > -1]
     return 100 * float(defined.mean()) if defined.size else float("nan")
 
 
 def _detections(ordered: list[Any], category_ids: dict[int, int]) -> list[dict[str, Any]]:
-    """Boxes found, as pycocotools wants annotations: x, y, width, height, in pixels."""
+    """Detections in pycocotools' format: x, y, width, height in pixels."""
     annotations = []
     for image_id, boxes, scores, labels in ordered:
         for (x1, y1, x2, y2), score, label in zip(boxes.tolist(), scores.tolist(), labels.tolist()):
@@ -246,9 +246,9 @@ def _detections(ordered: list[Any], category_ids: dict[int, int]) -> list[dict[s
 
 
 def _coco(images: list[Any], categories: list[Any], annotations: list[Any]) -> COCO:
-    """A pycocotools index over lists that are already in memory; the lists stay as they are."""
+    """A pycocotools index over lists in memory, which are not changed."""
     coco = COCO()
-    # reason: copies, because COCOeval writes into what it reads; numbered anew, because it takes
+    # reason: copies, because COCOeval writes into them; with new ids, because it takes
     # an object with id 0 for one that was never matched.
     complete = [
         {"iscrowd": 0, "area": annotation["bbox"][2] * annotation["bbox"][3], **annotation, "id": n}

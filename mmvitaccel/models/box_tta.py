@@ -1,4 +1,4 @@
-"""Test-time augmentation of detectors that put out masks beside boxes."""
+"""Test-time augmentation of detectors with masks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from mmvitaccel.registry import MODELS
 
 @MODELS.register_module()
 class BoxTTAModel(DetTTAModel):
-    """mmdet's, for detectors with masks too: of these it merges the boxes and leaves masks out.
+    """mmdet's ``DetTTAModel`` for detectors with masks, of which only the boxes are merged.
 
-    mmdet's own refuses such a detector when the first image is merged. Arguments are mmdet's.
+    mmdet's own class fails for such a detector at the first image. The arguments are the same.
     """
 
     def test_step(self, data: Any) -> list[DetDataSample]:
@@ -28,14 +28,14 @@ class BoxTTAModel(DetTTAModel):
     def _merge_single_sample(self, data_samples: list[DetDataSample]) -> DetDataSample:
         """Merge the boxes of the views of one image."""
         for sample in data_samples:
-            # reason: one-stage detectors make masks in the head of the boxes
+            # reason: one-stage detectors compute masks in the bounding box head
             sample.pred_instances.pop("masks", None)
         return super()._merge_single_sample(data_samples)
 
 
 @contextmanager
 def _without_mask_head(detector: nn.Module) -> Iterator[None]:
-    """Let a two-stage detector predict boxes alone."""
+    """Disable the masks of a two-stage detector."""
     head = getattr(detector, "roi_head", None)
     masks = getattr(head, "mask_head", None)
     if masks is None:

@@ -1,4 +1,4 @@
-"""Flips for detectors that train on clips: all frames of one in the same way."""
+"""Flips for training detectors on clips: all frames of a clip are flipped together."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox_flip
 from torch import Tensor, nn
 
+from mmvitaccel.arguments import numbers, sequence, whole_number
 from mmvitaccel.registry import MODELS
 
-# Axes of a picture (C, H, W) that are turned round.
+# Flipped axes of a picture (C, H, W).
 DIRECTIONS = {"horizontal": (2,), "vertical": (1,), "diagonal": (1, 2)}
 
 
 @MODELS.register_module()
 class ClipFlip(nn.Module):
-    """Flip clips of a batch, where a flip in the pipeline would turn each frame on its own.
+    """Flips the clips of a batch; a flip in the pipeline would flip each frame independently.
 
-    It belongs into ``batch_augments`` of mmdet's ``DetDataPreprocessor``, beside
+    Use it in ``batch_augments`` of mmdet's ``DetDataPreprocessor``, together with
     :class:`~mmvitaccel.datasets.clip_sampler.ClipSampler`. Padding stays at the right and bottom.
 
     Args:
-        frames: Of a clip.
+        frames: Number of frames of a clip.
         prob: Probability of each direction.
-        direction: ``horizontal``, ``vertical`` or ``diagonal``, as many as probabilities.
+        direction: ``horizontal``, ``vertical`` or ``diagonal``, one for each probability.
 
     Raises:
-        ValueError: A direction is unknown, or the probabilities are not theirs.
+        ValueError: A direction is unknown, or the probabilities do not match the directions.
     """
 
     def __init__(
@@ -38,27 +39,33 @@ class ClipFlip(nn.Module):
         direction: Sequence[str] = ("horizontal",),
     ) -> None:
         super().__init__()
-        unknown = [name for name in direction if name not in DIRECTIONS]
-        if unknown or len(prob) != len(direction) or min(prob) < 0 or sum(prob) > 1:
+        self.frames = whole_number("ClipFlip", "frames", frames, least=1, of="frames")
+        self.prob = numbers("ClipFlip", "prob", prob, least=0, most=1)
+        direction = sequence("ClipFlip", "direction", direction, what="directions")
+        unknown = [name for name in direction if name not in tuple(DIRECTIONS)]
+        if unknown or len(self.prob) != len(direction) or sum(self.prob) > 1:
             raise ValueError(
-                f"ClipFlip: prob={list(prob)} and direction={list(direction)}: give a probability "
-                f"for each direction, together at most 1; known are {', '.join(DIRECTIONS)}."
+                f"ClipFlip: prob={list(self.prob)} and direction={list(direction)}: give a "
+                "probability for each direction, together at most 1; known are "
+                f"{', '.join(DIRECTIONS)}."
             )
-        self.frames, self.prob, self.direction = frames, tuple(prob), tuple(direction)
+        self.direction = direction
 
     def forward(self, inputs: Tensor, data_samples: SampleList) -> tuple[Tensor, SampleList]:
-        """Pictures (B, C, H, W) and their samples, clip by clip.
+        """Flip pictures (B, C, H, W) and their samples, clip by clip.
 
         Raises:
-            ValueError: The batch is not made of whole clips, or its samples have masks.
+            ValueError: The batch does not consist of complete clips, or its samples have masks.
         """
         if len(inputs) % self.frames:
             raise ValueError(
-                f"ClipFlip: a batch of {len(inputs)} is not made of clips of {self.frames} frames; "
-                "give the loader a batch_size that is a multiple, and drop_last=True."
+                f"ClipFlip: a batch of {len(inputs)} cannot be split into clips of {self.frames} "
+                f"frames; set batch_size to a multiple, and drop_last=True."
             )
         if any("masks" in sample.gt_instances for sample in data_samples):
-            raise ValueError("ClipFlip: samples have masks, which it does not flip; load boxes.")
+            raise ValueError(
+                "ClipFlip: samples have masks, which it does not flip; load only boxes."
+            )
         chances = torch.tensor((1 - sum(self.prob), *self.prob))
         drawn = torch.multinomial(chances, len(inputs) // self.frames, replacement=True).tolist()
         flipped = inputs.clone()

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mmvitaccel.arguments import flag, text, whole_number
 from mmvitaccel.models.weights.pretrained import PretrainedBackbone
 from mmvitaccel.registry import MODELS
 
@@ -18,21 +19,21 @@ class TIMMBackbone(PretrainedBackbone):
 
     Args:
         model_name: timm's name, e.g. ``vit_base_patch16_224``.
-        features_only: Give feature maps (B, C, H, W), with ``out_indices`` saying of which blocks
-            or stages; else what timm's ``forward_features`` gives.
-        pretrained: Let timm load its weights. A local file goes to timm as
+        features_only: Return feature maps (B, C, H, W) of the blocks or stages in ``out_indices``;
+            otherwise the output of timm's ``forward_features``.
+        pretrained: Let timm load its weights. For a local file, use
             ``pretrained_cfg_overlay=dict(file=...)``.
         in_channels: Channels of the input; 1 for spectrograms and grey images.
-        as_tuple: Give a tuple, as detectors' necks and heads take it; False gives the last map
-            alone, as mmaction2's heads take it.
-        init_cfg: mmengine's. ``dict(type='Pretrained', checkpoint=...)`` takes a file of timm's
-            names, which may have a head besides, or the checkpoint of a model with this backbone;
-            weights that do not fit are an error.
+        as_tuple: Return a tuple, for necks and heads of detectors; False returns only the last map,
+            for mmaction2's heads.
+        init_cfg: Initialization config of mmengine. ``dict(type='Pretrained', checkpoint=...)``
+            loads a file with timm's names, with or without a head, or the checkpoint of a model
+            with this backbone. Other weights raise an error.
         **kwargs: Further arguments of ``timm.create_model``: ``img_size``, ``out_indices``,
             ``drop_path_rate``, ``dynamic_img_size`` ...
 
     Raises:
-        ValueError: If timm has no model of that name.
+        ValueError: timm has no model with this name, or an argument is out of range.
     """
 
     def __init__(
@@ -48,6 +49,11 @@ class TIMMBackbone(PretrainedBackbone):
         super().__init__(init_cfg)
         import timm  # reason: needed by this backbone only
 
+        owner = "TIMMBackbone"
+        model_name = text(owner, "model_name", model_name, what="the name of a model of timm")
+        features_only = flag(owner, "features_only", features_only)
+        pretrained = flag(owner, "pretrained", pretrained)
+        in_channels = whole_number(owner, "in_channels", in_channels, least=1)
         if not timm.is_model(model_name):
             near = ", ".join(get_close_matches(model_name, timm.list_models())) or "none"
             raise ValueError(
@@ -55,10 +61,10 @@ class TIMMBackbone(PretrainedBackbone):
                 f"of its names: {near}."
             )
         if not features_only:
-            kwargs.setdefault("num_classes", 0)  # a head that nothing calls has no gradients
+            kwargs.setdefault("num_classes", 0)  # an unused head would have no gradients
         self.model_name = model_name
         self.features_only = features_only
-        self.as_tuple = as_tuple
+        self.as_tuple = flag(owner, "as_tuple", as_tuple)
         self.timm_model = timm.create_model(
             model_name,
             features_only=features_only,
@@ -70,24 +76,24 @@ class TIMMBackbone(PretrainedBackbone):
 
     @property
     def name(self) -> str:
-        """The model, by the name that timm has for it."""
+        """The model's name in timm."""
         return f"TIMMBackbone {self.model_name}"
 
     @property
     def STEM(self) -> str:
-        """The convolution of the images, as timm says of the model."""
+        """The first convolution, as named in timm's config of the model."""
         first = self._of_timm("first_conv")
         return self._own_names().get(_plain(f"{first[0]}.weight"), "") if len(first) == 1 else ""
 
     def known_names(self) -> set[str]:
-        """By timm's names too."""
+        """Names of the backbone, including timm's."""
         own = super().known_names()
         return own | {name.removeprefix(self._root()) for name in self.state_dict()}
 
     def translate(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights by timm's names by those of the backbone, without what it has no part for.
+        """Convert timm's names to the backbone's, without weights of missing parts.
 
-        A head is left out; of feature maps also the layers behind the last of them.
+        The head is left out, and for feature maps the layers after the last map.
         """
         own, heads = self._own_names(), {*self._of_timm("classifier"), "fc_norm"}
         if not any(_plain(name) in own for name in weights):
@@ -100,7 +106,7 @@ class TIMMBackbone(PretrainedBackbone):
         }
 
     def explain(self, weights: Mapping[str, Tensor]) -> str | None:
-        """Of another size, timm itself can fit weights to a model."""
+        """Explain mismatches; timm itself can adapt weights to another image size."""
         if not weights.keys() & self.state_dict().keys():
             return None
         own = self.state_dict()
@@ -134,7 +140,7 @@ class TIMMBackbone(PretrainedBackbone):
         return (found,) if isinstance(found, str) else tuple(found)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...] | Tensor:
-        """Images (B, in_channels, H, W) to a tuple of features, or to the last of them."""
+        """Compute a tuple of features, or the last, of images (B, in_channels, H, W)."""
         if self.features_only:
             features = tuple(self.timm_model(x))
         else:

@@ -1,1 +1,1 @@
-"""Pictures of what the methods do, and the runs that make them."""
+"""Pictures of the methods' effects, and the runs that produce them."""

@@ -1,4 +1,4 @@
-"""Names of classes in the pictures that OpenMMLab's visualizers draw."""
+"""Class names in pictures of OpenMMLab's visualizers."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _NAMED = 5
 
 
 class LegibleNamesHook(Hook):
-    """Lets the runner's visualizer draw names in scripts that its own font has not.
+    """Hook that lets the runner's visualizer draw names in any script.
 
-    Each text is drawn in fonts that together have its characters. A name that no installed font can
-    draw gets the number of its class in front, which is said once.
+    Each text is drawn with installed fonts that have its characters. A name without a font gets the
+    number of its class as a prefix, with one warning.
     """
 
     def __init__(self) -> None:
         self.shown: tuple[str, ...] | None = None
 
     def before_val(self, runner: Runner) -> None:
-        """Look at the names of the validation set."""
+        """Check the names of the validation set."""
         self._serve(runner.visualizer)
 
     def before_test(self, runner: Runner) -> None:
-        """Look at the names of the test set."""
+        """Check the names of the test set."""
         self._serve(runner.visualizer)
 
     def _serve(self, visualizer: Any) -> None:

@@ -25,7 +25,7 @@ def draw_comparison(
     path: Path,
     columns: int = 6,
 ) -> None:
-    """Draw images twice: with what is in them above, with what was found below.
+    """Draw images twice: ground truth above, detections below.
 
     Args:
         batch: ``inputs``, (3, H, W) BGR images in 0..255, and ``data_samples`` with
@@ -36,7 +36,7 @@ def draw_comparison(
         columns: Images to draw, from the first.
     """
     count = min(columns, len(predictions))
-    # reason: no pyplot, which would take hold of a display and of the caller's figures
+    # reason: pyplot would use a display and the caller's figures
     figure = Figure(figsize=(2.6 * count, 5.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, count, squeeze=False)
@@ -78,7 +78,7 @@ def _draw_boxes(
         axes.add_patch(box)
         name = legible(classes[label], label)
         text = name if scores is None else f"{name} {float(scores[number]):.2f}"
-        # reason: inside the picture also where a box begins at its upper edge
+        # reason: inside the picture even if the box starts at its upper edge
         place = (left, max(top, 0.06 * image.shape[0]))
         axes.annotate(
             text, place, color=colour, fontsize=7, weight="bold", va="bottom", family=families(text)

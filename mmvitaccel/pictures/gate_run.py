@@ -1,4 +1,4 @@
-"""Follow an eventful model along a video: its error against dense, and where its gates fire."""
+"""Runs an eventful model on a video: error relative to dense, and tokens that pass the gates."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class GateFrame:
 
     Attributes:
         image: (height, width, 3) uint8 BGR, as the model's pipeline resized it.
-        error: Norm of the difference to the dense model's features over the norm of those.
-        first: Whether the stream started clean with it.
-        passed: For each of the three gates, tokens let through in the mean over blocks.
-        patch: Pixels a side of a token.
-        share: (H, W) of the token grid: the share of all gates that each token passed.
+        error: Relative L2 difference of the features to the dense model's.
+        first: Whether it is the first frame after a reset.
+        passed: For each of the three gates, the mean number of passing tokens over blocks.
+        patch: Side of a token in pixels.
+        share: (H, W) on the token grid: share of all gates that each token passed.
     """
 
     image: np.ndarray
@@ -42,11 +42,11 @@ class GateRun:
     """Runs the transformer of a detector on the frames of a video, eventful and dense.
 
     Args:
-        cfg: The detector's; its test pipeline prepares the frames.
-        model: Built from it, with Eventful on it.
+        cfg: Config of the detector, whose test pipeline prepares the frames.
+        model: The config's model, with Eventful.
 
     Raises:
-        UserError: No Eventful is on the model, or the pipeline cannot be built.
+        UserError: The model is not eventful, or the pipeline cannot be built.
     """
 
     def __init__(self, cfg: Config, model: nn.Module) -> None:
@@ -59,7 +59,7 @@ class GateRun:
         self.prepare = FramePipeline(cfg)
 
     def follow(self, frames: Iterator[np.ndarray]) -> Iterator[GateFrame]:
-        """Take frames (height, width, 3) uint8 BGR one by one, as one stream."""
+        """Run frames (height, width, 3) uint8 BGR one by one, as one stream."""
         self.handle.reset()
         for frame_id, frame in enumerate(frames):
             packed = self.prepare(frame, frame_id)
@@ -82,7 +82,7 @@ class GateRun:
 
 
 def _features(out: Any) -> Tensor:
-    """All that a transformer gives out, as one vector."""
+    """All outputs of a transformer as one vector."""
     if isinstance(out, Tensor):
         return out.flatten()
     return torch.cat([_features(part) for part in out])

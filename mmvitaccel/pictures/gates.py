@@ -1,4 +1,4 @@
-"""Pictures of where gates fire: frames with the tokens that passed in red, a strip, a plot."""
+"""Pictures of gates: frames with passing tokens in red, a strip, a plot."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEPT = 64
 
 
 def draw_gates(frame: GateFrame) -> np.ndarray:
-    """A frame, uint8 BGR, redder where more gates let the token through.
+    """Draw a frame, uint8 BGR, with more red for tokens that passed more gates.
 
     Small frames are enlarged by a whole number, to be at least 480 pixels wide.
     """
@@ -38,11 +38,11 @@ def draw_gates(frame: GateFrame) -> np.ndarray:
 
 
 class GatePictures:
-    """Collects the frames of a run and writes what was asked for into a folder.
+    """Collects the frames of a run and writes pictures into a folder.
 
     Args:
-        folder: Made if it is not there. ``gates.mp4`` is written frame by frame.
-        fps: Of the video.
+        folder: Output folder, created if necessary. ``gates.mp4`` is written frame by frame.
+        fps: Frame rate of the video.
     """
 
     def __init__(self, folder: Path, fps: float) -> None:
@@ -60,7 +60,7 @@ class GatePictures:
         if len(self.rows) % self._every == 0:
             height = round(_WIDTH * drawn.shape[0] / drawn.shape[1])
             self._strip.append(cv2.resize(drawn, (_WIDTH, height), interpolation=cv2.INTER_AREA))
-        if len(self._strip) == _KEPT:  # how many frames will come is not known
+        if len(self._strip) == _KEPT:  # the number of frames is unknown
             self._strip = self._strip[::2]
             self._every *= 2
         row = {k: v for k, v in asdict(frame).items() if k not in ("image", "patch", "share")}

@@ -1,4 +1,4 @@
-"""Text in pictures, in any script that an installed font has."""
+"""Text in pictures, in any script with an installed font."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
-DEFAULT = "DejaVu Sans"  # reason: matplotlib brings it, so that it is on every machine
+DEFAULT = "DejaVu Sans"  # reason: included in matplotlib, so it is available everywhere
 Colour = tuple[int, int, int]
 
 
@@ -37,7 +37,7 @@ def put_text(
 
     Args:
         image: (H, W, 3) uint8.
-        text: Each character is drawn in the first font that has it.
+        text: The text. Each character is drawn in the first font that has it.
         place: (x, y) of the upper left corner, in pixels.
         size: Height of the font in pixels.
         colour: In the order of the picture's channels.
@@ -52,7 +52,7 @@ def put_text(
 def put_texts(
     image: np.ndarray, lines: Iterable[Line], outline: Colour | None = None
 ) -> np.ndarray:
-    """Write lines of text on a picture (H, W, 3) uint8, as :func:`put_text` does one."""
+    """Write lines of text on a picture (H, W, 3) uint8, see :func:`put_text`."""
     drawn = Image.fromarray(np.ascontiguousarray(image))
     canvas = ImageDraw.Draw(drawn)
     border = {} if outline is None else dict(stroke_width=1, stroke_fill=outline)
@@ -66,11 +66,11 @@ def put_texts(
 
 
 def legible(name: str, number: int) -> str:
-    """A class's name, with its number in front where no installed font has all of its characters.
+    """A class name, prefixed with its number if no installed font has all of its characters.
 
     Args:
         name: The name.
-        number: Of the class.
+        number: Number of the class.
     """
     missing = [c for c in name if _font_of(c) is None]
     return f"[{number}] {name}" if missing else name
@@ -107,7 +107,7 @@ def _font_of(character: str) -> str | None:
 @functools.cache
 def _paths() -> tuple[str, ...]:
     """Fonts, the default one first, upright and of ordinary weight before others."""
-    # reason: matplotlib's others are for formulas, and its last resort draws boxes for everything
+    # reason: matplotlib's other fonts are for formulas, and its last resort draws only boxes
     own = matplotlib.get_data_path()
     entries = sorted(
         (entry for entry in font_manager.fontManager.ttflist if not entry.fname.startswith(own)),

@@ -1,4 +1,4 @@
-"""Run a config's model with ToMe on one image or clip, to see what merges."""
+"""Runs a config's model with ToMe on one image or clip and draws the merged tokens."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from mmvitaccel.video_reader.source import is_pattern
 
 
 def timm_config(name: str, pretrained: bool) -> Config:
-    """A config of a timm model alone, at the size that it was made for."""
+    """A config of a timm model, at its default size."""
     with building(f"--timm {name}"):
         import timm
 
@@ -48,13 +48,13 @@ def draw_merging(
     blocks: Iterable[int] | None = None,
     target: str | None = None,
 ) -> np.ndarray:
-    """Draw which patches of an image or a clip become one token.
+    """Draw the merged tokens of an image or a clip.
 
     Args:
-        cfg: The model's, for the size of its input; a clip's length too.
-        model: Built from it, with its weights; ToMe is taken off it afterwards.
+        cfg: Config of the model, which defines the input size and the clip length.
+        model: The config's model with weights; ToMe is removed afterwards.
         source: An image or video file.
-        r: Schedule; by default that of the ToMe that the config puts on, else 8.
+        r: Schedule; by default that of the config's ToMe, else 8.
         blocks: Blocks to draw; by default six, spread evenly, with the last.
         target: Path of the transformer in the model.
 
@@ -62,7 +62,7 @@ def draw_merging(
         The picture, (height, width, 3) uint8 RGB.
 
     Raises:
-        UserError: The file or the model does not serve for this.
+        UserError: The file or the model is not supported.
     """
     example = make_example(cfg, None)
     frames = read_frames(source, example.shape, Framing.of(cfg, model))
@@ -93,7 +93,7 @@ def read_frames(source: str, shape: tuple[int, ...], framing: Framing) -> np.nda
         framing: How a picture becomes one of (H, W).
 
     Raises:
-        UserError: It cannot be read.
+        UserError: The file cannot be read.
     """
     count = shape[1] if len(shape) == 4 else 1
     name = Path(source).name
@@ -109,7 +109,7 @@ def read_frames(source: str, shape: tuple[int, ...], framing: Framing) -> np.nda
 
 
 def _spread_frames(source: str, count: int) -> list[np.ndarray]:
-    """Frames spread over a whole video; of a live one the first."""
+    """Frames spread over a whole video; the first frames of a live source."""
     video = open_video(source)
     if count > 1 and not video.live:
         length = video.length or len(frame_seconds(source))

@@ -1,4 +1,4 @@
-"""Pictures of merged tokens: which patches became one, block by block (ToMe, figure 4)."""
+"""Pictures of merged tokens, block by block (ToMe, figure 4)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def patch_grid(transformer: nn.Module, shape: Sequence[int]) -> tuple[int, int, 
 
 
 def token_maps(handle: ToMeHandle, grid: tuple[int, int, int]) -> list[Tensor]:
-    """Which token each patch of the first input is in, (T, H, W) ints for every block.
+    """Token index of each patch of the first input, (T, H, W) ints for every block.
 
     Where a block merges within windows or frames, their tokens are numbered one after another.
     """
@@ -71,7 +71,7 @@ def _parts(tokens: int, grid: tuple[int, int, int]) -> int:
 
 
 def draw_tokens(frames: np.ndarray, tokens: Tensor) -> np.ndarray:
-    """Give every token its patches' mean colour and a line around.
+    """Draw every token in its patches' mean colour with an outline.
 
     Args:
         frames: (F, height, width, 3) uint8; F is a multiple of the map's T.
@@ -102,7 +102,7 @@ def picture(frames: np.ndarray, maps: dict[int, Tensor], counts: Sequence[int]) 
     Args:
         frames: (F, height, width, 3) uint8, RGB.
         maps: Block to its map.
-        counts: Tokens that left every block, for the titles.
+        counts: Number of tokens after each block, for the titles.
     """
     steps = frames.shape[0] // next(iter(maps.values())).shape[0]
     rows = [_titled("input", frames[::steps])]

@@ -1,1 +1,1 @@
-"""What a benchmark measured: the rows, the command and the machine, kept in the repository."""
+"""Records of benchmarks in the repository: rows, command and machine."""

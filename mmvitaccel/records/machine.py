@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-#: Distributions whose versions can change a figure; those that are not installed are left out.
+#: Distributions whose versions can affect a figure; missing ones are left out.
 DISTRIBUTIONS = (
     "torch",
     "torchvision",
@@ -59,9 +59,9 @@ def describe_versions() -> dict[str, str]:
 
 
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Name of the CPU, with family and model where Linux tells them.
+    """Name of the CPU, with family and model on Linux.
 
-    Virtual machines often hide the generation in the name; family and model give it away.
+    Virtual machines often hide the generation in the name, but not family and model.
     """
     if not cpuinfo.exists():
         return platform.processor() or platform.machine()
@@ -82,15 +82,15 @@ def _memory_gib() -> int | None:
 
 
 class CpuWatch:
-    """Which share of the machine's CPU time other processes take, from now on (Linux only)."""
+    """Measures the share of CPU time that other processes use, from now on (Linux only)."""
 
     def __init__(self) -> None:
         self._start = self._read()
 
     def share_of_others(self) -> float | None:
-        """Between 0 and 1; None where the system does not tell.
+        """Share between 0 and 1; None if not available.
 
-        Processes that this one started count as its own once they have ended.
+        Child processes count as this process once they have ended.
         """
         now = self._read()
         if self._start is None or now is None:
@@ -100,7 +100,7 @@ class CpuWatch:
 
     @staticmethod
     def _read() -> tuple[float, float, float] | None:
-        """Seconds now, those that all cores were busy, and those of this process."""
+        """Current time, busy time of all cores, and CPU time of this process, in seconds."""
         stat = Path("/proc/stat")
         if not stat.exists():
             return None

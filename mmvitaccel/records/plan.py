@@ -1,4 +1,4 @@
-"""The list of records that the pages use, each with the command that makes it."""
+"""The list of records for the pages, with the command of each."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ PLAN = CHECKOUT / "benchmarks" / "records.yaml"
 
 @dataclass(frozen=True)
 class Planned:
-    """One record that is to be made.
+    """A planned record.
 
     Attributes:
         command: Script and arguments, without ``python`` and ``--record``.
-        minutes: How long it takes, roughly.
+        minutes: Approximate duration.
     """
 
     command: str
     minutes: float
 
     def full_command(self, name: str) -> str:
-        """What to type to make the record of this name."""
+        """The command line that makes the record of this name."""
         return f"python {self.command} --record {name}"
 
 
@@ -33,7 +33,7 @@ def read_plan() -> dict[str, Planned]:
     """Every record by its name.
 
     Raises:
-        UserError: ``benchmarks/records.yaml`` has something else in it.
+        UserError: ``benchmarks/records.yaml`` is invalid.
     """
     plan = {}
     for name, entry in yaml.safe_load(PLAN.read_text()).items():
@@ -42,6 +42,6 @@ def read_plan() -> dict[str, Planned]:
             plan[name] = Planned(**entry)
         except TypeError as error:
             raise UserError(
-                f"{PLAN}: {name} needs 'command' and 'minutes', and has {entry!r}."
+                f"{PLAN}: {name} needs 'command' and 'minutes', but has {entry!r}."
             ) from error
     return plan

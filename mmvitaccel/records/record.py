@@ -25,16 +25,16 @@ class Record:
     """One run of a benchmark.
 
     Attributes:
-        command: How to run it again, from the root of the checkout.
-        date: Day on which it ended (UTC), as ``2026-01-31``.
-        seconds: How long it ran.
+        command: Command line, from the root of the checkout.
+        date: Day of completion (UTC), such as ``2026-01-31``.
+        seconds: Duration.
         commit: Hash of the commit that was checked out.
         uncommitted: Whether tracked files differed from that commit, results and pages aside.
         machine: From :func:`~mmvitaccel.records.machine.describe_machine`.
         versions: From :func:`~mmvitaccel.records.machine.describe_versions`.
-        others: Share of the machine's CPU time that other processes took meanwhile, 0 to 1; None
-            where the system does not tell.
-        rows: What was measured.
+        others: Share of the machine's CPU time used by other processes, 0 to 1; None if not
+            available.
+        rows: The measured values.
     """
 
     command: str
@@ -52,7 +52,7 @@ def path_of(name: str) -> Path:
     """File of a record.
 
     Raises:
-        UserError: That is no name of a record.
+        UserError: The name is invalid.
     """
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         raise UserError(
@@ -66,7 +66,7 @@ def read_record(path: Path) -> Record:
     """Read a file that :func:`write_record` wrote.
 
     Raises:
-        UserError: It holds something else.
+        UserError: The file is not a record.
     """
     try:
         content = json.loads(path.read_text())
@@ -83,10 +83,10 @@ def read_record(path: Path) -> Record:
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record as JSON that diffs well: a line for each value.
+    """Write a record as JSON with one line per value, for readable diffs.
 
     Raises:
-        ValueError: There are no rows, or a value is neither text, a finite number nor None.
+        ValueError: There are no rows, or a value is not text, a finite number or None.
     """
     check_rows(record.rows)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,13 +94,13 @@ def write_record(path: Path, record: Record) -> None:
 
 
 def check_rows(rows: Sequence[Row]) -> None:
-    """Refuse rows that JSON or a page could not show.
+    """Refuse rows that JSON or a page cannot represent.
 
     Raises:
         ValueError: See :func:`write_record`.
     """
     if not rows:
-        raise ValueError("a record has at least one row; there is none.")
+        raise ValueError("a record needs at least one row, but has none.")
     for number, row in enumerate(rows):
         for column, value in row.items():
             finite = not isinstance(value, float) or abs(value) < float("inf")
@@ -109,7 +109,7 @@ def check_rows(rows: Sequence[Row]) -> None:
 
 
 def git_state() -> tuple[str, bool]:
-    """Commit of the checkout, and whether tracked files differ from it, results and pages aside.
+    """Commit of the checkout, and whether tracked files differ, except results and pages.
 
     Raises:
         UserError: The package is not in a git checkout.
@@ -129,6 +129,6 @@ def _git(*arguments: str) -> str:
     except (OSError, subprocess.CalledProcessError) as error:
         why = getattr(error, "stderr", None) or error
         raise UserError(
-            f"--record needs the git checkout that the package runs from, and {CHECKOUT} is none "
+            f"--record needs a git checkout, but the package's folder {CHECKOUT} is not one "
             f"({str(why).strip()}); use --json, or install with 'pip install -e' from a clone."
         ) from error

@@ -17,27 +17,27 @@ OPTION = "--record"
 
 
 def add_record_option(parser: argparse.ArgumentParser) -> None:
-    """Give a parser ``--record [NAME]``."""
+    """Add ``--record [NAME]`` to a parser."""
     parser.add_argument(
         OPTION,
         nargs="?",
         const="",
         metavar="NAME",
-        help="keep rows, command, machine and commit in benchmarks/results/NAME.json, which the "
-        "pages' tables are made from; default: the script's name",
+        help="store rows, command, machine and commit in benchmarks/results/NAME.json, the "
+        "source of the tables in the pages; default: the script's name",
     )
 
 
 class Recording:
-    """One run that is recorded if the user asked for it.
+    """A run that is recorded if requested.
 
     Args:
-        name: What ``--record`` gave: None without it, '' for the script's name.
+        name: Value of ``--record``: None without it, '' for the script's name.
         script: ``__file__`` of the script.
-        argv: Its arguments; None for those of the process.
+        argv: Arguments of the script; None for those of the process.
 
     Raises:
-        UserError: The name cannot be one, or there is no git checkout to keep records in.
+        UserError: The name is invalid, or there is no git checkout.
     """
 
     def __init__(self, name: str | None, script: str, argv: Sequence[str] | None) -> None:
@@ -50,7 +50,7 @@ class Recording:
         self._start, self._cpu = time.monotonic(), CpuWatch()
 
     def save(self, rows: Sequence[Row]) -> None:
-        """Write the record, if one was asked for, and say where.
+        """Write the record if requested, and print its path.
 
         Raises:
             ValueError: There are no rows, or a value cannot be written.
@@ -70,11 +70,11 @@ class Recording:
             rows=[dict(row) for row in rows],
         )
         write_record(self._path, record)
-        print(f"recorded in {self._path}; 'make pages' brings it into the pages")
+        print(f"recorded in {self._path}; 'make pages' updates the pages")
 
 
 def command_of(script: str, argv: Sequence[str]) -> str:
-    """The command as typed in the root of the checkout, without ``--record``."""
+    """The command line in the root of the checkout, without ``--record``."""
     path = Path(script).resolve()
     if path.is_relative_to(CHECKOUT):
         path = path.relative_to(CHECKOUT)

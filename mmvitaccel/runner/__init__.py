@@ -1,1 +1,1 @@
-"""What train and test share: configs, checkpoints and processes, checked before they are used."""
+"""Code shared by training and testing: configs, checkpoints, processes and their checks."""

@@ -1,4 +1,4 @@
-"""Mixed precision on a device for which mmengine's own wrapper refuses to run."""
+"""Mixed precision on devices that mmengine's own wrapper does not support."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from mmvitaccel.registry import OPTIM_WRAPPERS, type_name
 class BFloat16OptimWrapper(OptimWrapper):
     """An ``OptimWrapper`` whose forward pass runs under bfloat16 autocast.
 
-    bfloat16 has float32's range, so that no loss scaling is needed; ``AmpOptimWrapper`` would
-    also serve on accelerators but does not start on a CPU.
+    bfloat16 has the range of float32, so no loss scaling is needed; ``AmpOptimWrapper`` would also
+    serve on accelerators but does not start on a CPU.
     """
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Autocast on the model's device, and gradient synchronisation as without it."""
+        """Autocast on the model's device; gradient synchronisation does not change."""
         device = next(model.parameters()).device.type
         autocast = torch.autocast(device, dtype=torch.bfloat16)
         with super().optim_context(model), autocast, _float32_scores(model):
@@ -37,9 +37,9 @@ class BFloat16OptimWrapper(OptimWrapper):
 
 @contextmanager
 def _float32_scores(model: nn.Module) -> Iterator[None]:
-    """Scores of a classification head in float32 inside.
+    """Compute scores of a classification head in float32 in the block.
 
-    mmaction2's heads compute an accuracy of theirs in numpy, which has no bfloat16.
+    mmaction2's heads compute an accuracy in numpy, which has no bfloat16.
     """
     head = getattr(getattr(model, "module", model), "cls_head", None)
     if not isinstance(head, nn.Module):
@@ -62,7 +62,7 @@ def enable_amp(cfg: Config) -> None:
     """Set the mixed-precision optimizer wrapper that works on this machine's device.
 
     Raises:
-        UserError: The config's own wrapper is of another kind.
+        UserError: The config uses another optimizer wrapper.
     """
     wrapper = cfg.get("optim_wrapper")
     kind = (type_name(wrapper) or "OptimWrapper") if isinstance(wrapper, dict) else None
@@ -77,7 +77,7 @@ def enable_amp(cfg: Config) -> None:
 
 @building("config")
 def serve_amp_on_cpu(cfg: Config) -> None:
-    """Where there is a CPU only, let a config with ``AmpOptimWrapper`` train in bfloat16."""
+    """Without an accelerator, train a config with ``AmpOptimWrapper`` in bfloat16."""
     wrapper = cfg.get("optim_wrapper")
     if get_device() != "cpu" or not isinstance(wrapper, dict):
         return

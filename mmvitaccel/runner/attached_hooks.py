@@ -1,4 +1,4 @@
-"""What a config's hooks put on a model, outside a Runner too."""
+"""Methods that a config's hooks attach to a model, also outside a Runner."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mmvitaccel.runner.session import build_model
 
 
 def attach_hooks(cfg: Config, model: nn.Module) -> list[Any]:
-    """Build the config's hooks that attach to a model and let them; returns their handles.
+    """Build the config's hooks that attach to a model, and attach them; returns their handles.
 
-    Such a hook has a method ``attach(model)`` that returns a handle with ``remove()``.
+    Such hooks have a method ``attach(model)`` that returns a handle with ``remove()``.
     """
     hooks = [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or [])]
     handles = []
@@ -28,22 +28,22 @@ def attach_hooks(cfg: Config, model: nn.Module) -> list[Any]:
             with building("hooks"), HOOKS.switch_scope_and_registry(None) as registry:
                 kind = hook["type"]
                 kind = registry.get(kind) if isinstance(kind, str) else kind
-                # One that is not known is built too: that says so.
+                # Unknown hooks are built too, which raises the right error.
                 if kind is None or hasattr(kind, "attach"):
                     handles.append(registry.build(hook).attach(model))
     return handles
 
 
 def load_model(cfg: Config, checkpoint: str | None, choice: Choice = USUAL) -> nn.Module:
-    """The config's model with a checkpoint's weights, and what the config's hooks put on it.
+    """The config's model with a checkpoint's weights and the methods of the config's hooks.
 
     Args:
         cfg: The config.
-        checkpoint: A file; None leaves the weights at random.
-        choice: Which weights in the checkpoint.
+        checkpoint: A file; None for random weights.
+        choice: Selects the weights in the checkpoint.
 
     Raises:
-        UserError: The model cannot be built, or the checkpoint is not of it.
+        UserError: The model cannot be built, or the checkpoint does not match.
     """
     model = build_model(cfg)
     if checkpoint is not None:
@@ -53,7 +53,7 @@ def load_model(cfg: Config, checkpoint: str | None, choice: Choice = USUAL) -> n
 
 
 def take_off(model: nn.Module, handles: Sequence[Any]) -> bool:
-    """Undo what hooks and wrappers put on a model; whether there was anything."""
+    """Remove the methods of hooks and wrappers from a model; returns whether there were any."""
     for handle in reversed(handles):
         handle.remove()
     wrapped = [module for module in model.modules() if is_root(module)]

@@ -1,4 +1,4 @@
-"""Checkpoints against the model they are for: one that does not fit is refused, not skipped."""
+"""Strict checks of checkpoints against their model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--weights`` and ``--prefix``: which of the weights in a checkpoint are meant."""
+    """Add ``--weights`` and ``--prefix``, which select the weights in a checkpoint."""
     parser.add_argument(
         "--weights",
         default="",
@@ -42,24 +42,24 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def choice_of(args: argparse.Namespace) -> Choice:
-    """What ``--weights`` and ``--prefix`` say."""
+    """The :class:`Choice` of ``--weights`` and ``--prefix``."""
     return Choice(args.weights, args.prefix)
 
 
 def check_checkpoint(
     model: nn.Module, path: str, whole: bool = True, choice: Choice = USUAL
 ) -> Mapping[str, Any]:
-    """Load a checkpoint into a model of the config, and check that every part found its own.
+    """Load a checkpoint into a config's model, and check that all weights match.
 
     Args:
         model: Built from the config; its weights are overwritten.
-        path: A file, or an address (``https://``), which is downloaded and kept.
-        whole: False to start a training from a part of another model's weights: then one entry
-            that both have is enough.
-        choice: Which weights in the file.
+        path: A file, or a URL (``https://``), which is downloaded and cached.
+        whole: Whether all weights must match; with False, one common entry is sufficient, to start
+            a training from another model.
+        choice: Selects the weights in the file.
 
     Returns:
-        The file's ``meta``: what it says of the training; empty where it says nothing.
+        The file's ``meta`` about the training; empty if there is none.
 
     Raises:
         UserError: The file is missing, unreadable or for another model.
@@ -88,7 +88,7 @@ def check_checkpoint(
 
 
 def _warn_of_nan(weights: Mapping[str, Tensor], source: str) -> None:
-    """Warn of the weights of a training that diverged."""
+    """Warn about weights with NaN from a diverged training."""
     lost = [name for name, value in weights.items() if _has_nan(value)]
     if lost:
         warnings.warn(
@@ -100,23 +100,23 @@ def _warn_of_nan(weights: Mapping[str, Tensor], source: str) -> None:
 
 
 def _has_nan(value: Tensor) -> bool:
-    # reason: of other kinds torch cannot say, and no model takes them
+    # reason: torch cannot check other dtypes, and models do not use them
     plain = value.layout == torch.strided and value.device.type != "meta"
     return plain and value.dtype in _FLOATS and bool(value.isnan().any())
 
 
 @building("config")
 def starting_point(cfg: Config) -> str | None:
-    """The checkpoint that a training of this config begins with; None for none."""
+    """The initial checkpoint of a training of this config, or None."""
     if cfg.get("load_from"):
         return cfg.load_from
     return last_checkpoint(cfg.work_dir) if cfg.get("resume") else None
 
 
 class ChosenWeights(Hook):
-    """Hands the Runner the weights that :func:`check_checkpoint` looked at.
+    """Hook that gives the Runner the weights checked by :func:`check_checkpoint`.
 
-    mmengine looks for its own names alone, and passes over those that a wrapper has changed.
+    mmengine only finds its own names, and ignores names that a wrapper has changed.
     """
 
     priority = "HIGHEST"
@@ -125,7 +125,7 @@ class ChosenWeights(Hook):
         self.choice = choice
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Replace ``state_dict``, in a file without one too."""
+        """Replace ``state_dict``, also in a file without one."""
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
@@ -135,7 +135,7 @@ class ChosenWeights(Hook):
 
 
 def _layout(weights: Mapping[str, Tensor]) -> str | None:
-    """What to do with weights of another model: some only have other names."""
+    """Advice for weights of another model, which may only have other names."""
     layout = recognise(weights)
     if layout is None:
         return None

@@ -1,4 +1,4 @@
-"""How large the checkpoints of a training will be, before it has begun."""
+"""Predicts the size of a training's checkpoints before it starts."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from torch.utils._pytree import tree_flatten
 
 from mmvitaccel.registry import type_name
 
-_OF_DEVICES = ("fused", "foreach", "capturable")  # ways to compute, which keep the same numbers
+_OF_DEVICES = ("fused", "foreach", "capturable")  # implementation variants with the same state
 
 
 def checkpoint_bytes(cfg: Config, model: nn.Module) -> int:
-    """Bytes of one checkpoint: weights, averaged ones, and what the optimizer keeps.
+    """Size in bytes of a checkpoint: weights, averaged weights and optimizer state.
 
     Args:
-        cfg: A training's.
-        model: Built from it; it is left as it is.
+        cfg: Config of a training.
+        model: The config's model, which is not changed.
     """
     keeps = _checkpoint_hook(cfg).get("save_optimizer", True)
     return _weights_bytes(cfg, model) + (_state_bytes(cfg, model) if keeps else 0)
 
 
 def best_bytes(cfg: Config, model: nn.Module) -> int:
-    """Bytes of the best weights, which are a file for each metric that says which are best."""
+    """Size in bytes of the best checkpoints, one for each metric that selects them."""
     given = _checkpoint_hook(cfg).get("save_best")
     count = len(given) if isinstance(given, (list, tuple)) else bool(given)
     return count * _weights_bytes(cfg, model)
@@ -44,16 +44,16 @@ def _checkpoint_hook(cfg: Config) -> Mapping[str, Any]:
 
 
 def _averages(cfg: Config) -> int:
-    """How many hooks save averaged weights beside the model's."""
+    """Number of hooks that save averaged weights in addition to the model's."""
     hooks = [*(cfg.get("custom_hooks") or ()), *(cfg.get("default_hooks") or {}).values()]
-    # reason: those of other packages derive from mmengine's and keep its name within theirs
+    # reason: hooks of other packages derive from mmengine's and contain its name
     return sum("EMAHook" in type_name(hook) for hook in hooks if isinstance(hook, Mapping))
 
 
 def _state_bytes(cfg: Config, model: nn.Module) -> int:
-    """What the optimizer keeps, found by one step of it on tensors without memory.
+    """Size of the optimizer state, measured by one step on tensors without memory.
 
-    Of one that makes no such step nothing is counted.
+    Optimizers that do not support this count as 0.
     """
     optimizer = next(_optimizers(cfg.get("optim_wrapper")), None)
     params = [
@@ -69,7 +69,7 @@ def _state_bytes(cfg: Config, model: nn.Module) -> int:
         built = OPTIMIZERS.build(dict(copy.deepcopy(options), params=params))
         built.step()
     except Exception:
-        # reason: an optimizer that needs more than that is no mistake; one that is, is said later
+        # reason: an optimizer with other needs is not a mistake; real mistakes are reported later
         return 0
     kept, _ = tree_flatten([built.state[param] for param in params])
     return sum(_bytes(value) for value in kept if isinstance(value, Tensor))

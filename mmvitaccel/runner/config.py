@@ -1,4 +1,4 @@
-"""Configs: read, checked key by key against what the command line overrides."""
+"""Reads configs, and checks overrides from the command line key by key."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def load_config(path: str, options: Mapping[str, Any], reads: Collection[str] = 
     Args:
         path: A file, or ``package::path`` as in ``_base_``.
         options: Dotted keys to values.
-        reads: Variables of the config's own that the caller reads; with others of that value the
-            config is read again, so that everything made of them follows.
+        reads: Variables of the config that the caller reads. If they are overridden, the config is
+            read again, so that all values derived from them change.
 
     Raises:
-        UserError: The file is missing or faulty, an option's key leads nowhere, or is of a
-            variable that was used up when the config was read.
+        UserError: The file is missing or faulty, the key of an option does not exist, or it is a
+            variable that was only used while reading the config.
     """
     if "::" not in path:
         _check_is_file(path)
     with warnings.catch_warnings(), building(f"config {path}"):
-        # reason: mmengine resolves `package::` with pkg_resources, which warns whoever imports it.
+        # reason: mmengine resolves `package::` with pkg_resources, which warns on import
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
         cfg = get_config(path) if "::" in path else Config.fromfile(path)
     for key in options:
@@ -55,17 +55,17 @@ def load_config(path: str, options: Mapping[str, Any], reads: Collection[str] = 
     if not cfg.model.get("type"):
         raise UserError(f"config {path}: model has no type; give model=dict(type=...).")
     if cfg.get("default_scope") is None and package_of(cfg) in _SCOPES:
-        # reason: types that are classes say where they are from, defaults inside them do not
+        # reason: types given as classes have a module, but not their inner defaults
         cfg.default_scope = package_of(cfg)
     return cfg
 
 
 @building("config")
 def scale_learning_rate(cfg: Config) -> None:
-    """Let the learning rate follow the batch size, from the one that the config was made for.
+    """Scale the learning rate with the batch size, relative to the config's base batch size.
 
     Raises:
-        UserError: It does not say for which.
+        UserError: The config has no base batch size.
     """
     if not (cfg.get("auto_scale_lr") or {}).get("base_batch_size"):
         raise UserError("--auto-scale-lr: set auto_scale_lr.base_batch_size in the config.")

@@ -1,6 +1,6 @@
-"""Several processes: nccl as mmengine starts it, gloo where there is only a CPU.
+"""Several processes: nccl, started by mmengine, or gloo without an accelerator.
 
-On a CPU they find each other by torchrun's variables, or by those that SLURM's ``srun`` sets.
+On a CPU, the processes connect with the variables of torchrun or of SLURM's ``srun``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PORT = "29500"  # mmengine's under SLURM
 
 
 def add_launcher_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--launcher`` and the rank that older launchers pass on the command line."""
+    """Add ``--launcher``, and the rank argument of older launchers."""
     parser.add_argument(
         "--launcher",
         choices=["none", "pytorch", "slurm", "mpi"],
@@ -32,10 +32,10 @@ def add_launcher_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def start_processes(cfg: Config, launcher: str, local_rank: int) -> None:
-    """Set ``cfg.launcher``, and join the other processes where mmengine cannot.
+    """Set ``cfg.launcher``, and join the other processes if mmengine cannot.
 
-    On a CPU mmengine would ask CUDA for a device. A process group that exists already it leaves
-    alone, so gloo is started here, and the model wrapper is told that there are no devices.
+    On a CPU, mmengine would request a CUDA device. It does not change an existing process group, so
+    gloo is started here, and the model wrapper is configured without devices.
 
     Raises:
         UserError: A launcher that needs GPUs on a machine without, or the launcher's variables
@@ -70,14 +70,15 @@ def start_processes(cfg: Config, launcher: str, local_rank: int) -> None:
 def leave_processes() -> None:
     """Close the process group, if there is one, so that the next run may start its own."""
     if dist.is_available() and dist.is_initialized():
-        # reason: gloo's threads end with the group's last reference, which a runner's model has,
-        # in cycles; a thread that still frees tensors while Python ends aborts the process.
+        # reason: gloo's threads end with the last reference to the group, which a runner's model
+        # has in reference cycles; a thread that frees tensors while Python exits aborts the
+        # process.
         gc.collect()
         dist.destroy_process_group()
 
 
 def _take_slurms_variables() -> None:
-    """Set torch's variables from those of ``srun``; the first host of the job is the meeting point.
+    """Set torch's variables from those of ``srun``; the first host is the master.
 
     Raises:
         UserError: They are not set.
@@ -95,7 +96,7 @@ def _take_slurms_variables() -> None:
 
 
 def first_host(nodes: str) -> str:
-    """The first host of a list as SLURM writes it: ``node03`` of ``node[03-05,9],gpu1``."""
+    """The first host of a list in SLURM's format: ``node03`` of ``node[03-05,9],gpu1``."""
     first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)[0]
     return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first)
 

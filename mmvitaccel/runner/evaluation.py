@@ -1,8 +1,10 @@
-"""What ``tools/test.py`` adds to a config: dumps, pictures, augmented and folded testing."""
+"""Additions of ``tools/test.py`` to a config: dumps, pictures, TTA, BatchNorm folding."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -12,6 +14,7 @@ from mmengine.registry import MODELS
 from mmvitaccel.errors import UserError, building
 from mmvitaccel.registry import type_name
 from mmvitaccel.runner.config import package_of
+from mmvitaccel.whole_files import check_folder
 
 _PACK_META = (
     "img_id",
@@ -21,7 +24,7 @@ _PACK_META = (
     "scale_factor",
     "flip",
     "flip_direction",
-    # where a data set gives them: which video's frame it is, for methods that remember
+    # video and frame numbers from the data set, for methods with streams
     "video_id",
     "frame_id",
     "video_length",
@@ -33,13 +36,15 @@ _VISUALIZERS = dict(mmdet="mmdet.DetLocalVisualizer", mmpretrain="mmpretrain.Uni
 
 @building("config")
 def dump_predictions(cfg: Config, path: str) -> None:
-    """Write every prediction to a pickle file, in the package's own form.
+    """Write all predictions to a pickle file in the package's format.
 
     Raises:
-        UserError: The file's name does not end in ``.pkl`` or ``.pickle``.
+        UserError: The file's name does not end in ``.pkl`` or ``.pickle``, or it cannot be
+            written.
     """
     if not path.endswith((".pkl", ".pickle")):
         raise UserError(f"--out {path}: predictions are pickled; give a name ending in .pkl.")
+    check_folder(Path(path).absolute().parent, 0, "the predictions")
     kind = "mmdet.DumpDetResults" if package_of(cfg) == "mmdet" else "DumpResults"
     metrics = cfg.get("test_evaluator")
     metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
@@ -48,13 +53,13 @@ def dump_predictions(cfg: Config, path: str) -> None:
 
 @building("config")
 def draw_predictions(cfg: Config, show: bool, directory: str | None, wait_time: float) -> None:
-    """Switch the hook on that draws for the config's kind of model.
+    """Enable the visualization hook for the config's kind of model.
 
     Args:
         cfg: Changed in place.
         show: Whether pictures are shown in a window.
-        directory: Where they are written, below ``work_dir/<time stamp>``; None for nowhere.
-        wait_time: Seconds for which a window stays.
+        directory: Output folder below ``work_dir/<time stamp>``; None to write nothing.
+        wait_time: Seconds for which a window is shown.
     """
     hooks = cfg.get("default_hooks") or ConfigDict()
     hook = hooks.get("visualization") or ConfigDict()
@@ -74,7 +79,7 @@ def draw_predictions(cfg: Config, show: bool, directory: str | None, wait_time: 
 
 
 def _serve_visualizer(cfg: Config, package: str) -> None:
-    """Set the package's visualizer, where a config has none or mmengine's, which draws nothing."""
+    """Set the package's visualizer if a config has none, or mmengine's, which draws nothing."""
     visualizer = cfg.get("visualizer") or ConfigDict()
     if package in _VISUALIZERS and (type_name(visualizer) or "Visualizer") == "Visualizer":
         visualizer.setdefault("name", "visualizer")
@@ -85,34 +90,49 @@ def _serve_visualizer(cfg: Config, package: str) -> None:
 def augment_test(cfg: Config) -> None:
     """Test-time augmentation by the config's ``tta_model`` and ``tta_pipeline``.
 
-    A detector without them is tested as it is and flipped, as mmdet's own tool does. Masks cannot
-    be merged: a detector with masks is tested for its boxes alone.
+    A detector without them is tested on the original and flipped image, as by mmdet's tool. Masks
+    cannot be merged: of a detector with masks, only the boxes are tested.
 
     Raises:
-        UserError: Another kind of model has none, it tracks, or the model or its evaluator knows
-            masks alone.
+        UserError: Another kind of model has none, the model is a tracker, or the model or its
+            evaluator only has masks.
     """
     _check_images(cfg)
-    dataset = cfg.test_dataloader.dataset
-    while "dataset" in dataset:
-        dataset = dataset.dataset
+    data = list(_data_sets(cfg.test_dataloader.dataset))
     lacking = [key for key in ("tta_model", "tta_pipeline") if cfg.get(key) is None]
     if lacking and package_of(cfg) != "mmdet":
         raise UserError(f"--tta: the config has no {' and no '.join(lacking)}; define it there.")
     if "tta_model" in lacking:
         nms = dict(type="nms", iou_threshold=0.5)
         cfg.tta_model = ConfigDict(type="mmdet.DetTTAModel", tta_cfg=dict(nms=nms, max_per_img=100))
-    if "tta_pipeline" in lacking:
-        cfg.tta_pipeline = [*copy.deepcopy(dataset.pipeline[:-1]), _flips()]
+    pipelines = [
+        [*copy.deepcopy(dataset.pipeline[:-1]), _flips()]
+        if "tta_pipeline" in lacking
+        else cfg.tta_pipeline
+        for dataset in data
+    ]
+    cfg.tta_pipeline = pipelines[0]
     if type_name(cfg.tta_model) == "DetTTAModel":
         _check_boxes(cfg)
         cfg.tta_model.type = "mmvitaccel.BoxTTAModel"
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset.pipeline = cfg.tta_pipeline
+    for dataset, pipeline in zip(data, pipelines):
+        dataset.pipeline = pipeline
+
+
+def _data_sets(dataset: Any) -> Iterator[Any]:
+    """Configs of the data sets inside wrappers, which may combine several."""
+    if isinstance(dataset, (list, tuple)):
+        for own in dataset:
+            yield from _data_sets(own)
+    elif "dataset" in dataset or "datasets" in dataset:
+        yield from _data_sets(dataset["dataset" if "dataset" in dataset else "datasets"])
+    else:
+        yield dataset
 
 
 def _check_images(cfg: Config) -> None:
-    """Refuse a model of videos: tracks of a video and of its mirror image cannot be merged."""
+    """Refuse video models: tracks of a video and of its mirror image cannot be merged."""
     kind = cfg.model.get("type")
     if isinstance(kind, str):
         with MODELS.switch_scope_and_registry(cfg.get("default_scope")) as registry:
@@ -127,10 +147,10 @@ def _check_images(cfg: Config) -> None:
 
 
 def _check_boxes(cfg: Config) -> None:
-    """Leave the metrics of masks out, which cannot be merged.
+    """Remove mask metrics, because masks cannot be merged.
 
     Raises:
-        UserError: Nothing is left.
+        UserError: No metric is left.
     """
     if "bbox_head" not in cfg.model and "roi_head" not in cfg.model:
         masks = [key for key in ("mask_head", "panoptic_head") if key in cfg.model]
@@ -168,6 +188,6 @@ def _flips() -> dict[str, Any]:
 
 @building("config")
 def deploy(cfg: Config) -> None:
-    """Fold batch normalisation once the weights are loaded."""
+    """Fold BatchNorm after the weights are loaded."""
     hooks = list(cfg.get("custom_hooks") or [])
     cfg.custom_hooks = [*hooks, dict(type="mmvitaccel.DeployHook")]

@@ -1,7 +1,7 @@
-"""``python -m mmvitaccel.runner.launch ...``: torchrun, whose failures end in a sentence.
+"""``python -m mmvitaccel.runner.launch ...``: torchrun with one-sentence errors.
 
-Takes torchrun's arguments. A process that ends with status 2 has said what is wrong: so does this
-one end then, without torchrun's own report of the failure.
+It has torchrun's arguments. If a process exits with status 2, it has printed its error; this
+process then exits in the same way, without torchrun's report.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Start the processes and wait for them.
 
     Raises:
-        UserError: One of them was ended by a signal, or has said what is wrong.
-        SystemExit: One of them failed otherwise; its traceback stands above.
+        UserError: A process was ended by a signal, or has printed its error.
+        SystemExit: A process failed in another way and has printed its traceback.
     """
-    # reason: it reports each failure once more, with the signal and the times
+    # reason: it would report each failure again
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         run.main(None if argv is None else list(argv))
@@ -45,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _is_an_effect(found: tuple[int, ProcessFailure]) -> tuple[int, int]:
-    """Sorts causes first: a failure that another process may have led to comes behind it.
+    """Sort key: causes first, then failures that another process may have caused.
 
-    A process whose neighbour has ended says so with the status of a user's mistake, maybe first;
-    those that are left are ended by SIGTERM.
+    A process that lost its neighbour exits with the status of a user's mistake, possibly first; the
+    remaining processes are ended by SIGTERM.
     """
     effects = (EXIT_STATUS, -signal.SIGTERM)
     code = found[1].exitcode

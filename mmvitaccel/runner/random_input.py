@@ -1,4 +1,4 @@
-"""An input as a config's test pipeline would make it, of random pixels."""
+"""Random input in the format of a config's test pipeline."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Example:
     """One input of a model.
 
     Attributes:
-        shape: Without batch and views: (C, H, W), or (C, T, H, W) of a recognizer.
-        inputs: As ``model(inputs, ...)`` takes it, batch of one.
-        kwargs: What else the model's ``forward`` needs.
-        views: How many such inputs the test pipeline makes of one sample (clips times crops).
+        shape: Shape without batch and views: (C, H, W), or (C, T, H, W) for a recognizer.
+        inputs: Input for ``model(inputs, ...)``, a batch of one.
+        kwargs: Other arguments of the model's ``forward``.
+        views: Number of such inputs per sample in the test pipeline (clips times crops).
     """
 
     shape: tuple[int, ...]
@@ -39,12 +39,12 @@ def make_example(cfg: Config, size: Sequence[int] | None) -> Example:
     """Make an input for the config's model.
 
     Args:
-        cfg: The package that its model is of says what kind of model it is.
-        size: (H, W) in pixels; by default the one that the test pipeline resizes or crops to. A
-            detector's is padded as its data preprocessor does.
+        cfg: The config; the kind of model follows from its package.
+        size: (H, W) in pixels; by default that of the test pipeline. For detectors it is padded as
+            by the data preprocessor.
 
     Raises:
-        UserError: The size is no image, or the pipeline does not tell one.
+        UserError: The size is invalid, or the pipeline does not define one.
     """
     if size is not None and min(size) < 1:
         raise UserError(f"--shape {_words(size)}: an image has at least 1 pixel; give H and W.")
@@ -66,8 +66,8 @@ def moving_frames(example: Example, count: int) -> Iterator[torch.Tensor]:
     """Frames of a still picture over which a square of noise moves.
 
     Args:
-        example: Its input is the first frame, and the picture.
-        count: How many frames.
+        example: Its input is the first frame and the background.
+        count: Number of frames.
 
     Yields:
         Inputs like the example's. The square's side is a quarter of the shorter one; it moves by
@@ -86,7 +86,7 @@ def moving_frames(example: Example, count: int) -> Iterator[torch.Tensor]:
 
 
 class _Pipeline:
-    """What the test pipeline says about the size of an input."""
+    """Input size of the test pipeline."""
 
     def __init__(self, cfg: Config) -> None:
         dataset = (cfg.get("test_dataloader") or {}).get("dataset") or {}
@@ -95,7 +95,7 @@ class _Pipeline:
         self.steps = [s for s in dataset.get("pipeline") or [] if isinstance(s, dict)]
 
     def last(self, *keys: str) -> Any:
-        """The last step's value that has one of the keys."""
+        """The value of the last step with one of the keys."""
         found = [step[key] for step in self.steps for key in keys if step.get(key) is not None]
         return found[-1] if found else None
 
@@ -141,13 +141,13 @@ def _clip(cfg: Config, pipeline: _Pipeline, size: Sequence[int] | None) -> Examp
 
 
 def input_channels(cfg: Config) -> int:
-    """The model's input channels, as far as the config says: its own, else those of the mean."""
+    """The model's input channels from the config, or from the length of the mean."""
     preprocessor = cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor") or {}
     return backbone_channels(cfg) or len(preprocessor.get("mean") or (0, 0, 0))
 
 
 def backbone_channels(cfg: Config) -> int | None:
-    """``in_channels`` of the backbone, or of the one that it wraps; None where it is not set."""
+    """``in_channels`` of the backbone, or of a wrapped one; None if it is not set."""
     backbone = cfg.model.get("backbone") or {}
     while isinstance(backbone.get("backbone"), dict):
         backbone = backbone["backbone"]
@@ -157,7 +157,7 @@ def backbone_channels(cfg: Config) -> int | None:
 def _padded(cfg: Config, height: int, width: int) -> tuple[int, int]:
     preprocessor = cfg.model.get("data_preprocessor") or {}
     step = preprocessor.get("pad_size_divisor") or 1
-    # reason: a step can be a whole square, to which any image is padded.
+    # reason: a step may pad every image to a square
     least = min(step, _COARSEST_STRIDE)
     if min(height, width) < least:
         raise UserError(
@@ -168,8 +168,8 @@ def _padded(cfg: Config, height: int, width: int) -> tuple[int, int]:
 
 
 def _detection_sample(height: int, width: int) -> Any:
-    """What a detector asks of an image beside its pixels."""
-    # reason: imported here, since the other packages' models are counted without mmdet.
+    """The data sample of an image for a detector."""
+    # reason: imported here, because models of other packages do not need mmdet
     from mmdet.structures import DetDataSample
 
     size = (height, width)

@@ -1,4 +1,4 @@
-"""Build a Runner from a config and let it train or test, leaving nothing behind on a mistake."""
+"""Builds a Runner from a config and trains or tests; cleans up after a mistake."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from mmvitaccel.runner.storage import whole_checkpoints
 
 @building("config")
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
-    """The command line's, else the config's, else ``work_dirs/<config's name>``.
+    """Set the work directory: the given one, the config's, or ``work_dirs/<config's name>``.
 
     Raises:
-        UserError: It cannot be made or written.
+        UserError: The folder cannot be created or written.
     """
     default = os.path.join("work_dirs", Path(cfg.filename).stem)
     cfg.work_dir = work_dir or cfg.get("work_dir") or default
@@ -38,7 +38,7 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
 
 
 def _check_writable(folder: str) -> None:
-    """Refuse a work directory that cannot be made or written."""
+    """Refuse a work directory that cannot be created or written."""
     path = Path(folder).absolute()
     there = next(p for p in (path, *path.parents) if p.exists())
     if not there.is_dir():
@@ -51,10 +51,10 @@ def _check_writable(folder: str) -> None:
 
 
 def build_model(cfg: Config) -> nn.Module:
-    """The config's model with fresh weights, as the Runner would build it.
+    """Build the config's model with initial weights, as the Runner does.
 
     Raises:
-        UserError: It cannot be built.
+        UserError: The model cannot be built.
     """
     init_default_scope(cfg.get("default_scope") or "mmengine")
     model = copy.deepcopy(cfg.model)
@@ -76,21 +76,21 @@ def run(
     Args:
         cfg: A checked config with ``work_dir`` set.
         job: ``train`` or ``test``.
-        choice: Which weights of the checkpoint that it starts from.
-        skip_broken: Whether files that cannot be read are passed over and counted.
-        hooks: Beside the config's own; they are not part of what is saved.
+        choice: Selects the weights of the initial checkpoint.
+        skip_broken: Whether unreadable files are skipped and counted.
+        hooks: Additional hooks, which are not part of the saved config.
 
     Returns:
-        Of a test, the evaluators' figures; of a training nothing.
+        The evaluators' metrics of a test; nothing for a training.
 
     Raises:
-        UserError: Something in the config cannot be built, or does not fit together when the
-            model runs. Before the first iteration is done a work directory that was not there
-            is removed again.
+        UserError: A part of the config cannot be built, or shapes do not match when the model runs.
+            A new work directory is removed if the error occurs before the end of the first
+            iteration.
     """
     progress = _Progress()
     with own_state(), _removed_on_mistake(cfg.work_dir, progress):
-        # reason: in a frame of its own, so that nothing of the runner is left when the state goes
+        # reason: a separate frame, so that no reference to the runner remains
         return _build_and_run(cfg, job, [progress, ChosenWeights(choice), *hooks], skip_broken)
 
 
@@ -115,10 +115,10 @@ def _build_and_run(
 
 @contextmanager
 def own_state() -> Iterator[None]:
-    """Leave what a run registered for its process: loggers, scopes, visualizers, processes.
+    """Restore global state of a run: loggers, scopes, visualizers, processes.
 
-    mmengine keeps them by name, so that another run in this process would write into the files of
-    the first.
+    mmengine stores them by name, so another run in this process would write to the files of the
+    first.
     """
     try:
         yield
@@ -134,7 +134,7 @@ def _forget(kind: type[ManagerMixin]) -> None:
 
 
 class _Progress(Hook):
-    """How far a run has come; what is built up to ``before_train`` or ``before_test`` is config."""
+    """Progress of a run; errors before ``before_train`` or ``before_test`` are the config's."""
 
     priority = "LOWEST"
 
@@ -158,10 +158,10 @@ class _Progress(Hook):
 
 
 def _refuse_nothing(loader: Any, where: str) -> None:
-    """Refuse a loader without a batch, which would be a run without a step.
+    """Refuse a loader without batches, with which a run would have no step.
 
     Raises:
-        UserError: It has none.
+        UserError: The loader has no batch.
     """
     if len(loader) == 0:
         samples, size = len(loader.dataset), loader.batch_size
@@ -178,7 +178,7 @@ def _build_runner(cfg: Config) -> Runner:
 
 @contextmanager
 def _sorted_errors(runner: Runner, progress: _Progress) -> Iterator[None]:
-    """Errors before the loop starts are the config's; later ones mostly are not."""
+    """Treat errors before the loop starts as mistakes in the config, and most later ones not."""
     try:
         yield
     except Exception:
@@ -188,7 +188,7 @@ def _sorted_errors(runner: Runner, progress: _Progress) -> Iterator[None]:
 
 @contextmanager
 def _removed_on_mistake(work_dir: str, progress: _Progress) -> Iterator[None]:
-    """Remove the directories that a run made, if it ends in a mistake before it did anything."""
+    """Remove a run's new directories if it ends with a mistake before the first iteration."""
     path = Path(work_dir).absolute()
     made = next((p for p in [*reversed(path.parents), path] if not p.exists()), None)
     try:

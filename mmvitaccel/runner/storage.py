@@ -1,8 +1,8 @@
-"""A run's checkpoints: room for them, whole files, and the last one that is whole.
+"""A run's checkpoints: disk space, atomic writes, and the last complete one.
 
-mmengine writes a checkpoint under its final name, removes the oldest before the new one is there,
-and then rewrites ``last_checkpoint`` in place: a run that is killed meanwhile may leave half a
-file, none, or an empty ``last_checkpoint``.
+mmengine writes a checkpoint under its final name, removes the oldest before the new one is
+complete, and then rewrites ``last_checkpoint`` in place. A run that is killed meanwhile may leave a
+partial file, none, or an empty ``last_checkpoint``.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ LAST = "last_checkpoint"
 
 @building("config")
 def check_room(cfg: Config, model: nn.Module) -> None:
-    """Check that the folder of a training's checkpoints can take one.
+    """Check that a training's checkpoint folder has space for a checkpoint.
 
     Raises:
-        UserError: It cannot be written into, or its disk is too full.
+        UserError: The folder is not writable, or its disk is too full.
     """
     hook = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
     work_dir, best = str(cfg.work_dir), best_bytes(cfg, model)
@@ -45,7 +45,7 @@ def check_room(cfg: Config, model: nn.Module) -> None:
 
 @contextmanager
 def whole_checkpoints(runner: Runner) -> Iterator[None]:
-    """Let a run write its checkpoints whole, and remove old ones only when a new one is there."""
+    """Write checkpoints atomically, and remove old ones only after the new one is complete."""
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook):
             hook._save_checkpoint_with_step = functools.partial(
@@ -64,10 +64,10 @@ def whole_checkpoints(runner: Runner) -> Iterator[None]:
 
 
 def last_checkpoint(work_dir: str) -> str | None:
-    """The checkpoint from which a training goes on; None where there is none.
+    """The checkpoint for resuming a training; None if there is none.
 
-    The one that ``last_checkpoint`` names. Where that file is empty or names what is not there,
-    which a broken run may leave, the newest ``epoch_*.pth`` or ``iter_*.pth``.
+    The one in ``last_checkpoint``, or if this file is empty or its checkpoint does not exist, as
+    after a killed run, the newest ``epoch_*.pth`` or ``iter_*.pth``.
     """
     note = Path(work_dir, LAST)
     if not note.is_file():
@@ -80,13 +80,13 @@ def last_checkpoint(work_dir: str) -> str | None:
 
 
 def _put(backend: LocalBackend, obj: bytes, filepath: str | Path) -> None:
-    """``LocalBackend.put``, whole or not at all."""
+    """Atomic ``LocalBackend.put``."""
     with whole_file(filepath) as file:
         file.write(obj)
 
 
 class _Later:
-    """A file backend whose removals wait."""
+    """A file backend with delayed removals."""
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
@@ -103,7 +103,7 @@ class _Later:
 
 
 def _save(hook: CheckpointHook, save: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-    """The hook's saving of a checkpoint; what is too old goes afterwards."""
+    """Save a checkpoint with the hook, and remove old ones afterwards."""
     backend = hook.file_backend
     hook.file_backend = later = _Later(backend)
     try:
@@ -117,10 +117,10 @@ def _save(hook: CheckpointHook, save: Callable[..., None], *args: Any, **kwargs:
 def _save_best(
     hook: CheckpointHook, save: Callable[..., None], runner: Runner, metrics: dict[str, Any]
 ) -> None:
-    """The hook's saving of the best checkpoint.
+    """Save the best checkpoint with the hook.
 
     Raises:
-        UserError: No evaluator gives the figure that says which one is.
+        UserError: No evaluator returns the metric that selects it.
     """
     absent = [key for key in hook.key_indicators if key not in ("auto", *metrics)]
     if absent and metrics:

@@ -1,4 +1,4 @@
-"""A config's training data as its test would prepare them."""
+"""A config's training data with the preprocessing of the test."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mmvitaccel.errors import UserError
 
 
 def training_data(cfg: Config) -> dict[str, Any]:
-    """The config of the training set through the test's pipeline, each sample once.
+    """Config of the training set with the test pipeline, with each sample once.
 
-    What repeats, balances or mixes the samples of a data set is left out.
+    Wrappers that repeat, balance or mix samples are removed.
 
     Raises:
         UserError: The config has no training or no test data.
@@ -29,7 +29,7 @@ def training_data(cfg: Config) -> dict[str, Any]:
 
 
 def _inner(dataset: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The data set in its wrappers; of several the first."""
+    """The data set inside wrappers, or the first of several."""
     while "dataset" in dataset or "datasets" in dataset:
         dataset = dataset["dataset"] if "dataset" in dataset else dataset["datasets"][0]
     return dataset

@@ -81,7 +81,7 @@ def read_picture(content: bytes, limits: FrameLimits) -> np.ndarray:
         limits: Limits on its size.
 
     Returns:
-        (H, W, 3) uint8 RGB, upright.
+        (H, W, 3) uint8 RGB, upright; of grey in 16 bits the upper 8.
 
     Raises:
         Refused: It is another kind of file, damaged or too large.
@@ -91,7 +91,11 @@ def read_picture(content: bytes, limits: FrameLimits) -> np.ndarray:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             limits.check_size(*picture.size)
             picture.load()
-            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+            upright = ImageOps.exif_transpose(picture)
+            if upright.mode.startswith("I"):  # 16 bits of grey, which convert() would cut off
+                grey = (np.asarray(upright).astype(np.int32) >> 8).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=2)
+            return np.asarray(upright.convert("RGB"))
     except Refused:
         raise
     except Image.DecompressionBombError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from mmvitaccel.serving.report import WorkerReport
 
@@ -25,16 +25,22 @@ _TIMES = "Milliseconds from a frame's arrival to its answer, over the last 1000 
 Sample = tuple[Mapping[str, str], float]
 
 
-def exposition(reports: Mapping[str, WorkerReport], counters: Mapping[str, int]) -> str:
+def exposition(
+    reports: Mapping[str, WorkerReport], silent: Sequence[str], counters: Mapping[str, int]
+) -> str:
     """Format reports for Prometheus.
 
     Args:
         reports: Reports by the worker's name (letters, digits and ``_ . -``), which becomes the
             label ``replica``.
+        silent: Names of workers that gave no report.
         counters: Further counters by name, without that label.
     """
     lines: list[str] = []
     workers = [({"replica": name}, report) for name, report in reports.items()]
+    answers = {**dict.fromkeys(reports, 1), **dict.fromkeys(silent, 0)}
+    up = [({"replica": name}, value) for name, value in answers.items()]
+    lines += _lines("up", "gauge", "Whether the replica answers.", up)
     for kind, (name, about) in _FRAMES.items():
         counts = [(label, getattr(report.counts, kind)) for label, report in workers]
         lines += _lines(f"{name}_total", "counter", about, counts)

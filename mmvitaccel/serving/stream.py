@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from mmvitaccel.serving.answers import Answer, Refused
 from mmvitaccel.serving.model import Prepared
 
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+_LONGEST_NAME = 64
+_NAME = re.compile(rf"[A-Za-z0-9_-][A-Za-z0-9._-]{{0,{_LONGEST_NAME - 1}}}")
 _LONGEST_TOKEN = 256
 
 
@@ -86,9 +87,7 @@ class Stream:
         Raises:
             Refused: It is not the stream's.
         """
-        if not isinstance(token, str) or not hmac.compare_digest(
-            token.encode(), self.token.encode()
-        ):
+        if not same_token(self.token, token):
             raise Refused(
                 "token",
                 f"stream {self.name!r} was opened with another token; use that one, or open a "
@@ -99,12 +98,19 @@ class Stream:
         """Check that a frame's number is above that of the last frame.
 
         Raises:
-            Refused: It is not, or it is not an integer.
+            Refused: It is not, or it is not an integer of 64 bits.
         """
         if isinstance(frame_id, bool) or not isinstance(frame_id, int):
             raise Refused(
                 "order",
-                f"stream {self.name!r}: frame id {frame_id!r} must be an integer.",
+                f"stream {self.name!r}: frame id {repr(frame_id)[:40]} must be an integer.",
+            )
+        if not -(2**63) <= frame_id < 2**63:
+            # reason: Python refuses to write a number of thousands of digits
+            raise Refused(
+                "order",
+                f"stream {self.name!r}: the frame id has {frame_id.bit_length()} bits; give one "
+                "from -2**63 to 2**63 - 1.",
             )
         if self.last_id is not None and frame_id <= self.last_id:
             raise Refused(
@@ -112,6 +118,13 @@ class Stream:
                 f"stream {self.name!r}: frame {frame_id} came after frame {self.last_id}; send "
                 "frames in the order of their ids, or close the stream and open it again.",
             )
+
+
+def same_token(one: str, other: object) -> bool:
+    """Whether two tokens are the same; a comparison takes as long for all tokens of a length."""
+    if not isinstance(other, str):
+        return False
+    return hmac.compare_digest(*(each.encode(errors="surrogatepass") for each in (one, other)))
 
 
 def check_name(stream: str) -> str:
@@ -123,8 +136,8 @@ def check_name(stream: str) -> str:
     if not isinstance(stream, str) or not _NAME.fullmatch(stream):
         raise Refused(
             "name",
-            f"invalid stream name {stream!r}; give 1 to 64 letters, digits, '_', '-' and '.', and "
-            "do not begin with '.'.",
+            f"invalid stream name {_shown(stream)}; give 1 to 64 letters, digits, '_', '-' and "
+            "'.', and do not begin with '.'.",
         )
     return stream
 
@@ -133,9 +146,23 @@ def check_token(token: str) -> str:
     """Check a token, and return it.
 
     Raises:
-        Refused: It is not a string of 1 to 256 characters.
+        Refused: It is not a string of 1 to 256 characters, or UTF-8 has no bytes for it.
     """
-    if not isinstance(token, str) or not 0 < len(token) <= _LONGEST_TOKEN:
-        what = f"{len(token)} characters" if isinstance(token, str) else f"a {type(token).__name__}"
+    what = None
+    if not isinstance(token, str):
+        what = f"a {type(token).__name__}"
+    elif not 0 < len(token) <= _LONGEST_TOKEN:
+        what = f"{len(token)} characters"
+    elif any("\ud800" <= letter <= "\udfff" for letter in token):
+        what = "half a character (a surrogate)"
+    if what is not None:
         raise Refused("name", f"invalid token: {what}; give 1 to {_LONGEST_TOKEN} characters.")
     return token
+
+
+def _shown(stream: object) -> str:
+    """What was given as a name, not longer than a name can be."""
+    if isinstance(stream, str):
+        more = f"... of {len(stream)} characters" if len(stream) > _LONGEST_NAME else ""
+        return f"{stream[:_LONGEST_NAME]!r}{more}"
+    return f"of type {type(stream).__name__}"

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from mmvitaccel.budget.budget import Budget
+from mmvitaccel.errors import one_line
 from mmvitaccel.serving.answers import Answer, Refused
 from mmvitaccel.serving.batches import BatchRunner, Computed
 from mmvitaccel.serving.frames import FrameLimits, check_picture, read_picture
@@ -96,6 +97,7 @@ class StreamWorker:
         )
         self._changed = threading.Condition()
         self._computing, self._closed = 0, False
+        self._began: float | None = None  # when the batch in the model began
         self._thread = threading.Thread(target=self._work, name="StreamWorker", daemon=True)
         self._thread.start()
 
@@ -103,6 +105,12 @@ class StreamWorker:
     def is_alive(self) -> bool:
         """Whether the thread that runs the model is alive."""
         return self._thread.is_alive()
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the batch that is in the model has been there; 0 without one."""
+        began = self._began
+        return 0.0 if began is None else self._clock() - began
 
     def open_stream(self, stream: str, token: str, after: int | None = None) -> None:
         """Open a stream; if it is open with the same token, nothing changes.
@@ -218,7 +226,16 @@ class StreamWorker:
                 f"the frame is a {type(frame).__name__}; give the bytes of a JPEG or PNG file, a "
                 "numpy array or a tensor.",
             )
-        return self._model.prepare(frame)
+        try:
+            return self._model.prepare(frame)
+        except Refused:
+            raise
+        except Exception as error:  # reason: a user's model may raise anything; the worker goes on
+            raise Refused(
+                "frame",
+                f"the model cannot prepare the frame ({type(error).__name__}: {one_line(error)}); "
+                "send another one.",
+            ) from error
 
     def _check_open(self) -> None:
         if self._closed:
@@ -235,7 +252,10 @@ class StreamWorker:
                 self._kept.make_room([frame.stream.name for frame in batch])
                 self._computing = len(batch)
             if batch:
-                self._finish(self._runner.run(batch))
+                self._began = self._clock()
+                computed = self._runner.run(batch)
+                self._began = None
+                self._finish(computed)
 
     def _most(self, names: Sequence[str]) -> int:
         """How many frames of these streams may be in one batch."""

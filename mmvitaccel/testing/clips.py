@@ -1,9 +1,12 @@
-"""Clips of a real video, as the Kinetics configs sample them."""
+"""Frames and clips of real videos, as benchmarks take them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +21,8 @@ _CONFIG = Path(__file__).parents[2] / "configs/vivit/vivit-base_32x2x1_kinetics4
 
 def read_clips(video: str, count: int) -> Tensor:
     """The first clips of a video, (count, 3, 32, 224, 224), each a time step later.
+
+    They are sampled as by the Kinetics configs.
 
     Raises:
         UserError: It cannot be opened, or is too short.
@@ -36,3 +41,18 @@ def read_clips(video: str, count: int) -> Tensor:
         f"{video} has {source.given} frames, enough for {whole} of {count} clips; give a longer "
         "one or fewer --clips."
     )
+
+
+def first_frames_of(folders: Sequence[Path], count: int) -> dict[str, list[np.ndarray]]:
+    """The first frames (height, width, 3), RGB, of each video, by its name.
+
+    Args:
+        folders: Each holds videos: files, or folders with pictures in ``frames``.
+        count: Frames of a video, at most.
+    """
+    videos = {}
+    for path in sorted(entry for folder in folders for entry in folder.iterdir()):
+        source = path / "frames" if path.is_dir() else path
+        if source.is_dir() or path.suffix in (".mp4", ".avi", ".mkv", ".webm"):
+            videos[path.stem] = [frame.image for frame in islice(open_video(source), count)]
+    return videos

@@ -105,7 +105,10 @@ def service_yaml(port: int, args: Mapping[str, Any]) -> str:
     """A service like that of ``configs/serving``, on another port and with other arguments."""
     text = (ROOT / "configs" / "serving" / "detector.yaml").read_text()
     head = text[: text.index("    args:")].replace("port: 8000", f"port: {port}")
-    return f"{head}    args: {json.dumps(dict(args))}\n"
+    head = head.replace("request_timeout_s: 60", f"request_timeout_s: {PATIENCE}")
+    # reason: on a busy machine, a late answer is no lost one
+    patient = dict(answer_seconds=PATIENCE, report_seconds=PATIENCE)
+    return f"{head}    args: {json.dumps({**patient, **args})}\n"
 
 
 def free_port() -> int:
@@ -122,6 +125,7 @@ class Service:
         folder: For its files; its path is short, for the paths of sockets have a limit.
         args: Of the application.
         command: That serves the YAML whose path follows; None for the package's own.
+        threads: Of each process.
 
     Attributes:
         process: Of the command.
@@ -133,7 +137,11 @@ class Service:
     """
 
     def __init__(
-        self, folder: Path, args: Mapping[str, Any], command: Sequence[str] | None = None
+        self,
+        folder: Path,
+        args: Mapping[str, Any],
+        command: Sequence[str] | None = None,
+        threads: int = 1,
     ) -> None:
         self.port, self._log = free_port(), folder / "log.txt"
         (folder / "service.yaml").write_text(service_yaml(self.port, args))
@@ -144,7 +152,7 @@ class Service:
             self.env[f"RAY_SERVE_PROXY_{check}_CHECK_TIMEOUT_S"] = str(PATIENCE)
         # reason: Ray's workers give way to every other process, which on a busy machine is for good
         self.env["RAY_worker_niceness"] = "0"
-        self.env["OMP_NUM_THREADS"] = "1"
+        self.env["OMP_NUM_THREADS"] = str(threads)
         if command is None:
             options = ["--cpus", "2", "--object-store-megabytes", "80"]
             command = [sys.executable, "-m", "mmvitaccel.serving.ray_app", *options]
@@ -162,7 +170,7 @@ class Service:
 
     def wait_until_ready(self) -> None:
         """Wait until every replica answers."""
-        wanted = (200, {"replicas": self._args["replicas"]})
+        wanted = (200, {"replicas": self._args["replicas"], "silent": []})
         self.wait_until(lambda: self.ask("GET", "/health") == wanted, "a start")
 
     def wait_until(self, true: Any, what: str) -> None:

@@ -1,1 +1,1 @@
-"""Models on video: streams recognised step by step, and features of clips kept on disk."""
+"""Models on video: step-by-step recognition of streams, and cached features of clips."""

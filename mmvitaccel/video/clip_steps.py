@@ -1,4 +1,4 @@
-"""How a config's test turns a video into clips, and the steps of a clip that frames make."""
+"""Clip settings of a config's test, and the steps of clips from single frames."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mmvitaccel.video_reader.timing import Frame
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """How a config's test turns a video into clips.
+    """Clip settings of a config's test.
 
     Attributes:
         clip_len: Frames of a clip.
-        frame_interval: Every how many frames one is taken.
-        target_fps: Frame rate that the interval is of; None for the video's own.
-        transforms: What happens to each frame between decoding and packing.
+        frame_interval: Interval between used frames.
+        target_fps: Frame rate of the interval; None for that of the video.
+        transforms: Transforms of each frame between decoding and packing.
     """
 
     clip_len: int
@@ -61,12 +61,12 @@ class ClipSettings:
 
 
 class StepMaker:
-    """Collects frames into steps of a clip; keeps no more than one step's.
+    """Collects frames into steps of a clip; stores at most one step.
 
     Args:
-        settings: Of the clips.
-        frames: Frames of a step, the tubelets' length.
-        fps: Of the frames that come; None if it is not known.
+        settings: Settings of the clips.
+        frames: Number of frames of a step, the length of tubelets.
+        fps: Frame rate of the input; None if unknown.
     """
 
     def __init__(self, settings: ClipSettings, frames: int, fps: float | None) -> None:
@@ -81,14 +81,14 @@ class StepMaker:
         self._waiting: list[np.ndarray] = []
 
     def add(self, frame: Frame) -> torch.Tensor | None:
-        """Take a frame if it is one of a clip's.
+        """Add a frame if it belongs to the clip.
 
         Returns:
             With the last frame of a step, (1, 3, frames, H', W') uint8: one view, as mmaction2's
             data preprocessors take it; None before.
 
         Raises:
-            UserError: The pipeline makes more of a frame than one picture.
+            UserError: The pipeline returns more than one picture per frame.
         """
         if not self.takes(frame):
             return None
@@ -116,9 +116,9 @@ class StepMaker:
         return step.permute(3, 0, 1, 2)[None].contiguous()
 
     def takes(self, frame: Frame) -> bool:
-        """Whether it is the turn of this frame, which counts as taken if so.
+        """Whether this frame is used, which is then recorded.
 
-        Turns are by time stamp where the config wants a rate, else by the frames' numbers.
+        Decided by time stamp if the config has a frame rate, else by frame number.
         """
         place = self._place(frame)
         if self._next is None:
@@ -126,7 +126,7 @@ class StepMaker:
         if place < round(self._next):
             return False
         self._next += self.stride
-        if self._next < place:  # frames were left out: go on from this one
+        if self._next < place:  # frames were dropped: continue from this one
             self._next = place + self.stride
         return True
 

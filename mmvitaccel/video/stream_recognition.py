@@ -1,4 +1,4 @@
-"""A label for a stream at every time step: the window slides, and each step is encoded once.
+"""Sliding-window recognition of a stream, where each time step is encoded once.
 
 The spatial encoder's class token of a step does not depend on the other steps, so those of the
 window are kept and only the newest step's is computed; the temporal encoder then runs over the
@@ -25,15 +25,15 @@ from mmvitaccel.runner.attached_hooks import take_off
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step gave.
+    """Result of one step.
 
     Attributes:
-        number: Of the step, from 0.
+        number: Number of the step, from 0.
         scores: Probabilities (classes,) by name; a head of one classifier has the name ''. None
             until the window is full.
-        ms: Milliseconds of the step, preprocessing on the device included, decoding not.
-        macs: Its multiply-adds; None if they were not counted.
-        dense_ms: Milliseconds of the same step without any method; None if that was not run.
+        ms: Milliseconds of the step, with preprocessing on the device, without decoding.
+        macs: Multiply-adds of the step; None if not counted.
+        dense_ms: Milliseconds of the same step without any method; None if not measured.
     """
 
     number: int
@@ -44,7 +44,7 @@ class StepResult:
 
 
 class StreamRecognizer:
-    """A recognizer with a ViViT that is given the steps of one stream.
+    """A recognizer with a ViViT for the steps of one stream.
 
     Args:
         model: In evaluation mode, on its device.
@@ -91,16 +91,16 @@ class StreamRecognizer:
 
 
 class StreamRun:
-    """A stream through a recognizer, measured step by step.
+    """Runs a stream through a recognizer with measurements per step.
 
-    Counting slows a model down, so that the counted steps are those of a second recognizer, with
-    the same weights and a stream of its own.
+    Counting slows a model down, so a second recognizer with the same weights and its own stream
+    counts the multiply-adds.
 
     Args:
         model: In evaluation mode, on its device.
         window: Steps that the temporal encoder sees.
         count: Count multiply-adds.
-        against_dense: Time the model without any method beside it, if it has one.
+        against_dense: Also time the model without its method.
     """
 
     def __init__(
@@ -117,7 +117,8 @@ class StreamRun:
         """Run the next step (1, 3, frames, H, W) uint8."""
         number = self.timed.number
         if number == 0:
-            # reason: what a process does once (threads, kernels) is not the first step's time
+            # reason: one-time work of the process (threads, kernels) should not count for the first
+            # step
             StreamRecognizer(_twin(self.timed.model), 1).push(step)
         scores, ms = _time(self.timed, step)
         dense_ms = None if self.dense is None else _time(self.dense, step)[1]
@@ -137,13 +138,13 @@ def _time(recognizer: StreamRecognizer, step: Tensor) -> tuple[dict[str, Tensor]
 
 
 def _now(device: torch.device) -> float:
-    # reason: kernels run on after the call that started them
+    # reason: kernels are asynchronous
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def _twin(model: nn.Module) -> nn.Module:
-    """A copy that shares the weights, with the methods but without the memory of any stream."""
+    """A copy with shared weights and methods, without the state of streams."""
     shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, shared)

@@ -1,4 +1,4 @@
-"""A stream recognised from its source to lines of text."""
+"""Recognition of a stream with printed results."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from mmvitaccel.errors import UserError
+from mmvitaccel.text_files import read_lines
 from mmvitaccel.video.clip_steps import ClipSettings, StepMaker
 from mmvitaccel.video.stream_recognition import StepResult, StreamRun
 from mmvitaccel.video_reader import Video
@@ -23,23 +24,23 @@ def recognise(
     count: bool = True,
     against_dense: bool = True,
 ) -> StreamReport:
-    """Follow a stream to its end and print what each step gave.
+    """Process a stream to its end and print the result of each step.
 
     Args:
         model: A recognizer with a ViViT, in evaluation mode, on its device.
-        source: The video; closed at the end.
-        settings: How they become clips.
-        names: Of the classes of each classifier.
+        source: The video, which is closed at the end.
+        settings: Settings of the clips.
+        names: Class names of each classifier.
         max_steps: Stop after this many steps; None for the end of the stream.
         count: Count multiply-adds, in a second pass over each step.
-        against_dense: Time the model without any method beside it, if it has one.
+        against_dense: Also time the model without its method.
 
     Returns:
         The report, with every step's result.
 
     Raises:
-        UserError: The model has no ViViT, the names do not fit its classes, or there are fewer
-            frames than one step takes.
+        UserError: The model has no ViViT, the names do not match its classes, or there are fewer
+            frames than one step needs.
     """
     frames = getattr(getattr(model, "backbone", None), "tubelet_size", (1,))[0]
     window = settings.clip_len // frames
@@ -70,7 +71,7 @@ class StreamReport:
     Args:
         names: Names of the classes of each classifier, in the head's order; empty for numbers.
         window: Steps of a clip.
-        live: Whether to say how far behind a live source each step begins.
+        live: Whether to print the delay of each step from a live source.
     """
 
     def __init__(self, names: Sequence[Sequence[str]], window: int, live: bool = False) -> None:
@@ -92,9 +93,9 @@ class StreamReport:
         """Print a step; ``*`` marks a label that differs from the step before.
 
         Args:
-            result: What it gave.
-            seconds: Of its last frame in the video; None if not known.
-            behind: Seconds for which that frame had waited, of a live source.
+            result: Result of the step.
+            seconds: Time of its last frame in the video; None if unknown.
+            behind: Seconds that this frame of a live source has waited.
         """
         label, shown = None, f"({len(self.results) + 1} of {self.window} steps)"
         if result.scores is not None:
@@ -114,7 +115,7 @@ class StreamReport:
         """The best class of each classifier, by name, and the product of their probabilities.
 
         Raises:
-            UserError: There are other names than classes.
+            UserError: The number of names does not match the classes.
         """
         words, confidence = [], 1.0
         for position, value in enumerate(scores.values()):
@@ -124,7 +125,7 @@ class StreamReport:
         return " ".join(words), confidence
 
     def summary(self, final: dict[str, Tensor]) -> None:
-        """Print what the first step and the later ones took.
+        """Print the times of the first and of later steps.
 
         Args:
             final: Scores of the last window, for a stream that was too short to fill one.
@@ -161,18 +162,18 @@ class StreamReport:
 
 
 def read_names(path: Path) -> list[str]:
-    """Names of classes, one a line.
+    """Read class names, one per line.
 
     Raises:
-        UserError: There is no such file, or it is no text.
+        UserError: The file does not exist or is not text.
     """
     if not path.is_file():
         raise UserError(f"--labels: {path} does not exist; give a text file, a class a line.")
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"--labels: {path} is no text in UTF-8 ({error.reason}).") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+        lines = read_lines(path)
+    except ValueError as error:
+        raise UserError(f"--labels: {error}") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _macs(value: float | None) -> str:

@@ -12,9 +12,12 @@ from mmvitaccel.video_reader.signature import (
     EMPTY,
     PAGE,
     PICTURE,
+    SOUND,
     TEXT,
+    WEBP,
     Signature,
     codec_name,
+    is_sound_alone,
     read_signature,
 )
 from mmvitaccel.video_reader.source import Source
@@ -26,6 +29,7 @@ _NO_VIDEO = {
     PAGE: "it is a HTML page; download the video itself",
     TEXT: "it is a text file; give a video",
     PICTURE: "it is a single picture; give its folder, a pattern such as %06d.png, or a video",
+    SOUND: "it is sound without pictures; give a video",
 }
 # reason: the wheels of OpenCV have no decoder of these
 _OPENCV_LACKS = {"AV1", "H.266"}
@@ -100,7 +104,11 @@ def _backends() -> Iterator[type[Capture]]:
 def _why(source: Source, signature: Signature, reason: str) -> str:
     if not signature.complete:
         return "it is an MP4 without its index (moov): it is incomplete; get it again."
+    if signature.container == WEBP:
+        return "it is an animated WebP, which FFmpeg does not decode; convert it to GIF or MP4."
     codec = codec_name(source.target)
+    if codec is None and is_sound_alone(source.target):
+        return f"{_NO_VIDEO[SOUND]}."
     if codec is None and signature.container is None:
         what = "neither its container nor its codec is known"
     else:

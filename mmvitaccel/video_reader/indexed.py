@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -75,9 +75,9 @@ class IndexedVideo:
         Raises:
             UserError: Not all can be decoded.
         """
-        return DecordBatch(np.stack(self.frames(indices)))
+        return DecordBatch(_stack(self.name, self.frames(indices)))
 
-    def _from_beginning(self, wanted: np.ndarray) -> list[np.ndarray]:
+    def _from_beginning(self, wanted: np.ndarray) -> np.ndarray:
         """The frames of these numbers by their times, for a damaged file's numbers are others."""
         times = self.seconds[wanted]
         found: dict[int, np.ndarray] = {}
@@ -90,7 +90,7 @@ class IndexedVideo:
                     break
         if len(found) < len(wanted):
             raise self._missing(wanted)
-        return [found[place] for place in range(len(wanted))]
+        return _stack(self.name, [found[place] for place in range(len(wanted))])
 
     def between(self, start: float, stop: float) -> tuple[int, int]:
         """First frame and the one behind the last of a stretch in seconds, by time stamps.
@@ -158,7 +158,7 @@ def open_indexed(source: str | os.PathLike, num_threads: int = 1) -> IndexedVide
         fps = video.fps
 
     def read(wanted: Sequence[int]) -> np.ndarray:
-        return np.stack([frame.image for frame in open_video(source).select(wanted)])
+        return _stack(parsed.name, [frame.image for frame in open_video(source).select(wanted)])
 
     return IndexedVideo(parsed.name, seconds, _rate(fps, seconds), read)
 
@@ -248,11 +248,22 @@ def _decode(path: str, wanted: Sequence[int], num_threads: int) -> np.ndarray:
                     break
         except av.error.FFmpegError as error:
             raise Unreadable(str(error)) from error
-    return _stack(found, wanted)
-
-
-def _stack(found: dict[int, Any], wanted: Sequence[int]) -> np.ndarray:
     missing = [stamp for stamp in wanted if stamp not in found]
     if missing:
         raise Unreadable(f"{len(missing)} of {len(wanted)} frames")
-    return np.stack([found[stamp] for stamp in wanted])
+    return _stack(path, [found[stamp] for stamp in wanted])
+
+
+def _stack(name: str, images: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures (n, H, W, 3) of one size.
+
+    Raises:
+        UserError: They are of several.
+    """
+    sizes = list(dict.fromkeys(f"{image.shape[1]} x {image.shape[0]}" for image in images))
+    if len(sizes) > 1:
+        raise UserError(
+            f"the pictures of {name} are of several sizes ({', '.join(sizes[:4])}), and a clip "
+            "has one; resize them, of a video with ffmpeg -vf scale=WIDTH:HEIGHT."
+        )
+    return np.stack(images)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -12,8 +13,11 @@ import numpy as np
 from mmvitaccel.errors import UserError
 from mmvitaccel.video_reader.timing import Stamp
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
-_NUMBER = re.compile(r"(\d+)(?=\D*$)")
+SUFFIXES = {".jpg", ".jpeg", ".jfif", ".jp2", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+SUFFIXES |= {".pgm", ".pnm", ".ppm"}
+_LAST_NUMBER = re.compile(r"(\d+)(?=\D*$)")
+_POINT = re.compile(r"\d\.$")
+_PADDED = 4  # digits: shot1.0007 is frame 7 of a shot, and frame0.5 is half of something
 
 
 class PictureCapture:
@@ -63,48 +67,80 @@ class PictureCapture:
 
 def numbered_files(target: str) -> list[Path]:
     """The pictures that a folder or a pattern names, by number; see :class:`PictureCapture`."""
-    path = Path(target)
+    path, numbers = Path(target), {}
     if path.is_dir():
-        files = [p for p in path.iterdir() if p.suffix.lower() in SUFFIXES]
-    elif "%" in path.name:
-        before, after = re.split(r"%0?\d*d", path.name, maxsplit=1)
-        named = re.compile(re.escape(before) + r"\d+" + re.escape(after))
+        files = path.iterdir()
+    elif place := re.search(r"%0?\d*d", path.name):
+        before, after = path.name[: place.start()], path.name[place.end() :]
+        named = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
         files = [p for p in _within(path.parent) if named.fullmatch(p.name)]
+        numbers = {p: named.fullmatch(p.name).span(1) for p in files}
     else:
-        files = [p for p in path.parent.glob(path.name) if p.suffix.lower() in SUFFIXES]
-    files = [p for p in files if p.is_file() and not p.name.startswith(".")]
+        files = path.parent.glob(path.name)
+    files = [p for p in files if p.is_file() and p.suffix.lower() in SUFFIXES]
+    files = [p for p in files if not p.name.startswith(".")]
     if not files:
         raise UserError(
             f"{target} holds no pictures ({', '.join(sorted(SUFFIXES))}); give a folder or a "
             "pattern of numbered pictures, or a video file."
         )
-    return [series for _, series in sorted(_series(files, target).items())]
+    numbers = {file: numbers[file] for file in files} if numbers else _numbers(files, target)
+    return [series for _, series in sorted(_series(numbers, target).items())]
 
 
 def _within(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
 
 
-def _series(files: list[Path], target: str) -> dict[int, Path]:
-    """Pictures by number: the last one in their names."""
+def _numbers(files: list[Path], target: str) -> dict[Path, tuple[int, int]]:
+    """Where in the name of each picture its number stands: the last one."""
+    found = {file: _LAST_NUMBER.search(file.stem) for file in sorted(files)}
+    bare = next((file for file, number in found.items() if number is None), None)
+    if bare is not None:
+        raise UserError(
+            f"{target}: the picture {bare.name} has no number in its name, so that its place is "
+            "unknown; number the pictures or give a pattern such as %06d.png."
+        )
+    fraction = first_fraction(file.stem for file in found)
+    if fraction is not None:
+        file = next(file for file in found if file.stem == fraction)
+        raise UserError(
+            f"{target}: the picture {file.name} has a decimal point in its number, and frames have "
+            "whole ones; rename the pictures, or give a pattern if what follows the point is the "
+            f"number, such as {fraction[: found[file].start()]}%d{file.suffix}."
+        )
+    return {file: number.span() for file, number in found.items()}
+
+
+def _series(numbers: dict[Path, tuple[int, int]], target: str) -> dict[int, Path]:
+    """Pictures by number, from where this stands in the name of each."""
     series: dict[str, dict[int, Path]] = defaultdict(dict)
-    for file in sorted(files):
-        number = _NUMBER.search(file.stem)
-        if number is None:
+    for file, (start, end) in sorted(numbers.items()):
+        number = int(file.name[start:end])
+        kind = f"{file.stem[:start]}*{file.stem[end:]}"
+        if number in series[kind]:
             raise UserError(
-                f"{target}: the picture {file.name} has no number in its name, so that its place "
-                "is unknown; number the pictures or give a pattern such as %06d.png."
+                f"{target}: {series[kind][number].name} and {file.name} have the same number; give "
+                "a pattern that names one of them, such as %06d.png."
             )
-        kind = f"{file.stem[: number.start()]}*{file.stem[number.end() :]}"
-        if int(number[1]) in series[kind]:
-            raise UserError(
-                f"{target}: {series[kind][int(number[1])].name} and {file.name} have the same "
-                "number; give a pattern that names one of them, such as %06d.png."
-            )
-        series[kind][int(number[1])] = file
+        series[kind][number] = file
     if len(series) > 1:
         raise UserError(
             f"{target} holds {len(series)} series of pictures ({', '.join(sorted(series)[:4])}); "
             "give a pattern that names one of them."
         )
     return next(iter(series.values()))
+
+
+def first_fraction(stems: Iterable[str]) -> str | None:
+    """The first name whose last number is behind a decimal point, as in ``frame0.5``.
+
+    Numbers that are padded with zeros to one width of four digits or more are whole ones behind
+    another number, as in ``shot1.0007``.
+    """
+    found = [(stem, number) for stem in stems if (number := _LAST_NUMBER.search(stem)) is not None]
+    behind = [(stem, n) for stem, n in found if _POINT.search(stem[: n.start()])]
+    widths = {len(number[1]) for _, number in behind}
+    if len(widths) == 1 and min(widths) >= _PADDED:
+        return None
+    return behind[0][0] if behind else None

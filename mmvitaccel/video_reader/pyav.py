@@ -49,7 +49,11 @@ def upright(frame: Any) -> np.ndarray:
 
 def _matrix_of(frame: Any) -> Display | None:
     """By a frame's own matrix; None where it has none, or one that is no quarter turn."""
-    for data in frame.side_data:
+    try:
+        side_data = frame.side_data
+    except ValueError:  # reason: PyAV gives none where FFmpeg has added one that it does not know
+        return None
+    for data in side_data:
         if data.type.name == "DISPLAYMATRIX":
             return of_matrix(np.frombuffer(bytes(data), np.int32, 9))
     return None

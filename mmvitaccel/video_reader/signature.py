@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +20,29 @@ _CODECS = {
     "MPEG-4": (b"mp4v", b"V_MPEG4/ISO/ASP", b"XVID", b"xvid", b"DIVX", b"DX50", b"FMP4"),
     "Motion JPEG": (b"V_MJPEG", b"MJPG", b"mjpg", b"mjpa", b"jpeg"),
 }
+_SOUNDS = (b"A_OPUS", b"A_VORBIS", b"A_AAC", b"A_MPEG", b"A_FLAC", b"A_AC3", b"A_PCM", b"soun")
+_PICTURES = re.compile(rb"vide|V_[A-Z0-9/]{3}")  # of a track's kind, and of its codec
 _SEARCHED = 1 << 20
-ISO, AVI = "MP4/MOV", "AVI"
-EMPTY, TEXT, PAGE, PICTURE = "empty", "text", "page", "picture"
+_LONGEST_JPEG = 1 << 24  # bytes of a stream of them in which its second one is looked for
+ISO, AVI, MJPEG, WEBP = "MP4/MOV", "AVI", "Motion JPEG", "animated WebP"
+EMPTY, TEXT, PAGE, PICTURE, SOUND = "empty", "text", "page", "picture", "sound"
+# What pictures begin with: PNG, BMP, TIFF of both orders, JPEG 2000, OpenEXR, Radiance, PNM.
+_STILL = (b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"v/1\x01")
+_STILL += (b"#?RADIANCE", *(b"P%d%c" % (kind, end) for kind in range(1, 7) for end in b"\n "))
+_STILL_BRANDS = (b"avif", b"heic", b"heix", b"mif1")
+_SOUND = (
+    b"ID3",
+    b"\xff\xfb",
+    b"\xff\xf3",
+    b"\xff\xf2",
+    b"\xff\xf1",
+    b"\xff\xf9",
+    b"fLaC",
+    b"#!AMR",
+)
+_OGG_SOUND = re.compile(rb"\x01vorbis|OpusHead|\x7fFLAC|Speex")
+_OGG_PICTURES = re.compile(rb"theora|OVP80|BBCD|fishead")
+_JPEG, _NEXT_JPEG = b"\xff\xd8\xff", b"\xff\xd9\xff\xd8\xff"
 
 
 @dataclass(frozen=True)
@@ -28,8 +50,8 @@ class Signature:
     """What the bytes of a file say.
 
     Attributes:
-        container: Its name; ``EMPTY``, ``TEXT``, ``PAGE`` or ``PICTURE`` for what is no video;
-            None if it is not known.
+        container: Its name; ``EMPTY``, ``TEXT``, ``PAGE``, ``PICTURE`` or ``SOUND`` for what is no
+            video; None if it is not known.
         boxes: Names of the outermost boxes of an MP4, None of other files.
     """
 
@@ -54,16 +76,16 @@ def read_signature(path: str | Path) -> Signature:
     with open(path, "rb") as file:
         head = file.read(1024)
         container = _container(head)
+        if container == PICTURE and head.startswith(_JPEG):
+            data = head + file.read(_LONGEST_JPEG)
+            # reason: what phones put behind a picture is announced in it (MPF)
+            container = MJPEG if _NEXT_JPEG in data and b"MPF\0" not in data else PICTURE
         return Signature(container, _boxes(file) if container == ISO else None)
 
 
 def codec_name(path: str | Path) -> str | None:
     """Name of the video codec, by the tag that the containers write; None if there is none."""
-    with open(path, "rb") as file:
-        data = file.read(_SEARCHED)
-        size = os.fstat(file.fileno()).st_size
-        file.seek(max(size - _SEARCHED, len(data)))
-        data += file.read()  # reason: an MP4's header may lie at its end
+    data = _ends_of(path)
     places = {
         codec: min((found for tag in tags if (found := data.find(tag)) >= 0), default=None)
         for codec, tags in _CODECS.items()
@@ -72,19 +94,39 @@ def codec_name(path: str | Path) -> str | None:
     return min(known, key=known.get) if known else None
 
 
+def is_sound_alone(path: str | Path) -> bool:
+    """Whether the tracks of an MP4 or Matroska file are sound, and none is pictures."""
+    data = _ends_of(path)
+    return any(tag in data for tag in _SOUNDS) and _PICTURES.search(data) is None
+
+
+def _ends_of(path: str | Path) -> bytes:
+    """The beginning and the end of a file, where containers have their headers."""
+    with open(path, "rb") as file:
+        data = file.read(_SEARCHED)
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(size - _SEARCHED, len(data)))
+        return data + file.read()
+
+
 def _container(head: bytes) -> str | None:
     if not head:
         return EMPTY
-    if head[:3] == b"\xff\xd8\xff" or head[:8] == b"\x89PNG\r\n\x1a\n" or head[:2] == b"BM":
-        return PICTURE
+    if head.startswith(b"\x89PNG") and b"acTL" in head:
+        return "animated PNG"
     if head[:4] == b"RIFF":
-        return {b"AVI ": AVI, b"WEBP": PICTURE}.get(head[8:12])
+        webp = WEBP if b"ANIM" in head[:64] else PICTURE
+        return {b"AVI ": AVI, b"WEBP": webp, b"WAVE": SOUND}.get(head[8:12])
+    if head.startswith((_JPEG, *_STILL)):
+        return PICTURE
+    if head[4:8] == b"ftyp" and head[8:12] in _STILL_BRANDS:
+        return PICTURE
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp"):
         return ISO
     starts = {
         b"\x1a\x45\xdf\xa3": "WebM" if b"webm" in head[:64] else "Matroska",
         b"FLV": "FLV",
-        b"OggS": "Ogg",
+        b"OggS": SOUND if _OGG_SOUND.search(head) and not _OGG_PICTURES.search(head) else "Ogg",
         b"DKIF": "IVF",
         b"GIF8": "GIF",
         b"\x30\x26\xb2\x75": "WMV/ASF",
@@ -95,6 +137,8 @@ def _container(head: bytes) -> str | None:
     for start, name in starts.items():
         if head.startswith(start):
             return name
+    if head.startswith(_SOUND):
+        return SOUND
     if head[0] == 0x47 and head[188:189] in (b"\x47", b""):
         return "MPEG-TS"
     return _words(head)
@@ -102,7 +146,7 @@ def _container(head: bytes) -> str | None:
 
 def _words(head: bytes) -> str | None:
     """Whether a file is a page or other text."""
-    start = head.lstrip().lower()
+    start = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if start.startswith((b"<!doctype", b"<html")):
         return PAGE
     try:

@@ -68,7 +68,13 @@ def is_pattern(name: str) -> bool:
 
 
 def _address(text: str) -> Source:
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError as error:
+        raise UserError(
+            f"the video {text.rpartition('@')[2]} is no address: {error}; correct it, "
+            "rtsp://host:port/path for instance."
+        ) from error
     scheme = parts.scheme.lower()
     if scheme == "file":
         if parts.netloc not in ("", "localhost"):
@@ -76,7 +82,7 @@ def _address(text: str) -> Source:
                 f"the video {text} is on the host {parts.netloc!r}; a file:// address names a file "
                 "of this machine: file:///path/of/the/video.mp4."
             )
-        return parse_source(url2pathname(parts.path) or ".")
+        return _file_address(text, url2pathname(parts.path))
     if scheme not in SCHEMES:
         raise UserError(
             f"the video {text} has the protocol {scheme!r}; give one of "
@@ -85,3 +91,14 @@ def _address(text: str) -> Source:
     host = parts.netloc.rpartition("@")[2]
     shown = urlunsplit(parts._replace(netloc=f"***@{host}" if "@" in parts.netloc else host))
     return Source("address", shown, text)
+
+
+def _file_address(text: str, path: str) -> Source:
+    """A file by its address; also one whose path was written as it is, without escapes."""
+    # reason: %05d of a pattern reads as an escape, and # as the end of the path
+    as_written = re.sub(r"^file://(localhost)?", "", text, flags=re.IGNORECASE)
+    if not Path(path).exists() and (Path(as_written).exists() or is_pattern(as_written)):
+        path = as_written
+    if not path:
+        raise UserError(f"the video {text} names no file; give file:///path/of/the/video.mp4.")
+    return parse_source(path)

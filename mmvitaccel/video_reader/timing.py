@@ -138,12 +138,14 @@ class Ending:
         given: Frames that it gave.
         seconds: Of the last one; None if not known.
         damaged: Parts that could not be decoded.
+        stamp: The container's time stamp of the last frame, which need not begin at 0.
     """
 
     name: str
     given: int
     seconds: float | None
     damaged: int
+    stamp: float | None = None
 
     def short_of(self, length: int | None, certain: bool, duration: float | None) -> str | None:
         """A sentence if that is before the announced end, or parts are missing.
@@ -171,7 +173,9 @@ class Ending:
             )
         if duration is None or self.seconds is None:
             return None
-        if duration - self.seconds > _SECONDS and self.seconds < _SHARE * duration:
+        # reason: some containers count their duration from 0, before the first frame
+        ended = max(self.seconds, self.stamp or 0.0)
+        if duration - ended > _SECONDS and ended < _SHARE * duration:
             return (
                 f"{self.name} ended at {self.seconds:.2f} s of {duration:.2f} s: it is incomplete, "
                 "or its header is wrong; the results are of the frames before."

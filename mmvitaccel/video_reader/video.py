@@ -68,6 +68,7 @@ class Video:
         self._by_index = fps is not None and not self.live
         self._index = -1
         self._seconds: float | None = None
+        self._stamp: float | None = None
         self._ended = False
 
     @staticmethod
@@ -111,7 +112,7 @@ class Video:
             back = self._capture.reconnected
             return broke_off(self.name, self._index, self._seconds, back)
         certain = self._signature is not None and self._signature.container == ISO
-        end = Ending(self.name, self.given, self._seconds, self._capture.damaged)
+        end = Ending(self.name, self.given, self._seconds, self._capture.damaged, self._stamp)
         return end.short_of(self.length, certain, self.fps and self._capture.duration)
 
     def notes(self) -> list[str]:
@@ -154,7 +155,7 @@ class Video:
             self._ended = True
             return None
         self.given += 1
-        self._index = stamp.index
+        self._index, self._stamp = stamp.index, stamp.seconds
         if self.live:
             self._seconds = stamp.seconds
         elif self._by_index:

@@ -57,7 +57,9 @@ def test_overrides_see_the_host_the_state_and_their_own_info():
 
 def test_an_override_of_an_inherited_method_and_a_base_without_one():
     model = make_model()
-    with pytest.raises(TypeError, match="Double cannot be put on Block: it has no method 'encode'"):
+    with pytest.raises(
+        TypeError, match="Double cannot be attached to Block: it has no method 'encode'"
+    ):
         attach(model, "Double", [Swap(model[0], {"encode": doubled})], None)
     assert not is_attached(model)
 
@@ -103,7 +105,7 @@ def test_a_part_of_another_attachment_is_refused():
     model = make_model()
     attach(model, "Double", swaps(model), dict(offset=0))
     outer = nn.ModuleList([model])
-    with pytest.raises(RuntimeError, match="Double cannot be put on Block: Double is on it alre"):
+    with pytest.raises(RuntimeError, match="Double cannot be attached to Block: Double is alre"):
         attach(outer, "Double", swaps(model), dict(offset=0))
 
 
@@ -126,7 +128,7 @@ def test_one_method_lies_inside_another_in_any_order(monkeypatch, inner_first):
     assert torch.equal(block(x), (plain + 1) * 2)
     assert [found.method for found in links(block)] == ["Inner", "Outer"]
     assert link(block).method == "Outer" and is_root(model) and not is_root(block)
-    with pytest.raises(RuntimeError, match="Third cannot be put on Sequential: Inner is on it al"):
+    with pytest.raises(RuntimeError, match="Third cannot be attached to Sequential: Inner is al"):
         attach(model, "Third", [Swap(block, {"forward": twice})], None)
     twin = copy.deepcopy(model)
     assert torch.equal(twin[0](x), (plain + 1) * 2)

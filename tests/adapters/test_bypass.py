@@ -105,7 +105,9 @@ def test_refused_before_and_after(name, method, put):
     attach = attach or (lambda: apply_eventful(model, TopK(4)))
     for module in modules:
         remove = put(module)
-        with pytest.raises(RuntimeError, match=rf"{method}: '.*\.1\..*': it.* would be dropped"):
+        with pytest.raises(
+            RuntimeError, match=rf"{method}: '.*\.1\..*': it.* would have no effect"
+        ):
             attach()
         assert not is_attached(locate(model)[1])
         remove()
@@ -113,11 +115,106 @@ def test_refused_before_and_after(name, method, put):
         with torch.no_grad():
             model(x)
             remove = put(module)
-            with pytest.raises(RuntimeError, match=rf"{method}: '.*\.1\..*': it.* would be dropp"):
+            with pytest.raises(RuntimeError, match=rf"{method}: '.*\.1\..*': it.* would have no"):
                 model(x)
             remove()
             model(x)
         handle.remove()
+
+
+class Wrapper(nn.Module):
+    """Doubles what a module gives and passes its attributes on, as adapters of LoRA's kind do."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("inner"), name)
+
+    def forward(self, *args, **kwargs):
+        out = self.inner(*args, **kwargs)
+        return 2 * out if isinstance(out, torch.Tensor) else (2 * out[0], *out[1:])
+
+
+def subclassed(module):
+    """The same module, of a class of its own that doubles what it gives."""
+    module = copy.deepcopy(module)
+    module.__class__ = type("Own", (type(module),), dict(forward=lambda self, *a, **k: None))
+    return module
+
+
+def untouched(module):
+    """The same module, of a class of its own that changes nothing it does."""
+    module = copy.deepcopy(module)
+    module.__class__ = type("Own", (type(module),), dict(extra_repr=lambda self: "mine"))
+    return module
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mmvitaccel ViViT", "mmvitaccel ViTDet", "mmaction2 VideoMAE", "mmcv layers",
+        "mmpretrain class token", "mmpretrain ViTSAM", "mmpretrain EVA-02", "mmpretrain BEiT",
+        "mmaction2 TimeSformer divided", "timm class token",
+    ],
+)  # fmt: skip
+def test_wrappers_and_subclasses_that_are_there_first_are_refused(name):
+    model, x = scramble(HOSTS[name].build()), torch.randn(HOSTS[name].shape)
+    model.eval()
+    inner = locate(model)[1]
+    adapter = find_adapter(inner)
+    block = adapter.blocks(inner)[1]
+    with torch.no_grad():
+        expected = model(x)
+    for path in spec_of(block, adapter).bypassed:
+        try:
+            own = block.get_submodule(path)
+        except AttributeError:
+            continue
+        above, _, child = path.rpartition(".")
+        parent = block.get_submodule(above)
+        for make in (Wrapper, subclassed):
+            setattr(parent, child, make(own))
+            with pytest.raises((RuntimeError, ValueError), match=r"Wrapper|Own"):
+                apply_tome(model, r=0)
+            assert not is_attached(inner)
+        setattr(parent, child, untouched(own))
+        handle = apply_tome(model, r=0)
+        with torch.no_grad():
+            for found, wanted in zip(flat(model(x)), flat(expected), strict=True):
+                torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+        handle.remove()
+        setattr(parent, child, own)
+
+
+def flat(out):
+    return [out] if isinstance(out, torch.Tensor) else [t for part in out for t in flat(part)]
+
+
+def test_a_wrapper_in_a_neck_is_refused_and_a_parametrization_honoured():
+    neck = scramble(SimpleFPN(in_channels=16, out_channels=16)).eval()
+    own, x = neck.simfp_4[1], torch.randn(1, 16, 8, 8)
+    neck.simfp_4[1] = subclassed(own)
+    with pytest.raises(RuntimeError, match=r"EventfulNeck: 'simfp_4\.1': its class \S*Own has m"):
+        apply_eventful_neck(neck)
+    neck.simfp_4[1] = own
+    plain = neck(x)
+    nn.utils.parametrize.register_parametrization(own, "weight", Rectified())
+    expected = neck(x)
+    assert not all(map(torch.equal, expected, plain))
+    apply_eventful_neck(neck)
+    torch.testing.assert_close(neck(x), expected)
+
+
+class Rectified(nn.Module):
+    """A parametrization."""
+
+    def forward(self, weight):
+        return weight.relu()
 
 
 @pytest.mark.parametrize("method", ["ToMe", "Eventful"])

@@ -369,14 +369,16 @@ def test_what_is_refused_by_name():
         apply_eventful(model, TopK(6))
     model = make_model()
     handle = apply_tome(model, R, matching=dict(type="Threshold"))
-    with pytest.raises(RuntimeError, match=r"Threshold\(similarity=0.9\) merges another number"):
+    with pytest.raises(
+        RuntimeError, match=r"Threshold\(similarity=0.9\) merges a different number"
+    ):
         apply_eventful(model, Threshold(1.0))
     handle.remove()
     apply_eventful(model, TopK(4), kv_pool_size=2)
-    with pytest.raises(RuntimeError, match=r"kv_pool_size=2 needs the grid"):
+    with pytest.raises(RuntimeError, match=r"kv_pool_size=2 needs the token grid"):
         apply_tome(model, R)
     model, _, _ = both(Weighted(TopK(4), [LastObjects()]))
-    with pytest.raises(ValueError, match="ToMe on the same model merges tokens of different pl"):
+    with pytest.raises(ValueError, match="ToMe on the same model merges tokens of different po"):
         run(model, make_video(1))
 
 

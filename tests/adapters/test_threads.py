@@ -516,7 +516,7 @@ def test_counting_in_one_thread_while_another_computes():
 
 
 def test_what_a_detector_says_of_its_images_holds_in_its_thread():
-    from mmvitaccel.adapters.eventful.metainfo import FollowMetainfo
+    from mmvitaccel.adapters.eventful.streams.metainfo import FollowMetainfo
 
     class Sample:
         def __init__(self, video_id):

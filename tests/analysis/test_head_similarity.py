@@ -119,4 +119,4 @@ def test_tool(run_tool, tmp_path, capsys):
     assert "did you mean 'vit_tiny_patch16_224'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         run_tool("analysis/head_similarity", "deit_tiny_patch16_224", "--images", tmp_path / "no")
-    assert "holds no .jpg or .png images" in capsys.readouterr().err
+    assert "has no .jpg or .png images" in capsys.readouterr().err

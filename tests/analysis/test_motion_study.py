@@ -107,4 +107,4 @@ def test_second_run_does_nothing_again(study, capsys):
 def test_results_of_other_configs_are_not_taken(study, capsys):
     with pytest.raises(SystemExit):
         run(*study[0], "train_cfg.max_epochs=2")
-    assert "holds the study of other configs (see its configs.txt)" in capsys.readouterr().err
+    assert "has results of other configs (see its configs.txt)" in capsys.readouterr().err

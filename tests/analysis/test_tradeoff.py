@@ -70,7 +70,7 @@ def test_a_choice_of_weights_needs_a_checkpoint(run_tool, capsys):
     with pytest.raises(SystemExit) as exit_:
         run_tool("analysis/eventful_tradeoff", "--weights", "ema_state_dict")
     assert exit_.value.code == 2
-    assert "--weights and --prefix choose in a --checkpoint" in capsys.readouterr().err
+    assert "--weights and --prefix select weights in a --checkpoint" in capsys.readouterr().err
 
 
 def test_all_parts_are_measured_beside_the_backbone_alone(video_config, weights_of, tmp_path):

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+from collections import Counter
 
 import pytest
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from mmvitaccel.analysis.tradeoff import draw_generated
 from mmvitaccel.errors import UserError
+
+# Taken once, they and the frames make 2 steps; taken twice, 3, with two pictures too many.
+FRAMES, IMAGES, BATCH = 4, 5, 4
 
 
 @pytest.fixture
@@ -17,9 +24,9 @@ def random_budget(load_benchmark, monkeypatch, tmp_path):
 
     def small(*args, **kwargs):
         cfg = load(*args, **kwargs)
-        cfg.generated.videos.update(num_train=1, num_val=1, num_frames=4)
-        cfg.generated.images.update(num_train=2)
-        cfg.train_dataloader.batch_size = 4
+        cfg.generated.videos.update(num_train=1, num_val=1, num_frames=FRAMES)
+        cfg.generated.images.update(num_train=IMAGES)
+        cfg.train_dataloader.batch_size = BATCH
         for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
             loader.update(num_workers=0, persistent_workers=False)
         cfg.default_hooks.logger.interval = 1
@@ -51,11 +58,23 @@ def test_both_trainings_of_a_seed(random_budget, recorded, tmp_path, capsys):
         ]
         for training in ("dense", "random_budgets")
     }
-    # the dense one takes 4 + 2 pictures in 2 steps, the other a clip of each image, 8 frames
-    assert drawn["dense"] == [None, None]
-    assert len(drawn["random_budgets"]) == 2
+    assert drawn["dense"] == [None] * 3
+    assert len(drawn["random_budgets"]) == 3
     assert all(16 <= k <= 256 for k in drawn["random_budgets"])
     assert "of 1 seeds" in capsys.readouterr().out
+
+
+def test_both_trainings_take_the_same_pictures(random_budget):
+    """A clip of an image that has no neighbours counts it twice, and so do both trainings."""
+    taken = []
+    for cfg in random_budget.configs_of({"epochs": 1}).values():
+        draw_generated(cfg, lambda *args: None)
+        init_default_scope(cfg.default_scope)
+        loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+        paths = (loader.dataset.get_data_info(index)["img_path"] for index in loader.sampler)
+        taken.append((len(loader), Counter(map(os.path.realpath, paths))))
+    assert taken[0] == taken[1]
+    assert sorted(taken[0][1].values()) == [1] * FRAMES + [2] * IMAGES
 
 
 def test_a_training_of_no_epoch_is_refused(random_budget):

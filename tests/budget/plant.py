@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import SimpleNamespace
 
-from mmvitaccel.adapters.eventful.stream_run import FrameInfo
+from mmvitaccel.adapters.eventful.streams.frame_info import FrameInfo
 from mmvitaccel.budget.controller import Controller
 from mmvitaccel.budget.knobs import KKnob
 from mmvitaccel.budget.quality import QualityFloor

@@ -221,7 +221,9 @@ def test_quality_stands_above_the_target(eventful):
     budget = Budget(
         handle, milliseconds=150, k=(4, TOKENS), left_out=0.2, clock=FakeClock(handle.policy)
     )
-    with pytest.warns(UserWarning, match=r"150 ms .* cannot be held: .* which left_out=0.2 asks"):
+    with pytest.warns(
+        UserWarning, match=r"150 ms .* cannot be held: .* which left_out=0.2 requires"
+    ):
         records = play(budget, model, 60)
     late = records[20:]
     assert sum(record.left_out for record in late) / len(late) <= 0.25
@@ -261,7 +263,7 @@ def test_two_budgets_of_one_model_are_refused(eventful):
     _, handle = eventful
     budget = Budget(handle, milliseconds=400, k=(4, TOKENS))
     with pytest.raises(
-        RuntimeError, match="Budget: a Budget steers the Eventful of this ViTDet already, and the"
+        RuntimeError, match="Budget: a Budget already controls the Eventful of this ViTDet, and t"
     ):
         Budget(handle, fps=3, k=(4, TOKENS))
     twin = copy.deepcopy(handle.model)
@@ -274,7 +276,7 @@ def test_budget_that_is_gone_or_of_a_method_put_on_again_steers_nothing(eventful
     model, handle = eventful
     first = Budget(handle, milliseconds=400, k=(4, TOKENS))
     handle.remove()
-    with pytest.raises(RuntimeError, match="the method was taken off its ViTDet"), first.frame():
+    with pytest.raises(RuntimeError, match="the method was removed from its ViTDet"), first.frame():
         pass
     handle = apply_eventful(model, TopK(32))
     Budget(handle, milliseconds=400, k=(4, TOKENS))
@@ -290,7 +292,7 @@ def test_remove_gives_k_back_and_ends_it(eventful):
     budget.remove()
     budget.remove()
     assert handle.policy.k == 32
-    with pytest.raises(RuntimeError, match="it was removed, so that there is nothing to steer"):
+    with pytest.raises(RuntimeError, match="it was removed, so there is nothing to control"):
         play(budget, model, 1)
 
 
@@ -314,7 +316,7 @@ def test_one_frame_at_a_time(eventful):
         (dict(milliseconds=3, k=(1.0, 5)), r"k=\(1.0, 5\) must be"),
         (dict(milliseconds=3, k=(1, 5), r=(0, 8)), r"r=\(0, 8\) but no handle of ToMe was given"),
         (dict(milliseconds=3, k=(1, 5), left_out=1.0), "left_out=1.0 must be above 0 and below 1"),
-        (dict(k=(1, 5)), "none given, but one target can be held"),
+        (dict(k=(1, 5)), "none given, but exactly one target is needed"),
     ],
 )
 def test_arguments_without_a_meaning(eventful, arguments, message):
@@ -327,14 +329,14 @@ def test_handles_without_a_number_to_set(eventful):
     handle.policy = Threshold(1.0)
     with pytest.raises(ValueError, match=r"Threshold\(threshold=1.0\) has no k to set"):
         Budget(handle, milliseconds=3, k=(1, 5))
-    with pytest.raises(TypeError, match="is no handle; give what apply_eventful"):
+    with pytest.raises(TypeError, match="is not a handle; give the handle that apply_eventful"):
         Budget(model, milliseconds=3, k=(1, 5))
     handle.policy = TopK(3)
-    with pytest.raises(ValueError, match="2 handles with a k and 0 of ToMe were given"):
+    with pytest.raises(ValueError, match="got 2 handles with a k and 0 of ToMe"):
         Budget([handle, handle], milliseconds=3, k=(1, 5))
     tome = apply_tome(timm_model("vit_tiny_patch16_224", img_size=96), 0.1)
-    with pytest.raises(ValueError, match=r"ToMe's r=0.1 is no number of tokens"):
+    with pytest.raises(ValueError, match=r"ToMe's r=0.1 is not a number of tokens"):
         Budget(tome, milliseconds=3, r=(0, 8))
     tome.r = 3
-    with pytest.raises(ValueError, match=r"left_out=0\.1 is known of Eventful alone"):
+    with pytest.raises(ValueError, match=r"left_out=0\.1 is a limit for Eventful only"):
         Budget(tome, milliseconds=3, r=(0, 8), left_out=0.1)

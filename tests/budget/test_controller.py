@@ -176,7 +176,7 @@ def test_quality_stands_above_the_target():
         plant.frame()
         levels.append(plant.control.level)
     assert min(levels) > 0.75 * 200 and max(levels) < 1.5 * 200
-    assert "left_out=0.005 asks for" in plant.control.missed
+    assert "left_out=0.005 requires" in plant.control.missed
 
 
 def test_quality_floor_comes_down_where_little_is_left_out():

@@ -29,7 +29,9 @@ def test_parse(text, kind, value):
 
 @pytest.mark.parametrize("text", ["", "200", "200s", "ms", "-3ms", "1e3ms", "40 %%", "nan ms"])
 def test_text_that_is_no_budget(text):
-    with pytest.raises(ValueError, match=re.escape(f"{text!r} is no budget; give 200ms, 2fps")):
+    with pytest.raises(
+        ValueError, match=re.escape(f"{text!r} is not a valid budget; give 200ms, 2fps")
+    ):
         Target.parse(text)
 
 
@@ -45,11 +47,11 @@ def test_share_above_one():
 
 
 def test_exactly_one():
-    with pytest.raises(ValueError, match="none given, but one target can be held"):
+    with pytest.raises(ValueError, match="none given, but exactly one target is needed"):
         Target.of(milliseconds=None)
     with pytest.raises(ValueError, match="milliseconds=20 and fps=3 given"):
         Target.of(milliseconds=20, fps=3)
-    with pytest.raises(TypeError, match="'seconds' is no target; give one of milliseconds"):
+    with pytest.raises(TypeError, match="'seconds' is not a target; give one of milliseconds"):
         Target.of(seconds=1)
 
 

@@ -190,6 +190,16 @@ def test_json_cut_short(write_cocovid):
         build(path)
 
 
+@pytest.mark.parametrize("key", ["images", "videos"])
+@pytest.mark.parametrize("size", [(0, 0), (0, 9), (9, -1)])
+def test_a_picture_or_video_without_a_pixel_is_refused(write_cocovid, key, size):
+    path = write_cocovid()
+    edit(path, lambda content: content[key][1].update(width=size[0], height=size[1]))
+    said = rf"{key}\[1\] of .*vid\.json is {size[0]} x {size[1]} pixels"
+    with pytest.raises(ValueError, match=said):
+        build(path)
+
+
 @pytest.mark.parametrize("content", ["[]", '{"images": []}'])
 def test_json_of_another_kind(tmp_path, content):
     path = tmp_path / "other.json"

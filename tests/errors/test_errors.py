@@ -80,7 +80,7 @@ def test_a_missing_module_is_named():
 def test_an_assertion_without_a_message_is_quoted(tmp_path):
     (tmp_path / "host.py").write_text("def check(depth):\n    assert depth < 9\n")
     check = runpy.run_path(str(tmp_path / "host.py"))["check"]
-    sentence = r"^config: assert depth < 9 does not hold \(in check\)$"
+    sentence = r"^config: assert depth < 9 is false \(in check\)$"
     with pytest.raises(UserError, match=sentence), building("config"):
         check(9)
 
@@ -274,8 +274,8 @@ def test_a_write_that_fails_names_its_file(number, sentence, capsys):
     ("error", "sentence"),
     [
         (KeyboardInterrupt(), "interrupted from the keyboard"),
-        (AssertionError("Torch not compiled with CUDA enabled"), "there is no such device here"),
-        (RuntimeError("Found no NVIDIA driver on your system."), "there is no such device here"),
+        (AssertionError("Torch not compiled with CUDA enabled"), "there is no such device"),
+        (RuntimeError("Found no NVIDIA driver on your system."), "there is no such device"),
         (
             RuntimeError(
                 "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by "
@@ -283,10 +283,10 @@ def test_a_write_that_fails_names_its_file(number, sentence, capsys):
             ),
             "another process of this run ended",
         ),
-        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "a smaller batch size"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "reduce the batch size"),
         (
             RuntimeError("[enforce fail at inline_container.cc:664] PytorchStreamWriter failed"),
-            "a checkpoint could not be written whole; free space",
+            "a checkpoint could not be written completely; free space",
         ),
     ],
 )

@@ -89,6 +89,60 @@ def test_boxes_of_a_panoptic_set_are_of_its_things():
         check_head_classes(model, sets)
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (dict(num_things_classes=3, num_stuff_classes=0), "num_things_classes is 3, but "),
+        (dict(num_things_classes=2, num_stuff_classes=1), "num_stuff_classes is 1, but "),
+    ],
+)
+@pytest.mark.parametrize("name", ["panoptic_head", "panoptic_fusion_head", "semantic_head"])
+def test_heads_of_things_and_stuff(detector_config, name, change, sentence):
+    model, head = nn.Module(), nn.Module()
+    sets = data_sets(load(detector_config), "train")
+    for key, value in dict(num_things_classes=2, num_stuff_classes=0).items():
+        setattr(head, key, value)
+    setattr(model, name, head)
+    check_head_classes(model, sets)
+    for key, value in change.items():
+        setattr(head, key, value)
+    what = rf"^model\.{name}\.{sentence}train_dataloader\.dataset has 2 classes, 2 of things"
+    with pytest.raises(UserError, match=what):
+        check_head_classes(model, sets)
+
+
+@pytest.mark.parametrize(
+    ("base", "where", "needed"),
+    [
+        ("mask2former/mask2former_r50_8xb2-lsj-50e_coco.py", "panoptic_head.loss_cls", 81),
+        ("faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py", "roi_head.bbox_head.loss_cls", 81),
+    ],
+)
+def test_a_weight_for_each_score(base, where, needed):
+    cfg = load_config(f"mmdet::{base}", {})
+    model, sets = build_model(cfg), data_sets(cfg, "train")
+    loss = model.get_submodule(where)
+    loss.class_weight = [1.0] * needed
+    check_head_classes(model, sets)
+    loss.class_weight = [1.0] * (needed - 1)
+    sentence = rf"^model\.{where}\.class_weight has {needed - 1} weights, .* has {needed} scores"
+    with pytest.raises(UserError, match=sentence):
+        check_head_classes(model, sets)
+
+
+def test_weights_of_other_losses(detector_config, recognizer_config):
+    sigmoid = build_model(load(detector_config))
+    sigmoid.bbox_head.loss_cls.class_weight = [1.0] * 2
+    check_head_classes(sigmoid, [])
+    recognizer = build_model(load(recognizer_config))
+    classes = recognizer.cls_head.num_classes
+    recognizer.cls_head.loss_cls.class_weight = torch.ones(classes)
+    check_head_classes(recognizer, [])
+    recognizer.cls_head.loss_cls.class_weight = torch.ones(classes + 1)
+    with pytest.raises(UserError, match=rf"cls_head\.loss_cls\.class_weight has {classes + 1} "):
+        check_head_classes(recognizer, [])
+
+
 def test_proposals_have_a_class_of_their_own():
     cfg = load_config("mmdet::rpn/rpn_r50_fpn_1x_coco.py", {})
     assert not list(heads_of(build_model(cfg)))
@@ -127,6 +181,29 @@ def test_names_in_a_file(detector_config, tmp_path):
     check_inputs(cfg, *SPLITS)
     path.write_text("bright\ndrak\n")
     with pytest.raises(UserError, match="has 'drak'"):
+        check_inputs(cfg, *SPLITS)
+    path.write_bytes(b"bright\r\ndark\r\n")
+    check_inputs(cfg, *SPLITS)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"\xef\xbb\xbfbright\ndark\n", "begins with a byte order mark"),
+        (b"bright\rdark\r", r"has a carriage return \(CR\)"),
+        (b"bright\ndark\n\n", "line 3: the class is named '', spaces"),
+        (b"bright\ndark\t\n", r"line 2: the class is named 'dark\\t', spaces and tabs included"),
+        ("bright\ndark\n".encode("utf-16"), "is text in UTF-16"),
+        (b"bright\nd\xe4rk\n", "is no text in UTF-8: byte 8 is 0xe4, in line 2"),
+    ],
+)
+def test_a_file_of_names_that_mmengine_would_misread(detector_config, tmp_path, content, sentence):
+    path = tmp_path / "classes.txt"
+    path.write_bytes(content)
+    cfg = load_config(str(detector_config), {})
+    for split in SPLITS:
+        cfg[f"{split}_dataloader"].dataset.metainfo.classes = str(path)
+    with pytest.raises(UserError, match=rf"classes\.txt,? {sentence}"):
         check_inputs(cfg, *SPLITS)
 
 

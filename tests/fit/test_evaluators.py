@@ -5,9 +5,11 @@ import shutil
 import warnings
 
 import pytest
+import torch
+from mmengine.config import Config
 
 from mmvitaccel.errors import UserError
-from mmvitaccel.fit.evaluators import check_averaged, check_evaluators
+from mmvitaccel.fit.evaluators import check_evaluators, check_given
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.runner.session import build_model
 
@@ -69,12 +71,104 @@ def test_other_boxes_are_a_warning(detector_config, other):
         check(detector_config, path)
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda c: c["categories"].reverse(),
+            r"other\.json has these in the order 'dark', 'bright'",
+        ),
+        (lambda c: c["categories"].pop(), r"has 'dark', which .*other\.json lacks"),
+        (lambda c: c["categories"][1].update(name="Dark"), r"has 'dark', which .*did you mean"),
+    ],
+)
+def test_labels_are_scored_by_the_evaluators_categories(detector_config, other, change, sentence):
+    differ = pytest.warns(UserWarning, match="differ in the rest")
+    with differ, pytest.raises(UserError, match=sentence):
+        check(detector_config, other(change))
+
+
+def test_an_evaluator_that_sorts_categories(detector_config, other):
+    cfg = load_config(str(detector_config), {})
+    cfg.test_evaluator.ann_file = other(lambda content: content["categories"].reverse())
+    cfg.test_evaluator.sort_categories = True
+    with pytest.warns(UserWarning, match="differ in the rest"):
+        check_evaluators(cfg, "test")
+
+
+@pytest.fixture
+def two_sets(detector_config, boxes):
+    """A config that tests two sets at once; the second's json with other ids of pictures."""
+
+    def make(shift: int, **evaluator):
+        content = json.loads((boxes / "boxes.json").read_text())
+        joined = json.loads((boxes / "boxes.json").read_text())
+        for record in content["images"]:
+            record.update(id=record["id"] + shift, file_name=f"b{record['file_name']}")
+        for record in content["annotations"]:
+            record.update(id=record["id"] + 100, image_id=record["image_id"] + shift)
+        (boxes / "second.json").write_text(json.dumps(content))
+        for key in ("images", "annotations"):
+            joined[key] += content[key]
+        (boxes / "joined.json").write_text(json.dumps(joined))
+        cfg = load_config(str(detector_config), {})
+        first = cfg.test_dataloader.dataset
+        second = first.copy()
+        second.ann_file = "second.json"
+        cfg.test_dataloader.dataset = dict(type="ConcatDataset", datasets=[first, second])
+        cfg.test_evaluator = dict(type="CocoMetric", **evaluator)
+        return cfg
+
+    return make
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_sets_that_are_scored_together_share_no_id(two_sets, boxes, given):
+    evaluator = dict(ann_file=str(boxes / "joined.json")) if given else {}
+    sentence = r"datasets\.0 and test_dataloader\.dataset\.datasets\.1 both have a picture with the"
+    with pytest.raises(UserError, match=sentence + r" id 2 \(2\.png and b0\.png\)"):
+        check_evaluators(two_sets(2, **evaluator), "test")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_evaluators(two_sets(5, **evaluator), "test")
+
+
+def test_sets_that_are_scored_together_are_in_one_json(two_sets, boxes):
+    with pytest.raises(UserError, match=r"which has no picture 5 \(b0\.png\)"):
+        check_evaluators(two_sets(5, ann_file=str(boxes / "boxes.json")), "test")
+
+
+@pytest.mark.parametrize("metric", ["segm", ["bbox", "segm"]])
+def test_masks_that_a_model_does_not_make(detector_config, metric):
+    cfg = load_config(str(detector_config), {})
+    model = build_model(cfg)
+    check_given(cfg, model, "test")
+    cfg.test_evaluator.metric = metric
+    with pytest.raises(UserError, match=r"^test_evaluator\.metric has 'segm', but the model"):
+        check_given(cfg, model, "test")
+    model.mask_head = torch.nn.Identity()
+    check_given(cfg, model, "test")
+
+
+def test_ranks_below_the_number_of_classes():
+    head = torch.nn.Module()
+    head.num_classes = 3
+    model = torch.nn.Module()
+    model.head = head
+    cfg = Config(dict(test_evaluator=[dict(type="Accuracy", topk=(1, 3))]))
+    check_given(cfg, model, "test")
+    cfg.test_evaluator[0].topk = (1, 5)
+    sentence = r"^test_evaluator\.0\.topk is \(1, 5\), but model\.head\.num_classes is 3: "
+    with pytest.raises(UserError, match=sentence):
+        check_given(cfg, model, "test")
+
+
 def test_scores_of_views_are_refused_where_samples_are_scored(recognizer_config):
     cfg = load_config(str(recognizer_config), {})
-    check_averaged(cfg, build_model(cfg), "val", "test")
+    check_given(cfg, build_model(cfg), "val", "test")
     cfg.model.cls_head.average_clips = None
     model = build_model(cfg)
     with pytest.raises(UserError, match=r"val_evaluator .*average_clips is None.*='prob'"):
-        check_averaged(cfg, model, "val", "test")
+        check_given(cfg, model, "val", "test")
     cfg.val_evaluator = cfg.test_evaluator = dict(type="mmvitaccel.MacsMetric")
-    check_averaged(cfg, model, "val", "test")
+    check_given(cfg, model, "val", "test")

@@ -55,6 +55,8 @@ def videos(recognizer_config, tmp_path):
         (("a.mp4 0", "b.mp4 1.0"), r"line 2: .*has '1\.0' where a whole number"),
         (("a.mp4 0", "c.mp4 1"), r"line 2: .*c\.mp4 does not exist"),
         (("\ufeffa.mp4 0", "b.mp4 1"), r"list\.txt begins with a byte order mark"),
+        (("a.mp4 0\rb.mp4 1",), r"list\.txt has a carriage return \(CR\) .* in line 1"),
+        (("a.mp4 0", "b.mp4 1", "", ""), r"line 3: '' names no video; remove the line"),
         (("a.mp4\t0", "b.mp4\t1"), r"line 1: .* by the delimiter ' '; set the data set's delimiter "
                                    r"to '\\t'"),
         (("a.mp4  0", "b.mp4 1"), r"line 1: .* has the delimiter ' ' twice in a row"),

@@ -10,7 +10,7 @@ import pytest
 
 from mmvitaccel.errors import UserError
 from mmvitaccel.fit.datasets import data_sets
-from mmvitaccel.fit.objects import check_objects
+from mmvitaccel.fit.objects import check_objects, check_scored
 from mmvitaccel.runner.config import load_config
 
 
@@ -65,8 +65,14 @@ def each(change):
         (put("images", 1, file_name=None), r"images\[1\] \(id 1\) has no 'file_name'"),
         (put("images", 1, height=None), r"images\[1\] \(id 1\) has no 'height'"),
         (put("images", 1, width="64"), r"images\[1\] .* has '64' as 'width' where a number is"),
+        (put("images", 1, width=0, height=0), r"images\[1\] \(id 1\) is 0 x 0 pixels"),
+        (put("images", 1, height=-4), r"images\[1\] \(id 1\) is 64 x -4 pixels"),
         (put("images", 1, id=0), r"images\[1\] \(id 0\) has the id of the picture 0\.png too"),
         (put("categories", 0, id=None), r"categories\[0\] has no 'id'"),
+        (put("categories", 1, id=1), r"categories\[1\] .* has the id of the category 'bright' too; "
+                                     r"correct the file"),
+        (put("annotations", 7, id=3), r"annotations\[7\] \(id 3\) has the id of another annotation "
+                                      r"too, .* one box would stand for both; give each"),
         (put("categories", 1, name=None), r"categories\[1\] \(id 2\) has no 'name'"),
         (lambda c: c.pop("categories"), r"it has no list of records under 'categories'"),
         (lambda c: c.pop("images"), r"it has no list of records under 'images'"),
@@ -126,6 +132,93 @@ def test_what_is_right_is_silent(check, change):
 
 def test_other_ways_of_reading_are_left_alone(check):
     assert check(put("annotations", 2, bbox=None), "CocoPanopticDataset") == []
+
+
+@pytest.fixture
+def scored(boxes):
+    """Change the json of the boxes, and look at what scoring reads."""
+
+    def run(change) -> None:
+        path = boxes / "boxes.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+        check_scored(str(path))
+
+    return run
+
+
+def test_scoring_takes_each_annotation_by_its_id(scored):
+    with pytest.raises(UserError, match=r"annotations\[7\] \(id 3\) has the id of another"):
+        scored(put("annotations", 7, id=3))
+
+
+def test_scoring_takes_0_for_none(scored):
+    with pytest.warns(UserWarning, match=r"annotations\[7\] \(id 0\) has the id 0.* begin at 1"):
+        scored(put("annotations", 7, id=0))
+
+
+def outlines(value):
+    return each(lambda a: a.update(segmentation=value))
+
+
+def also(*changes):
+    def run(content):
+        for change in changes:
+            change(content)
+
+    return run
+
+
+OUTLINE = outlines([[1, 1, 9, 1, 9, 9]])
+
+
+@pytest.mark.parametrize(
+    ("change", "refused"),
+    [
+        (lambda c: None, True),
+        (outlines([]), True),
+        (OUTLINE, False),
+        (also(OUTLINE, put("annotations", 2, segmentation=None)), True),
+        (also(OUTLINE, put("annotations", 2, segmentation=None, bbox=[1, 1, 0, 9])), False),
+        (also(OUTLINE, put("annotations", 2, segmentation=None, ignore=1)), False),
+    ],
+)
+def test_masks_that_are_loaded_are_there(detector_config, boxes, change, refused):
+    path = boxes / "boxes.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    cfg = load_config(str(detector_config), {})
+    (steps,) = [s for s in cfg.train_dataloader.dataset.pipeline if s.type == "LoadAnnotations"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_objects(data_sets(cfg, "train"))
+        steps.with_mask = True
+        if not refused:
+            check_objects(data_sets(cfg, "train"))
+            return
+        sentence = r"annotations\[[02]\] .*no 'segmentation', but train_.*\.pipeline loads masks"
+        with pytest.raises(UserError, match=sentence):
+            check_objects(data_sets(cfg, "train"))
+
+
+def test_masks_of_classes_that_are_left_out_are_no_matter(detector_config, boxes):
+    path = boxes / "boxes.json"
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"]:
+        if annotation["category_id"] == 1:
+            annotation["segmentation"] = [[1, 1, 9, 1, 9, 9]]
+    path.write_text(json.dumps(content))
+    cfg = load_config(str(detector_config), {})
+    dataset = cfg.train_dataloader.dataset
+    for step in dataset.pipeline:
+        if step.type == "LoadAnnotations":
+            step.with_mask = True
+    with pytest.raises(UserError, match="no 'segmentation'"):
+        check_objects(data_sets(cfg, "train"))
+    dataset.metainfo.classes = ("bright",)
+    check_objects(data_sets(cfg, "train"))
 
 
 @pytest.mark.parametrize("tool", ["train", "test"])

@@ -10,7 +10,6 @@ from mmvitaccel.errors import UserError
 from mmvitaccel.fit.schedule import (
     ScheduleHook,
     check_length,
-    check_resumed_batch,
     check_schedule,
     check_what_is_left,
 )
@@ -139,15 +138,3 @@ def test_a_training_at_its_end():
         warnings.simplefilter("error")
         check_what_is_left(cfg, "a.pth", dict(epoch=1, iter=50))
         check_what_is_left(cfg, "a.pth", {})
-
-
-def test_another_batch_size():
-    cfg = Config(dict(train_dataloader=dict(batch_size=4)))
-    text = "train_dataloader = dict(batch_size=2, num_workers=0)\n"
-    with pytest.warns(UserWarning, match=r"batch_size is 4, but checkpoint a\.pth .* with 2"):
-        check_resumed_batch(cfg, "a.pth", dict(cfg=text))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        check_resumed_batch(cfg, "a.pth", dict(cfg=text.replace("2", "4")))
-        check_resumed_batch(cfg, "a.pth", {})
-        check_resumed_batch(cfg, "a.pth", dict(cfg="raise SystemExit("))

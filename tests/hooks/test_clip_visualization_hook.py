@@ -52,5 +52,5 @@ def test_captions_of_one_classifier_and_of_two(tmp_path, monkeypatch, scores, tr
 
 
 def test_features_are_no_clip():
-    with pytest.raises(ValueError, match=r"shape \(12, 16, 768\), which is no clip; test with"):
+    with pytest.raises(ValueError, match=r"shape \(12, 16, 768\), which is not a clip; use"):
         draw_strip(torch.zeros(12, 16, 768), "a")

@@ -214,7 +214,7 @@ def test_all_parts_from_the_command_line(config, job, tmp_path):
     assert type(runner.model.backbone) is ViTDet and not runner.model._forward_pre_hooks
     log = next(tmp_path.glob("work/*/*.log")).read_text()
     assert "parts of RetinaNet are backbone with TopK(k=6); neck with TopK(k=6); bbox_head" in log
-    assert "Whole in every frame: none." in log
+    assert "Dense in every frame: none." in log
 
 
 def test_views_of_augmented_testing_are_streams_of_every_part(config):
@@ -320,7 +320,8 @@ def test_a_schedule_beside_a_budget_is_refused(config):
     budget = Budget(handle, milliseconds=5, k=(1, 6))
     runner._hooks = [h for h in runner.hooks if not isinstance(h, EventfulHook)]
     with pytest.raises(
-        RuntimeError, match="BudgetScheduleHook: a Budget steers the Eventful of this ViTDet"
+        RuntimeError,
+        match="BudgetScheduleHook: a Budget already controls the Eventful of this ViTDet",
     ):
         runner.test()
     budget.remove()
@@ -333,7 +334,7 @@ def test_wrong_schedules_are_named(config):
         BudgetScheduleHook([])
     with pytest.raises(TypeError, match="schedule=7 is neither a list nor a function"):
         BudgetScheduleHook(7)
-    with pytest.raises(ValueError, match=r"schedule='math\.nothing' names nothing"):
+    with pytest.raises(ValueError, match=r"schedule='math\.nothing' does not exist"):
         BudgetScheduleHook("math.nothing")
     cfg = config(**COMMAND_LINE)
     cfg.custom_hooks = [

@@ -117,7 +117,9 @@ def test_a_model_that_is_eventful_stays_so(tmp_path):
 
 def test_what_makes_no_sense_is_refused():
     for k in ((0, 4), (5, 4), (4,)):
-        with pytest.raises(ValueError, match="must be the smallest and the largest k"):
+        with pytest.raises(
+            ValueError, match=r"k=.* must be two whole numbers.*give the smallest and the largest"
+        ):
             RandomBudgetHook(k=k)
-    with pytest.raises(ValueError, match="frames=1 must be at least 2"):
+    with pytest.raises(ValueError, match="frames=1 must be a whole number of frames, at least 2"):
         RandomBudgetHook(k=(1, 4), frames=1)

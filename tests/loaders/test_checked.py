@@ -64,10 +64,10 @@ def encoded(suffix: str, level: int = 90) -> bytes:
 
 BROKEN = {
     "empty.jpg": (b"", r"the file is empty \(0 bytes\)"),
-    "cut.jpg": (encoded(".jpg")[:-900], r"the picture is cut short or damaged, after \d+ bytes"),
-    "cut.png": (encoded(".png")[:-900], r"the picture is cut short or damaged, after \d+ bytes"),
+    "cut.jpg": (encoded(".jpg")[:-900], r"the picture is truncated or damaged, after \d+ bytes"),
+    "cut.png": (encoded(".png")[:-900], r"the picture is truncated or damaged, after \d+ bytes"),
     "page.jpg": (b"<!DOCTYPE html><html>404</html>", r"it is a web page, it begins with b'<!DOC"),
-    "text.png": (b"not a picture", r"it is no picture, it begins with b'not a pictur'"),
+    "text.png": (b"not a picture", r"it is not a picture, it begins with b'not a pictur'"),
     "lfs.jpg": (b"version https://git-lfs.github.com/spec/v1\n", r"it is a Git LFS pointer"),
 }
 
@@ -78,7 +78,7 @@ def as_gif() -> bytes:
     return content.getvalue()
 
 
-BROKEN["moving.gif"] = (as_gif(), r"OpenCV here does not decode GIF pictures, convert it to PNG")
+BROKEN["moving.gif"] = (as_gif(), r"this OpenCV does not decode GIF pictures; convert it to PNG")
 
 
 @pytest.fixture

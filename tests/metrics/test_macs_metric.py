@@ -203,7 +203,7 @@ def test_the_model_is_left_as_it_was(tmp_path):
 
 
 def test_without_the_hook_the_metric_says_what_is_missing(tmp_path):
-    with pytest.raises(RuntimeError, match=r"results carry no cost; add .*mmvitaccel\.CostHook"):
+    with pytest.raises(RuntimeError, match=r"results have no cost; add .*mmvitaccel\.CostHook"):
         runner(tmp_path, (2,), hook=[]).test()
 
 

@@ -55,7 +55,7 @@ def test_frames_of_a_clip_are_flipped_alike():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="a batch of 5 is not made of clips of 2 frames"):
+    with pytest.raises(ValueError, match="a batch of 5 cannot be split into clips of 2 frames"):
         ClipFlip()(*batch(5))
     inputs, samples = batch(2)
     samples[0].gt_instances.masks = torch.zeros(1, 8, 8)

@@ -116,7 +116,7 @@ def test_the_class_token_of_a_classifier_is_not_drawn(video):
 
 def test_a_model_without_eventful_is_refused():
     cfg = Config.fromfile(DENSE)
-    with pytest.raises(UserError, match=r"not on this FasterRCNN.*eventful config, or --k"):
+    with pytest.raises(UserError, match=r"not attached to this FasterRCNN.*config, or --k"):
         GateRun(cfg, build_model(cfg))
 
 
@@ -150,7 +150,7 @@ def test_the_tool_writes_video_strip_plot_and_figures(run_tool, video, tmp_path,
     [
         ((EVENTFUL,), "nothing.mp4 does not exist"),
         ((DENSE, "--k", 0), "k=0 must be a whole number"),
-        ((DENSE,), "is not on this FasterRCNN"),
+        ((DENSE,), "is not attached to this FasterRCNN"),
     ],
 )
 def test_the_tool_names_what_is_wrong(run_tool, tmp_path, capsys, arguments, message):

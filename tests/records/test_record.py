@@ -37,7 +37,7 @@ def test_what_a_page_cannot_show_is_not_written(tmp_path, value):
     rows = [dict(a=1), dict(a=value)]
     with pytest.raises(ValueError, match=r"row 1, column 'a': .* cannot be recorded"):
         write_record(tmp_path / "a.json", replace(RECORD, rows=rows))
-    with pytest.raises(ValueError, match="at least one row; there is none"):
+    with pytest.raises(ValueError, match="at least one row, but has none"):
         write_record(tmp_path / "a.json", replace(RECORD, rows=[]))
     assert not (tmp_path / "a.json").exists()
 
@@ -101,5 +101,5 @@ def test_commit_and_whether_code_differs_from_it(checkout, tmp_path):
 
 def test_without_git_the_way_out_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "CHECKOUT", tmp_path)
-    with pytest.raises(UserError, match=r"--record needs the git checkout .*; use --json, or"):
+    with pytest.raises(UserError, match=r"--record needs a git checkout, .*; use --json, or"):
         git_state()

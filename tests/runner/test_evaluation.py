@@ -38,6 +38,14 @@ def test_dump(scope, kind):
         dump_predictions(cfg, "x.json")
 
 
+def test_a_dump_that_cannot_be_written_is_refused_before_the_test(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file: the predictions cannot be written there, .* is a"):
+        dump_predictions(config("mmdet"), str(tmp_path / "file" / "x.pkl"))
+    dump_predictions(config("mmdet"), str(tmp_path / "new" / "x.pkl"))
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     ("scope", "visualizer", "kind"),
     [
@@ -78,6 +86,27 @@ def test_augment_a_detector_by_flips():
     steps = cfg.test_dataloader.dataset.dataset.pipeline
     assert [step.type for step in steps] == ["LoadImageFromFile", "Resize", "TestTimeAug"]
     assert "pipeline" not in cfg.test_dataloader.dataset
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_augment_sets_that_are_tested_together(own):
+    cfg = config("mmdet")
+    one = cfg.test_dataloader.dataset.dataset
+    two = dict(type="D", pipeline=[dict(type="LoadImageFromNDArray"), dict(type="PackDetInputs")])
+    cfg.test_dataloader.dataset = dict(type="ConcatDataset", datasets=[one, two])
+    if own:
+        cfg.tta_pipeline = [dict(type="TestTimeAug")]
+    augment_test(cfg)
+    assert "pipeline" not in cfg.test_dataloader.dataset
+    steps = [[s.type for s in d.pipeline] for d in cfg.test_dataloader.dataset.datasets]
+    assert steps == (
+        [["TestTimeAug"]] * 2
+        if own
+        else [
+            ["LoadImageFromFile", "Resize", "TestTimeAug"],
+            ["LoadImageFromNDArray", "TestTimeAug"],
+        ]
+    )
 
 
 def with_masks(**more):

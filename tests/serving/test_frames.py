@@ -23,6 +23,13 @@ def test_files_are_read_as_they_are(picture):
     assert np.array_equal(grey, picture[..., :1].repeat(3, 2))
 
 
+def test_grey_of_16_bits_keeps_its_upper_ones():
+    grey = np.arange(0, 2**16, 64, dtype=np.uint16).reshape(32, 32)
+    found = read_picture(encoded(grey), LIMITS)
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, (grey // 256)[..., None].repeat(3, 2))
+
+
 def test_a_picture_is_turned_upright(picture, tmp_path):
     turned = Image.Exif()
     turned[0x0112] = 6  # to be turned by a quarter, clockwise

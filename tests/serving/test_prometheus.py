@@ -19,7 +19,7 @@ def report():
 
 
 def test_every_line_is_a_sample_or_about_one():
-    lines = exposition({"r-1": report()}, {}).splitlines()
+    lines = exposition({"r-1": report()}, [], {}).splitlines()
     samples = [line for line in lines if not line.startswith("#")]
     assert all(SAMPLE.fullmatch(line) for line in samples)
     names = {re.match(r"\w+", line)[0] for line in samples}
@@ -36,8 +36,9 @@ def test_every_line_is_a_sample_or_about_one():
 
 
 def test_every_worker_is_told_apart_and_each_metric_is_introduced_once():
-    text = exposition({"a": report(), "b": report()}, {"lost_frames": 3})
+    text = exposition({"a": report(), "b": report()}, ["c"], {"lost_frames": 3})
     assert 'mmvitaccel_streams{replica="a"} 9\nmmvitaccel_streams{replica="b"} 9\n' in text
+    assert re.findall(r'^mmvitaccel_up{replica="(.)"} (.)$', text, re.M) == [*zip("abc", "110")]
     assert text.endswith("counter\nmmvitaccel_lost_frames_total 3\n")
     introduced = [line for line in text.splitlines() if line.startswith("# TYPE")]
-    assert len(introduced) == len(set(introduced)) == 13
+    assert len(introduced) == len(set(introduced)) == 14

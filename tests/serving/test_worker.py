@@ -8,6 +8,7 @@ import sys
 import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 
@@ -518,3 +519,78 @@ def test_a_stream_from_another_worker_goes_on_after_its_last_frame(serve):
     worker.open_stream("a", TOKEN, after=3)  # it is open, and knows better
     with pytest.raises(Refused, match="frame 5 came after frame 8"):
         worker.submit("a", 5, frames[1], TOKEN)
+
+
+def test_a_model_that_fails_to_prepare_a_frame_is_named(serve):
+    def prepare(picture):
+        raise ZeroDivisionError("division\nby zero")
+
+    worker = serve(HeldModel(prepare=prepare))
+    worker.open_stream("a", TOKEN)
+    with pytest.raises(Refused, match=r"cannot prepare the frame \(ZeroDivisionError: ") as refused:
+        worker.submit("a", 0, np.zeros((32, 48, 3), np.uint8), TOKEN)
+    assert refused.value.reason == "frame" and "\n" not in str(refused.value)
+    assert worker.counts("a", TOKEN).refused == 1
+    assert worker.submit("a", 0, next(video(1, 1)), TOKEN).result(30).whole
+
+
+def test_a_token_that_has_no_bytes_is_named(serve):
+    worker = serve()
+    with pytest.raises(Refused, match="invalid token: half a character") as refused:
+        worker.open_stream("a", "s\ud800")
+    assert refused.value.reason == "name"
+    worker.open_stream("a", TOKEN)
+    with pytest.raises(Refused, match="another token"):
+        worker.submit("a", 0, next(video(1, 1)), "s\ud800")
+
+
+def test_memory_that_a_camera_uses_again_changes_no_frame_that_waits(serve):
+    model = HeldModel(prepare=lambda picture: torch.from_numpy(picture).permute(2, 0, 1).float())
+    worker = serve(model)
+    frames = list(video(1, 2))
+    for name in ("first", "a", "b"):
+        worker.open_stream(name, TOKEN)
+    first = held_up(worker, model, lambda: worker.submit("first", 0, frames[0], TOKEN))
+    memory = frames[1].clone()
+    coming = [worker.submit("a", 0, memory, TOKEN)]
+    memory.fill_(torch.nan)
+    model.let.set()
+    first.result(30)
+    with torch.no_grad():
+        expected = small_vitdet()(frames[1][None])[0]
+    torch.testing.assert_close(coming[0].result(30).output[0], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("frame_id", "sentence"),
+    [
+        pytest.param(
+            10**5000, r"the frame id has 16610 bits; give one from -2\*\*63 to", id="huge"
+        ),
+        (-(2**63) - 1, "the frame id has 64 bits"),
+        (1.0, r"frame id 1\.0 must be an integer"),
+        pytest.param("9" * 10_000, "frame id '9{39} must be an integer", id="text"),
+        (None, "frame id None must be an integer"),
+    ],
+)
+def test_frame_ids_that_are_none_are_named_shortly(serve, frame_id, sentence):
+    worker = serve()
+    worker.open_stream("a", TOKEN)
+    frame = next(video(1, 1))
+    with pytest.raises(Refused, match=sentence) as refused:
+        worker.submit("a", frame_id, frame, TOKEN)
+    assert refused.value.reason == "order" and len(str(refused.value)) < 100
+    worker.submit("a", 2**63 - 1, frame, TOKEN).result(30)
+    with pytest.raises(Refused, match="frame 1 came after frame 9223372036854775807"):
+        worker.submit("a", 1, frame, TOKEN)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a" * 10_000, "\u043a" * 10_000, b"a", None, 10**5000],
+    ids=["long", "letters", "bytes", "None", "huge"],
+)
+def test_names_that_are_none_are_named_shortly(serve, name):
+    with pytest.raises(Refused, match="invalid stream name") as refused:
+        serve().open_stream(name, TOKEN)
+    assert refused.value.reason == "name" and len(str(refused.value)) < 200

@@ -130,7 +130,7 @@ def test_videos_over_ray(files, tmp_path, run_tool, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--budget", "fast"], "--budget: 'fast' is no budget"),
+        (["--budget", "fast"], "--budget: 'fast' is not a valid budget"),
         (["--bounds", "9", "3"], "--bounds 9 3: give two values"),
         (["--workers", "0"], "--workers 0: give 1 or more"),
         (["--out", "config.py/out"], "cannot be written there"),

@@ -299,7 +299,7 @@ def test_a_video_that_breaks_off_leaves_what_was_drawn(files, video, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--budget", "fast"], "--budget: 'fast' is no budget; give 200ms, 2fps, 40%"),
+        (["--budget", "fast"], "--budget: 'fast' is not a valid budget; give 200ms, 2fps, 40%"),
         (["--budget", "140%"], "--budget: share=1.4 must be at most 1"),
         (["--budget-schedule", "0:2fps,x:3fps"], "'x:3fps' is not FRAME:BUDGET"),
         (["--budget-schedule", "5:2fps"], "has no budget for the first frame; begin with 0:"),

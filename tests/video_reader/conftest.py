@@ -78,6 +78,23 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def jpegs(tmp_path: Path) -> Callable[..., Path]:
+    """Motion JPEG without a container, as cameras write it: ``jpegs([(96, 48, 0), (64, 96, 1)])``.
+
+    Each frame is given by its width, its height and which of the pictures it is.
+    """
+
+    def run(frames: Sequence[tuple[int, int, int]], name: str = "a.mjpeg") -> Path:
+        path = tmp_path / name
+        pictures = list(_pictures())
+        images = [cv2.resize(pictures[n][..., ::-1], (w, h)) for w, h, n in frames]
+        path.write_bytes(b"".join(cv2.imencode(".jpg", i)[1].tobytes() for i in images))
+        return path
+
+    return run
+
+
+@pytest.fixture
 def announcing(write: Callable[..., Path]) -> Callable[[int], Path]:
     """``announcing(1000)`` writes 24 frames under a header that announces 1000."""
 
@@ -98,12 +115,14 @@ def encode(tmp_path: Path) -> Callable[..., Path]:
 
     def run(
         name: str, codec: str = "libx264", container: str | None = None,
-        stamps: Sequence[int] | None = None, count: int = 24, **options: str,
+        stamps: Sequence[int] | None = None, count: int = 24, pixels: str = "yuv420p",
+        **options: str,
     ) -> Path:  # fmt: skip
         path = tmp_path / name
         # reason: as root, SVT-AV1 makes the thread that opens it a real-time one, and leaves it so
         with ThreadPoolExecutor(1) as thread:
-            thread.submit(_encode, path, codec, container, stamps, count, options).result()
+            given = (path, codec, container, stamps, count, pixels, options)
+            thread.submit(_encode, *given).result()
         return path
 
     return run
@@ -111,13 +130,13 @@ def encode(tmp_path: Path) -> Callable[..., Path]:
 
 def _encode(
     path: Path, codec: str, container: str | None, stamps: Sequence[int] | None, count: int,
-    options: dict[str, str],
+    pixels: str, options: dict[str, str],
 ) -> None:  # fmt: skip
     import av
 
     with av.open(str(path), "w", format=container, options=options) as file:
         stream = file.add_stream(codec, rate=25)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixels
         if stamps is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         for number, image in enumerate(_pictures(count)):

@@ -62,16 +62,30 @@ def test_data_sets_read_them_too(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ({}, r"holds no pictures \(\.bmp, \.jpeg"),
+        ({}, r"holds no pictures \(\.bmp, \.jfif"),
         ({"a.png": 1, "b.png": 2}, r"a\.png has no number in its name"),
         ({"1.png": 1, "01.png": 2}, r"01\.png and 1\.png have the same number"),
         ({"1.png": 1, "1.jpg": 2}, r"1\.jpg and 1\.png have the same number"),
+        ({"f0.5.png": 1}, r"the picture f0\.5\.png has a decimal point in its number, and frames "
+                          r"have whole ones; rename .* such as f0\.%d\.png"),
+        ({"0.25.png": 1, "0.5.png": 2}, r"0\.25\.png has a decimal point"),
+        ({"s1.0001.png": 1, "s1.2.png": 2}, r"s1\.0001\.png has a decimal point"),
         ({"l1.png": 1, "r1.png": 2}, r"holds 2 series of pictures \(l\*, r\*\); give a pattern"),
     ],
-)
+)  # fmt: skip
 def test_pictures_that_are_no_video(tmp_path, names, message):
     with pytest.raises(UserError, match=message):
         open_video(draw(tmp_path / "f", names))
+
+
+def test_numbers_behind_another_one(tmp_path):
+    padded = draw(tmp_path / "padded", {f"shot1.{n:04d}.png": n for n in (10, 9)})
+    assert shades(padded) == [9, 10]
+    plain = draw(tmp_path / "plain", {f"shot1.{n}.png": n for n in (10, 9)})
+    assert shades(f"{plain}/shot1.%d.png") == [9, 10]
+    # a pattern says which of two numbers counts the frames
+    cameras = draw(tmp_path / "cameras", {f"{n}_cam1.png": n for n in (3, 2)})
+    assert shades(f"{cameras}/%d_cam1.png") == [2, 3]
 
 
 def test_a_damaged_picture_is_named(tmp_path):
@@ -79,6 +93,30 @@ def test_a_damaged_picture_is_named(tmp_path):
     (folder / "2.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"the picture .*2\.png \(0 bytes\) cannot be read"):
         list(open_video(folder))
+
+
+def test_pictures_of_several_sizes_are_no_clip(tmp_path):
+    folder = draw(tmp_path / "f", {"1.png": 1, "3.png": 3})
+    cv2.imwrite(str(folder / "2.png"), np.zeros((6, 4, 3), np.uint8))
+    assert [f.image.shape for f in open_video(folder)] == [(8, 12, 3), (6, 4, 3), (8, 12, 3)]
+    video = open_indexed(folder)
+    assert [f.shape for f in video.frames([2, 0])] == [(8, 12, 3)] * 2
+    with pytest.raises(UserError, match=r"pictures of \S*f are of several sizes \(12 x 8, 4 x 6\)"):
+        video.frames([0, 1])
+
+
+def test_a_pattern_of_what_are_no_pictures(tmp_path):
+    for name in ("1.mp4", "50%_1.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    for pattern in ("%d.mp4", "50%_*.mp4"):
+        with pytest.raises(UserError, match=r"mp4 holds no pictures \(\.bmp, "):
+            open_video(f"{tmp_path}/{pattern}")
+
+
+def test_a_percent_sign_beside_a_pattern(tmp_path):
+    folder = draw(tmp_path / "f", {f"50%_{n}.png": n for n in (2, 1)})
+    assert shades(f"{folder}/50%_*.png") == [1, 2]
+    assert shades(f"{folder}/50%_%d.png") == [1, 2]
 
 
 def test_a_pattern_without_pictures(tmp_path):

@@ -34,6 +34,19 @@ def test_files_by_address(tmp_path):
         parse_source("file://server/clip.mp4")
 
 
+@pytest.mark.parametrize("name", ["a b.mp4", "50%20.mp4", "a#1.mp4", "what?.mp4"])
+def test_files_by_address_as_their_names_are_written(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    assert parse_source(f"file://{tmp_path}/{name}").target == f"{tmp_path}/{name}"
+    assert parse_source((tmp_path / name).as_uri()).target == f"{tmp_path}/{name}"
+
+
+def test_patterns_by_address(tmp_path):
+    for pattern in ("%05d.png", "img%d.png", "*.png"):
+        source = parse_source(f"file://{tmp_path}/{pattern}")
+        assert (source.kind, source.target) == ("pictures", f"{tmp_path}/{pattern}")
+
+
 def test_a_password_is_not_shown():
     source = parse_source("rtsp://me:secret@camera.local:554/live?x=1")
     assert source.name == "rtsp://***@camera.local:554/live?x=1"
@@ -53,6 +66,9 @@ def test_pictures(tmp_path):
         ("", "the name of the video is empty"),
         ("ftp://host/a.mp4", "has the protocol 'ftp'; give one of file, http"),
         ("file:///gone.mp4", r"the video /gone\.mp4 does not exist"),
+        ("file://", "the video file:// names no file; give file:///path"),
+        ("http://[::1/a.mp4", r"the video http://\[::1/a\.mp4 is no address: Invalid IPv6 URL"),
+        ("rtsp://me:secret@[::1/a", r"the video \[::1/a is no address"),
     ],
 )
 def test_what_is_nothing(text, message):

@@ -94,6 +94,19 @@ def test_containers_without_duration_or_rate(encode, reader, number_of, without_
 
 @pytest.mark.extras("video", "av")
 @pytest.mark.parametrize("reader", ["opencv", "pyav"])
+@pytest.mark.parametrize("name", ["late.mkv", "late.mp4", "late.ts"])
+def test_a_beginning_after_0_is_no_early_end(encode, reader, name, without_pyav):
+    path = encode(name, stamps=[9000 + 40 * n for n in range(24)])
+    if reader == "opencv":
+        without_pyav()
+    with open_video(path) as video:
+        seconds = [frame.seconds for frame in video]
+    assert seconds == pytest.approx([n / 25 for n in range(24)])
+    assert video.notes() == []
+
+
+@pytest.mark.extras("video", "av")
+@pytest.mark.parametrize("reader", ["opencv", "pyav"])
 @pytest.mark.parametrize("name", ["vfr.mkv", "vfr.mp4"])
 def test_seconds_are_by_time_stamp(encode, reader, name, without_pyav):
     path = encode(name, stamps=VARIABLE)
@@ -122,7 +135,18 @@ def test_av1(encode, name, container, number_of, without_pyav):
         (b"", r"it is empty \(0 bytes\); get it again"),
         (b"\n<!DOCTYPE html><html>404</html>", "it is a HTML page; download the video itself"),
         (b"no video", "it is a text file; give a video"),
+        (b"\xef\xbb\xbf<!DOCTYPE html><html>", "it is a HTML page; download the video itself"),
         (b"\x89PNG\r\n\x1a\n....", "it is a single picture; give its folder, a pattern"),
+        (b"II*\0" + bytes(40), "it is a single picture"),
+        (b"P6\n4 4\n255\n" + bytes(48), "it is a single picture"),
+        (b"\0\0\0\x1cftypavif" + bytes(40), "it is a single picture"),
+        (b"RIFF\0\0\0\0WEBPVP8X" + bytes(14) + b"ANIM", "animated WebP, which FFmpeg does not"),
+        (b"RIFF\0\0\0\0WAVEfmt ", "it is sound without pictures; give a video"),
+        (b"ID3\4" + bytes(40), "it is sound without pictures"),
+        (b"OggS" + bytes(24) + b"OpusHead", "it is sound without pictures"),
+        (b"\0\0\0\x0cftypmp42\0\0\0\x10moovhdlrsoun", "it is sound without pictures"),
+        (b"\x1a\x45\xdf\xa3" + bytes(40) + b"A_OPUS", "it is sound without pictures"),
+        (b"\x1a\x45\xdf\xa3A_OPUS" + bytes(40) + b"V_MS/VFW", "an unknown codec in Matroska"),
         (b"\x00\x00\x00\x18ftypmp42" + bytes(12), r"MP4 without its index \(moov\): it is incompl"),
         (b"\0\0\0\x0cftypmp42\0\0\0\x0cmoovvvc1", r"H\.266 in MP4/MOV.*ffmpeg -i \S*a\.mp4"),
         (b"\x1a\x45\xdf\xa3" + bytes(99), r"an unknown codec in Matroska.*damaged, incomplete"),
@@ -134,6 +158,51 @@ def test_files_that_are_no_videos(tmp_path, backend, content, message):
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"a\.mp4 cannot be opened as a video: .*{message}"):
         open_video(path)
+
+
+def test_motion_jpeg_without_a_container_is_no_picture(jpegs, backend, number_of):
+    path = jpegs([(96, 48, n) for n in range(12)])
+    assert [number_of(f.image) for f in open_video(path)] == list(range(12))
+    with pytest.raises(UserError, match="it is a single picture"):
+        open_video(jpegs([(96, 48, 0)]))
+    # what phones put behind a picture, announced by a segment of its own
+    data = jpegs([(96, 48, 0), (96, 48, 1)]).read_bytes()
+    path.write_bytes(data[:2] + b"\xff\xe2\0\x06MPF\0" + data[2:])
+    with pytest.raises(UserError, match="it is a single picture"):
+        open_video(path)
+
+
+@pytest.mark.extras("video", "av")
+def test_an_animated_png(encode, number_of, without_pyav):
+    path = encode("a.png", "apng", "apng", pixels="rgb24")
+    assert [number_of(f.image) for f in open_video(path)] == list(range(24))
+    without_pyav()
+    assert [number_of(f.image) for f in open_video(path)] == list(range(24))
+
+
+def test_pictures_of_another_size_in_between(jpegs, backend, number_of):
+    sizes = [(96, 48)] * 6 + [(64, 96)] * 6
+    path = jpegs([(*size, n) for n, size in enumerate(sizes)])
+    if backend == "pyav":
+        frames = [frame.image for frame in open_video(path)]
+        assert [frame.shape[1::-1] for frame in frames] == sizes
+        assert [number_of(frame) for frame in frames] == list(range(12))
+        return
+    frames = iter(open_video(path))
+    assert [number_of(next(frames).image) for _ in range(6)] == list(range(6))
+    with pytest.raises(
+        UserError,
+        match=r"a\.mjpeg have another size from frame 6 on, which OpenCV cannot follow; "
+        r"pip install 'mmvitaccel\[video\]', or give them one size: ffmpeg -i \S*a\.mjpeg ",
+    ):
+        next(frames)
+    with pytest.raises(UserError, match="frame 8 could be found but not decoded"):
+        next(iter(open_video(path).select([8])))
+
+
+def test_a_picture_that_repeats_has_its_size(jpegs, backend, number_of):
+    path = jpegs([(96, 48, 5)] * 20)
+    assert [number_of(f.image) for f in open_video(path)] == [5] * 20
 
 
 def test_an_mp4_cut_short_lacks_its_index(write, backend):

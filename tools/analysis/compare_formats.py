@@ -3,9 +3,9 @@
     python tools/analysis/compare_formats.py CONFIG CHECKPOINT
     python tools/analysis/compare_formats.py CONFIG CHECKPOINT --formats torch onnx openvino-int8
 
-Every format is a model of its own, in which the artifact stands in for the part that the table
-names; the config's evaluators test that very model. The formats take turns batch by batch in this
-process, on the CPU. Times are of a batch, from preprocessing to results.
+Every format is a separate model in which the artifact replaces the part named in the table; the
+config's evaluators test this model. The formats take turns batch by batch in this process, on the
+CPU. Times are for a batch, from preprocessing to results.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--formats",
         nargs="+",
         choices=list(FORMATS),
-        help="default: all that can be had, the others are named with the reason",
+        help="default: all possible formats; the others are listed with the reason",
     )
-    parser.add_argument("--metric", metavar="NAME", help="the figure of accuracy")
+    parser.add_argument("--metric", metavar="NAME", help="accuracy metric")
     parser.add_argument(
         "--calibration", type=int, default=64, metavar="IMAGES", help="for int8 (default: 64)"
     )
     parser.add_argument(
         "--no-memory", action="store_true", help="do not start a process for each format"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="the rows, with every figure")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="for the files; a new one")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="new folder for the files")
     add_weights_arguments(parser)
     return parser.parse_args(argv)
 
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Make the formats, test them in turn, and print the table."""
+    """Build the formats, test them in turn, and print the table."""
     args = parse_args(argv)
     if args.calibration < 1:
         raise UserError(f"--calibration {args.calibration}: give at least one image.")

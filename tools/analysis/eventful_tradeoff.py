@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     choice = choice_of(args)
     if choice != USUAL and not args.checkpoint:
-        raise UserError("--weights and --prefix choose in a --checkpoint; give one.")
+        raise UserError("--weights and --prefix select weights in a --checkpoint; give one.")
     recording = Recording(args.record, __file__, argv)
     cfg = load_config(args.config, args.cfg_options, reads=("data_root", "generated"))
     draw_generated(cfg, _report_drawing)

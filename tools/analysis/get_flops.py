@@ -39,9 +39,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="input size in pixels, one number for a square; default: the test pipeline's",
     )
     parser.add_argument(
-        "--frames", type=int, default=5, help="how many frames an eventful model is given"
+        "--frames", type=int, default=5, help="number of frames for an eventful model"
     )
-    parser.add_argument("--depth", type=int, default=1, help="how deep the module names go")
+    parser.add_argument("--depth", type=int, default=1, help="depth of the module names")
     parser.add_argument(
         "--json", metavar="FILE", help="write the figures as JSON; - for stdout, and nothing else"
     )
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--{option} is {getattr(args, option)}; give 1 or more.")
     if args.json not in (None, "-") and not Path(args.json).absolute().parent.is_dir():
         raise UserError(f"--json {args.json}: the folder does not exist; make it first.")
-    # reason: OpenMMLab logs to stdout, which is to hold the figures alone.
+    # reason: OpenMMLab logs to stdout, which should only have the figures
     with contextlib.redirect_stdout(sys.stderr), own_state():
         cfg = load_config(args.config, args.cfg_options)
         figures = count_config(cfg, _size(args.shape), args.depth, args.frames)

@@ -25,11 +25,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", help="config, whose backbone is taken, or name of a timm model")
+    parser.add_argument("model", help="config (its backbone is used) or name of a timm model")
     parser.add_argument("checkpoint", nargs="?", help="checkpoint file; without, random weights")
     parser.add_argument("--images", required=True, metavar="FOLDER")
-    parser.add_argument("--count", type=int, default=16, help="how many images")
-    parser.add_argument("--side", type=int, default=224, help="they are resized to, in pixels")
+    parser.add_argument("--count", type=int, default=16, help="number of images")
+    parser.add_argument(
+        "--side", type=int, default=224, help="side of the resized images in pixels"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     add_weights_arguments(parser)
     return parser.parse_args(argv)
@@ -37,7 +39,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Compare the heads, and print a line a block."""
+    """Compare the heads, and print a line per block."""
     args = parse_args(argv)
     for option in ("count", "side"):
         if getattr(args, option) < 1:

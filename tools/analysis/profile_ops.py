@@ -33,7 +33,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "models",
         nargs="*",
         default=[str(CONFIG), "deit_tiny_patch16_224"],
-        help="configs, whose backbone is taken, or names of timm's models",
+        help="configs (their backbones are used) or names of timm models",
     )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--side", type=int, default=224, help="of the square images, in pixels")

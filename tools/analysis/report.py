@@ -1,9 +1,9 @@
-"""Write one HTML page of a run's work directory, with everything in it.
+"""Write a self-contained HTML page of a run's work directory.
 
     python tools/analysis/report.py work_dirs/NAME
 
 Config, accuracy, cost by part, layer and gate (of a test with mmvitaccel.CostHook and MacsMetric),
-curves and sample frames (tools/test.py --show-dir). The page loads nothing from outside.
+curves and sample frames (tools/test.py --show-dir). The page loads nothing from other hosts.
 """
 
 from __future__ import annotations

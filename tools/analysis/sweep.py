@@ -3,10 +3,10 @@
     python tools/analysis/sweep.py CONFIG CHECKPOINT --k 256 128 64 --attention exact delta
     python tools/analysis/sweep.py CONFIG CHECKPOINT --r 4 8 12 16
 
-Each point is tested as tools/test.py does, with its multiply-adds and its time. An interrupted run
-goes on where it was; further points are added to those that are there. Writes sweep.csv, sweep.json
-and sweep.png (accuracy against multiply-adds and against time, with the Pareto front), and prints
-the config of the cheapest point within a loss of accuracy.
+Each point is tested as by tools/test.py, with its multiply-adds and its time. An interrupted run is
+resumed, and further points are added to existing ones. Writes sweep.csv, sweep.json and sweep.png
+(accuracy against multiply-adds and against time, with the Pareto front), and prints the config of
+the cheapest point within a loss of accuracy.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_config_arguments(parser)
     parser.add_argument("checkpoint", help="checkpoint file")
-    parser.add_argument("--k", type=int, nargs="+", default=[], help="tokens that Eventful updates")
+    parser.add_argument(
+        "--k", type=int, nargs="+", default=[], help="tokens that pass Eventful's gates"
+    )
     parser.add_argument(
         "--attention", nargs="+", choices=list(ATTENTION_MODES), default=["exact"], help="with --k"
     )
@@ -49,14 +51,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs="+",
         default=["TopK"],
         metavar="NAME",
-        help="with --k; RandomTokens beside TopK shows what choosing is worth",
+        help="with --k; RandomTokens is the control for TopK",
     )
     parser.add_argument(
         "--parts", nargs="+", metavar="PART", help="with --k: parts of a detector, or all"
     )
-    parser.add_argument("--r", type=int, nargs="+", default=[], help="tokens a block merges (ToMe)")
+    parser.add_argument(
+        "--r", type=int, nargs="+", default=[], help="tokens merged per block (ToMe)"
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: work_dirs/NAME_sweep")
-    parser.add_argument("--metric", metavar="NAME", help="the figure of accuracy, higher is better")
+    parser.add_argument("--metric", metavar="NAME", help="accuracy metric, higher is better")
     parser.add_argument(
         "--loss",
         type=float,
@@ -64,7 +68,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="share of the dense model's accuracy that the recommended point may lose (0.01)",
     )
     parser.add_argument(
-        "--overlay", nargs="+", default=[], metavar="FOLDER", help="other sweeps, drawn beside"
+        "--overlay", nargs="+", default=[], metavar="FOLDER", help="other sweeps to add to the plot"
     )
     parser.add_argument(
         "--deploy", action="store_true", help="fold BatchNorm into the preceding layers"
@@ -76,7 +80,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Check what was given, test what is not done, write and recommend."""
+    """Check the arguments, test the unfinished points, write and recommend."""
     args = parse_args(argv)
     if not 0 <= args.loss < 1:
         raise UserError(f"--loss {args.loss:g}: give a share of 1, such as 0.01 for one percent.")

@@ -37,7 +37,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--classes",
         nargs="+",
         metavar="NAME",
-        help="names of your own in the annotations, in the order that the model has them "
+        help="your own class names in the annotations, in the order of the model's outputs "
         "(default: the 30 synsets of ImageNet VID)",
     )
     parser.add_argument(
@@ -55,7 +55,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Convert, or say what is missing."""
+    """Convert, or report what is missing."""
     args = parse_args(argv)
     try:
         convert(

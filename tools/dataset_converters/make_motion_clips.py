@@ -1,4 +1,4 @@
-"""Draw video clips of seven motions that cannot be told apart from a single frame."""
+"""Draw video clips of seven motions that a single frame does not show."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draw, or say that the set is there already."""
+    """Draw the set, or report that it exists."""
     given = vars(parse_args(argv))
     out, overwrite = given.pop("out"), given.pop("overwrite")
     given["img_size"] = tuple(given["img_size"])

@@ -49,7 +49,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _values(default: Any) -> dict[str, Any]:
-    """How many values of which type an option takes: those of a pair, or any number of names."""
+    """Number and type of an option's values: a pair, or any number of names."""
     if not isinstance(default, tuple):
         return dict(type=type(default))
     return dict(type=type(default[0]), nargs="+" if isinstance(default[0], str) else len(default))
@@ -57,7 +57,7 @@ def _values(default: Any) -> dict[str, Any]:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draw, or say that the set is there already."""
+    """Draw the set, or report that it exists."""
     args = parse_args(argv)
     kind, make = KINDS[args.kind]
     given = {field.name: getattr(args, field.name) for field in fields(kind)}

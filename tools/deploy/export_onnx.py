@@ -41,7 +41,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Export, check, and say how far the file is from torch."""
+    """Export, check, and print the error against torch."""
     args = parse_args(argv)
     path, size = path_and_size(args, SUFFIX)
     require("deploy", "onnx", "onnxruntime")
@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(check_line(check))
     if not all(check.passed for check in checks):
         raise UserError(
-            f"{path} computes something else than torch (more than {TOLERANCE:g} apart, see "
-            "above); do not use it, try another --opset or --static."
+            f"{path} differs from torch by more than {TOLERANCE:g} (see above); do not use it, "
+            f"try another --opset or --static."
         )
 
 

@@ -2,7 +2,7 @@
 
 Writes FILE.xml and FILE.bin, with the inputs and outputs of tools/deploy/export_onnx.py. --int8
 quantises weights and activations (NNCF, post-training), calibrated with images of the training set
-as the test prepares them. tools/analysis/compare_formats.py says what int8 costs in accuracy.
+with the preprocessing of the test. tools/analysis/compare_formats.py measures the accuracy of int8.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Export, check, and say how far the file is from torch."""
+    """Export, check, and print the error against torch."""
     args = parse_args(argv)
     path, size = path_and_size(args, SUFFIX)
     if args.calibration < 1:
@@ -70,15 +70,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(check_line(check))
     if not args.int8 and not all(check.passed for check in checks):
         raise UserError(
-            f"{path} computes something else than torch (more than {TOLERANCE:g} apart, see "
-            "above); do not use it, try --static."
+            f"{path} differs from torch by more than {TOLERANCE:g} (see above); do not use it, "
+            f"try --static."
         )
 
 
 def _batches(
     module: nn.Module, calibration: list[Tensor] | None, sizes: Sequence[Size]
 ) -> list[Tensor]:
-    """What is compared: random pixels, but of int8 such images as it was calibrated with."""
+    """Inputs of the comparison: random pixels, or calibration images for int8."""
     if calibration is not None:
         return calibration[:_CHECKED]
     return [example_images(size, image_channels(module)) for size in sizes]

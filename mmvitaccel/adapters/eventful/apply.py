@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import nn
 
-from mmvitaccel.adapters.attach import Swap, link
+from mmvitaccel.adapters.attach import Swap, is_attached, link
 from mmvitaccel.adapters.base import ViTAdapter, class_name, host_class, spec_of
 from mmvitaccel.adapters.bypass import bypass_of_blocks
 from mmvitaccel.adapters.eventful import run as eventful_run
-from mmvitaccel.adapters.eventful.around import follow_models_around
 from mmvitaccel.adapters.eventful.detector import (
     GROUP_NORMS,
     EventfulDetectorHandle,
@@ -20,8 +19,13 @@ from mmvitaccel.adapters.eventful.detector import (
     attach_parts,
 )
 from mmvitaccel.adapters.eventful.handle import EventfulHandle, checked_policy
+from mmvitaccel.adapters.eventful.neck import METHOD as NECK
 from mmvitaccel.adapters.eventful.run import EventfulState
-from mmvitaccel.adapters.eventful.stream_run import Root, attach_run, train
+from mmvitaccel.adapters.eventful.scene import refuse_inner
+from mmvitaccel.adapters.eventful.streams.around import follow_models_around
+from mmvitaccel.adapters.eventful.streams.attachment import attach_run, train
+from mmvitaccel.adapters.eventful.streams.stream_run import INTERPOLATED, Root
+from mmvitaccel.adapters.given import check_adapter, check_model, check_object
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
 from mmvitaccel.adapters.tome.frozen import why_not_frozen
 from mmvitaccel.adapters.tome.run import METHOD as TOME
@@ -56,71 +60,75 @@ def apply_eventful(
     max_streams: int = 4,
     adapter: ViTAdapter | None = None,
 ) -> EventfulHandle | EventfulDetectorHandle:
-    """Compute only what changed from frame to frame in a transformer, or in a whole detector.
+    """Recompute only what changed from frame to frame, in a transformer or a whole detector.
 
-    With ``parts``, the neck and the heads of a detector compute what changed too, from the cells
-    that the neck's gate lets through against its own reference: a neck whose backbone changed every
-    cell a little passes what moved most, by the policy, and keeps the others bit by bit. Heads
-    follow the neck; their results are those of the plain heads on the same levels. Of a detector
-    whose backbone is computed whole, change is found at the backbone's outputs. The levels between
-    the neck and the heads, and what heads over maps put out before it is decoded, are the memory
-    itself, which the stream's next frame changes: clone what is to be kept.
+    With ``parts``, the neck and the heads of a detector also recompute only what changed. Because a
+    transformer changes every cell slightly, the neck's gate selects, by the policy, the cells that
+    changed most since they last passed; all others keep their values bit for bit. Heads use the
+    neck's changed pixels, and their results equal those of the plain heads on the same levels. If
+    the backbone is dense, changes are detected at its outputs. The levels between neck and heads,
+    and the outputs of map heads before decoding, are the stored tensors themselves, which the
+    stream's next frame overwrites: clone those that you keep.
 
-    Keys of the state dict, parameters and classes of the package stay as they are. In training the
-    model is the dense one; outputs in evaluation carry no gradients.
+    State dict keys, parameters and classes do not change. In training the model is dense; outputs
+    in evaluation have no gradients.
 
     Args:
-        model: A supported vision transformer, or a module that holds exactly one; such a module
-            may be a detector of OpenMMLab, whose data samples then say which video an image is of.
-        policy: What the gates let through: :class:`~mmvitaccel.TopK`,
-            ``TopFraction``, ``Threshold``, ``Always``, or any object with their one method. With
-            ``parts`` it is that of the backbone and the neck; or a policy for each part, by name.
+        model: A supported vision transformer, or a module that contains exactly one, such as a
+            detector of OpenMMLab, whose data samples then name the video of an image.
+        policy: Selects the tokens that pass the gates: :class:`~mmvitaccel.TopK`, ``TopFraction``,
+            ``Threshold``, ``Always``, or any object with their method. With ``parts``, it is used
+            in backbone and neck; or give a dict with a policy for each part.
         attention: ``exact``, ``tokenwise``, ``delta`` (the paper's), or a mode object.
-        parts: Of a detector of mmdet: ``all``, or names out of ``backbone``, ``neck``,
-            ``rpn_head``, ``bbox_head`` (of a detector of one stage) and ``roi_head``. Those that
-            cannot be served are named, with ``all`` in a warning. None: the transformer alone.
-        gate_position: ``after_norm``, or ``before_norm``: gates look at tokens before the
-            LayerNorm, which then runs on those that pass.
+        parts: For a detector of mmdet: ``all``, or names among ``backbone``, ``neck``,
+            ``rpn_head``, ``bbox_head`` (of a one-stage detector) and ``roi_head``. Unsupported
+            parts raise an error, or cause a warning with ``all``. None for the transformer only.
+        gate_position: ``after_norm``, or ``before_norm``: gates compare tokens before the
+            LayerNorm, which then only runs on tokens that pass.
         reference: ``last_passed``, or ``last_frame`` for STGT, the paper's baseline.
-        kv_pool_size: Average keys and values of global blocks over squares of this many tokens.
-        buffer_dtype: ``bfloat16`` or ``float16`` keeps tokens, queries, keys, values and results
-            in half precision, which is about half of what a stream takes; running sums stay in
-            single precision. With ``parts``, heads over maps keep what lies between their
-            convolutions so. What is kept is rounded, and converted whenever it is read. None keeps
-            everything as it is.
-        refresh: Which later frames are computed whole: ``OnRequest`` (those for which
-            ``handle.refresh`` asks, which every choice allows), :class:`~mmvitaccel.OnChange` or
-            ``Every``, or any object with their one method.
-        motion: How a stream's memory follows a camera that moves: :class:`~mmvitaccel.Translation`,
-            or any object with its methods. None takes the camera as fixed. It serves timm's ViT,
-            ViTDet and SAM's image encoders on pictures of whole patches; what the model gives lies
-            on the frame, or where ``maps`` of the motion says. With ``parts``, the backbone alone
-            or all parts of the detector follow the camera; boxes and masks lie on the frame.
-        group_norm: ``held`` serves heads over maps with GroupNorm (stock FCOS, ATSS) by the means
-            and deviations of the stream's last whole frame, a first or refreshed one. Such a frame
-            is exact; in later ones the head is an approximation, the worse the more of the picture
-            changed since, which ``refresh=Every(frames)`` bounds. None refuses such heads.
-        max_streams: Most streams remembered at a time; the least recently used is evicted.
-        adapter: A record for a model that no family here covers.
+        kv_pool_size: Side in tokens of the squares over which keys and values of global blocks are
+            averaged.
+        buffer_dtype: ``bfloat16`` or ``float16`` stores tokens, queries, keys, values and results
+            in half precision, which about halves the memory of a stream; running sums stay in
+            single precision. With ``parts``, this includes the maps between convolutions of heads.
+            Stored values are rounded, and converted when read. None uses the dtype of the
+            computation.
+        refresh: Later frames that are computed completely: ``OnRequest`` (those requested by
+            ``handle.refresh``, which always works), :class:`~mmvitaccel.OnChange` or ``Every``, or
+            any object with their method.
+        motion: Lets a stream's memory follow a moving camera: :class:`~mmvitaccel.Translation`, or
+            any object with its methods. None for a fixed camera. It supports timm's ViT, ViTDet and
+            SAM's image encoders on pictures whose size is a multiple of the patch size; ``maps`` of
+            the motion defines the grid of the outputs, by default that of the frame. With
+            ``parts``, the backbone alone or all parts of the detector follow the camera; boxes and
+            masks are in frame coordinates.
+        group_norm: ``held`` supports map heads with GroupNorm (stock FCOS, ATSS), using the means
+            and standard deviations of the stream's last completely computed frame. Such a frame is
+            exact; in later frames the head is an approximation whose error grows with the change
+            since then, which ``refresh=Every(frames)`` limits. None refuses such heads.
+        max_streams: Maximum number of stored streams; the least recently used is evicted.
+        adapter: A record for a model that is not supported by default.
 
     Returns:
-        The handle; with ``parts`` that of the detector. Eventful, or EventfulNeck, on what has it
-        already replaces what was there, with a warning.
+        The handle; with ``parts`` that of the detector. An existing Eventful or EventfulNeck is
+        replaced with a warning.
 
     Raises:
-        ValueError: A part does not exist or cannot be served, no supported transformer is found, it
-            takes whole clips, its tokens cannot be moved with the scene, or an argument has no
-            meaning.
+        ValueError: A part does not exist or is not supported, there is no supported transformer, it
+            takes whole clips, it does not support motion, or an argument is invalid.
         TypeError: The policy has no method ``select``, the refresh no method ``due``, or the motion
             no methods ``start`` and ``follow``.
-        RuntimeError: Another method is on the model.
+        RuntimeError: The model has an incompatible method.
     """
+    check_model("Eventful", model)
+    check_adapter("Eventful", adapter)
     kept_as = buffer_dtype_of(buffer_dtype)
     _check_group_norm(group_norm, parts)
     if parts is not None:
         if adapter is not None:
             raise ValueError(
-                "Eventful: parts and adapter are given; a part's record is looked for."
+                "Eventful: parts and adapter are both given, but the records of parts are found "
+                "automatically; leave adapter out."
             )
         if motion is not None:
             checked_motion(motion)
@@ -158,19 +166,21 @@ def apply_eventful(
     specs = [spec_of(block, adapter) for block in blocks]
     if any(spec.mlp is None for spec in specs):
         raise ValueError(
-            f"Eventful: the blocks of {class_name(model)} are attention branches alone, and the "
-            "gates need whole blocks."
+            f"Eventful: the blocks of {class_name(model)} are attention branches only, but the "
+            f"gates need complete blocks."
         )
     merged = link(model, TOME)
     if merged is not None:
         reason = why_not_frozen(adapter, specs, merged.state.options.matching, kv_pool_size, motion)
         if reason is not None:
             raise RuntimeError(
-                f"Eventful cannot be put on {host_class(model).__name__}: ToMe is on it already "
-                f"and {reason}; remove ToMe first."
+                f"Eventful cannot be attached to {host_class(model).__name__}: ToMe is already "
+                f"attached and {reason}; remove ToMe first."
             )
     if motion is not None:
         check_motion(motion, model, adapter, kv_pool_size)
+        if motion.maps == "frame" and any(is_attached(m, NECK) for m in outer.modules()):
+            raise ValueError(INTERPOLATED)
     state = EventfulState(
         checked_policy(policy, on_tokens=True),
         StreamStore(max_streams),
@@ -184,7 +194,7 @@ def apply_eventful(
     bypass.check()
     num_prefix_tokens = len(adapter.prefix(model))
     entries = {
-        name: eventful_run.refuse_inner
+        name: refuse_inner
         if motion and _reads_inner(model, reads, len(blocks))
         else eventful_run.entry
         for name, reads in adapter.entries.items()
@@ -206,10 +216,10 @@ def apply_eventful(
 
 
 def _check_group_norm(group_norm: str | None, parts: str | Sequence[str] | None) -> None:
-    """Refuse a way to serve GroupNorm that is not known, or where no head is.
+    """Refuse an unknown ``group_norm``, or one without heads.
 
     Raises:
-        ValueError: It has no meaning.
+        ValueError: It is invalid.
     """
     if group_norm is None:
         return
@@ -220,72 +230,66 @@ def _check_group_norm(group_norm: str | None, parts: str | Sequence[str] | None)
         )
     if parts is None:
         raise ValueError(
-            f"Eventful: group_norm={group_norm!r} is of a detector's heads over maps, and parts is "
-            "None, the transformer alone; give parts='all' or leave group_norm out."
+            f"Eventful: group_norm={group_norm!r} applies to a detector's map heads, but parts "
+            f"is None, the transformer only; give parts='all' or leave group_norm out."
         )
 
 
 def checked_refresh(refresh: Refresh) -> Refresh:
-    """The refresh, if it is one.
+    """Check a refresh.
 
     Raises:
         TypeError: It has no method ``due``.
     """
-    if not callable(getattr(refresh, "due", None)):
-        raise TypeError(
-            f"Eventful: refresh={refresh!r} has no method due; give OnChange(above), "
-            "Every(frames), OnRequest() or an object with that method."
-        )
+    give = "OnChange(above), Every(frames), OnRequest() or an object with that method"
+    check_object("Eventful", "refresh", refresh, ("due",), give)
     return refresh
 
 
 def checked_motion(motion: Motion) -> Motion:
-    """The motion, if it is one.
+    """Check a motion.
 
     Raises:
         TypeError: It has no methods ``start`` and ``follow``.
     """
-    if not all(callable(getattr(motion, name, None)) for name in ("start", "follow")):
-        raise TypeError(
-            f"Eventful: motion={motion!r} has no methods start and follow; give Translation(), an "
-            "object with both, or None."
-        )
+    give = "Translation(), an object with both, or None"
+    check_object("Eventful", "motion", motion, ("start", "follow"), give)
     return motion
 
 
 def check_motion(motion: Motion, model: nn.Module, adapter: ViTAdapter, kv_pool_size: int) -> None:
-    """Refuse a motion that is none, and models whose tokens cannot be moved with the scene.
+    """Refuse invalid motions, and models that do not support motion.
 
     Raises:
         TypeError: The motion has no methods ``start`` and ``follow``.
-        ValueError: The model cannot be served.
+        ValueError: The model does not support motion.
     """
     motion = motion.base if isinstance(motion, OnView) else checked_motion(motion)
     if adapter.patches is None:
-        reason = f"{adapter.name} is not among the models whose tokens can be moved with the scene"
+        reason = f"{adapter.name} is not among the models that support motion"
     elif kv_pool_size > 1:
         reason = f"kv_pool_size={kv_pool_size} averages keys over squares that a moving view cuts"
     else:
         reason = adapter.patches.refuse(model, None)
     if reason is not None:
         raise ValueError(
-            f"Eventful: motion={motion!r} does not serve this {class_name(model)}: {reason}; leave "
-            "motion out."
+            f"Eventful: motion={motion!r} is not supported by this {class_name(model)}: "
+            f"{reason}; leave motion out."
         )
 
 
 def _reads_inner(
     model: nn.Module, reads: Callable[[nn.Module], Iterable[int]], num_blocks: int
 ) -> bool:
-    """Whether a method reads the tokens behind other blocks than the last."""
+    """Whether a method reads tokens after blocks other than the last."""
     return any(index != num_blocks - 1 for index in reads(model))
 
 
 def make_attention(attention: str | AttentionMode) -> AttentionMode:
-    """An attention mode from its name; an object that is one comes back.
+    """Build an attention mode from its name; an object is returned unchanged.
 
     Raises:
-        ValueError: The name is not known.
+        ValueError: The name is unknown.
         TypeError: The object has no methods ``start`` and ``step``.
     """
     if isinstance(attention, str):
@@ -294,9 +298,6 @@ def make_attention(attention: str | AttentionMode) -> AttentionMode:
                 f"Eventful: attention={attention!r} must be one of {', '.join(ATTENTION_MODES)}."
             )
         return ATTENTION_MODES[attention]()
-    if not all(hasattr(attention, name) for name in ("start", "step")):
-        raise TypeError(
-            f"Eventful: attention={attention!r} has no methods start and step; give one of "
-            f"{', '.join(ATTENTION_MODES)} or an object with both."
-        )
+    give = f"one of {', '.join(ATTENTION_MODES)} or an object with both"
+    check_object("Eventful", "attention", attention, ("start", "step"), give)
     return attention

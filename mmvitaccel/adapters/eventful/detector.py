@@ -1,4 +1,4 @@
-"""A whole detector that computes only what changed: its parts, and one handle for all of them."""
+"""A whole eventful detector: its parts, and one handle for all of them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from mmvitaccel.adapters.eventful.handle import EventfulHandle, StreamHandle
 from mmvitaccel.adapters.eventful.head import EventfulHeadHandle, attach_head
 from mmvitaccel.adapters.eventful.neck import EventfulNeckHandle, attach_neck
 from mmvitaccel.adapters.eventful.roi import EventfulRoIHandle, attach_roi_head
-from mmvitaccel.adapters.eventful.stream_run import FrameInfo
+from mmvitaccel.adapters.eventful.streams.frame_info import FrameInfo
 from mmvitaccel.adapters.hosts.find import transformers_in
 from mmvitaccel.adapters.hosts.parts import HEADS, HEADS_HELD, NECKS, ROI_HEADS
 from mmvitaccel.adapters.parts import family_of, overridden
+from mmvitaccel.arguments import sequence
 from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
 from mmvitaccel.core.eventful.gates.weighted import Weighted
@@ -34,22 +35,22 @@ HANDLES: dict[str, type[StreamHandle]] = {
     "roi_head": EventfulRoIHandle,
 }
 _OVER_MAPS = ("rpn_head", "bbox_head")
-# Ways to serve a GroupNorm over a head's maps, beside refusing it.
+# Supported ways to handle a GroupNorm over a head's maps, other than refusing it.
 GROUP_NORMS = ("held",)
 _HEADS = ("rpn_head", "bbox_head", "roi_head")
 Policies = Union[Policy, Mapping[str, Policy]]
 
 
 class EventfulDetectorHandle:
-    """Steers all eventful parts of one detector.
+    """Controls all eventful parts of one detector.
 
     Args:
-        model: A detector with eventful parts, or what holds one.
+        model: A detector with eventful parts, or a model that contains one.
 
     Attributes:
         model: The detector.
-        parts: The handle of each part, by its name, in the order in which they run.
-        left_out: Why each other part of the detector is not eventful, by its name.
+        parts: Handles of the parts by name, in order of execution.
+        left_out: Reasons why the other parts of the detector are not eventful, by name.
 
     Raises:
         ValueError: No part of the detector is eventful.
@@ -66,26 +67,26 @@ class EventfulDetectorHandle:
         }
         if not self.parts:
             raise ValueError(
-                f"Eventful is on no part of this {class_name(self.model)}; use "
+                f"no part of this {class_name(self.model)} is eventful; use "
                 "apply_eventful(model, policy, parts='all')."
             )
         self.left_out = {
-            name: why_not(self.model, name) or "it was not asked for"
+            name: why_not(self.model, name) or "it was not requested"
             for name in modules
             if name not in self.parts
         }
 
     @property
     def attached(self) -> bool:
-        """Whether all that this handle steers is still on its detector."""
+        """Whether all parts of this handle are still attached."""
         return all(part.attached for part in self.parts.values())
 
     @property
     def policy(self) -> Policy:
-        """What the first part's gates let through.
+        """Policy of the first part's gates.
 
-        A new one holds from the next frame on, for the backbone and the neck, whose gates say what
-        changed; a head that follows no neck keeps its own, ``parts["rpn_head"].policy``.
+        A new policy applies from the next frame on, to backbone and neck. A head without an
+        eventful neck keeps its own, ``parts["rpn_head"].policy``.
         """
         return next(iter(self.parts.values())).policy
 
@@ -97,30 +98,30 @@ class EventfulDetectorHandle:
 
     @property
     def streams(self) -> list[Hashable]:
-        """Streams that any part remembers; of the first part's, least recently used first."""
+        """Streams stored by any part; those of the first part least recently used first."""
         return list(dict.fromkeys(name for part in self.parts.values() for name in part.streams))
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that the memory of all streams takes in all parts."""
+        """Memory in bytes of all streams in all parts."""
         return sum(part.memory_bytes for part in self.parts.values())
 
     @property
     def max_streams(self) -> int:
-        """Most streams that every part remembers at a time."""
+        """Maximum number of streams stored by each part."""
         return min(part.max_streams for part in self.parts.values())
 
     def bytes_of(self, stream: Hashable) -> int:
-        """Bytes that the memory of one stream takes in all parts; 0 if none remembers it."""
+        """Memory in bytes of one stream in all parts; 0 if it is not stored."""
         return sum(part.bytes_of(stream) for part in self.parts.values())
 
     @property
     def frames(self) -> list[FrameInfo]:
-        """The frames of the last call, as the first part has them; waits for a CUDA device."""
+        """Frames of the last call, as reported by the first part; synchronises with CUDA."""
         return next(iter(self.parts.values())).frames
 
     def computed(self) -> dict[str, float]:
-        """The share of its work that each part did in the last call, the mean over its frames.
+        """Share of its work that each part did in the last call, averaged over its frames.
 
         See :attr:`FrameInfo.computed`; 1 for a part that has not run.
         """
@@ -136,35 +137,35 @@ class EventfulDetectorHandle:
         frame_id: int | Sequence[int] | None = None,
         cut: bool | Sequence[bool] = False,
     ) -> AbstractContextManager[None]:
-        """Say whose frames calls in a ``with`` block are given; see :meth:`StreamHandle.stream`.
+        """Name the streams of calls in a ``with`` block; see :meth:`StreamHandle.stream`.
 
-        It holds for all parts.
+        Applies to all parts.
         """
         return next(iter(self.parts.values())).stream(stream, frame_id, cut)
 
     def reset(self, stream: Hashable | None = None) -> None:
-        """Forget a stream, or all of them, in all parts: the next frame is a first one."""
+        """Drop the state of a stream, or of all, in all parts: the next frame is a first frame."""
         for part in self.parts.values():
             part.reset(stream)
 
     def refresh(self, stream: Hashable | None = None) -> None:
-        """Let the next frame of a stream, or of all, be computed whole in all parts."""
+        """Request a complete computation of the next frame of a stream, or of all, in all parts."""
         for part in self.parts.values():
             part.refresh(stream)
 
     def remove(self) -> None:
-        """Give the detector back bit for bit; a second call changes nothing."""
+        """Restore the detector exactly; a second call has no effect."""
         for part in self.parts.values():
             part.remove()
 
     def follow_metainfo(self, model: nn.Module) -> None:
-        """Take streams from the data samples that ``model``, around this one, is called with."""
+        """Take stream names from the data samples of ``model``, which contains this one."""
         for part in self.parts.values():
             part.follow_metainfo(model)
 
 
 def handles_in(model: nn.Module) -> dict[str, StreamHandle]:
-    """The handles of all eventful parts of any model, by the part's name, in the model's order."""
+    """Handles of all eventful parts of a model by name, in the model's order."""
     found: dict[str, StreamHandle] = {}
     for path, module in model.named_modules():
         attached = link(module)
@@ -178,7 +179,7 @@ def handles_in(model: nn.Module) -> dict[str, StreamHandle]:
 
 
 def detector_in(model: nn.Module) -> nn.Module:
-    """The detector that a model is, or that a tracker or a wrapper holds."""
+    """The detector itself, or that inside a tracker or a wrapper."""
     for name in ("module", "detector"):
         inner = getattr(model, name, None)
         model = inner if isinstance(inner, nn.Module) else model
@@ -186,14 +187,14 @@ def detector_in(model: nn.Module) -> nn.Module:
 
 
 def records_of(part: str, group_norm: str | None = None) -> Sequence[Any]:
-    """The records that may serve a part behind the backbone."""
+    """Records for a part after the backbone."""
     if part in _OVER_MAPS:
         return HEADS if group_norm is None else HEADS_HELD
     return dict(neck=NECKS, roi_head=ROI_HEADS)[part]
 
 
 def why_not(detector: nn.Module, part: str, group_norm: str | None = None) -> str | None:
-    """Why a part of a detector cannot be eventful, or None."""
+    """Reason why a part of a detector cannot be eventful, or None."""
     module = getattr(detector, part)
     if part == "backbone":
         found = transformers_in(module)
@@ -201,7 +202,7 @@ def why_not(detector: nn.Module, part: str, group_norm: str | None = None) -> st
             return None
         return (
             f"{class_name(module)} holds {len(found) or 'no'} supported vision transformer"
-            f"{'s' if found else ''}, and other backbones are computed whole"
+            f"{'s' if found else ''}, and other backbones stay dense"
         )
     return family_of(module, records_of(part, group_norm))[1] or None
 
@@ -209,16 +210,13 @@ def why_not(detector: nn.Module, part: str, group_norm: str | None = None) -> st
 def parts_of(
     detector: nn.Module, parts: str | Sequence[str], group_norm: str | None = None
 ) -> tuple[str, ...]:
-    """The parts to serve, in the order in which they run.
+    """The parts to make eventful, in order of execution.
 
     Args:
         detector: The detector.
-        parts: ``all``: those that can be served; the others are named in a warning. Or names.
-        group_norm: How a GroupNorm over a head's maps is served; None refuses it.
-
-    Raises:
-        ValueError: A name that is no part's, that the detector does not have or that cannot be
-            served; or none can.
+        parts: ``all`` for all supported parts, with a warning about the others; or names.
+        group_norm: Handling of a GroupNorm over a head's maps; None refuses it. Raises: ValueError:
+            A name is unknown, missing in the detector or not supported; or no part is supported.
     """
     here = [n for n in HANDLES if isinstance(getattr(detector, n, None), nn.Module)]
     name = class_name(detector)
@@ -228,21 +226,23 @@ def parts_of(
         said = "; ".join(f"{part}: {reason}" for part, reason in reasons.items() if reason)
         if not served:
             raise ValueError(
-                f"Eventful: no part of {name} can be served: {said or 'it has none'}; parts are "
+                f"Eventful: no part of {name} is supported: {said or 'it has none'}; possible "
+                f"parts are "
                 f"{', '.join(HANDLES)}."
             )
         if said:
             warnings.warn(
-                f"Eventful: of {name}, {', '.join(served)} compute what changed; whole in every "
-                f"frame are {said}.",
+                f"Eventful: of {name}, {', '.join(served)} are eventful; dense in every frame: "
+                f"{said}.",
                 stacklevel=3,
             )
         return served
-    asked = (parts,) if isinstance(parts, str) else tuple(parts)
+    why = "give 'all' or names of parts"
+    asked = (parts,) if isinstance(parts, str) else sequence("Eventful", "parts", parts, why=why)
     unknown = [part for part in asked if part not in here]
-    if unknown or not asked:
+    if unknown:
         raise ValueError(
-            f"Eventful: parts={parts!r}: {name} has no {', '.join(map(repr, unknown)) or 'parts'}; "
+            f"Eventful: parts={parts!r}: {name} has no {', '.join(map(repr, unknown))}; "
             f"give 'all' or some of its {', '.join(here) or 'none'}."
         )
     reasons = {part: why_not(detector, part, group_norm) for part in here}
@@ -250,8 +250,8 @@ def parts_of(
     if refused:
         can = [part for part in here if reasons[part] is None]
         raise ValueError(
-            f"Eventful: parts={parts!r} cannot be served: {'; '.join(refused)}; of this detector "
-            f"can be: {', '.join(can) or 'none'}."
+            f"Eventful: parts={parts!r} not supported: {'; '.join(refused)}; supported in this "
+            f"detector: {', '.join(can) or 'none'}."
         )
     return tuple(part for part in here if part in asked)
 
@@ -270,15 +270,15 @@ def attach_parts(
     """Make parts of a detector eventful; see :func:`mmvitaccel.apply_eventful`.
 
     Args:
-        model: The detector, or a tracker that holds it.
-        policy: One for the backbone and the neck; or a policy for each part by its name.
+        model: The detector, or a tracker that contains it.
+        policy: One policy for backbone and neck, or a dict with a policy for each part.
         parts: See :func:`parts_of`.
-        attach_backbone: Puts a policy on a transformer, with what it follows its camera by.
-        max_streams: Most streams remembered at a time.
-        buffer_dtype: In which heads keep the maps between their convolutions.
-        motion: What follows the camera; None takes it as fixed.
+        attach_backbone: Function that attaches Eventful to a transformer, given policy and motion.
+        max_streams: Maximum number of stored streams.
+        buffer_dtype: Storage dtype of maps between convolutions of heads.
+        motion: The camera motion; None for a fixed camera.
         group_norm: How a GroupNorm over a head's maps is served; None refuses it.
-        refresh: Which later frames are computed whole; the first part decides and tells the others.
+        refresh: Later frames that are computed completely; the first part decides for all.
     """
     detector = detector_in(model)
     served = parts_of(detector, parts, group_norm)
@@ -295,7 +295,7 @@ def attach_parts(
             attach_backbone(module, policies[part], motion=motion)
             continue
         adapter, _ = family_of(module, records_of(part, group_norm))
-        # reason: with an eventful backbone, that decides
+        # reason: an eventful backbone decides
         own = dict(scene, refresh=refresh) if part == served[0] else scene
         if part == "neck":
             attach_neck(module, adapter, policies[part], max_streams, lends, **own)
@@ -311,11 +311,11 @@ def attach_parts(
 
 
 def _check_motion(detector: nn.Module, served: Sequence[str], motion: Motion) -> None:
-    """Refuse parts of which not all follow a camera.
+    """Refuse parts that do not all follow the camera.
 
     Raises:
-        ValueError: A part that holds weights would read maps of the scene as those of the frame, or
-            the backbone, which follows the camera, is not served.
+        ValueError: A dense part with weights would read maps of the scene as maps of the frame, or
+            the backbone does not support motion.
     """
     plain = [
         name
@@ -325,8 +325,9 @@ def _check_motion(detector: nn.Module, served: Sequence[str], motion: Motion) ->
     if plain or "backbone" not in served:
         raise ValueError(
             f"Eventful: parts={tuple(served)} and motion={motion!r} are given, and of "
-            f"{class_name(detector)} {', '.join(plain) or 'the backbone'} would be computed whole: "
-            "with motion all parts follow the camera, or the backbone alone (parts='backbone')."
+            f"{class_name(detector)} {', '.join(plain) or 'the backbone'} would be computed "
+            f"whole: with motion all parts must follow the camera, or only the backbone "
+            f"(parts='backbone')."
         )
     for name in served:
         if name not in _OVER_MAPS:
@@ -336,26 +337,26 @@ def _check_motion(detector: nn.Module, served: Sequence[str], motion: Motion) ->
         reason = overridden(head, named_base(head, adapter.classes), adapter.decoding)
         if reason is not None:
             raise ValueError(
-                f"Eventful: motion={motion!r} cannot be followed by {name}: {reason}; with "
-                "parts='backbone' the backbone alone follows."
+                f"Eventful: motion={motion!r} is not supported by {name}: {reason}; with "
+                f"parts='backbone' only the backbone follows the camera."
             )
 
 
 def _of_part(part: str, policy: Policy) -> Policy:
-    """A common policy, as a part takes it: only tokens of a transformer are weighed."""
+    """A common policy for one part: only tokens of a transformer are weighted."""
     return policy.base if isinstance(policy, Weighted) and part != "backbone" else policy
 
 
 def _by_part(policy: Policies, served: Sequence[str]) -> dict[str, Policy | None]:
-    """The policy of each part; None for a head's own, every pixel that differs."""
+    """Policy of each part; None for the default of heads, every pixel that differs."""
     if not isinstance(policy, Mapping):
         return {part: None if part in _HEADS else _of_part(part, policy) for part in served}
     unknown = [part for part in policy if part not in served]
     if unknown:
         raise ValueError(
-            f"Eventful: policy is given for {', '.join(map(repr, unknown))}, and the parts are "
+            f"Eventful: policy is given for {', '.join(map(repr, unknown))}, but the parts are "
             f"{', '.join(served)}."
         )
     if "backbone" in served and "backbone" not in policy:
-        raise ValueError("Eventful: policy gives none for 'backbone', which has no default.")
+        raise ValueError("Eventful: policy has no entry for 'backbone', which has no default.")
     return {part: policy.get(part) for part in served}

@@ -1,4 +1,4 @@
-"""A head over maps that computes only the pixels whose surroundings changed.
+"""An eventful head over maps, which recomputes only pixels whose neighbourhood changed.
 
 The steps of the head's record run in place of its forward. A frame begins when its levels reach the
 head.
@@ -21,15 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import link
-from mmvitaccel.adapters.eventful.around import follow_models_around
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
 from mmvitaccel.adapters.eventful.pages import memory_of, pages_of, sheets_of
-from mmvitaccel.adapters.eventful.stream_run import (
-    StreamRun,
-    attach_part,
-    called,
-    in_turn,
-)
+from mmvitaccel.adapters.eventful.streams.around import follow_models_around
+from mmvitaccel.adapters.eventful.streams.attachment import attach_part, called
+from mmvitaccel.adapters.eventful.streams.in_turn import in_turn
+from mmvitaccel.adapters.eventful.streams.stream_run import StreamRun
 from mmvitaccel.adapters.parts import HeadAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
 from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
@@ -53,7 +50,7 @@ class _Decoding(threading.local):
 
 @dataclass
 class HeadState(StreamRun):
-    """What the head and its handle share.
+    """State shared by the head and its handle.
 
     Attributes:
         buffer_dtype: In which the maps between its convolutions are kept; None as they are.
@@ -75,7 +72,7 @@ class HeadState(StreamRun):
 
 
 class EventfulHeadHandle(StreamHandle):
-    """Steers the eventful head over maps of one detector.
+    """Controls the eventful map head of one detector.
 
     Of :attr:`frames`, ``num_tokens`` are the pixels of all levels, and ``passed`` holds the number
     of those that the head's own gates let through; it is empty where it follows a neck.
@@ -94,19 +91,19 @@ def attach_head(
     on_scene: bool = False,
     refresh: Refresh = OnRequest(),  # noqa: B008
 ) -> EventfulHeadHandle:
-    """Make a head over maps eventful by its record.
+    """Make a map head eventful by its record.
 
-    Behind a neck that lends its levels, the head follows the neck: pixels within reach of a pixel
-    that is new are computed, all others keep their value bit by bit. Otherwise gates of its own
-    look at each level.
+    After an eventful neck, the head uses the neck's changed pixels: pixels in their receptive field
+    are recomputed, all others keep their values bit for bit. Otherwise the head has a gate for each
+    level.
 
     Args:
         head: The head.
         adapter: Its record.
-        policy: Of its own gates; by default every pixel that differs at all passes.
-        max_streams: Most streams remembered at a time.
-        buffer_dtype: In which the maps between its convolutions are kept; None: as they are
-            computed. What the head puts out stays as it is.
+        policy: Policy of the head's own gates; by default every pixel that differs passes.
+        max_streams: Maximum number of stored streams.
+        buffer_dtype: Storage dtype of the maps between convolutions; None for that of the
+            computation. Outputs keep their dtype.
         on_scene: Whether the backbone follows the camera and says where its maps lie. Boxes are
             decoded on the frame all the same.
         refresh: Which later frames are computed whole, beside those that the parts before it say.

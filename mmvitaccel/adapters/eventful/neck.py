@@ -1,4 +1,4 @@
-"""A neck that brings its levels up to date: ``apply_eventful_neck`` and its handle.
+"""An eventful neck: ``apply_eventful_neck`` and its handle.
 
 The steps of the neck's record run in place of its forward. A frame begins when its maps reach it.
 """
@@ -14,15 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import link
-from mmvitaccel.adapters.eventful.around import follow_models_around
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
 from mmvitaccel.adapters.eventful.pages import memory_of, put_pages
-from mmvitaccel.adapters.eventful.stream_run import (
-    StreamRun,
-    attach_part,
-    called,
-    in_turn,
-)
+from mmvitaccel.adapters.eventful.streams.around import follow_models_around
+from mmvitaccel.adapters.eventful.streams.attachment import attach_part, called
+from mmvitaccel.adapters.eventful.streams.in_turn import in_turn
+from mmvitaccel.adapters.eventful.streams.stream_run import INTERPOLATED, StreamRun
+from mmvitaccel.adapters.given import check_model
 from mmvitaccel.adapters.hosts.parts import find_neck
 from mmvitaccel.adapters.parts import NeckAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
@@ -35,7 +33,7 @@ METHOD = "EventfulNeck"
 
 @dataclass
 class NeckState(StreamRun):
-    """What the neck and its handle share.
+    """State shared by the neck and its handle.
 
     Attributes:
         lends: Whether the levels that are given out are the memory itself, which the stream's next
@@ -55,7 +53,7 @@ class NeckState(StreamRun):
 
 
 class EventfulNeckHandle(StreamHandle):
-    """Steers EventfulNeck on one model; a transformer's :class:`EventfulHandle` is another one.
+    """Controls EventfulNeck on one model; transformers have an :class:`EventfulHandle`.
 
     Of :attr:`frames`, ``num_tokens`` are the cells of all maps that the neck reads, and ``passed``
     holds one number, of the cells that were let through.
@@ -68,41 +66,44 @@ class EventfulNeckHandle(StreamHandle):
 def apply_eventful_neck(
     model: nn.Module, policy: Policy | None = None, *, max_streams: int = 4
 ) -> EventfulNeckHandle:
-    """Compute of a feature pyramid only what changed from frame to frame.
+    """Recompute only what changed from frame to frame in a feature pyramid.
 
-    A gate before the neck remembers each cell of its input as it was when last let through.
-    Pixels of the levels that depend on a cell which passes are recomputed, all others keep their
-    value bit by bit, and the levels are those of the plain neck on the maps as the gates let them
-    through: with the default policy, on the maps themselves. A stream takes the memory of some two
-    further copies of the levels.
+    A gate before the neck stores each cell of its input as it was when it last passed. Pixels of
+    the levels that depend on a passing cell are recomputed; all others keep their values bit for
+    bit. The levels equal those of the plain neck on the stored maps, which with the default policy
+    are the input maps. A stream needs memory for about two copies of the levels.
 
-    Of a neck that reads several maps, each has a gate. The policy chooses the cells of each map by
-    itself, by errors that are relative to the root mean square of the norms of that map's cells:
-    one ``Threshold`` above the noise serves all of them.
+    If a neck reads several maps, each has its own gate. Errors are relative to the root mean square
+    of the norms of the map's cells, so one ``Threshold`` above the noise works for all maps.
 
-    Keys of the state dict, parameters and classes of the package stay as they are. In training the
-    neck is the plain one; outputs in evaluation carry no gradients.
+    State dict keys, parameters and classes do not change. In training the neck is the plain one;
+    outputs in evaluation have no gradients.
 
     Args:
         model: A supported neck (:class:`~mmvitaccel.SimpleFPN`,
-            :class:`~mmvitaccel.EfficientViTFPN`, mmdet's ``FPN``), or a module that holds exactly
-            one; such a module may be a detector of OpenMMLab, whose data samples then say which
-            video an image is of.
-        policy: What the gate lets through of the cells: :class:`~mmvitaccel.TopK`,
-            ``TopFraction``, ``Threshold``, ``Always``, or any object with their one method. By
-            default every cell that differs at all. ``Threshold`` waits for a CUDA device, to know
-            how many cells there are; the others do not.
-        max_streams: Most streams remembered at a time; the least recently used is evicted.
+            :class:`~mmvitaccel.EfficientViTFPN`, mmdet's ``FPN``), or a module that contains
+            exactly one, such as a detector of OpenMMLab, whose data samples then name the video of
+            an image.
+        policy: Selects the cells that pass the gate: :class:`~mmvitaccel.TopK`, ``TopFraction``,
+            ``Threshold``, ``Always``, or any object with their method. By default every cell that
+            differs. ``Threshold`` synchronises with a CUDA device to read the number of cells; the
+            others do not.
+        max_streams: Maximum number of stored streams; the least recently used is evicted.
 
     Returns:
-        The handle. EventfulNeck on a neck that has it already replaces what was there, with a
-        warning.
+        The handle. An existing EventfulNeck is replaced with a warning.
 
     Raises:
-        ValueError: No supported neck is found, or an argument has no meaning.
+        ValueError: There is no supported neck, an argument is invalid, or the model's backbone
+            follows its camera on its own.
         TypeError: The policy has no method ``select``.
     """
+    check_model("EventfulNeck", model)
     neck, adapter = find_neck(model)
+    for module in model.modules():
+        motion = getattr(getattr(link(module), "state", None), "motion", None)
+        if motion is not None and motion.maps == "frame":
+            raise ValueError(INTERPOLATED)
     handle = attach_neck(neck, adapter, policy, max_streams)
     if model is not neck:
         handle.follow_metainfo(model)
@@ -118,14 +119,14 @@ def attach_neck(
     on_scene: bool = False,
     refresh: Refresh = OnRequest(),  # noqa: B008
 ) -> EventfulNeckHandle:
-    """Put EventfulNeck on a neck by its record; see :func:`apply_eventful_neck`.
+    """Attach EventfulNeck to a neck by its record; see :func:`apply_eventful_neck`.
 
     Args:
         neck: The neck.
         adapter: Its record.
         policy: See there.
         max_streams: See there.
-        lends: Whether the levels are given out without a copy of each.
+        lends: Whether the levels are returned without copies.
         on_scene: Whether its backbone follows the camera and says where its maps lie.
         refresh: Which later frames are computed whole, beside those that an eventful backbone says.
     """
@@ -155,7 +156,7 @@ def _forward(neck: nn.Module, host: Any, inputs: Any) -> Any:
 
 @torch.no_grad()
 def _levels(neck: nn.Module, state: NeckState, inputs: Any, lends: bool) -> tuple[Tensor, ...]:
-    """The levels of a batch of frames, each with its stream's memory."""
+    """Levels of a batch of frames, each with its stream's state."""
     adapter = link(neck).info.adapter
     maps = adapter.inputs(neck, inputs)
     state.begin(neck, maps[0], *(x.shape[1:] for x in maps[1:]), others=maps[1:])

@@ -1,8 +1,8 @@
-"""How a head knows what a neck's levels are: the memory that they lie in goes along with them.
+"""Links from a neck's levels to their memory, for heads.
 
-A detector hands a neck's levels on as tensors. What the neck remembers of them, and which of their
-pixels are new, is noted on these tensors; a head that is given them follows. A tensor that anybody
-made of a level has no such note, and the head then looks for changes itself.
+A detector passes a neck's levels as tensors. The neck attaches its memory and the changed pixels to
+these tensors, and a head that receives them uses both. Tensors derived from a level have no such
+attachment, and the head then detects changes itself.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _NOTE = "_mmvitaccel_pages"
 
 
 def put_pages(levels: Sequence[Tensor], pages: list[Pages]) -> None:
-    """Note on each level (B, C, h, w) the pages of the batch's streams, and its place there."""
+    """Attach to each level (B, C, h, w) the pages of the batch's streams, and its index there."""
     for place, level in enumerate(levels):
         setattr(level, _NOTE, (pages, place))
 
 
 def pages_of(levels: Sequence[Tensor]) -> list[Pages] | None:
-    """The pages of a batch's streams, with the sheets of ``levels``; None where none is noted."""
+    """The pages of a batch's streams, with the sheets of ``levels``; None if not attached."""
     notes = [getattr(level, _NOTE, None) for level in levels]
     if None in notes or any(note[0] is not notes[0][0] for note in notes):
         return None
@@ -38,17 +38,17 @@ def pages_of(levels: Sequence[Tensor]) -> list[Pages] | None:
 def memory_of(
     stream: StreamState | None, kind: type[MapMemory] = MapMemory, on_scene: bool = False
 ) -> MapMemory:
-    """A stream's memory of maps; one that nobody keeps for a frame of no stream.
+    """A stream's memory of maps, or a temporary one for a frame without a stream.
 
-    Where the maps are those of a view over a scene, it has followed the view.
+    If the maps are those of a view, the memory has followed the view.
 
     Args:
-        stream: What is remembered.
-        kind: Of memory.
-        on_scene: Whether the maps must be such ones.
+        stream: State of the stream.
+        kind: Class of the memory.
+        on_scene: Whether the maps must be those of a view.
 
     Raises:
-        RuntimeError: They must, and nobody said where the view lies.
+        RuntimeError: They must, but the position of the view is unknown.
     """
     if stream is None:
         return kind()
@@ -60,8 +60,9 @@ def memory_of(
         memory.move(stream.place, stream.refreshed)
     elif on_scene:
         raise RuntimeError(
-            "Eventful: maps came without a frame's backbone, which follows its camera and says "
-            "where they lie; call the whole detector, or name the stream around the calls of its "
+            "Eventful: maps came without a frame's backbone, which follows the camera and "
+            "provides their position; call the whole detector, or name the stream around the "
+            "calls of its "
             "parts: `with handle.stream(...)`."
         )
     return memory
@@ -70,14 +71,14 @@ def memory_of(
 def sheets_of(
     memory: MapMemory, pages: Pages | None, maps: Sequence[Tensor], policy: Policy, border: int
 ) -> list[Sheet]:
-    """A frame's maps for a head: those of the neck's pages, or through gates of its own.
+    """A frame's maps for a head: from the neck's pages, or through the head's own gates.
 
     Args:
-        memory: The head's.
-        pages: What the neck says of the maps; None where nothing is known.
+        memory: Memory of the head.
+        pages: Pages of the neck; None if unknown.
         maps: (B, C, h, w), fine to coarse.
-        policy: Of the head's own gates.
-        border: Of their sheets.
+        policy: Policy of the head's own gates.
+        border: Border of the sheets.
     """
     if pages is not None:
         return memory.follow(pages)

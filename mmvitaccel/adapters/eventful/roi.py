@@ -1,7 +1,7 @@
-"""A head over proposals that computes only those under which something changed.
+"""An eventful head over proposals, which recomputes only proposals with changes under them.
 
-The host's own methods run. Those that compute proposals are given the ones whose box is new, or
-whose region holds a pixel that is; the others keep their result. A frame begins when the levels and
+The host's own methods run, but methods that compute proposals only get those with a new box or with
+a changed pixel in their region; the others keep their results. A frame begins when levels and
 proposals reach the head.
 """
 
@@ -17,10 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import Swap, link
-from mmvitaccel.adapters.eventful.around import follow_models_around
+from mmvitaccel.adapters.base import host_class
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
 from mmvitaccel.adapters.eventful.pages import memory_of, pages_of, sheets_of
-from mmvitaccel.adapters.eventful.stream_run import StreamRun, attach_part
+from mmvitaccel.adapters.eventful.run import linear_forward
+from mmvitaccel.adapters.eventful.streams.around import follow_models_around
+from mmvitaccel.adapters.eventful.streams.attachment import attach_part
+from mmvitaccel.adapters.eventful.streams.stream_run import StreamRun
 from mmvitaccel.adapters.parts import RoIAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
 from mmvitaccel.core.eventful.maps.memory import cells_of
@@ -34,7 +37,7 @@ METHOD = "EventfulRoIHead"
 
 @dataclass
 class RoIState(StreamRun):
-    """What the head and its handle share.
+    """State shared by the head and its handle.
 
     Attributes:
         on_scene: Whether its levels are those of views over scenes; proposals lie on the frame.
@@ -48,7 +51,7 @@ class RoIState(StreamRun):
 
 
 class EventfulRoIHandle(StreamHandle):
-    """Steers the eventful head over proposals of one detector.
+    """Controls the eventful RoI head of one detector.
 
     Of :attr:`frames`, ``num_tokens`` are the proposals of all steps, and ``passed`` holds the
     number of pixels that the head's own gates let through; it is empty where it follows a neck.
@@ -78,11 +81,11 @@ def attach_roi_head(
     max_streams: int = 4,
     on_scene: bool = False,
 ) -> EventfulRoIHandle:
-    """Make a head over proposals eventful by its record.
+    """Make an RoI head eventful by its record.
 
-    A proposal with the same box as in the frame before, on the same level of a picture of the same
-    size, whose sampled region holds no pixel that is new, keeps its result: class scores, box and
-    mask before non-maximum suppression. Of a cascade, each stage does so by itself.
+    A proposal keeps its result (class scores, box and mask before non-maximum suppression) if the
+    previous frame had the same box on the same level of a picture of the same size, and no pixel of
+    its sampled region changed. In a cascade, this applies to each stage separately.
 
     Args:
         head: The head.
@@ -98,8 +101,10 @@ def attach_roi_head(
     overrides = {"predict": _predict, "forward": _forward}
     overrides.update({"_bbox_forward": _bbox_forward, "_mask_forward": _mask_forward})
     state = RoIState(policy, StreamStore(max_streams), on_scene=on_scene)
-    samplers = [Swap(layer, {"forward": _sample}) for layer in adapter.samplers(head)]
-    attach_part(head, METHOD, overrides, state, (), adapter, samplers)
+    swaps = [Swap(layer, {"forward": _sample}) for layer in adapter.samplers(head)]
+    linear = (layer for layer in head.modules() if host_class(layer) is nn.Linear)
+    swaps += [Swap(layer, {"forward": linear_forward}) for layer in linear]
+    attach_part(head, METHOD, overrides, state, (), adapter, swaps)
     follow_models_around(head)
     return EventfulRoIHandle(head)
 

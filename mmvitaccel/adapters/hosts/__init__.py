@@ -1,1 +1,1 @@
-"""Families of vision transformers, described to the methods."""
+"""Records of the supported families of vision transformers."""

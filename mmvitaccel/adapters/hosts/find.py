@@ -1,4 +1,4 @@
-"""Which adapter serves a model, and where in a larger model the transformer is."""
+"""Finds the adapter of a model, and the transformer inside a larger model."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def find_adapter(model: nn.Module) -> ViTAdapter:
     """The adapter of exactly this module.
 
     Raises:
-        ValueError: If no family matches its class, or the family refuses the model.
+        ValueError: No family matches its class, or the family refuses the model.
     """
     adapter = _match(model)
     if adapter is None:
@@ -72,7 +72,7 @@ def find_adapter(model: nn.Module) -> ViTAdapter:
 
 
 def transformers_in(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Paths and modules of the supported transformers in a model, those inside others left out."""
+    """Paths and modules of the supported transformers in a model, without nested ones."""
     found: list[tuple[str, nn.Module]] = []
     for path, module in model.named_modules():
         inside = any(path.startswith(f"{outer}.") or not outer for outer, _ in found)
@@ -85,7 +85,7 @@ def locate(model: nn.Module) -> tuple[str, nn.Module]:
     """The one supported transformer in ``model``, and its path (empty if it is the model).
 
     Raises:
-        ValueError: If there is none, or more than one and none holds the others.
+        ValueError: There is none, or several separate ones.
     """
     found = transformers_in(model)
     if len(found) == 1:

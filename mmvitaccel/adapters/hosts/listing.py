@@ -1,4 +1,4 @@
-"""The families that the methods serve, as a table for the documentation."""
+"""Table of the supported families for the documentation."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ THROUGH, WITHIN, ALONE = (
 
 
 def serves_eventful(adapter: ViTAdapter) -> bool:
-    """Whether the family sees frames, and its blocks are whole ones."""
+    """Whether the family processes frames and has complete blocks."""
     return not adapter.takes_clip and all(spec.mlp is not None for spec in adapter.specs)
 
 
 def how(adapter: ViTAdapter) -> str:
-    """What the methods do with models of the family: one of the table's columns."""
+    """Support of the family: one of the table's columns."""
     if not serves_eventful(adapter):
         return ALONE
     return WITHIN if any(spec.keeps_grid for spec in adapter.specs) else THROUGH

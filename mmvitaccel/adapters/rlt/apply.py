@@ -9,10 +9,12 @@ from torch import nn
 
 from mmvitaccel.adapters.attach import Swap, attach, link
 from mmvitaccel.adapters.base import class_name, host_class, named_base
+from mmvitaccel.adapters.given import check_model
 from mmvitaccel.adapters.handle import Handle
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
 from mmvitaccel.adapters.rlt import videomae, vivit
 from mmvitaccel.adapters.rlt.host import METHOD, RLTAdapter, RLTState
+from mmvitaccel.arguments import number
 
 ADAPTERS: tuple[RLTAdapter, ...] = (*videomae.ADAPTERS, *vivit.ADAPTERS)
 
@@ -94,6 +96,7 @@ def apply_rlt(model: nn.Module, threshold: float = 0.1) -> RLTHandle:
         RuntimeError: A method that cannot be combined with RLT is attached to the model.
     """
     threshold = _checked(threshold)
+    check_model("RLT", model)
     model = locate(model)[1]
     known = [name for adapter in ADAPTERS for name in adapter.classes]
     adapter = next((a for a in ADAPTERS if named_base(model, a.classes) is not None), None)
@@ -114,6 +117,4 @@ def apply_rlt(model: nn.Module, threshold: float = 0.1) -> RLTHandle:
 
 
 def _checked(threshold: float) -> float:
-    if not threshold >= 0:
-        raise ValueError(f"RLT: threshold={threshold!r} must be a number, at least 0.")
-    return float(threshold)
+    return number("RLT", "threshold", threshold, least=0, or_infinite=True)

@@ -11,12 +11,14 @@ from torch import nn
 from mmvitaccel.adapters.attach import Swap, attach, link
 from mmvitaccel.adapters.base import BlockSpec, ViTAdapter, host_class, spec_of
 from mmvitaccel.adapters.bypass import bypass_of_blocks
+from mmvitaccel.adapters.given import check_adapter, check_model
 from mmvitaccel.adapters.hosts.find import find_adapter, locate
 from mmvitaccel.adapters.tome.frozen import why_not_frozen
 from mmvitaccel.adapters.tome.handle import ToMeHandle
 from mmvitaccel.adapters.tome.restore import runs_of
 from mmvitaccel.adapters.tome.run import METHOD, ToMeState, block_forward, entry_method
 from mmvitaccel.adapters.tome.step import MergeOptions
+from mmvitaccel.arguments import flag, one_of
 from mmvitaccel.core.tome.matcher import Bipartite, Matcher
 from mmvitaccel.core.tome.matchings import build_matching
 from mmvitaccel.core.tome.schedule import Schedule, make_schedule
@@ -43,42 +45,44 @@ def apply_tome(
     restore: str = "block",
     adapter: ViTAdapter | None = None,
 ) -> ToMeHandle:
-    """Merge tokens in the vision transformer that ``model`` is or holds.
+    """Merge tokens in a vision transformer, or in the one inside ``model``.
 
-    The outputs keep their shapes: wherever the host reads all tokens, they are unmerged, so dense
-    maps stay B x C x H x W and a mean over tokens is one over patches. Keys of the state dict,
-    parameters and classes of the package stay as they are.
+    Outputs keep their shapes: tokens are unmerged wherever the host reads all of them, so dense
+    maps stay B x C x H x W and a mean over tokens is one over patches. State dict keys, parameters
+    and classes do not change.
 
     Args:
-        model: A supported vision transformer, or a module that holds exactly one.
+        model: A supported vision transformer, or a module that contains exactly one.
         r: Tokens merged per block: an int, a fraction, a list with an entry per block, or
             ``(r, inflection)``; more than possible means as many as possible.
         proportional_attention: Add log(size) to the attention logits. On for supervised models,
             off for MAE models that were not trained with it.
-        trace_source: Let ``handle.info`` tell which patches are in each token.
+        trace_source: Whether ``handle.info`` records the patches of each token.
         metric: Ablation: compare ``keys``, ``queries``, ``values`` or ``tokens``.
         similarity: Ablation: ``cosine`` or ``dot``, in the paper's matching.
-        matching: What chooses the tokens that merge: None for the paper's,
-            ``dict(type='Bipartite')``; ``Threshold``, of which the number
-            follows the picture, r at most; ``Grid``, neighbours only; ``RandomMatching`` and
-            ``RandomDrop``, controls; or an object with the one method of
-            :class:`mmvitaccel.core.tome.matcher.Matcher`.
+        matching: Chooses the tokens to merge: None or ``dict(type='Bipartite')`` for the paper's
+            matching; ``Threshold`` for a number that depends on the picture, at most r; ``Grid``
+            for neighbours only; the controls ``RandomMatching`` and ``RandomDrop``; or an object
+            with the method of :class:`mmvitaccel.core.tome.matcher.Matcher`.
         reduction: Ablation: ``merge``, or ``prune`` the tokens that the class token attends to
             least.
-        restore: For models whose blocks give all tokens back (windows, frames): ``block`` merges
-            anew in every block; ``end`` merges once over a run of blocks with the same windows, by
-            the first one's keys and ``r``, and the others compute queries, keys and values of
-            merged tokens alone. Windows must then divide the map.
-        adapter: A record for a model that no family here covers.
+        restore: For models whose blocks return all tokens (windows, frames): ``block`` merges in
+            every block; ``end`` merges once over a run of blocks with the same windows, by the keys
+            and ``r`` of the first, and the others process only merged tokens. The windows must then
+            divide the map.
+        adapter: A record for a model that is not supported by default.
 
     Returns:
-        The handle. ToMe on a model that has it already replaces what was there, with a warning.
+        The handle. An existing ToMe is replaced with a warning.
 
     Raises:
-        ValueError: If no supported transformer is found, or an argument has no meaning for it.
-        RuntimeError: If another method is on the model.
+        ValueError: There is no supported transformer, or an argument is invalid for it.
+        RuntimeError: The model has an incompatible method.
     """
     options = _options(proportional_attention, metric, similarity, matching, reduction, restore)
+    trace_source = flag("ToMe", "trace_source", trace_source)
+    check_model("ToMe", model)
+    check_adapter("ToMe", adapter)
     if adapter is None:
         model = locate(model)[1]
         adapter = find_adapter(model)
@@ -138,8 +142,8 @@ def _check_together(
     )
     if reason is not None:
         raise RuntimeError(
-            f"ToMe cannot be put on {host_class(model).__name__}: Eventful is on it already and "
-            f"{reason}; remove Eventful first."
+            f"ToMe cannot be attached to {host_class(model).__name__}: Eventful is already "
+            f"attached and {reason}; remove Eventful first."
         )
 
 
@@ -160,8 +164,8 @@ def _options(
 ) -> MergeOptions:
     given = dict(metric=metric, similarity=similarity, reduction=reduction, restore=restore)
     for name, value in given.items():
-        if value not in _CHOICES[name]:
-            raise ValueError(f"ToMe: {name}={value!r} must be one of {', '.join(_CHOICES[name])}.")
+        one_of("ToMe", name, value, _CHOICES[name])
+    proportional = flag("ToMe", "proportional_attention", proportional)
     if reduction == "prune" and matching is not None:
         raise ValueError(
             f"ToMe: reduction='prune' chooses by the class token's attention, so that matching="

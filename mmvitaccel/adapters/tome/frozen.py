@@ -1,7 +1,7 @@
-"""Merging for a model that is eventful too: decided on whole frames, kept until the next.
+"""Merging in an eventful model: matched in completely computed frames and kept until the next.
 
-Gates remember merged tokens, so that from frame to frame the same tokens have to be one. What
-merges is found on a frame that is computed whole, as by ToMe alone; later frames merge the same.
+Gates store merged tokens, so the same tokens must merge in every frame. They are matched in a
+completely computed frame, as by ToMe alone; later frames merge in the same way.
 """
 
 from __future__ import annotations
@@ -30,33 +30,31 @@ def why_not_frozen(
     kv_pool_size: int,
     motion: object | None,
 ) -> str | None:
-    """The reason why ToMe and Eventful cannot be on a model together, or None."""
+    """Reason why ToMe and Eventful cannot be combined on a model, or None."""
     if motion is not None:
         return f"motion={motion!r} keeps tokens on the scene, where merged ones have no place"
     if any(spec.keeps_grid for spec in specs):
         return (
-            f"the blocks of {adapter.name} give all tokens back (windows, frames), so that gates "
-            "would find no merged ones"
+            f"the blocks of {adapter.name} return all tokens (windows, frames), so gates would "
+            f"get no merged tokens"
         )
     if isinstance(matching, Threshold):
         return (
-            f"{matching!r} merges another number in each picture, and streams of a batch must have "
-            "equally many tokens; take a matching that merges r"
+            f"{matching!r} merges a different number in each picture, but streams of a batch "
+            f"must have the same number of tokens; use a matching that merges r"
         )
     if kv_pool_size > 1:
-        return (
-            f"kv_pool_size={kv_pool_size} needs the grid of the tokens, and merged ones have none"
-        )
+        return f"kv_pool_size={kv_pool_size} needs the token grid, but merged tokens have none"
     return None
 
 
 class Frozen(NamedTuple):
-    """How a block's tokens merge.
+    """Merges of a block's tokens.
 
     Attributes:
-        before: How they stand in front of the block.
-        matching: What merges in it, or None.
-        after: How they stand behind it.
+        before: State of the merges before the block.
+        matching: Matching in the block, or None.
+        after: State of the merges after the block.
     """
 
     before: Standing

@@ -1,4 +1,4 @@
-"""The handle of ToMe on a model, and what it tells of a pass."""
+"""Handle of ToMe on a model, and its report of a forward pass."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from mmvitaccel.core.tome.trace import Trace
 
 @dataclass(frozen=True)
 class ToMeInfo:
-    """What became of the tokens in the last forward pass, one entry per block.
+    """Tokens of the last forward pass, with one entry per block.
 
-    Where the block restores its tokens (windows, frames), the entries are about the merged ones
-    inside of it, with B windows or frames.
+    If a block restores its tokens (windows, frames), the entries describe the merged tokens inside
+    it, for B windows or frames.
 
     Attributes:
-        tokens: Tokens that left the block, with prefix tokens; of the longest image.
+        tokens: Number of output tokens of the block including prefix tokens, for the longest image.
         sizes: Patches in each of them (B, N, 1), float32; 0 at the end of a shorter image.
-        sources: Which input tokens each of them holds (B, N, N0), bool; None unless
-            ``trace_source`` was asked for.
+        sources: (B, N, N0) bool, the input tokens in each of them; None without ``trace_source``.
     """
 
     tokens: list[int]
@@ -35,10 +34,10 @@ class ToMeInfo:
 
 
 class ToMeHandle(Handle):
-    """Steers ToMe on one model.
+    """Controls ToMe on one model.
 
     Attributes:
-        model: The transformer that ToMe is on.
+        model: The transformer with ToMe.
     """
 
     method = METHOD
@@ -46,7 +45,7 @@ class ToMeHandle(Handle):
 
     @property
     def r(self) -> Schedule:
-        """Tokens merged per block, as given; a new value holds from the next forward pass."""
+        """Tokens merged per block, as given; a new value applies from the next forward pass."""
         return self._state.r
 
     @r.setter
@@ -69,12 +68,12 @@ class ToMeHandle(Handle):
 
     @property
     def info(self) -> ToMeInfo:
-        """What became of the tokens in the last forward pass.
+        """Tokens of the last forward pass.
 
-        Of several threads that run the model, each is told of its own last pass.
+        Each thread gets its own last pass.
 
         Raises:
-            RuntimeError: If there was none.
+            RuntimeError: There was no forward pass.
         """
         trace = self._state.traces.last
         if trace is None or not trace.behind:

@@ -1,13 +1,13 @@
-"""One transformer block that merges tokens and restores them all before it ends.
+"""A transformer block that merges tokens and restores all of them at its end.
 
 For hosts that regroup tokens around the block: windows (ViTDet, RF-DETR) or frames (TimeSformer).
-Tokens are merged before attention, by the same keys, so that attention, its projection and the MLP
-run on fewer; every token then receives what its merged token got, and the residual keeps what makes
-it different. Every window merges the same number.
+Tokens are merged before attention, by the same keys, so attention, its projection and the MLP
+process fewer tokens. Every token then gets the update of its merged token, and the residual keeps
+the differences. Every window merges the same number.
 
-Over a run of blocks with the same windows, the matching of the first may hold for all: the others
-then run on merged tokens from their first norm to their end. Merging what a block gave back gives
-the very tokens with which it ended, so that nothing has to be carried from block to block.
+In a run of blocks with the same windows, the matching of the first can be used for all: the others
+then process merged tokens from the first norm to the end. Merging the output of a block again gives
+its merged tokens, so nothing has to be passed from block to block.
 
 Shapes: W windows or frames in the batch (as many as images where attention is global), N tokens
 in each, H heads of D channels.
@@ -92,9 +92,9 @@ def continue_block(
     windows = _Windows(spec.window_size(block), given)
     if windows.size and any(side % windows.size for side in windows.map_size):
         raise ValueError(
-            f"ToMe: restore='end' keeps what merges over blocks with windows of {windows.size} "
-            f"tokens, and a map of {windows.map_size[0]} x {windows.map_size[1]} is padded to "
-            "whole ones anew in each; give a size that they divide, or restore='block'."
+            f"ToMe: restore='end' keeps merges over blocks with windows of {windows.size} "
+            f"tokens, but a map of {windows.map_size[0]} x {windows.map_size[1]} is padded in "
+            f"each block; use a size that is a multiple of the window, or restore='block'."
         )
     tokens = windows.cut(given.x, None)
     ones = tokens.new_ones((*tokens.shape[:2], 1), dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""A forward pass of a model with ToMe: tokens enter, and block by block they merge."""
+"""Forward pass of a model with ToMe, whose tokens merge block by block."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ METHOD = "ToMe"
 
 @dataclass
 class ToMeState:
-    """What the model and its blocks share.
+    """State shared by the model and its blocks.
 
     Attributes:
-        r: As the user gave it.
+        r: Value given by the user.
         schedule: One entry per block.
-        num_prefix_tokens: Protected tokens in front.
-        options: How tokens are compared and merged.
-        trace_source: Whether ``info`` tells the sources.
-        traces: The passes.
-        bypass: The modules that are not called.
+        num_prefix_tokens: Number of protected leading tokens.
+        options: Options of matching and merging.
+        trace_source: Whether ``info`` has the sources.
+        traces: Traces of the passes.
+        bypass: The bypassed modules.
         first_of_run: For each block the first one of its run, whose merges it takes over where
             tokens are restored at the end of a run.
     """
@@ -78,7 +78,7 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
     index, spec = found.info
     handed = args[0] if args else next(iter(kwargs.values()))
     trace = state.traces.at(index, handed)
-    if trace is None:  # called outside of the model's forward: it is the host's
+    if trace is None:  # called outside the model's forward: use the host's forward
         _check_entries(state.bypass.model)
         return host(*args, **kwargs)
     given, entry = spec.enter(block, *args, **kwargs), trace.schedule[index]
@@ -118,9 +118,9 @@ def _check_entries(model: nn.Module) -> None:
         if name in model.__dict__ and not wraps_own(model, name):
             raise RuntimeError(
                 f"ToMe: a block runs outside of a pass, and {name!r} of this "
-                f"{host_class(model).__name__} was replaced on the instance: ToMe begins in the "
-                f"class's own, so that it would be off; let yours call that one, restore it (del "
-                f"model.{name}) or take ToMe off (handle.remove())."
+                f"{host_class(model).__name__} was replaced on the instance: ToMe starts in the "
+                f"class's own method, so it would have no effect; call that method in yours, "
+                f"restore it (del model.{name}) or remove ToMe (handle.remove())."
             )
 
 
@@ -130,7 +130,7 @@ def _check_tokens(state: ToMeState, trace: Trace, index: int, num_tokens: int) -
     if index == 0 and free < 2 and any(trace.schedule) and not _is_shortened(state.bypass.model):
         raise ValueError(
             f"ToMe: r={state.r} but only {free} tokens beside {state.num_prefix_tokens} prefix "
-            "tokens reach the first block; two are needed to merge, give a larger input or r=0."
+            "tokens reach the first block; merging needs two, give a larger input or r=0."
         )
 
 

@@ -1,1 +1,1 @@
-"""One set of weights in several formats: what each computes, and how fast."""
+"""One set of weights in several formats: accuracy, time and memory of each."""

@@ -1,4 +1,4 @@
-"""Formats in turn on the same batches: accuracy, time, memory and size of each."""
+"""Compares formats on the same batches: accuracy, time, memory and size."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from mmvitaccel.registry import type_name
 from mmvitaccel.runner.attached_hooks import load_model
 
 _WARMUP = 2
-_COSTS = ("MacsMetric",)  # need a hook that runs frames twice, so that they are left out
+_COSTS = ("MacsMetric",)  # these need a hook that runs frames twice, so they are left out
 
 
 @dataclass
 class Row:
-    """A format on the test set.
+    """Results of a format on the test set.
 
     Attributes:
         name: Of the format.
-        replaces: Modules that its artifact stands in for.
-        size: Bytes of the artifact on the disk.
-        error: Its outputs against torch's on the first batch, as a part of the largest value;
-            None of torch itself.
-        seconds: Of each batch, from preprocessing to results.
-        images: In each batch.
-        figures: Of the config's evaluators, on what this very artifact gave.
-        memory: Bytes by which a process grows that loads it and runs; None where not measured.
+        replaces: Modules that its artifact replaces.
+        size: Size of the artifact in bytes.
+        error: Largest difference to torch's outputs on the first batch, relative to the largest
+            value; None for torch.
+        seconds: Time of each batch, from preprocessing to results.
+        images: Images in each batch.
+        figures: Metrics of the config's evaluators on the artifact's results.
+        memory: Growth in bytes of a process that loads and runs it; None if not measured.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Row:
     memory: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The row with its times summed up."""
+        """The row with a summary of its times."""
         ms = sorted(1e3 * s for s in self.seconds)
         return dict(
             format=self.name,
@@ -82,15 +82,16 @@ class Comparison:
     """A checkpoint in several formats, on the config's own test set, on the CPU.
 
     Args:
-        cfg: The config; ToMe and Eventful of its hooks are on the model.
+        cfg: The config; the methods of its hooks are attached to the model.
         checkpoint: Its weights.
-        folder: Where files go.
-        calibration: How many images int8 is calibrated with.
-        choice: Which weights in the checkpoint.
-        shapes: Of the batches of the test set, if they are known; else all of it is loaded once.
+        folder: Folder for the exported files.
+        calibration: Number of images for the calibration of int8.
+        choice: Selects the weights in the checkpoint.
+        shapes: Shapes of the test set's batches, if known; otherwise the test set is loaded once to
+            find them.
 
     Raises:
-        UserError: Config, checkpoint and data do not belong together.
+        UserError: Config, checkpoint and data do not match.
     """
 
     def __init__(
@@ -120,17 +121,17 @@ class Comparison:
         self._built: dict[str, Built] = {}
 
     def add(self, name: str) -> None:
-        """Make a format, and compare what it gives for the first batch with torch.
+        """Build a format, and compare its outputs for the first batch with torch.
 
         Raises:
-            UserError: It cannot be had.
+            UserError: The format is not possible.
         """
         made = build(name, self.source)
         self._built[name] = made
         self.rows.append(Row(name, made.replaces, made.size, self._error(made)))
 
     def run(self, console: Console) -> None:
-        """Test all of them, batch by batch in turn, in an order that turns round each time."""
+        """Test all formats, alternating batch by batch in rotating order."""
         evaluators = {row.name: self._evaluator() for row in self.rows}
         for row in self.rows:
             for _ in range(_WARMUP):
@@ -144,21 +145,21 @@ class Comparison:
                 row.images.append(len(results))
                 evaluators[row.name].process(data_samples=results, data_batch=batch)
         for row in self.rows:
-            # reason: evaluators print tables of their own
+            # reason: evaluators print their own tables
             with redirect_stdout(io.StringIO()):
                 row.figures = evaluators[row.name].evaluate(len(self.loader.dataset))
 
     def step(self, row: Row, batch: dict[str, Any]) -> tuple[Sequence[Any], float]:
-        """A format's results for a batch of the loader, and the seconds that they took."""
+        """Results of a format for a batch of the loader, and the time in seconds."""
         model = self._built[row.name].model
-        data = copy.deepcopy(batch)  # reason: results are written onto its samples
+        data = copy.deepcopy(batch)  # reason: results are written into the samples
         with torch.no_grad(), running(model, row.name):
             start = time.perf_counter()
             results = model.test_step(data)
             return results, time.perf_counter() - start
 
     def drop_what_is_replaced(self) -> None:
-        """Free the weights that only torch's own model needs; it cannot run then."""
+        """Free the weights that only torch's own model needs; it cannot run afterwards."""
         for made in self._built.values():
             if made.file:
                 for module in self.source.part.modules_of():
@@ -179,7 +180,7 @@ class Comparison:
         metrics = list(given) if isinstance(given, (list, tuple)) else [given] if given else []
         metrics = [copy.deepcopy(m) for m in metrics if type_name(m) not in _COSTS]
         if not metrics:
-            raise UserError("test_evaluator gives no accuracy; put an evaluator into it.")
+            raise UserError("test_evaluator returned no metric; add an evaluator.")
         with building("test_evaluator"):
             evaluator = Evaluator(metrics)
         evaluator.dataset_meta = getattr(self.loader.dataset, "metainfo", None)
@@ -187,7 +188,7 @@ class Comparison:
 
 
 def test_loader(cfg: Config) -> DataLoader:
-    """The config's test set, loaded in this process: workers would take cores while it is timed."""
+    """The config's test set, loaded in this process, because workers would disturb the timing."""
     given = copy.deepcopy(cfg.test_dataloader)
     given.update(num_workers=0, persistent_workers=False)
     given.pop("prefetch_factor", None)
@@ -204,6 +205,6 @@ def _shapes(model: nn.Module, loader: DataLoader) -> list[tuple[int, ...]]:
 
 
 def _inputs(model: nn.Module, batch: dict[str, Any]) -> Tensor:
-    """What reaches the backbone of a batch: views of a clip are put into the batch."""
+    """Input of the backbone for a batch; views of clips are merged into the batch."""
     inputs = model.data_preprocessor(copy.deepcopy(batch), False)["inputs"]
     return inputs.flatten(0, 1) if inputs.dim() > 4 else inputs

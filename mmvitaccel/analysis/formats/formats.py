@@ -1,4 +1,4 @@
-"""The formats: how each comes from torch's model, and why it may not."""
+"""The formats: how each is built from the torch model, and why it may not be possible."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from mmvitaccel.models.efficientvit.compiled import CompiledEfficientViT
 
 @dataclass(frozen=True)
 class Source:
-    """What formats are made of.
+    """Source of the formats.
 
     Attributes:
         cfg: The config.
-        part: What is replaced; it has run once.
-        shapes: Of the batches (B, C, H, W, ...) that the test set gives.
-        folder: Where files go.
-        calibration: How many images int8 is calibrated with.
+        part: The part to replace; it has run once.
+        shapes: Shapes (B, C, H, W, ...) of the test set's batches.
+        folder: Folder for the exported files.
+        calibration: Number of images for the calibration of int8.
     """
 
     cfg: Config
@@ -50,12 +50,12 @@ class Source:
 
     @property
     def size(self) -> Size:
-        """Batch, height and width that a file is traced with."""
+        """Batch size, height and width for tracing."""
         return (self.shapes[0][0], *self.shapes[0][2:])
 
     @property
     def dynamic(self) -> bool:
-        """Whether a file has to take several sizes."""
+        """Whether a file needs dynamic sizes."""
         return len(self.shapes) > 1
 
 
@@ -64,11 +64,11 @@ class Built:
     """A model in a format.
 
     Attributes:
-        model: Whose ``test_step`` runs the artifact.
-        replaces: Modules that the artifact stands in for, or in whose place other code runs.
-        size: Bytes on the disk of what stands in: the file, or the weights of these modules.
-        run: The artifact alone; None of torch's own model.
-        file: Whether it is a file, for which torch's weights need not be there.
+        model: Its ``test_step`` runs the artifact.
+        replaces: Modules that the artifact replaces.
+        size: Size in bytes of the file, or of the saved weights of these modules.
+        run: The artifact alone; None for torch's own model.
+        file: Whether it is a file, which does not need torch's weights.
     """
 
     model: nn.Module
@@ -91,9 +91,9 @@ def _bfloat16(source: Source) -> Built:
 
 
 def _autocast(module: nn.Module) -> None:
-    """Let a module run under bfloat16 autocast, and give out float32.
+    """Run a module under bfloat16 autocast, with float32 outputs.
 
-    By hooks, which leave methods on it as they are.
+    Uses hooks, so attached methods keep working.
     """
     opened: list[torch.autocast] = []
 
@@ -115,7 +115,9 @@ def _as_float32(value: Any) -> Any:
 
 def _compiled_steps(source: Source) -> Built:
     if source.methods:
-        raise UserError(f"{' and '.join(source.methods)} would be left off; test it without.")
+        raise UserError(
+            f"{' and '.join(source.methods)} would be bypassed; test the format without it."
+        )
     backbone = source.part.model.backbone
     try:
         compiled = CompiledEfficientViT(backbone)
@@ -175,10 +177,10 @@ FORMATS: dict[str, Callable[[Source], Built]] = {
 
 
 def build(name: str, source: Source) -> Built:
-    """A model in a format; files that are in the folder already are taken.
+    """Build a model in a format; existing files in the folder are reused.
 
     Raises:
-        UserError: It cannot be had, with the reason; the sentence begins with the format's name.
+        UserError: The format is not possible; the message begins with its name and has the reason.
     """
     try:
         return FORMATS[name](source)
@@ -194,7 +196,7 @@ def _of_files(
 
 
 def _calibration(source: Source) -> Sequence[Tensor]:
-    """Images of the training set; of a file for one size those that have it."""
+    """Images of the training set; for a file of fixed size, those of this size."""
     images = list(calibration_images(source.cfg, source.calibration))
     if not source.dynamic:
         batch = source.size[0]
@@ -209,18 +211,18 @@ def _calibration(source: Source) -> Sequence[Tensor]:
 
 
 def _check_file_is_possible(source: Source) -> None:
-    """Refuse what no file can hold."""
+    """Refuse models that cannot be exported to a file."""
     for method in sorted(source.methods - {"ToMe"}):
         raise UserError(why_not_exported(method))
     if len(source.shapes[0]) != 4:
         raise UserError(
-            f"its backbone takes clips {tuple(source.shapes[0])}, and files are made of models of "
-            "images (B, C, H, W)."
+            f"its backbone takes clips {tuple(source.shapes[0])}, but only image models (B, C, "
+            f"H, W) can be exported."
         )
     if source.methods and source.dynamic:
         raise UserError(
-            f"ToMe in a file belongs to one size of image, and the test set has "
-            f"{len(source.shapes)}; resize to one size in the test's pipeline."
+            f"a file with ToMe has a fixed image size, but the test set has {len(source.shapes)} "
+            f"sizes; resize to one size in the test pipeline."
         )
 
 

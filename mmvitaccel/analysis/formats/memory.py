@@ -1,4 +1,4 @@
-"""What a format takes in memory, measured in a process of its own."""
+"""Memory of a format, measured in a separate process."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _BATCHES = 3
 
 @dataclass(frozen=True)
 class Given:
-    """What a process needs to load a format.
+    """Inputs of a process that loads a format.
 
     Attributes:
         config: Path of the config.
-        options: Of the command line.
+        options: Options of the command line.
         checkpoint: The weights.
-        folder: Where the files are already.
-        shapes: Of the batches of the test set.
-        choice: Which weights in the checkpoint.
+        folder: Folder with the exported files.
+        shapes: Shapes of the test set's batches.
+        choice: Selects the weights in the checkpoint.
     """
 
     config: str
@@ -43,20 +43,20 @@ class Given:
 
 
 def memory_of(given: Given, name: str) -> int | None:
-    """Bytes by which a fresh process grows that loads a format and runs three batches.
+    """Growth in bytes of a new process that loads a format and runs three batches.
 
-    The process has imported OpenMMLab's packages before; weights that a file stands in for are
-    dropped, and what was freed is given back to the system before it is read.
+    The process has imported OpenMMLab's packages before. Weights that a file replaces are dropped,
+    and freed memory is returned to the system before the measurement.
 
     Returns:
-        None where the system does not say (it is read from ``/proc``).
+        None if the system does not provide it (it is read from ``/proc``).
 
     Raises:
         UserError: The process failed.
     """
     if not Path("/proc/self/statm").is_file():
         return None
-    # reason: a forked process cannot use torch's threads after this one has; this server imports
+    # reason: a fork of this process could not use torch's threads; this server imports
     # everything once, never runs a model, and forks the processes that do.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -84,7 +84,7 @@ def _measure(result: Any, given: Given, name: str) -> None:
 
 def _growth(given: Given, name: str) -> int:
     cfg = load_config(given.config, given.options)
-    build_model(cfg)  # which imports the packages that it is of
+    build_model(cfg)  # unpickling imports its packages
     start = _resident()
     comparison = Comparison(cfg, given.checkpoint, given.folder, 0, given.choice, given.shapes)
     comparison.add(name)
@@ -95,7 +95,7 @@ def _growth(given: Given, name: str) -> int:
 
 
 def _resident() -> int:
-    """Bytes in memory, what was freed given back."""
+    """Resident bytes after freed memory is returned to the system."""
     gc.collect()
     if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)

@@ -1,4 +1,4 @@
-"""The part of a model that a file can stand in for, as one function of images."""
+"""The part of a model that a file can replace, as one function of images."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Run = Callable[[Tensor], Sequence[Tensor]]
 
 
 class GraphPart(nn.Module):
-    """As much of a model as is one graph from images to tensors.
+    """The part of a model that can be exported as one graph from images to tensors.
 
-    Of mmdet's one-stage detectors backbone, neck and head without the decoding of boxes; of its
-    two-stage detectors backbone and neck; of other models the backbone.
+    For mmdet's one-stage detectors: backbone, neck and head without box decoding. For its two-stage
+    detectors: backbone and neck. For other models: the backbone.
 
     Args:
-        cfg: Says which package the model is of.
+        cfg: Its default scope names the model's package.
         model: In evaluation mode.
 
     Attributes:
-        names: The modules that it is made of.
+        names: Names of its modules.
     """
 
     def __init__(self, cfg: Config, model: nn.Module) -> None:
@@ -34,11 +34,11 @@ class GraphPart(nn.Module):
         self.model = model
         self.names = _names(cfg, model)
         self.spec: TreeSpec | None = None
-        # reason: the exporter puts the mode of the outermost module on all of them
+        # reason: the exporter applies the mode of the outermost module to all modules
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, C, H, W), normalised and padded, to all tensors that come out."""
+        """Run on images (B, C, H, W), normalised and padded; returns all output tensors."""
         if self.names == ("backbone",):
             out = self.model.backbone(images)
         else:
@@ -49,7 +49,7 @@ class GraphPart(nn.Module):
         return tuple(flat)
 
     def modules_of(self) -> list[nn.Module]:
-        """The modules whose weights it uses."""
+        """The modules with the weights of the part."""
         return [getattr(self.model, name) for name in self.names]
 
     def copied(self) -> GraphPart:
@@ -61,7 +61,7 @@ class GraphPart(nn.Module):
         """A copy of the model, with shared weights, that calls another function in its place.
 
         Args:
-            run: Images to what :meth:`forward` gives; it has to have run once before.
+            run: Function with the input and outputs of :meth:`forward`, which must have run once.
         """
         model, spec = self.copied().model, self.spec
         if self.names == ("backbone",):
@@ -76,10 +76,12 @@ class GraphPart(nn.Module):
 
 def _names(cfg: Config, model: nn.Module) -> tuple[str, ...]:
     if not isinstance(getattr(model, "backbone", None), nn.Module):
-        raise UserError(f"{type(model).__name__} has no backbone; no file can stand in for it.")
+        raise UserError(
+            f"{type(model).__name__} has no backbone, so no part of it can be exported."
+        )
     if package_of(cfg) != "mmdet":
         return ("backbone",)
-    # reason: imported here, since other packages' models are compared without mmdet
+    # reason: imported here, because models of other packages do not need mmdet
     from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 
     neck = ("neck",) if isinstance(getattr(model, "neck", None), nn.Module) else ()

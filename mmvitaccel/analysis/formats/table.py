@@ -1,4 +1,4 @@
-"""The formats side by side, to read."""
+"""The comparison of formats as a table."""
 
 from __future__ import annotations
 

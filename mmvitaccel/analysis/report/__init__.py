@@ -1,1 +1,1 @@
-"""A run's work directory as one page."""
+"""HTML report of a run's work directory."""

@@ -1,4 +1,4 @@
-"""One HTML page of a run, with everything in it and nothing from outside."""
+"""Self-contained HTML page of a run."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ _TOP = """<!doctype html>
 
 
 def page(run: Run) -> str:
-    """The page's text.
+    """Render the HTML page.
 
     Args:
-        run: Names, figures and the config may hold anything; they are escaped.
+        run: The run. Names, figures and the config are escaped.
     """
     parts = [_TOP.format(title=escape(run.path.resolve().name), style=_STYLE)]
     for heading, section in (
@@ -65,7 +65,7 @@ def page(run: Run) -> str:
 
 
 def _accuracy(run: Run) -> Iterator[str]:
-    """The figures of each test, else the last ones of the validation."""
+    """Metrics of each test, or those of the last validation."""
     tests = {
         name: {key: value for key, value in figures.items() if not key.startswith("cost/")}
         for name, figures in run.tests.items()
@@ -80,7 +80,7 @@ def _accuracy(run: Run) -> Iterator[str]:
 
 
 def _cost(run: Run) -> Iterator[str]:
-    """What a frame cost in the last test: by part, by layer, by gate."""
+    """Cost of a frame in the last test, by part, layer and gate."""
     figures = next(
         (f for f in reversed(run.tests.values()) if any(n.startswith("cost/") for n in f)), None
     )
@@ -162,6 +162,6 @@ def _number(value: Any) -> str:
 
 
 def _numbers(value: Any) -> dict[str, float]:
-    """Figures by name; empty where it is something else."""
+    """Figures by name; empty if the value is not a dict."""
     found = value if isinstance(value, Mapping) else {}
     return {str(n): float(v) for n, v in found.items() if _is_number(v) and math.isfinite(v)}

@@ -1,4 +1,4 @@
-"""Curves and sample frames as addresses that hold the picture itself."""
+"""Curves and sample frames as data URLs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def curve(name: str, points: Sequence[tuple[float, float]]) -> str:
 
 
 def bars(values: Mapping[str, float], dense: Mapping[str, float], label: str) -> str:
-    """A bar for each name, as a PNG, that of the dense model pale behind it."""
+    """A bar per name as a PNG, with a pale bar of the dense model behind it."""
 
     def draw(axes: Any) -> None:
         names = list(values)
@@ -37,7 +37,7 @@ def bars(values: Mapping[str, float], dense: Mapping[str, float], label: str) ->
 
 
 def picture(path: Path) -> str | None:
-    """A picture file, made smaller, as a JPEG; None where it cannot be read."""
+    """A picture file as a reduced JPEG; None if it cannot be read."""
     try:
         with Image.open(path) as image:
             image = image.convert("RGB")
@@ -55,7 +55,7 @@ def _drawn(draw: Callable[[Any], Any], title: str, height: float = 2.6) -> str:
 
     figure, axes = pyplot.subplots(figsize=(6.0, height), layout="constrained")
     draw(axes)
-    # reason: a $ in a name would begin a formula
+    # reason: matplotlib reads $ as the start of a formula
     axes.set_title(title.replace("$", r"\$"), fontsize="medium")
     axes.grid(alpha=0.3)
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What a training or a test left in its work directory."""
+"""Reads the work directory of a training or a test."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Run:
 
     Attributes:
         path: The folder.
-        config: The config's text; empty where there is none.
-        tests: Figures of each test, by the name of its folder, the last one last.
-        curves: Steps and values of each figure that was written while it ran.
-        pictures: Files that were drawn.
-        checkpoints: Files of weights.
-        unread: What could not be read, and why.
+        config: Text of the config; empty if there is none.
+        tests: Metrics of each test by the name of its folder, latest last.
+        curves: Steps and values of each logged figure.
+        pictures: Files of drawn results.
+        checkpoints: Checkpoint files.
+        unread: Files that could not be read, with the reasons.
     """
 
     path: Path
@@ -39,17 +39,17 @@ class Run:
 
 
 def read_run(path: str | Path) -> Run:
-    """Read a work directory; of several runs in it curves are joined.
+    """Read a work directory; the curves of several runs are joined.
 
     Raises:
-        UserError: It is no folder, or nothing in it is of a run.
+        UserError: The path is not a folder, or has no files of a run.
     """
     folder = Path(path)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {what}; give the work directory of a training or a test.")
     run = Run(folder)
-    # reason: mmengine dumps the config beside the runs, and each run's into its own folder
+    # reason: mmengine writes the config beside the runs, and into the folder of each run
     configs = [*folder.glob("*/vis_data/config.py"), *folder.glob("*.py")]
     if configs:
         run.config = _text(max(configs, key=lambda p: p.stat().st_mtime), run)
@@ -66,14 +66,14 @@ def read_run(path: str | Path) -> Run:
     run.checkpoints = sorted(folder.glob("*.pth"))
     if not (run.config or run.tests or run.curves or run.pictures or run.checkpoints):
         raise UserError(
-            f"{folder} has nothing of a run in it (no config, log, picture or checkpoint); give "
-            "the work directory of tools/train.py or tools/test.py."
+            f"{folder} has no files of a run (config, log, picture or checkpoint); give the work "
+            f"directory of tools/train.py or tools/test.py."
         )
     return run
 
 
 def _add(curves: dict[str, dict[float, float]], line: dict[str, Any]) -> None:
-    """Put a line's figures onto their curves; a step that was repeated counts once."""
+    """Add a log line to the curves; the last value of a repeated step is used."""
     step = line.get("step")
     if not isinstance(step, (int, float)):
         return
@@ -92,7 +92,7 @@ def _text(path: Path, run: Run) -> str:
 
 
 def _object(path: Path, run: Run) -> dict[str, Any]:
-    """A file with one JSON object; empty where it is none."""
+    """Read a file with one JSON object; empty if it is invalid."""
     try:
         found = json.loads(_text(path, run) or "{}")
     except ValueError as error:
@@ -102,7 +102,7 @@ def _object(path: Path, run: Run) -> dict[str, Any]:
 
 
 def _lines(path: Path, run: Run) -> Iterator[dict[str, Any]]:
-    """A file with a JSON object on each line; a run that was killed may leave half a one."""
+    """Read a file with a JSON object per line; a killed run may leave an incomplete line."""
     broken = 0
     for line in _text(path, run).splitlines():
         try:
@@ -113,4 +113,4 @@ def _lines(path: Path, run: Run) -> Iterator[dict[str, Any]]:
         if isinstance(found, dict):
             yield found
     if broken:
-        run.unread.append(f"{path.relative_to(run.path)}: {broken} lines that are no JSON")
+        run.unread.append(f"{path.relative_to(run.path)}: {broken} lines are not JSON")

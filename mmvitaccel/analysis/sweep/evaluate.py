@@ -1,4 +1,4 @@
-"""A checkpoint tested as ``tools/test.py`` tests it, with what its frames cost."""
+"""Tests a checkpoint like ``tools/test.py``, and measures the cost of its frames."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def evaluate(
     timed: bool = False,
     hooks: Sequence[Hook] = (),
 ) -> dict[str, Any]:
-    """What the config's evaluators say of a checkpoint.
+    """Test a checkpoint and return the metrics of the config's evaluators.
 
     Args:
-        cfg: The config, checked; it stays as it is.
+        cfg: The checked config; it is not changed.
         checkpoint: Its weights.
-        work_dir: For the log.
-        choice: Which weights in the checkpoint.
-        skip_broken: Whether files that cannot be read are passed over and counted.
-        timed: Whether a ``CostHook`` of the config times frames; if not it counts all of them.
-        hooks: Beside the config's own.
+        work_dir: Folder for the log.
+        choice: Selects the weights in the checkpoint.
+        skip_broken: Whether unreadable files are skipped and counted.
+        timed: Whether a ``CostHook`` of the config times frames; otherwise it counts all.
+        hooks: Additional hooks.
     """
     cfg = copy.deepcopy(cfg)
     cfg.work_dir, cfg.load_from, cfg.resume = str(work_dir), str(checkpoint), False

@@ -1,4 +1,4 @@
-"""A sweep's folder: what it is of, and a file for each point that is done."""
+"""The folder of a sweep: its settings, and a file for each finished point."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ SETTINGS = "settings.json"
 
 
 class SweepFolder:
-    """Results of one sweep on the disk; each is written whole or not at all.
+    """Results of one sweep on disk; each file is written atomically.
 
     Args:
-        path: Made when the first thing is written.
+        path: The folder, created with the first file.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
     def claim(self, settings: Mapping[str, Any]) -> None:
-        """Make the folder one of these settings, or go on with it.
+        """Create the folder for these settings, or continue an existing sweep.
 
         Args:
-            settings: What all points share, such as config and weights.
+            settings: Properties common to all points, such as config and weights.
 
         Raises:
-            UserError: The folder holds a sweep of others, or something else.
+            UserError: The folder has a sweep with other settings, or other files.
         """
         file = self.path / SETTINGS
         if file.is_file():
@@ -53,7 +53,7 @@ class SweepFolder:
         _write(file, settings)
 
     def done(self, point: OperatingPoint) -> PointResult | None:
-        """The result of a point; None where it has to be measured."""
+        """The result of a point; None if it is not measured yet."""
         file = self._file(point)
         return _result(file) if file.is_file() else None
 
@@ -62,20 +62,20 @@ class SweepFolder:
         _write(self._file(result.point), result.to_json())
 
     def results(self) -> list[PointResult]:
-        """All that is there, in the order in which it was measured.
+        """All results, in the order of measurement.
 
         Raises:
-            UserError: The folder holds no sweep, or none of its points is done.
+            UserError: The folder has no sweep, or no point is finished.
         """
         if not (self.path / SETTINGS).is_file():
             raise UserError(f"{self.path} holds no sweep (it has no {SETTINGS}).")
         files = sorted((self.path / "points").glob("*.json"), key=lambda p: p.stat().st_mtime_ns)
         if not files:
-            raise UserError(f"{self.path}: no point of this sweep is done; let it run first.")
+            raise UserError(f"{self.path}: no point of this sweep is finished; run it first.")
         return [_result(file) for file in files]
 
     def test_dir(self, point: OperatingPoint) -> Path:
-        """Where a point's test writes its log."""
+        """Log folder of a point's test."""
         return self.path / "tests" / point.file_name
 
     def _file(self, point: OperatingPoint) -> Path:
@@ -86,7 +86,7 @@ def _result(file: Path) -> PointResult:
     try:
         return PointResult.from_json(_read(file))
     except (KeyError, TypeError) as error:
-        raise UserError(f"{file} is no result of a sweep ({error!r}); delete it.") from error
+        raise UserError(f"{file} is not a result of a sweep ({error!r}); delete it.") from error
 
 
 def _read(file: Path) -> dict[str, Any]:

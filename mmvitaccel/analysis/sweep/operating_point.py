@@ -1,4 +1,4 @@
-"""An operating point: one method, with one budget, that a hook puts on a config's model."""
+"""An operating point: a method with a budget, attached by a hook to a config's model."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from mmvitaccel.errors import UserError
 from mmvitaccel.registry import POLICIES
 
 DENSE = "dense"
-#: The policy that the others are compared with; never recommended.
+#: The control policy, which is never recommended.
 CONTROL = "RandomTokens"
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A method and its budget; without a hook, the model as it is.
+    """A method and its budget; without a hook, the dense model.
 
     Attributes:
         method: ``dense``, ``ToMe``, or the attention mode of Eventful.
-        policy: Of Eventful; empty otherwise.
-        k: Tokens that Eventful lets through; None otherwise.
+        policy: Policy of Eventful; empty otherwise.
+        k: Tokens that pass Eventful's gates; None otherwise.
         r: Tokens that ToMe merges in each block; None otherwise.
-        hook: Config of the hook that puts the method on a model; None of the dense model.
+        hook: Config of the hook that attaches the method; None for the dense model.
     """
 
     method: str
@@ -38,7 +38,7 @@ class OperatingPoint:
 
     @property
     def name(self) -> str:
-        """As people read it."""
+        """Name for people."""
         if self.hook is None:
             return self.method
         if self.r is not None:
@@ -47,21 +47,21 @@ class OperatingPoint:
 
     @property
     def file_name(self) -> str:
-        """The same, of letters, digits, ``_`` and ``-``."""
+        """The name with only letters, digits, ``_`` and ``-``."""
         return "".join(c if c.isalnum() or c in "-_" else "_" for c in self.name.replace("=", ""))
 
     @property
     def is_control(self) -> bool:
-        """Whether it is there to be compared with."""
+        """Whether it is a control."""
         return self.policy == CONTROL
 
     @property
     def key(self) -> str:
-        """The hook's place in ``default_hooks``."""
+        """Key of the hook in ``default_hooks``."""
         return "tome" if self.r is not None else "eventful"
 
     def apply(self, cfg: Config) -> Config:
-        """A copy of a config without methods, with this one."""
+        """Copy of a config without methods, with this method."""
         cfg = copy.deepcopy(cfg)
         if self.hook is not None:
             hooks = ConfigDict(cfg.get("default_hooks") or {})
@@ -70,7 +70,7 @@ class OperatingPoint:
         return cfg
 
     def config_lines(self) -> str:
-        """What a config that inherits from the dense one says to be at this point."""
+        """Lines for a config that inherits from the dense one."""
         if self.hook is None:
             return ""
         return f"default_hooks = dict(\n    {self.key}={_source(self.hook)},\n)"
@@ -85,7 +85,7 @@ class OperatingPoint:
 def eventful_point(
     k: int, attention: str = "exact", policy: str = "TopK", **options: Any
 ) -> OperatingPoint:
-    """Eventful with a policy that lets k tokens through.
+    """Eventful with a policy with k tokens.
 
     Args:
         k: Tokens.
@@ -111,17 +111,17 @@ def points_of(
     k: Sequence[int], attention: Sequence[str], policies: Sequence[str], r: Sequence[int],
     **options: Any,
 ) -> list[OperatingPoint]:  # fmt: skip
-    """The dense point, every mode with every policy at every k, and every r; each once.
+    """The dense point, all combinations of mode, policy and k, and all r, without duplicates.
 
     Args:
-        k: Tokens that Eventful lets through.
+        k: Tokens that pass Eventful's gates.
         attention: Its attention modes.
         policies: Names of its policies.
         r: Tokens that ToMe merges in each block.
         **options: See :func:`eventful_point`.
 
     Raises:
-        UserError: A number is out of range, or a policy is not known or has no k.
+        UserError: A number is out of range, or a policy is unknown or has no k.
     """
     if not (k or r):
         raise UserError("nothing to sweep over: give --k for Eventful, --r for ToMe, or both.")

@@ -1,4 +1,4 @@
-"""Lines of accuracy against cost, side by side in one picture."""
+"""Plots of accuracy against cost, side by side."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Line:
     """Points of one method.
 
     Attributes:
-        label: In the legend.
-        x: What they cost.
-        y: What they achieve.
-        style: As matplotlib has it.
-        options: Further ones of ``Axes.plot``.
+        label: Text in the legend.
+        x: Cost of the points.
+        y: Accuracy of the points.
+        style: Format string of matplotlib.
+        options: Further arguments of ``Axes.plot``.
     """
 
     label: str
@@ -39,9 +39,9 @@ class Panel:
     """One diagram.
 
     Attributes:
-        xlabel: Below it.
-        ylabel: Beside it.
-        lines: In the order in which they are drawn.
+        xlabel: Label of the x axis.
+        ylabel: Label of the y axis.
+        lines: Lines in drawing order.
         level: Label and height of a dotted line across it.
     """
 
@@ -52,12 +52,12 @@ class Panel:
 
 
 def save_panels(panels: Sequence[Panel], path: Path, rows: int = 1) -> None:
-    """Draw diagrams into a PNG file, side by side or in rows of as many each.
+    """Draw diagrams into a PNG file, side by side or in rows of equal length.
 
-    Those of a row share their scale.
+    Diagrams in a row share their y axis.
 
     Raises:
-        UserError: It cannot be written.
+        UserError: The file cannot be written.
     """
     matplotlib.use("Agg")
     from matplotlib import pyplot
@@ -84,11 +84,11 @@ def save_panels(panels: Sequence[Panel], path: Path, rows: int = 1) -> None:
 
 
 def plot_sweeps(sweeps: dict[str, Sequence[PointResult]], metric: str, path: Path) -> None:
-    """Accuracy against every cost that was measured, with the Pareto front of each sweep.
+    """Plot accuracy against every measured cost, with the Pareto front of each sweep.
 
     Args:
         sweeps: Results by the sweep's name.
-        metric: The figure of accuracy.
+        metric: Name of the accuracy metric.
         path: The PNG.
     """
     panels = [

@@ -1,4 +1,4 @@
-"""What a sweep measured: its points, the Pareto front, and the cheapest of them."""
+"""Results of a sweep: its points, the Pareto front, and the cheapest point."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from mmvitaccel.analysis.sweep.operating_point import DENSE, OperatingPoint
 from mmvitaccel.errors import UserError
 
-#: What a point costs, by the name of the figure.
+#: Costs of a point by the name of the figure.
 COSTS = {"cost/gmacs": "G multiply-adds a frame", "cost/ms": "ms a frame"}
-# What the evaluators of OpenMMLab call the figure that a model is known by, the first found first.
+# Main metrics of OpenMMLab's evaluators, in order of preference.
 _KNOWN = (
     "vid/mAP50",
     "coco/bbox_mAP",
@@ -24,65 +24,66 @@ _KNOWN = (
 
 @dataclass(frozen=True)
 class PointResult:
-    """A point and the figures of its test, by their names.
+    """A point and the figures of its test.
 
     Attributes:
-        point: What was tested.
-        figures: Of the evaluators; those of ``MacsMetric`` begin with ``cost/``.
+        point: The operating point.
+        figures: Metrics by name; those of ``MacsMetric`` begin with ``cost/``.
     """
 
     point: OperatingPoint
     figures: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """As it is kept."""
+        """The JSON object to store."""
         point = self.point
         own = dict(method=point.method, policy=point.policy, k=point.k, r=point.r)
         return dict(own, hook=point.hook, figures=plain(self.figures))
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> PointResult:
-        """What :meth:`to_json` gave."""
+        """Read the output of :meth:`to_json`."""
         own = {key: content[key] for key in ("method", "policy", "k", "r", "hook")}
         return cls(OperatingPoint(**own), dict(content["figures"]))
 
     def value(self, name: str) -> float | None:
-        """A figure as a number; None where the test did not give it."""
+        """A figure as a number; None if the test did not return it."""
         return number(self.figures.get(name))
 
 
 def number(figure: Any) -> float | None:
-    """A figure as a number; None of one that is none."""
+    """A figure as a number; None if it is not one."""
     is_one = isinstance(figure, (int, float)) and not isinstance(figure, bool)
     return float(figure) if is_one else None
 
 
 def choose_metric(results: Sequence[Mapping[str, Any]], given: str | None = None) -> str:
-    """The figure that stands for accuracy: the higher, the better.
+    """Choose the accuracy metric, for which higher is better.
 
     Args:
-        results: Figures of each point, or of whatever is compared.
-        given: The one asked for; by default the first known one that all have.
+        results: Figures of each point or format.
+        given: The requested metric; by default the first known one that all results have.
 
     Raises:
-        UserError: One does not have it.
+        UserError: A result does not have the metric.
     """
     sets = [{n for n, f in figures.items() if number(f) is not None} for figures in results]
     shared = sorted(n for n in set.intersection(*sets) if not n.startswith("cost/"))
     metric = given or next((n for n in (*_KNOWN, *shared) if n in shared), None)
     if metric is None:
-        raise UserError("test_evaluator gives no figure of accuracy; put an evaluator into it.")
+        raise UserError("test_evaluator returned no accuracy metric; add an evaluator.")
     if metric not in shared:
         raise UserError(
-            f"--metric {metric}: not every test gives it; all give {', '.join(shared) or 'none'}."
+            f"--metric {metric}: not every test returned it; all have "
+            f"{', '.join(shared) or 'none'}."
         )
     return metric
 
 
 def pareto_front(results: Sequence[PointResult], metric: str, cost: str) -> list[PointResult]:
-    """The points that no other one beats in accuracy and cost at once, the cheapest first.
+    """The points that no other point dominates in accuracy and cost, cheapest first.
 
-    Random tokens, which are there to be compared with, are none of them.
+    Controls (random tokens) are left out.
     """
     able = [r for r in results if not r.point.is_control and r.value(cost) is not None]
     front: list[PointResult] = []
@@ -96,27 +97,27 @@ def dense_of(results: Sequence[PointResult]) -> PointResult:
     """The model without a method.
 
     Raises:
-        UserError: It is not among them.
+        UserError: The results have no dense point.
     """
     found = next((r for r in results if r.point.method == DENSE), None)
     if found is None:
-        raise UserError("the sweep has no dense point to compare with; let it run again.")
+        raise UserError("the sweep has no dense point to compare with; run it again.")
     return found
 
 
 def recommend(
     results: Sequence[PointResult], metric: str, cost: str, loss: float
 ) -> PointResult | None:
-    """The cheapest point that loses no more than a share of the dense model's accuracy.
+    """The cheapest point that loses at most a share of the dense model's accuracy.
 
     Args:
-        results: Of one sweep.
+        results: Results of one sweep.
         metric: The figure of accuracy.
         cost: One of :data:`COSTS`.
-        loss: 0.01 lets one percent of the dense model's accuracy be lost.
+        loss: Accepted relative loss; 0.01 is one percent of the dense model's accuracy.
 
     Returns:
-        The point, which may be the dense one; None where no point has that cost.
+        The point, which may be the dense one; None if no point has this cost.
     """
     least = dense_of(results).value(metric) * (1 - loss)
     front = pareto_front(results, metric, cost)
@@ -124,7 +125,7 @@ def recommend(
 
 
 def plain(value: Any) -> Any:
-    """A figure, or figures by name, as JSON has them."""
+    """A figure, or figures by name, as JSON values."""
     if isinstance(value, Mapping):
         return {str(key): plain(own) for key, own in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Tests one set of weights at many operating points; what is done already is not done again."""
+"""Tests one set of weights at many operating points; finished points are not repeated."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class Sweep:
     """A config's weights at several operating points, in a folder.
 
     Args:
-        cfg: A detector's, recognizer's or classifier's, without ToMe and Eventful.
+        cfg: Config of a detector, recognizer or classifier, without ToMe and Eventful.
         checkpoint: Its weights.
-        folder: Results of this sweep alone.
-        choice: Which weights in the checkpoint.
-        skip_broken: Whether files that cannot be read are passed over and counted.
+        folder: Folder for the results of this sweep.
+        choice: Selects the weights in the checkpoint.
+        skip_broken: Whether unreadable files are skipped and counted.
         folded: Whether BatchNorm is folded before each test.
-        parts: Of a detector, the parts that Eventful is put on; None for the transformer alone.
+        parts: Parts of a detector to make eventful; None for the transformer only.
 
     Raises:
-        UserError: Config, checkpoint and data do not belong together, the config has a method
-            already, or the folder holds another sweep.
+        UserError: Config, checkpoint and data do not match, the config already has a method, or the
+            folder has another sweep.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Sweep:
     ) -> None:
         self.cfg, self.checkpoint, self.folder = with_costs(cfg), checkpoint, folder
         self.choice, self.skip_broken = choice, skip_broken
-        # reason: random tokens are others in every run without a seed
+        # reason: without a seed, random tokens would differ in every run
         self.cfg.randomness = {"seed": 0, **(self.cfg.get("randomness") or {})}
         if folded:
             deploy(self.cfg)
@@ -74,17 +74,17 @@ class Sweep:
         )
 
     def run(self, points: Sequence[OperatingPoint], console: Console) -> list[PointResult]:
-        """Test every point that is not done.
+        """Test all unfinished points.
 
         Args:
-            points: Tried on the model before the first test.
+            points: Points; all are tried on the model before the first test.
             console: Shows the progress, and a line for each point.
 
         Returns:
-            All results in the folder, of earlier points too.
+            All results in the folder, including earlier points.
 
         Raises:
-            UserError: A point does not fit the model.
+            UserError: The model does not support a point.
         """
         for point in points:
             _try(point, self.model)
@@ -107,7 +107,7 @@ class Sweep:
         cfg, folder = point.apply(self.cfg), self.folder.test_dir(point)
         bar = [_Bar(progress, task)]
         try:
-            # reason: evaluators print their tables, which would push the bars away
+            # reason: tables printed by evaluators would disturb the progress bars
             with redirect_stdout(io.StringIO()):
                 figures = evaluate(
                     cfg, self.checkpoint, folder, self.choice, self.skip_broken, True, bar
@@ -120,7 +120,7 @@ class Sweep:
 
 
 class _Bar(Hook):
-    """Moves a bar on with every batch of a test."""
+    """Advances a progress bar with every batch of a test."""
 
     def __init__(self, progress: Progress, task: Any) -> None:
         self.progress, self.task = progress, task
@@ -133,7 +133,7 @@ class _Bar(Hook):
 
 
 def _refuse_methods(cfg: Config, model: nn.Module) -> None:
-    """Refuse a config that is at an operating point already."""
+    """Refuse a config that already has a method."""
     on = [m for m in map(link, model.modules()) if m is not None and m.members]
     handles = attach_hooks(cfg, model)
     for handle in reversed(handles):
@@ -141,13 +141,13 @@ def _refuse_methods(cfg: Config, model: nn.Module) -> None:
     if on or handles:
         what = f"{on[0].method} on its model" if on else "a method in its hooks"
         raise UserError(
-            f"config {cfg.filename} has {what} already; give the dense config, the sweep puts "
-            "methods on it."
+            f"config {cfg.filename} already has {what}; give the dense config, because the sweep "
+            f"attaches the methods."
         )
 
 
 def _try(point: OperatingPoint, model: nn.Module) -> None:
-    """Put a point's method on a model and take it off again."""
+    """Attach a point's method to a model and remove it again."""
     if point.hook is not None:
         with building(point.name):
             HOOKS.build(copy.deepcopy(dict(point.hook))).attach(model).remove()

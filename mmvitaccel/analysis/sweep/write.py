@@ -1,4 +1,4 @@
-"""A sweep as a table to read, a CSV, a JSON file and a recommendation."""
+"""Output of a sweep: a table, a CSV file, a JSON file and a recommendation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmvitaccel.whole_files import whole_file
 
 
 def table(results: Sequence[PointResult], metric: str) -> str:
-    """The points as Markdown; a ``*`` stands where a point is on a Pareto front."""
+    """The points as Markdown; ``*`` marks points on a Pareto front."""
     dense = dense_of(results)
     fronts = {cost: [r.point for r in pareto_front(results, metric, cost)] for cost in COSTS}
     heads = [cell for label in COSTS.values() for cell in (label, "dense / this", "front")]
@@ -40,21 +40,19 @@ def table(results: Sequence[PointResult], metric: str) -> str:
 
 
 def advice(results: Sequence[PointResult], metric: str, loss: float) -> str:
-    """What is cheapest within a loss of accuracy, and what to write to have it."""
+    """The cheapest point within a loss of accuracy, with the lines to use it."""
     dense, blocks = dense_of(results), []
     chosen: dict[str, PointResult] = {}
     for cost, label in COSTS.items():
         best = recommend(results, metric, cost, loss)
         if best is None:
-            blocks.append(f"No time was measured, so that none is recommended by {label}.")
+            blocks.append(f"No time was measured, so there is no recommendation by {label}.")
         elif best.point == dense.point:
-            blocks.append(
-                f"By {label}: dense; no other point costs less and loses at most {loss:.1%}."
-            )
+            blocks.append(f"By {label}: dense; no cheaper point loses at most {loss:.1%}.")
         else:
             blocks.append(
-                f"By {label}: {best.point.name}, {best.value(cost):.4g} where dense takes "
-                f"{dense.value(cost):.4g}; {metric} {best.value(metric):.4g}, dense "
+                f"By {label}: {best.point.name}, {best.value(cost):.4g} instead of "
+                f"{dense.value(cost):.4g} for dense; {metric} {best.value(metric):.4g}, dense "
                 f"{dense.value(metric):.4g} (at most {loss:.1%} of it may be lost)."
             )
             chosen[best.point.name] = best
@@ -76,11 +74,11 @@ def write(
     """Write ``sweep.csv``, ``sweep.json`` and ``sweep.png``; returns the files.
 
     Args:
-        results: Of the sweep.
-        metric: The figure of accuracy.
+        results: Results of the sweep.
+        metric: Name of the accuracy metric.
         loss: See :func:`~mmvitaccel.analysis.sweep.results.recommend`.
-        folder: The sweep's.
-        others: Other sweeps' results by name, drawn into the same picture.
+        folder: Folder of the sweep.
+        others: Results of other sweeps by name, added to the plot.
 
     Raises:
         UserError: A file cannot be written.
@@ -102,7 +100,7 @@ def write(
 
 
 def _csv(results: Sequence[PointResult]) -> str:
-    """A row for each point, a column for each figure that is a number."""
+    """CSV text: a row for each point, a column for each numeric figure."""
     names = [n for r in results for n in r.figures if r.value(n) is not None]
     figures = list(dict.fromkeys(names))
     text = io.StringIO()

@@ -1,1 +1,1 @@
-"""Dense attention and what it needs: windows, relative positions, rotary positions, pooling."""
+"""Dense attention, windows, relative positions, rotary positions, pooling."""

@@ -1,9 +1,9 @@
 """Dense attention with relative positions, in bounded memory.
 
-On a CPU and without gradients a compiled kernel does it, where one is available. Elsewhere the bias
-of all queries over all keys would take heads x N x N numbers (805 MB at N = 4096 with 12 heads in
-single precision): it exists for one block of query rows at a time, sized to stay in the cache on a
-CPU, and each block goes through fused attention.
+On a CPU without gradients, a compiled kernel is used if available. Otherwise the bias of all
+queries over all keys would need heads x N x N values (805 MB at N = 4096 with 12 heads in single
+precision). It is therefore built for one block of query rows at a time, which fits into the cache
+of a CPU, and each block uses fused attention.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from mmvitaccel.core.kernels.operators import can_attend
 CPU_BLOCK_LOGITS = 2**20
 DEVICE_BLOCK_LOGITS = 2**26
 
-# The operator behind fused attention on a CPU, which gives the log-sum-exp beside the output; the
-# public function keeps it to itself. torch < 2.2 has another one, which takes no bias.
+# The operator of fused attention on a CPU, which also returns the log-sum-exp, unlike the public
+# function. The operator of torch < 2.2 does not accept a bias.
 _FUSED_WITH_LSE = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 
 
@@ -36,21 +36,21 @@ def fused_attention(
     mask: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Torch's own attention, which every exporter can write.
+    """Torch's fused attention, which every exporter supports.
 
     Args:
         q: (B, heads, N, D).
         k: (B, heads, K, D).
         v: (B, heads, K, D).
-        scale: Multiplies the products of q and k.
+        scale: Factor of the products of q and k.
         mask: Added to the logits, (B, heads or 1, N or 1, K), in the dtype of ``q``; or None.
-        dropout: Share of the weights that is dropped.
+        dropout: Dropout probability of the attention weights.
 
     Returns:
         (B, heads, N, D).
     """
     if torch.jit.is_tracing():
-        # reason: the exporter of torch 2.1 fails on any scale but the default one
+        # reason: the exporter of torch 2.1 only supports the default scale
         return F.scaled_dot_product_attention(
             q * (scale * q.shape[-1] ** 0.5), k, v, attn_mask=mask, dropout_p=dropout
         )
@@ -71,10 +71,9 @@ def dense_attention(
         q: (B, heads, N, D).
         k: (B, heads, K, D).
         v: (B, heads, K, D).
-        scale: Multiplies the products of q and k; not the position terms.
+        scale: Factor of the products of q and k, not of the position terms.
         rel_pos: Relative positions of the queries, or None.
-        key_bias: Added to all logits of a key, (B, K) float32, where there are no relative
-            positions.
+        key_bias: Added to all logits of a key, (B, K) float32; only without relative positions.
 
     Returns:
         (B, heads, N, D). Backward needs no more memory than forward: each block is recomputed.
@@ -98,8 +97,8 @@ def dense_attention_with_lse(
     """Like :func:`dense_attention`, with the logarithm of each row's sum of exponentials.
 
     Returns:
-        The output (B, heads, N, D) and the log-sum-exp (B, heads, N), both in single precision
-        whatever the inputs are. Neither carries gradients.
+        The output (B, heads, N, D) and the log-sum-exp (B, heads, N), both in single precision and
+        without gradients.
     """
     with torch.no_grad():
         if key_bias is not None:
@@ -115,7 +114,7 @@ def dense_attention_with_lse(
 
 
 def needs_grad(*tensors: Tensor) -> bool:
-    """Whether autograd has to record what is computed from them."""
+    """Whether autograd records operations on the inputs."""
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
 
 
@@ -153,11 +152,11 @@ def _in_blocks(
         if length * cost <= budget:
             break
         if length > 1:
-            # Blocks of like size: a small last one would leave processors idle.
+            # Blocks of equal size, because a small last one would leave processors idle.
             blocks = -(-length // max(budget // cost, 1))
             step = -(-length // blocks)
             parts = [t.split(step, dim) for t in inputs]
-            if dim == 2:  # keys and values belong to every row
+            if dim == 2:  # all rows use all keys and values
                 parts[1:3] = [(t,) * len(parts[0]) for t in inputs[1:3]]
             outs = [_in_blocks(attend, part, scale) for part in zip(*parts)]
             return tuple(torch.cat(out, dim) for out in zip(*outs))

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 def pooled_grid(grid_size: tuple[int, int], pool_size: int) -> tuple[int, int]:
-    """The grid (H, W) of pooled cells; a cell at the end of an axis may hold fewer tokens."""
+    """The grid (H, W) of pooled cells; the last cell of an axis may have fewer tokens."""
     return -(-grid_size[0] // pool_size), -(-grid_size[1] // pool_size)
 
 
@@ -18,7 +18,7 @@ def pool_grid(x: Tensor, grid_size: tuple[int, int], pool_size: int) -> Tensor:
     Args:
         x: (B, heads, H * W, D).
         grid_size: (H, W).
-        pool_size: Tokens a side of a cell.
+        pool_size: Side of a cell in tokens.
 
     Returns:
         (B, heads, cells, D), cells in row-major order.

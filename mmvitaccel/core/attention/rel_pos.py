@@ -3,8 +3,8 @@
 The logit of query i and key j gets ``q_i . R_h[y_i - y_j] + q_i . R_w[x_i - x_j]``, with the
 query *before* it is scaled. A row of the table belongs to one offset: ``y_i - y_j + size - 1``.
 
-Per query these are H + W numbers, not N: the terms are kept in that form, (B, heads, N, H) and
-(B, heads, N, W), and only the block of rows that is being attended is ever spread over all keys.
+These are H + W values per query instead of N. The terms are stored in this form, (B, heads, N, H)
+and (B, heads, N, W), and expanded over all keys only for the current block of rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ REL_POS_RESIZES = ("table", "pairs")
 
 
 class PositionTerms(NamedTuple):
-    """What relative positions add to the logits, apart for the two axes.
+    """Terms that relative positions add to the logits, separately for the two axes.
 
     Attributes:
         height: (B, heads, N, key rows).
@@ -47,7 +47,7 @@ class PositionTerms(NamedTuple):
 
 
 def resize_table(table: Tensor, size: int) -> Tensor:
-    """The table for ``size`` positions a side, (2 * size - 1, D), interpolated where it differs."""
+    """The table for ``size`` positions per axis, (2 * size - 1, D), interpolated if necessary."""
     rows = 2 * size - 1
     if table.shape[0] == rows:
         return table
@@ -62,9 +62,9 @@ def offset_rows(table: Tensor, size: int, resize: str = "table") -> Tensor:
     Args:
         table: (L, D), of any length.
         size: Positions on this axis.
-        resize: What is interpolated where the table is made for another size: ``'table'`` itself,
-            linearly (detectron2, mmdet), or the rows of all ``'pairs'``, bicubically (the code of
-            the Eventful Transformers paper). The two differ by a little.
+        resize: Interpolation for a table of another size: ``'table'`` interpolates the table
+            linearly (detectron2, mmdet), ``'pairs'`` the rows of all pairs bicubically (the code of
+            the Eventful Transformers paper). The results differ slightly.
 
     Returns:
         (size, size, D): [query, key] is row ``query - key + size - 1``.
@@ -82,10 +82,9 @@ class RelPos(NamedTuple):
     """Relative positions of some queries of a grid.
 
     Attributes:
-        rows_h: Of :func:`offset_rows`, (H, key rows, D).
-        rows_w: (W, key columns, D).
-        place: (B, R), which of the grid's positions the queries have, in row-major order; None
-            where they are all of them, in order.
+        rows_h: Result of :func:`offset_rows`, (H, key rows, D).
+        rows_w: The same for columns, (W, key columns, D).
+        place: (B, R), positions of the queries in row-major order; None for all positions in order.
     """
 
     rows_h: Tensor
@@ -93,7 +92,7 @@ class RelPos(NamedTuple):
     place: Tensor | None = None
 
     def terms(self, q: Tensor) -> PositionTerms:
-        """What they add to the logits of the queries (B, heads, R, D), not scaled."""
+        """Terms for the logits of the unscaled queries (B, heads, R, D)."""
         if self.place is None:
             return position_terms(q, self.rows_h, self.rows_w)
         y, x = row_and_column(self.place, self.rows_w.shape[0])
@@ -107,19 +106,19 @@ class RelPos(NamedTuple):
 
 
 def row_and_column(place: Tensor, columns: int) -> tuple[Tensor, Tensor]:
-    """Row and column of a grid of that many columns, of places in row-major order."""
+    """Row and column of row-major positions in a grid with ``columns`` columns."""
     return place.div(columns, rounding_mode="floor"), place.remainder(columns)
 
 
 def pool_rows(rows: Tensor, pool_size: int) -> Tensor:
     """Rows of keys that were average-pooled on this axis.
 
-    A pooled key's row is the mean of its positions' rows: what pooling does to a key that carries
-    its position as a one-hot part.
+    A pooled key's row is the mean of its positions' rows, like pooling a key with a one-hot
+    position.
 
     Args:
         rows: (queries, keys, D) from :func:`offset_rows`.
-        pool_size: Keys in a cell; the last cell may hold fewer.
+        pool_size: Keys in a cell; the last cell may have fewer.
 
     Returns:
         (queries, ceil(keys / pool_size), D).

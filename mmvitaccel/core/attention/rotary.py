@@ -1,4 +1,4 @@
-"""Rotary position embedding of any subset of tokens, from a table of sines beside cosines."""
+"""Rotary position embedding of any subset of tokens, from a table of sines and cosines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def with_identity(rope: Tensor, num_prefix_tokens: int) -> Tensor:
-    """Rows that rotate by nothing for tokens in front: (..., N, 2D) to (..., P + N, 2D)."""
+    """Add rows without rotation for prefix tokens: (..., N, 2D) to (..., P + N, 2D)."""
     if num_prefix_tokens == 0:
         return rope
     sin = rope.new_zeros(*rope.shape[:-2], num_prefix_tokens, rope.shape[-1] // 2)
@@ -19,8 +19,8 @@ def apply_rope(x: Tensor, rope: Tensor, half: bool = False) -> Tensor:
 
     Args:
         x: Queries or keys.
-        rope: Sines (D) beside cosines (D) for each token.
-        half: Channel i is paired with channel i + D / 2, else with its neighbour.
+        rope: Sines (D) followed by cosines (D) for each token.
+        half: Whether channel i is paired with channel i + D / 2; otherwise with its neighbour.
     """
     sin, cos = rope.chunk(2, dim=-1)
     if half:

@@ -1,9 +1,9 @@
-"""Square windows of a token map, with the padding that they need.
+"""Square windows of a token map, with padding.
 
-Windows are cut after the linear layer of the queries, keys and values: a token of padding is a
-zero after the first LayerNorm, so its projection is the layer's bias. Padding with the bias there
-gives what padding before the layer gives (ViTDet, arXiv 2203.16527, and its released code), at
-the price of the real tokens alone.
+Windows are built after the linear layer of queries, keys and values. A padding token is zero after
+the first LayerNorm, so its projection is the layer's bias. Padding with the bias after the layer
+gives the same result as zero padding before it (ViTDet, arXiv 2203.16527, and its released code),
+at the cost of the real tokens only.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def pad_map(x: Tensor, window_size: int, value: Tensor | None = None) -> Tensor:
 
     Args:
         x: (B, H, W, C).
-        window_size: Tokens a side.
-        value: (C,) what a token of padding holds; zeros without one.
+        window_size: Side of a window in tokens.
+        value: Value (C,) of padding tokens; zeros by default.
 
     Returns:
-        (B, Hp, Wp, C); ``x`` itself where nothing is missing.
+        (B, Hp, Wp, C); ``x`` itself if no padding is needed.
     """
     batch, height, width, channels = x.shape
     to_height, to_width = padded_grid((height, width), window_size)
@@ -36,14 +36,14 @@ def pad_map(x: Tensor, window_size: int, value: Tensor | None = None) -> Tensor:
     padding = (0, 0, 0, to_width - width, 0, to_height - height)
     if value is None:
         return nn.functional.pad(x, padding)
-    # reason: filled and overwritten, where two concatenations would copy the map twice.
+    # reason: two concatenations would copy the map twice
     out = value.to(x.dtype).expand(batch, to_height, to_width, channels).clone()
     out[:, :height, :width] = x
     return out
 
 
 def to_windows(x: Tensor, window_size: int) -> Tensor:
-    """Cut a map of whole windows, (B, Hp, Wp, C) -> (B * windows, size * size, C)."""
+    """Split a padded map into windows, (B, Hp, Wp, C) -> (B * windows, size * size, C)."""
     batch, height, width, channels = x.shape
     rows, columns = height // window_size, width // window_size
     # (B, Hp, Wp, C) -> (B, rows, size, columns, size, C) -> (B, rows, columns, size, size, C)
@@ -52,11 +52,11 @@ def to_windows(x: Tensor, window_size: int) -> Tensor:
 
 
 def from_windows(windows: Tensor, window_size: int, grid_size: tuple[int, int]) -> Tensor:
-    """Put windows back and cut the padding off.
+    """Join windows and remove the padding.
 
     Args:
-        windows: (B * windows, size * size, C), as :func:`to_windows` cuts them.
-        window_size: Tokens a side.
+        windows: (B * windows, size * size, C), from :func:`to_windows`.
+        window_size: Side of a window in tokens.
         grid_size: (H, W) of the map without padding.
 
     Returns:
@@ -73,18 +73,18 @@ def from_windows(windows: Tensor, window_size: int, grid_size: tuple[int, int]) 
 def window_slots(
     grid_size: tuple[int, int], window_size: int, first: tuple[int, int] = (0, 0)
 ) -> Tensor:
-    """Which token lies where in the windows of a padded grid.
+    """Indices of the tokens in the windows of a padded grid.
 
     Args:
         grid_size: (H, W) in tokens.
-        window_size: Tokens a side.
-        first: Where the grid is a view of a larger scene, the scene's row and column at its top
-            left corner. Windows stay on the scene, those at all edges are padded, and the scene's
-            token (y, x) has the index of (y mod H, x mod W).
+        window_size: Side of a window in tokens.
+        first: If the grid is a view of a larger scene: row and column of the scene at the view's
+            top left corner. Windows are fixed to the scene, those at all edges are padded, and the
+            scene's token (y, x) has the index of (y mod H, x mod W).
 
     Returns:
         (windows, size * size) int64 in the order of :func:`to_windows`: the index of a token in
-        row-major order, or H * W where there is padding.
+        row-major order, or H * W for padding.
     """
     height, width = grid_size
     top, left = (start % window_size for start in first)

@@ -1,12 +1,11 @@
-"""A pre-norm transformer block that computes what changed (Eventful Transformers, section 4).
+"""A pre-norm transformer block that recomputes what changed (Eventful Transformers, section 4).
 
-Three gates with their buffers: around the projection to queries, keys and values, around the
-output projection, and around the MLP. The skips stay full-size. Between the first two lies
-attention, in one of the modes of :mod:`mmvitaccel.core.eventful.modes`. Windows are computed
-token-wise, and windows in which nothing changed are skipped.
+There are three gates with buffers: around the projection to queries, keys and values, around the
+output projection, and around the MLP. The skip connections stay full-size. Attention between the
+first two gates uses one of the modes of :mod:`mmvitaccel.core.eventful.modes`. In windows it is
+dense, and windows without changes are skipped.
 
-Shapes: B batch, N tokens, M tokens that a gate lets through, C channels, h heads, D channels of a
-head.
+Shapes: B batch, N tokens, M tokens that pass a gate, C channels, h heads, D channels of a head.
 """
 
 from __future__ import annotations
@@ -34,26 +33,26 @@ from mmvitaccel.core.kernels.openmp_wait import share_cores
 
 @dataclass(frozen=True)
 class BlockSteps:
-    """The steps of one block; each takes any tokens and computes every token independently.
+    """The steps of one block; each step computes every token independently.
 
     Attributes:
         norm1: (B, M, C) -> (B, M, C).
-        qkv: (B, M, C), and the rotary table of these tokens or None, to queries, keys and values,
-            each (B, h, M, D).
-        project: Attention's output (B, M, h * D), and what gives ``norm1``'s output for the same
-            tokens, to the attention branch (B, M, C), LayerScale included.
+        qkv: From (B, M, C), and the rotary table of these tokens or None, to queries, keys and
+            values, each (B, h, M, D).
+        project: From the attention output (B, M, h * D), and a function that returns ``norm1``'s
+            output for the same tokens, to the attention branch (B, M, C), including LayerScale.
         norm2: (B, M, C) -> (B, M, C).
-        mlp: (B, M, C) -> (B, M, C), LayerScale included.
+        mlp: (B, M, C) -> (B, M, C), including LayerScale.
         scale: Factor of the attention logits.
-        window_size: Tokens a side of a window; 0 attends globally.
-        padding: Queries, to query, key and value of a token of padding, each (1, h, 1, D) in their
-            kind; asked where there are windows.
-        rel_pos: Of a grid (H, W), the rows of relative positions on both axes, or None.
-        num_prefix_tokens: Tokens in front that are not on the grid.
+        window_size: Side of a window in tokens; 0 for global attention.
+        padding: From queries to the query, key and value of a padding token, each (1, h, 1, D) with
+            their dtype and device; used with windows only.
+        rel_pos: From a grid (H, W) to the rows of relative positions on both axes, or None.
+        num_prefix_tokens: Number of leading tokens that are not on the grid.
         key_bias: Added to the logits of each key, (B, N) float32, or None.
-        merge: Makes fewer tokens (B, K, C) of those between attention and MLP (B, N, C), and is
-            given the queries, keys and values of all on a first frame, None on later ones, which
-            merge as the first did. None where nothing merges.
+        merge: Merges the tokens (B, N, C) between attention and MLP into (B, K, C). It gets the
+            queries, keys and values of all tokens in a first frame, and None in later frames, which
+            merge like the first. None if nothing merges.
     """
 
     norm1: Callable[[Tensor], Tensor]
@@ -71,14 +70,14 @@ class BlockSteps:
 
 
 class Tokens(NamedTuple):
-    """What enters a block.
+    """Input of a block.
 
     Attributes:
         x: (B, N, C).
-        grid_size: (H, W) of the tokens after the prefix; None where the host does not say.
+        grid_size: (H, W) of the tokens after the prefix; None if unknown.
         rope: Rotary table (1 or B, 1 or h, N, 2D), or None.
-        segments: Into as many parts of equal length ``x`` is cut, each of which attends within
-            itself; 1 where it attends as the block's steps say.
+        segments: Number of parts of equal length into which ``x`` is split, each with attention
+            within itself; 1 for attention as defined by the block's steps.
     """
 
     x: Tensor
@@ -89,18 +88,18 @@ class Tokens(NamedTuple):
 
 @dataclass
 class BlockMemory:
-    """What a stream remembers of one block.
+    """State of one block in a stream.
 
     Attributes:
         qkv_gate: Before queries, keys and values.
-        attention: Queries, keys, values and what attention remembers.
+        attention: Queries, keys, values and the state of attention.
         proj_gate: Before the output projection.
-        proj: Results of the attention branch.
+        proj: Buffer of the attention branch.
         mlp_gate: Before the MLP.
-        mlp: Results of the MLP's branch.
-        passed: Tokens that each gate let through in the last frame: the three gates' selections.
-        left_out: What each gate left out of it, three times () float32.
-        merged: How tokens merged in the last whole frame, for who merges them; None if nobody does.
+        mlp: Buffer of the MLP branch.
+        passed: Selections of the three gates in the last frame.
+        left_out: What each gate left out of the last frame, three () float32.
+        merged: How tokens merged in the last completely computed frame; None without merging.
     """
 
     qkv_gate: TokenGate
@@ -117,10 +116,10 @@ class BlockMemory:
 def start_block(
     steps: BlockSteps, options: EventfulOptions, tokens: Tokens
 ) -> tuple[Tensor, BlockMemory]:
-    """The first frame: computed densely, and remembered.
+    """Compute the first frame densely, and create the state.
 
     Returns:
-        (B, N, C), fewer tokens where they merge, and the memory for :func:`step_block`.
+        Output (B, N, C), with fewer tokens if they merge, and the state for :func:`step_block`.
     """
     x, late = tokens.x, options.gate_position == "after_norm"
     _refuse_other_half(x.dtype, options.buffer_dtype)
@@ -144,7 +143,7 @@ def start_block(
     normed2 = steps.norm2(middle)
     branch2 = steps.mlp(normed2)
     passed, nothing = everything(x), x.new_zeros((), dtype=torch.float32)
-    # reason: a gate changes what it keeps, and x is the host's.
+    # reason: a gate changes its tensor in place, and x belongs to the host.
     memory = BlockMemory(
         qkv_gate=TokenGate(normed if late else x.clone(), options.reference, dtype),
         attention=attention,
@@ -159,16 +158,16 @@ def start_block(
 
 
 def _refuse_other_half(dtype: torch.dtype, kept_as: torch.dtype | None) -> None:
-    """Refuse bfloat16 beside float16: their sum is of single precision, the model's norms are not.
+    """Refuse bfloat16 with float16: their sum is float32, which the model's norms do not accept.
 
     Raises:
-        ValueError: Tokens are of the one and kept as the other.
+        ValueError: One is the dtype of the tokens, the other that of the buffers.
     """
     halves = (torch.bfloat16, torch.float16)
     if dtype in halves and kept_as in halves and dtype != kept_as:
         raise ValueError(
             f"Eventful: buffer_dtype={kept_as} but the model's tokens are {dtype}; set "
-            "buffer_dtype=None, which keeps them as they are."
+            f"buffer_dtype=None to keep their dtype."
         )
 
 
@@ -180,18 +179,18 @@ def step_block(
     policy: Policy,
     place: Tensor | None = None,
 ) -> Steps:
-    """A later frame, for :func:`in_step`: only what the gates let through is computed.
+    """Compute a later frame, only for tokens that pass the gates; runs under :func:`in_step`.
 
     Args:
-        steps: The block's.
-        options: As at the start.
-        tokens: Of the same shape as at the start.
-        memory: What :func:`start_block` gave; changed in place.
-        policy: Says what each of the three gates lets through.
-        place: Where the result is to be, if it has this dtype and nothing merges, (B, N, C).
+        steps: Steps of the block.
+        options: The same as at the start.
+        tokens: Input with the same shape as at the start.
+        memory: State from :func:`start_block`; changed in place.
+        policy: Selects the tokens that pass each of the three gates.
+        place: Tensor (B, N, C) for the result, used if it has the right dtype and nothing merges.
 
     Returns:
-        (B, N, C), fewer tokens where they merge.
+        Output (B, N, C), with fewer tokens if they merge.
     """
     x, late = tokens.x, options.gate_position == "after_norm"
     share_cores(x)
@@ -234,12 +233,12 @@ def step_block(
 
 
 def move_block(memory: BlockMemory, scene: Scene, num_prefix_tokens: int) -> None:
-    """Follow a view that moved, before :func:`step_block` of the same frame.
+    """Follow a movement of the view, before :func:`step_block` of the same frame.
 
     Args:
-        memory: What :func:`start_block` gave; changed in place.
-        scene: Whose tokens are remembered.
-        num_prefix_tokens: Tokens before those of the grid.
+        memory: State from :func:`start_block`; changed in place.
+        scene: The scene of the stored tokens.
+        num_prefix_tokens: Number of tokens before those of the grid.
     """
     now, before = scene.ring, scene.before
     if isinstance(memory.attention, WindowedAttention):
@@ -257,7 +256,7 @@ def _as_is(x: Tensor) -> Tensor:
 
 
 def _own(passed: Tensor, x: Tensor) -> Tensor:
-    """``passed``, copied where it is ``x`` itself, which a gate must not keep."""
+    """``passed``, or a copy if it is ``x`` itself, which a gate must not keep."""
     return passed.clone() if passed.data_ptr() == x.data_ptr() else passed
 
 
@@ -268,7 +267,7 @@ def _start_attention(
     qkv: QKV,
     padding: QKV | None,
 ) -> tuple[GlobalAttention | WindowedAttention, Tensor]:
-    """Attention of a first frame, and its memory."""
+    """Attention of a first frame, and its state."""
     grid_size, size, dtype = tokens.grid_size, steps.window_size, options.buffer_dtype
     if padding is not None:
         logits = _logits(steps, (size, size))
@@ -300,5 +299,5 @@ def _rope_of(tokens: Tokens, selection: Selection) -> Tensor | None:
 
 
 def _as_it_comes(x: Tensor) -> torch.autocast:
-    """Autocast off: the linear layers have chosen the precision, and sums are kept in single."""
+    """Disable autocast: the linear layers have chosen the precision, and sums stay float32."""
     return torch.autocast(x.device.type, enabled=False)

@@ -1,9 +1,9 @@
-"""A block on clips in training: the gates of evaluation, with gradients through what passed.
+"""A block on clips in training: gates as in evaluation, with gradients through passed tokens.
 
-Linear layers see what they see in a token-wise eventful model: the first frame of a clip whole, of
-the later ones the tokens that pass. What is remembered lives for one step and is never changed in
-place, so that gradients reach the frame in which a result was computed. Gates choose without
-gradients.
+Linear layers process the same tokens as in a token-wise eventful model: all tokens of the first
+frame of a clip, and in later frames the tokens that pass. The state lives for one training step and
+is never changed in place, so gradients reach the frame in which a result was computed. Gates select
+without gradients.
 
 Shapes: B clips of T frames, N tokens, C channels, h heads, D channels of a head.
 """
@@ -25,13 +25,13 @@ from mmvitaccel.core.eventful.gates.selection import Selection
 
 @dataclass
 class _Gate:
-    """Tokens as they last passed, without gradients, and the results of all tokens, with them."""
+    """Tokens as they last passed (without gradients), and the results of all tokens (with)."""
 
     reference: Tensor
     results: tuple[Tensor, ...]
 
     def choose(self, policy: Policy, x: Tensor) -> Selection:
-        """Compare with (B, N, C); what passes is the reference afterwards."""
+        """Compare with (B, N, C), and store the tokens that pass as the new reference."""
         with torch.no_grad():
             error = torch.linalg.vector_norm((self.reference - x).float(), dim=-1)
             selection = choose(policy, error)
@@ -39,30 +39,30 @@ class _Gate:
         return selection
 
     def take(self, selection: Selection, *new: Tensor) -> tuple[Tensor, ...]:
-        """Results of the tokens that passed; returns those of all."""
+        """Store the results of the tokens that passed; returns those of all tokens."""
         self.results = tuple(_replaced(old, selection, n) for old, n in zip(self.results, new))
         return self.results
 
 
 def clip_block(steps: BlockSteps, tokens: Tokens, frames: int, policy: Policy) -> Tensor:
-    """Run a block on clips, each on its own memory.
+    """Run a block on clips, each with its own state.
 
     Args:
-        steps: The block's.
-        tokens: (B * T, N, C), the frames of a clip one after the other.
-        frames: T.
-        policy: Lets the same number of tokens through for every clip.
+        steps: Steps of the block.
+        tokens: (B * T, N, C), with the frames of a clip next to each other.
+        frames: Number T of frames per clip.
+        policy: Selects the same number of tokens for every clip.
 
     Returns:
         (B * T, N, C).
 
     Raises:
-        ValueError: The batch does not consist of such clips.
+        ValueError: The batch size is not a multiple of ``frames``.
     """
     if len(tokens.x) % frames:
         raise ValueError(
-            f"Eventful: a batch of {len(tokens.x)} pictures does not consist of clips of {frames} "
-            "frames; set the batch size to a multiple of it."
+            f"Eventful: a batch of {len(tokens.x)} pictures cannot be split into clips of "
+            f"{frames} frames; set the batch size to a multiple of it."
         )
     clips = tokens.x.unflatten(0, (-1, frames))
     gates: tuple[_Gate, _Gate, _Gate] | None = None
@@ -92,7 +92,7 @@ def _later(
     x: Tensor,
     normed: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The two branches of a later frame, of all its tokens."""
+    """The two branches of a later frame, for all its tokens."""
     before, middle, last = gates
     first = before.choose(policy, normed)
     passed = first.gather(normed)
@@ -111,7 +111,7 @@ def _later(
 
 
 def _attend(steps: BlockSteps, qkv: tuple[Tensor, ...], tokens: Tokens) -> Tensor:
-    """Attention over all tokens, within windows where the block has them, (B, N, h * D)."""
+    """Attention over all tokens, or within windows if the block has them, (B, N, h * D)."""
     size, grid_size, segments = steps.window_size, tokens.grid_size, tokens.segments
     if segments > 1:
         # (B, h, N, D) -> (B * segments, h, N / segments, D)

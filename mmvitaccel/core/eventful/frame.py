@@ -1,8 +1,8 @@
-"""Which stream each frame belongs to.
+"""Assignment of frames to streams.
 
-A stream is one video's frames in order (test-time flips and scales of it are streams of their own).
-The context manager :func:`streams` sets the streams of a batch, because a detector passes nothing
-but pixels to its backbone.
+A stream is one video's frames in order; test-time flips and scales of a video are separate streams.
+The context manager :func:`streams` sets the streams of a batch, because a detector passes only
+pixels to its backbone.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Frame:
     """One frame of one stream.
 
     Attributes:
-        stream: Any hashable id; None for a frame that belongs to no stream and is computed
-            densely, remembering nothing.
-        frame_id: Its number; None where frames are known to come in order.
-        cut: Whether a new scene begins with it.
-        lockstep: Whether the whole batch is this one stream's frame.
-        num_frames: Frames that the stream has in all, after which it is forgotten; None where
-            nobody knows.
+        stream: Any hashable id; None for a frame without a stream, which is computed densely
+            without state.
+        frame_id: Number of the frame; None if frames are known to be in order.
+        cut: Whether a new scene begins with this frame.
+        lockstep: Whether the whole batch is one frame of this stream.
+        num_frames: Total number of frames of the stream, after which its state is dropped; None if
+            unknown.
     """
 
     stream: Hashable
@@ -39,15 +39,15 @@ class Frame:
 
 
 class Clips:
-    """The frames that one call of a model is given, which it may hand on in batches of any size.
+    """The frames of one call of a model, which may process them in batches of any size.
 
-    Every reader, a method on a part of the model, is given them once and in order. What the model
-    computes beyond them, such as a further look at the same images, belongs to no stream.
+    Every reader, which is a method on a part of the model, receives them once and in order. Further
+    computations, such as a second pass over the same images, belong to no stream.
 
     Args:
-        clips: For each sample of the call its frames in order. None: a call whose frames nobody
-            knows, so that all of them belong to no stream.
-        on_more: Called when a reader asks for more frames than there are.
+        clips: The frames of each sample of the call, in order. None if the frames are unknown; they
+            then belong to no stream.
+        on_more: Called when a reader requests more frames than there are.
     """
 
     def __init__(
@@ -62,34 +62,35 @@ class Clips:
         self.several_clips = len(clips) if several else 0
         self._on_more = on_more
         self._taken: dict[Hashable, int] = {}
-        # reason: a tracker's call goes on while it calls its detector frame by frame
+        # reason: a tracker calls its detector frame by frame within one call
         self._started: set[Hashable] = around._started if isinstance(around, Clips) else set()
 
     def started(self, reader: Hashable) -> bool:
-        """Whether this reader has taken frames already in the outermost call."""
+        """Whether this reader has already taken frames in the outermost call."""
         return reader in self._started
 
     def go_in_turn(self, reader: Hashable, size: int) -> bool:
-        """Whether the reader's next ``size`` frames have several of one stream among them.
+        """Whether the reader's next ``size`` frames include several of one stream.
 
         Raises:
-            ValueError: There are several clips of several frames, and only a part of them comes.
+            ValueError: There are several clips of several frames, and the batch has only a part of
+                them.
         """
         if self.several_clips and size != len(self.frames):
             raise ValueError(
-                f"Eventful: {self.several_clips} clips with {len(self.frames)} frames came "
-                f"together and {size} of these frames in a batch, which may be by clip or by time "
-                "step; test with batch_size=1."
+                f"Eventful: {self.several_clips} clips with {len(self.frames)} frames were "
+                f"given, but the batch has {size} of these frames, which may be ordered by clip "
+                f"or by time step; test with batch_size=1."
             )
         first = self._taken.get(reader, 0)
         names = [f.stream for f in self.frames[first : first + size] if f.stream is not None]
         return len(set(names)) < len(names)
 
     def take(self, reader: Hashable, size: int) -> tuple[Frame, ...]:
-        """The reader's next frames, for a batch of that size.
+        """The reader's next frames for a batch of ``size``.
 
         Raises:
-            ValueError: The batch does not go with the frames that the call was given.
+            ValueError: The batch does not match the frames of the call.
         """
         first = self._taken.get(reader, 0)
         self._taken[reader] = min(first + size, len(self.frames))
@@ -102,7 +103,7 @@ class Clips:
         if size > left:
             raise ValueError(
                 f"Eventful: {left} of the call's {len(self.frames)} frames are left for a batch of "
-                f"{size}; a batch must hold a frame for each data sample, or fewer."
+                f"{size}; a batch must have at most one frame for each data sample."
             )
         return self.frames[first : first + size]
 
@@ -112,37 +113,39 @@ _FRAMES: ContextVar[Naming | None] = ContextVar("mmvitaccel_frames", default=Non
 
 
 class Told(NamedTuple):
-    """What one part of a model said of a frame to those that come to it later.
+    """Message of one part of a model about a frame to the later parts.
 
     Attributes:
-        by: Identity of the part.
-        number: Different each time that something is said.
-        refreshed: Whether the part computes the frame whole although its stream goes on.
-        place: Where the view lies on which it gives its maps; None where no camera is followed.
+        by: Identity of the sending part.
+        number: Unique number of the message.
+        refreshed: Whether the part computes this frame completely within the stream.
+        place: Position of the view of its maps; None without motion, or with maps on the frame.
+        interpolated: Whether its maps follow a motion and lie on the frame.
     """
 
     by: int
     number: int
     refreshed: bool
     place: Place | None = None
+    interpolated: bool = False
 
 
 _NUMBERS = itertools.count()
-# By a frame's identity, since the frames of a clip may be equal to each other.
+# Keyed by identity, because the frames of a clip may be equal.
 _TOLD: ContextVar[dict[int, Told] | None] = ContextVar("mmvitaccel_told", default=None)
 
 
 def current_frames() -> Naming | None:
-    """What :func:`streams` says around this call; None where nobody said anything."""
+    """The frames set by :func:`streams` around this call; None without it."""
     return _FRAMES.get()
 
 
 @contextmanager
 def streams(frames: Sequence[Frame] | Clips) -> Iterator[None]:
-    """Say which streams the images of the batches in this block belong to, in their order.
+    """Set the streams of the images of the batches in this block, in order.
 
     Args:
-        frames: Those of each batch, or the :class:`Clips` of one call.
+        frames: The frames of each batch, or the :class:`Clips` of one call.
     """
     token = _FRAMES.set(frames if isinstance(frames, Clips) else tuple(frames))
     told = _TOLD.set({})
@@ -153,15 +156,21 @@ def streams(frames: Sequence[Frame] | Clips) -> Iterator[None]:
         _FRAMES.reset(token)
 
 
-def tell(frame: Frame, by: int, refreshed: bool, place: Place | None = None) -> None:
-    """Say of a frame that is named around the call what :class:`Told` holds."""
+def tell(
+    frame: Frame,
+    by: int,
+    refreshed: bool,
+    place: Place | None = None,
+    interpolated: bool = False,
+) -> None:
+    """Store a :class:`Told` about a frame that :func:`streams` has set."""
     said = _TOLD.get()
     if said is not None:
-        said[id(frame)] = Told(by, next(_NUMBERS), refreshed, place)
+        said[id(frame)] = Told(by, next(_NUMBERS), refreshed, place, interpolated)
 
 
 def told_of(frame: Frame) -> Told | None:
-    """What was last said of this very frame within the block that names it."""
+    """The last message about this frame object within its :func:`streams` block."""
     return (_TOLD.get() or {}).get(id(frame))
 
 
@@ -170,16 +179,16 @@ def frames_of(
     frame_id: int | Sequence[int] | None = None,
     cut: bool | Sequence[bool] = False,
 ) -> tuple[Frame, ...]:
-    """Frames from what a user gives.
+    """Make frames from a user's arguments.
 
     Args:
-        stream: A list with an id for each image of a batch, or one id: then the batch, if larger
-            than 1, goes in lockstep as a single stream.
+        stream: A list with an id for each image of a batch, or one id. With one id, a batch larger
+            than 1 is one frame of a single stream.
         frame_id: A number, a list of them, or None.
         cut: Whether a new scene begins; one for all or a list.
 
     Raises:
-        ValueError: Lists of different lengths, the same stream twice, or no stream.
+        ValueError: Lists of different lengths, duplicate streams, or no stream.
         TypeError: An id that is not hashable.
     """
     if not isinstance(stream, list):
@@ -206,7 +215,7 @@ def frames_of(
             )
     if len(set(named)) < len(named):
         raise ValueError(
-            f"stream: {named} names a stream twice; its frames come one after the other, so give "
-            "them in separate calls."
+            f"stream: {named} has a stream twice; give the frames of a stream in separate calls, "
+            f"one after the other."
         )
     return tuple(frames)

@@ -1,12 +1,11 @@
 """The memory of each stream.
 
-A stream's memory is a plain object that belongs to the stream: not to a module, where another
-stream's frame would find it, and not in registered buffers, which are saved, cast and averaged over
-ranks.
+A stream's state is a plain object of the stream. It is not stored in modules, where frames of other
+streams would find it, nor in registered buffers, which are saved, cast and averaged over ranks.
 
-Threads may compute different streams at the same time. A stream's frames come one after the other,
-and two threads that compute one stream have no order of frames: the second is refused. It does not
-wait, since nothing would say then that two videos go by one name.
+Threads may compute different streams at the same time. Frames of one stream must be computed one
+after the other: if two threads compute one stream, the second raises an error. It does not wait,
+because waiting would hide that two videos have the same name.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import whole_number
 from mmvitaccel.core.eventful.frame import Frame
 from mmvitaccel.core.eventful.gates.host_reads import Alarms
 from mmvitaccel.core.eventful.gates.importance import Matters, Objects
@@ -33,10 +33,10 @@ from mmvitaccel.core.locks import Lock
 
 
 class Turn:
-    """A call that computes frames: while it does, their streams are its own.
+    """A call that computes frames and owns their streams meanwhile.
 
     Attributes:
-        thread: The thread that it runs in. The streams of a thread that has ended are free.
+        thread: Thread of the call. Streams of a thread that has ended are free.
     """
 
     def __init__(self) -> None:
@@ -45,26 +45,26 @@ class Turn:
 
 @dataclass
 class StreamState:
-    """What is remembered of one stream.
+    """State of one stream.
 
     Attributes:
-        blocks: Memory of each block that ran, by its number.
+        blocks: State of each block by number.
         frame_id: Number of the last frame.
-        num_frames: Frames since the last clean start, the present one included.
-        seen: Frames since the video was last begun, the present one included.
-        signature: What must not change: shape, dtype, device, weights.
-        weights: Norms of weights that ``signature`` does not tell, at the clean start.
-        unsound: Raised when a frame held a number that is not finite, or ``weights`` changed.
-        busy: Whether a block is running, or was interrupted by an error.
-        refreshed: Whether this frame is computed whole on what is remembered.
-        policy: What is let through of this frame; None where that is the same for a whole batch.
-        whole: What decides which frames are refreshed.
-        matters: What is known of its objects.
-        scene: Where its frames lie, where it follows its camera.
-        place: Where the view of its frame lies, of a part that is given maps of one.
-        misfit_said: Whether it was said that a frame did not follow from the one before.
-        heard: Number of what another part of the model last said of a frame.
-        turn: The call that computes its frame now, None between frames.
+        num_frames: Frames since the last reset, including the current one.
+        seen: Frames since the start of the video, including the current one.
+        signature: Properties that must not change: shape, dtype, device, weights.
+        weights: Norms of weights that are not in ``signature``, at the last reset.
+        unsound: Alarm for frames with non-finite values and for changed ``weights``.
+        busy: Whether a block is running or was interrupted by an error.
+        refreshed: Whether this frame is a refresh.
+        policy: Policy of this frame; None if it is the same for the whole batch.
+        whole: State of the refreshes.
+        matters: State of the importances.
+        scene: The scene, with motion.
+        place: Position of the view, for a part that gets maps of a view.
+        misfit_said: Whether a frame that does not show the previous scene was reported.
+        heard: Number of the last message of another part of the model.
+        turn: The call that computes its current frame; None between frames.
     """
 
     blocks: dict[int, Any] = field(default_factory=dict)
@@ -87,16 +87,16 @@ class StreamState:
 
     @property
     def is_taken(self) -> bool:
-        """Whether a call computes its frame now."""
+        """Whether a call is computing a frame of the stream."""
         return self.turn is not None and self.turn.thread.is_alive()
 
     def begin(self, frame: Frame, signature: Any, weights: Tensor | None = None) -> None:
-        """Start a frame: on what is remembered if that can be, clean otherwise.
+        """Start a frame, with the stored state if it is valid, or after a reset.
 
         Args:
             frame: The frame.
-            signature: What must not change.
-            weights: What must not change either and lies on a device, (n,).
+            signature: Properties that must not change.
+            weights: Values on the device that must not change, (n,).
         """
         if self.weights is not None and weights is not None and self.signature == signature:
             self.unsound.watch((self.weights != weights).any())
@@ -109,7 +109,7 @@ class StreamState:
             and not self.unsound.raised
         )
         if not advances:
-            self.seen = 0  # a frame or video that is given again, to be timed for instance
+            self.seen = 0  # a repeated frame or video, for example for timing
         if not goes_on:
             self.blocks.clear()
             self.num_frames = 0
@@ -123,32 +123,30 @@ class StreamState:
         self.seen += 1
 
     def saw(self, x: Tensor) -> None:
-        """Note whether ``x`` is finite; a stream that is not starts clean at its next frame.
+        """Check whether ``x`` is finite; otherwise the stream is reset at its next frame.
 
-        On a device that is not to be waited for, at the first frame that begins after it is known.
+        On devices other than a CPU, at the first frame after the result has arrived.
         """
         # reason: in single precision, the sum of half-precision numbers cannot overflow.
         self.unsound.watch(torch.isfinite(x.sum(dtype=torch.float32)).logical_not())
 
     def memory_bytes(self) -> int:
-        """Bytes that the state's tensors take."""
+        """Size of the state's tensors in bytes."""
         return memory_bytes([self.blocks, self.whole, self.matters, self.scene])
 
 
 class StreamStore:
-    """The streams that are remembered; the least recently used is evicted first.
+    """The stored streams; the least recently used is evicted first.
 
     Args:
-        max_streams: Streams kept.
+        max_streams: Maximum number of stored streams.
 
     Raises:
         ValueError: ``max_streams`` is below 1.
     """
 
     def __init__(self, max_streams: int = 4) -> None:
-        if max_streams < 1:
-            raise ValueError(f"Eventful: max_streams={max_streams} must be at least 1.")
-        self.max_streams = max_streams
+        self.max_streams = whole_number("Eventful", "max_streams", max_streams, least=1)
         self._states: OrderedDict[Hashable, StreamState] = OrderedDict()
         self._dropped: OrderedDict[Hashable, None] = OrderedDict()
         self._warned = False
@@ -162,15 +160,15 @@ class StreamStore:
 
     @property
     def names(self) -> list[Hashable]:
-        """Streams kept, least recently used first."""
+        """Names of stored streams, least recently used first."""
         with self._lock:
             return list(self._states)
 
     def state(self, stream: Hashable) -> StreamState:
-        """What is remembered of a stream.
+        """State of a stream.
 
         Raises:
-            KeyError: Nothing is.
+            KeyError: The stream is not stored.
         """
         return self._states[stream]
 
@@ -181,23 +179,23 @@ class StreamStore:
         turn: Turn | None = None,
         weights: Tensor | None = None,
     ) -> list[StreamState | None]:
-        """States of a batch's frames, started; None for a frame that belongs to no stream.
+        """Start the frames of a batch and return their states; None for frames without a stream.
 
         Args:
-            frames: Of the batch.
-            signature: What must not change in a stream.
-            turn: The call that computes them, which is to :meth:`end` it. None: nobody else does.
-            weights: What must not change either and lies on a device, (n,).
+            frames: Frames of the batch.
+            signature: Properties that must not change in a stream.
+            turn: The call that computes them and must :meth:`end` it; None without concurrency.
+            weights: Values on the device that must not change, (n,).
 
         Raises:
-            ValueError: The batch alone has more streams than are kept.
+            ValueError: The batch has more streams than can be stored.
             RuntimeError: Another call computes a frame of one of the streams.
         """
         named = [frame.stream for frame in frames if frame.stream is not None]
         if len(named) > self.max_streams:
             raise ValueError(
-                f"Eventful: a batch of {len(named)} streams but max_streams={self.max_streams} are "
-                f"kept; set max_streams to at least {len(named)}."
+                f"Eventful: a batch of {len(named)} streams but max_streams={self.max_streams}; "
+                f"set max_streams to at least {len(named)}."
             )
         with self._lock:
             states = self._take(named, turn)
@@ -211,7 +209,7 @@ class StreamStore:
         return [None if f.stream is None else states[f.stream] for f in frames]
 
     def end(self, states: Sequence[StreamState | None], turn: Turn | None) -> None:
-        """Release the streams of a call that has ended, normally or by an error."""
+        """Release the streams of a call that has ended, normally or with an error."""
         with self._lock:
             for state in states:
                 if state is not None and state.turn is turn:
@@ -219,9 +217,9 @@ class StreamStore:
             self._drop_oldest(self.max_streams)
 
     def drop(self, stream: Hashable | None = None) -> None:
-        """Forget a stream, or all of them; one that is not known is no error.
+        """Drop the state of a stream, or of all; unknown names are ignored.
 
-        A frame that is being computed is not disturbed; the stream's next one is a first one.
+        A frame that is being computed is not affected; the next one is a first frame.
         """
         with self._lock:
             if stream is None:
@@ -232,9 +230,9 @@ class StreamStore:
                 self._dropped.pop(stream, None)
 
     def request_refresh(self, stream: Hashable | None = None) -> None:
-        """Let the next frame of a stream, or of all, be computed whole.
+        """Request that the next frame of a stream, or of all, is computed completely.
 
-        One that is not known is no error: its next frame is a first one.
+        Unknown names are ignored: their next frame is a first frame.
         """
         with self._lock:
             for name, state in self._states.items():
@@ -242,29 +240,29 @@ class StreamStore:
                     state.whole.requested = True
 
     def saw_objects(self, stream: Hashable, objects: Objects) -> None:
-        """Note where objects are in a stream; of one that is not remembered nothing is kept."""
+        """Store the positions of objects in a stream; ignored for unknown streams."""
         with self._lock:
             if stream in self._states:
                 self._states[stream].matters.objects = objects
 
     def memory_bytes(self, stream: Hashable | None = None) -> int:
-        """Bytes that the tensors of a stream take, or of all; 0 of one that is not kept."""
+        """Size in bytes of the tensors of a stream, or of all; 0 for an unknown stream."""
         with self._lock:
             states = [s for name, s in self._states.items() if stream is None or name == stream]
         return memory_bytes([[s.blocks, s.whole, s.matters, s.scene] for s in states])
 
     def _take(self, named: Sequence[Hashable], turn: Turn | None) -> dict[Hashable, StreamState]:
-        """The states of a call's streams, made its own."""
+        """The states of a call's streams, which the call then owns."""
         for name in named:
             state = self._states.get(name)
             if state is not None and state.is_taken:
                 raise RuntimeError(
-                    f"Eventful: a frame of stream {name!r} came in thread "
+                    f"Eventful: a frame of stream {name!r} was given in thread "
                     f"{threading.current_thread().name!r} while another is computed in "
-                    f"{state.turn.thread.name!r}; give the frames of a stream one after the other, "
-                    "and every video a name of its own."
+                    f"{state.turn.thread.name!r}; compute the frames of a stream one after the "
+                    f"other, and give every video its own name."
                 )
-        for name in named:  # the batch's own streams are the last to go
+        for name in named:  # the batch's own streams are evicted last
             if name in self._states:
                 self._states.move_to_end(name)
         for name in named:
@@ -273,16 +271,16 @@ class StreamStore:
                 self._states[name] = StreamState()
         states = {name: self._states[name] for name in named}
         for state in states.values():
-            state.busy = state.busy or state.turn is not None  # its thread ended within a frame
+            state.busy = state.busy or state.turn is not None  # its thread ended during a frame
             state.turn = turn
         return states
 
     def forget_finished(self, frames: Sequence[Frame]) -> None:
-        """Forget those streams of a batch whose last frame it held."""
+        """Drop the streams of a batch whose last frame it contains."""
         for frame in frames:
             with self._lock:
                 state = self._states.get(frame.stream)
-                # reason: counted, since frames may be numbered from 0 or 1, and with gaps.
+                # reason: counted, because frame numbers may start at 0 or 1 and have gaps
                 if state is not None and state.seen >= (frame.num_frames or math.inf):
                     self.drop(frame.stream)
 
@@ -292,15 +290,15 @@ class StreamStore:
             if not self._warned:
                 self._warned = True
                 warnings.warn(
-                    f"Eventful: stream {newcomer!r} was dropped for others (max_streams="
-                    f"{self.max_streams}) and starts clean, and so will all that are dropped; a "
-                    "larger max_streams keeps more.",
+                    f"Eventful: stream {newcomer!r} was evicted (max_streams="
+                    f"{self.max_streams}) and starts with a dense frame, like all evicted streams; "
+                    "a larger max_streams keeps more.",
                     stacklevel=2,
                 )
         self._drop_oldest(self.max_streams - 1, named)
 
     def _drop_oldest(self, at_most: int, needed: Sequence[Hashable] = ()) -> None:
-        """Keep so many streams; those needed or being computed stay."""
+        """Evict streams beyond ``at_most``, but not those needed or being computed."""
         for name in list(self._states):
             if len(self._states) <= at_most:
                 break
@@ -311,12 +309,12 @@ class StreamStore:
             self._dropped.popitem(last=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StreamStore:
-        # reason: a copied model (EMA) is another model; the streams' memory is not its own.
+        # reason: a copy of the model (EMA) must not share the streams' state
         return StreamStore(self.max_streams)
 
 
 def memory_bytes(remembered: Any) -> int:
-    """Bytes of the tensors in nested containers and plain objects, each storage once."""
+    """Size in bytes of the tensors in nested containers and objects; each storage counts once."""
     storages: dict[tuple, int] = {}
     pending, seen = [remembered], set()
     while pending:

@@ -1,8 +1,8 @@
-"""Frames of several streams in step: their tokens go through a layer together.
+"""Frames of several streams in step: a layer processes their tokens together.
 
-What a stream remembers is its own, but the layers are the same for all. With few tokens a matrix
-product waits for its weights; those of all streams wait once. At a gate, a policy that streams
-share sees the errors of all of them.
+Each stream has its own state, but the layers are the same for all. With few tokens, reading the
+weights takes most of the time of a matrix product; a batch of streams reads them once. At a gate, a
+shared policy gets the errors of all streams.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from mmvitaccel.core.eventful.gates.policy import Gated, choose_for_all
 
 
 class Wanted(NamedTuple):
-    """What a stream's frame wants of a layer; its answer is what the layer gives.
+    """A request of a stream's frame to a layer; the answer is the layer's output.
 
     Attributes:
-        layer: Computes every token independently; the same for all streams in step. Called with
-            ``x`` and ``also``; gives a tensor (B, M, C) or several (B, h, M, D).
+        layer: A layer that processes tokens independently, the same for all streams in step. Called
+            with ``x`` and ``also``; returns a tensor (B, M, C) or several (B, h, M, D).
         x: The tokens that passed a gate, (B, M, C).
-        also: What else belongs to these tokens: a tensor (B, h, M, D), what gives one (B, M, C)
-            when it is called, or None.
-        alone: Whether nothing is gained from others, as where all tokens passed.
+        also: Additional input for these tokens: a tensor (B, h, M, D), a function that returns a
+            tensor (B, M, C), or None.
+        alone: Whether batching with others has no benefit, for example if all tokens passed.
     """
 
     layer: Callable[..., Any]
@@ -34,7 +34,7 @@ class Wanted(NamedTuple):
     alone: bool = False
 
 
-#: Asks for layers and for what passes gates, is sent what they give, and returns (B, N, C).
+#: Generator that yields requests to layers and gates, receives the answers, and returns (B, N, C).
 Steps = Generator[Union[Wanted, Gated], Any, Tensor]
 
 
@@ -42,10 +42,10 @@ def in_step(frames: Sequence[Steps]) -> list[Tensor]:
     """Compute frames of different streams.
 
     Args:
-        frames: As they begin; all ask for the same layers and gates in the same order.
+        frames: Generators of the frames; all request the same layers and gates in the same order.
 
     Returns:
-        What each of them returns.
+        The return value of each.
     """
     answers: list[Any] = [None] * len(frames)
     outs: list[Tensor] = []
@@ -62,14 +62,14 @@ def in_step(frames: Sequence[Steps]) -> list[Tensor]:
 
 
 def _answers(wanted: Sequence[Wanted]) -> list[Any]:
-    """What each one wanted, in order."""
+    """Answers to the requests, in order."""
     joined = [w for w in wanted if not w.alone]
     shared = iter(_shared(joined) if len(joined) > 1 else [])
     return [w.layer(w.x, *w.also) if w.alone or len(joined) == 1 else next(shared) for w in wanted]
 
 
 def _shared(wanted: Sequence[Wanted]) -> list[Any]:
-    """One call of the layer; each gets its own tokens, which are views of the whole."""
+    """Call the layer once; each request gets a view of the result."""
     sizes = [w.x.shape[1] for w in wanted]
     also = [_joined(parts) for parts in zip(*(w.also for w in wanted))]
     out = wanted[0].layer(torch.cat([w.x for w in wanted], 1), *also)
@@ -79,7 +79,7 @@ def _shared(wanted: Sequence[Wanted]) -> list[Any]:
 
 
 def _joined(parts: Sequence[Any]) -> Any:
-    """The same of all tokens."""
+    """Concatenate the inputs of all requests."""
     if parts[0] is None:
         return None
     if isinstance(parts[0], Tensor):

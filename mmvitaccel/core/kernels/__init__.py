@@ -1,1 +1,1 @@
-"""Compiled kernels: each C++ source and the operators made of it."""
+"""Compiled kernels: C++ sources and their torch operators."""

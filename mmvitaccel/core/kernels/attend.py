@@ -75,14 +75,14 @@ def attend(
     """Attention of all rows over all keys, in single precision.
 
     Args:
-        q: (B, heads, R, D) on a CPU, float32 or bfloat16 as keys and values.
+        q: (B, heads, R, D) on a CPU, float32 or bfloat16 like keys and values.
         k: (B, heads, K, D).
         v: (B, heads, K, D).
         scale: Factor of the products of queries and keys.
         rows_h: Relative positions (H, key rows, D), or None.
         rows_w: Relative positions (W, key columns, D), or None.
         place: Grid position of each row in row-major order (B, R); None for all in order.
-        dtype: Of the output; None for that of the queries.
+        dtype: Dtype of the output; None for that of the queries.
 
     Returns:
         The output (B, heads, R, D), and the log-sum-exp of each row (B, heads, R) in float32.
@@ -109,20 +109,20 @@ def attend_merged(
     starts: Tensor,
     bias: Tensor | None,
 ) -> Tensor:
-    """Attention of merged tokens, whose keys cover several positions of a grid.
+    """Attention of merged tokens, where a key covers several positions of a grid.
 
     Args:
-        q: (B, heads, R, D) on a CPU, float32 or bfloat16 as keys and values.
+        q: (B, heads, R, D) on a CPU, float32 or bfloat16 like keys and values.
         k: (B, heads, K, D).
         v: (B, heads, K, D).
         scale: Factor of the products of queries and keys.
-        terms: (B, heads, R, grid rows + grid columns), the position terms of each row; float32.
-        places: (B, N, 2), which two of them belong to each place; those of a key together. int32.
-        starts: (B, K + 1), where each key's places begin, and N; int32.
+        terms: (B, heads, R, grid rows + grid columns) float32, the position terms of each row.
+        places: (B, N, 2) int32, the indices of the two terms of each position, grouped by key.
+        starts: (B, K + 1) int32, the start of each key's positions, followed by N.
         bias: (B, K) float32, added to the logits of each key, or None.
 
     Returns:
-        (B, heads, R, D), in the dtype of the queries.
+        (B, heads, R, D) in the dtype of the queries.
     """
     terms = terms if terms.stride(-1) == 1 else terms.contiguous()
     places, starts = places.contiguous(), starts.contiguous()
@@ -145,11 +145,11 @@ def _run(
     keys_per_row: int,
     merged: _Merged,
 ) -> Tensor:
-    """All rows over all keys; the caller keeps alive what the structures point to."""
+    """All rows over all keys; the caller keeps the memory behind the structures alive."""
     q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in qkv)
     batch, heads, num_rows, dim = q.shape
     out = torch.empty(batch, num_rows, heads, dim, dtype=dtype or q.dtype)
-    out = out.transpose(1, 2)  # as the next layer reads it
+    out = out.transpose(1, 2)  # in the layout that the next layer reads
     work = _Attend(
         batch, heads, num_rows, k.shape[2], dim, q.dtype == HALF, out.dtype == HALF,
         *(t.data_ptr() for t in (q, k, v)), *(_Layout(*t.stride()[:3]) for t in (q, k, v)),
@@ -177,9 +177,9 @@ def attend_windows(
 
     Args:
         qkv: (B, N + 1, 3, heads, D), contiguous, float32 or bfloat16; the last row of an image is
-            padding: a key like any other, but not a query.
-        slots: (W, T), rows of ``qkv`` with its first two axes as one.
-        out: (B, N + 1, heads * D), contiguous, float32 or bfloat16; changed in place, but for
+            padding, which is a key but not a query.
+        slots: (W, T), rows of ``qkv`` with its first two axes flattened.
+        out: (B, N + 1, heads * D), contiguous, float32 or bfloat16; changed in place except for
             padding.
         scale: Factor of the products of queries and keys.
         rows_h: Relative positions in a window (H, H, D), or None.
@@ -207,14 +207,14 @@ def attend_windows(
 def _macs(
     q: Any, k: Any, _v: Any, _scale: Any, rows_h: Any, rows_w: Any, *_: Any, **__: Any
 ) -> int:
-    """Logits, weighted sums and the rows' position terms."""
+    """Multiply-adds of logits, weighted sums and the rows' position terms."""
     positions = 0 if rows_h is None else rows_h[1] + rows_w[1]
     return q[0] * q[1] * q[2] * q[3] * (2 * k[2] + positions)
 
 
 @register_macs_formula(attend_merged)
 def _merged_macs(q: Any, k: Any, _v: Any, _scale: Any, terms: Any, *_: Any, **__: Any) -> int:
-    """As where the terms are multiplied by the keys' mean one-hot places."""
+    """Multiply-adds as for the product of the terms with the keys' mean one-hot positions."""
     return q[0] * q[1] * q[2] * k[2] * (2 * q[3] + terms[3])
 
 
@@ -222,6 +222,6 @@ def _merged_macs(q: Any, k: Any, _v: Any, _scale: Any, terms: Any, *_: Any, **__
 def _window_macs(
     qkv: Any, slots: Any, _out: Any, _scale: Any, rows_h: Any, rows_w: Any, **_: Any
 ) -> int:
-    """As of windows that are cut out: queries of padding, which are left out here, included."""
+    """Multiply-adds as for complete windows, including skipped queries of padding."""
     positions = 0 if rows_h is None else rows_h[1] + rows_w[1]
     return slots[0] * slots[1] * qkv[3] * qkv[4] * (2 * slots[1] + positions)

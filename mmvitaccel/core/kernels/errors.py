@@ -1,4 +1,4 @@
-"""How far tokens are from what a gate remembers, as torch operators (``errors.cpp``)."""
+"""Distances of tokens from the reference of a gate, as torch operators (``errors.cpp``)."""
 
 from __future__ import annotations
 
@@ -56,15 +56,16 @@ def normed_errors(
 ) -> tuple[Tensor, Tensor]:
     """Norms of u - norm(x + branch), in single precision.
 
-    The token is rounded as the reference is kept: one that did not change has no error.
+    Tokens are rounded to the dtype of the reference, so unchanged tokens have no error.
 
     Args:
-        reference: u, (B, N, C) on a CPU, float32 or bfloat16, as the next two independently.
+        reference: u, (B, N, C) on a CPU, float32 or bfloat16; the next two may have another of
+            these dtypes.
         x: (B, N, C).
         branch: (B, N, C), or None.
-        eps: Of layer normalisation; None for no norm.
-        weight: Of the norm (C,), float32 or bfloat16, or None.
-        bias: Of the norm (C,), or None.
+        eps: Epsilon of layer normalisation; None for no norm.
+        weight: Weight of the norm (C,), float32 or bfloat16, or None.
+        bias: Bias of the norm (C,), or None.
 
     Returns:
         (B, N) float32, and x + branch (B, N, C), empty without a branch.
@@ -102,11 +103,12 @@ def output_errors(
 
     Args:
         errors: (N,) float32, contiguous; changed in place.
-        reference: u, (N, heads * D), contiguous, float32 or bfloat16, as the next independently.
+        reference: u, (N, heads * D), contiguous, float32 or bfloat16; ``out`` may have another of
+            these dtypes.
         out: (heads, rows, D).
         denominator: (heads, rows) float32, or None.
         reference_rows: Rows of the reference, int64; None for all in order.
-        out_rows: Rows of the output, int64, as many; None for all in order.
+        out_rows: Rows of the output, int64, the same number; None for all in order.
     """
     if not (errors.is_contiguous() and reference.is_contiguous()):
         raise ValueError("output_errors: errors and reference must be contiguous; copy them first.")

@@ -53,23 +53,23 @@ def exchange_keys(
     rows_w: Tensor | None,
     place: Tensor | None,
 ) -> None:
-    """Take the old terms of changed keys off some rows and put the new ones on.
+    """Replace the old terms of changed keys by the new ones in some rows.
 
     Args:
-        q: (heads, N, D) on a CPU, float32 or bfloat16. What changes in place is float32.
+        q: (heads, N, D) on a CPU, float32 or bfloat16. The tensors changed in place are float32.
         shift: (heads, N), contiguous, as are the next two.
         denominator: (heads, N), changed in place.
         numerator: (heads, N, D), changed in place.
-        rows: (R,) int64, those that are changed.
-        old_k: Keys as they were, (heads, L, D), float32 or bfloat16 as the next three.
-        new_k: Keys as they are.
-        old_v: Values as they were, (heads, L, D).
-        new_v: Values as they are.
+        rows: (R,) int64, the rows to change.
+        old_k: Previous keys, (heads, L, D), float32 or bfloat16 like the next three.
+        new_k: Current keys.
+        old_v: Previous values, (heads, L, D).
+        new_v: Current values.
         scale: Factor of the products of queries and keys.
         rows_h: Relative positions (H, key rows, D), or None.
         rows_w: Relative positions (W, key columns, D), or None.
-        place: Grid position of each changed key in row-major order (L,); None where there are no
-            relative positions.
+        place: Grid position of each changed key in row-major order (L,); None without relative
+            positions.
     """
     if not (denominator.is_contiguous() and numerator.is_contiguous()):
         raise ValueError("exchange: denominator and numerator must be contiguous; copy them first.")
@@ -91,7 +91,7 @@ def exchange_keys(
 
 @register_macs_formula(exchange_keys)
 def _macs(q: Any, _m: Any, _d: Any, _n: Any, rows: Any, old_k: Any, *rest: Any, **_: Any) -> int:
-    """Logits and weighted sums with the old and the new keys, and the rows' position terms."""
+    """Multiply-adds of logits and sums for old and new keys, and of the rows' position terms."""
     rows_h, rows_w = rest[4:6]
     positions = 0 if rows_h is None else rows_h[1] + rows_w[1]
     return q[0] * rows[0] * q[2] * (4 * old_k[1] + positions)

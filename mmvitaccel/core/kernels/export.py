@@ -1,4 +1,4 @@
-"""What cannot become a fixed graph says so, to every exporter alike."""
+"""Errors for methods that cannot be exported as a fixed graph."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 
 
 def why_not_exported(method: str) -> str:
-    """The sentence for a method that remembers frames."""
+    """Message for a method with state between frames."""
     return (
-        f"{method} is not exported: what it computes depends on the frames before and on which of "
-        "their tokens changed, which no fixed graph holds; remove it and export the plain model."
+        f"{method} cannot be exported: its computation depends on previous frames and on the "
+        f"tokens that changed, which a fixed graph cannot represent; remove it and export the "
+        f"plain model."
     )
 
 
@@ -20,7 +21,7 @@ def refuse_export(reason: str) -> None:
     """Stop ``torch.jit.trace``, ``torch.export`` and both ONNX exporters.
 
     Raises:
-        RuntimeError: One of them is at work; the message is ``reason``.
+        RuntimeError: An export is running; the message is ``reason``.
     """
     if torch.jit.is_tracing() or torch.onnx.is_in_onnx_export() or _is_exporting():
         raise RuntimeError(reason)

@@ -1,7 +1,7 @@
-"""Linear layers in half precision, on processors that multiply single precision faster.
+"""Linear products in half precision, on processors that multiply single precision faster.
 
-Weights are converted where they are used, a few outputs at a time, and nothing is kept: for many
-rows that costs less than the slower product, and a copy could be out of date.
+Weights are converted at each use, for a few outputs at a time, and not stored. For many rows this
+costs less than the slower product, and a stored copy could be outdated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mmvitaccel.core.kernels.library.instruction_sets import multiplies_half_fas
 from mmvitaccel.core.kernels.operators import HALF
 from mmvitaccel.core.torch_modes import autocast_dtype, is_compiling
 
-# Outputs whose weights are converted together; 768 x 768 numbers stay in a processor's cache.
+# Number of outputs whose weights are converted together; 768 x 768 values fit into the cache.
 _OUTPUTS = 768
 # reason: for fewer rows the conversion takes longer than the product saves (measured).
 _LEAST_ROWS = 128
@@ -28,16 +28,20 @@ def _single_is_faster() -> bool:
 
 
 def half_linear(layer: nn.Linear, x: Tensor) -> Tensor | None:
-    """The layer in single precision, its output in half, where that is faster than half precision.
+    """Run the layer in single precision with half-precision output, if that is faster.
 
     Args:
-        layer: Weights float32 or bfloat16.
+        layer: The layer, with float32 or bfloat16 weights.
         x: (..., in features), bfloat16, or any within autocast to it.
 
     Returns:
-        (..., out features) bfloat16; None where the layer itself is to be called.
+        (..., out features) bfloat16; None if the layer itself should be called.
     """
-    weight, bias = layer.weight, layer.bias
+    return half_product(x, layer.weight, layer.bias)
+
+
+def half_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+    """:func:`half_linear` of weights (out features, in features) and a bias or None."""
     if x.device.type != "cpu" or torch.is_grad_enabled() or is_compiling():
         return None
     cast = autocast_dtype("cpu") == HALF

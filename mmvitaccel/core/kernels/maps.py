@@ -1,4 +1,4 @@
-"""Steps over maps that run in one call, as a torch operator (``maps.cpp``)."""
+"""Sequences of steps over maps in one call, as a torch operator (``maps.cpp``)."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def run_steps(maps: list[Tensor], steps: int, count: int, macs: int) -> None:
     """Run steps one after the other.
 
     Args:
-        maps: All that they read and write, on a CPU; the steps hold their addresses.
+        maps: All tensors that the steps read and write, on a CPU; the steps have their addresses.
         steps: Address of an array of :class:`Step`.
-        count: Its length.
-        macs: Multiply-adds that they do.
+        count: Length of the array.
+        macs: Number of multiply-adds of the steps.
     """
     share_cores(maps[0])
     kernels().run_steps(
@@ -65,22 +65,22 @@ def run_steps(maps: list[Tensor], steps: int, count: int, macs: int) -> None:
 
 @register_macs_formula(run_steps)
 def _macs(_maps: Any, _steps: Any, _count: Any, macs: int, **_: Any) -> int:
-    """As given by the caller."""
+    """Multiply-adds as given by the caller."""
     return macs
 
 
 def lanes() -> int:
-    """Numbers in a vector of this machine: what channels are to be multiples of."""
+    """Number of values in a vector; channels must be multiples of it."""
     return kernels().map_lanes()
 
 
 def deepest() -> int:
-    """Inputs of an output that a product takes at most."""
+    """Largest number of inputs of a product."""
     return kernels().map_depth()
 
 
 def pack(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights (out, in) and bias (out,) as a product takes them: panels of outputs, in by in."""
+    """Pack weights (out, in) and bias (out,) into panels of outputs for a product."""
     panel = kernels().map_panel()
     fill = -weight.shape[0] % panel
     panels = F.pad(weight.float(), (0, 0, 0, fill)).unflatten(0, (-1, panel))

@@ -39,18 +39,18 @@ class _Merge(ctypes.Structure):
 def match_tokens(
     x: Tensor, num_merged: int, num_prefix: int, normalized: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Which tokens merge: the best edges from even positions to odd ones.
+    """Match tokens: the best edges from even positions to odd ones.
 
     Args:
-        x: (B, heads, N, D), single precision on a CPU, D a multiple of 16 up to 128; tokens are
-            compared by the mean over the heads.
+        x: (B, heads, N, D), single precision on a CPU, D a multiple of 16 up to 128; the mean over
+            the heads is compared.
         num_merged: r, from 1 to half of the tokens that are not protected.
-        num_prefix: Protected tokens in front.
-        normalized: Whether likeness is the cosine; the inner product otherwise.
+        num_prefix: Number of protected leading tokens.
+        normalized: Whether the similarity is the cosine; otherwise the inner product.
 
     Returns:
-        The tokens that stay (B, N - r), those that go (B, r), where each goes (B, r), and where
-        each token of before is then (B, N); all int64.
+        The kept tokens (B, N - r), the merged tokens (B, r), the destination of each (B, r), and
+        the new index of each previous token (B, N); all int64.
     """
     x = x if x.stride(3) == 1 else x.contiguous()
     batch, heads, num_tokens, dim = x.shape
@@ -70,14 +70,14 @@ def match_tokens(
 def merge_tokens(
     x: Tensor, size: Tensor, kept: Tensor, src: Tensor, dst: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Means of the tokens that become one, weighted by size, and their sizes.
+    """Merge tokens into means weighted by size, and sum their sizes.
 
     Args:
         x: (B, N, C), single precision on a CPU.
-        size: (B, N, 1), likewise.
-        kept: The tokens that stay (B, N - r), int64.
-        src: The tokens that go (B, r), int64.
-        dst: Where each goes, a position among those that stay (B, r), int64.
+        size: (B, N, 1), single precision on a CPU.
+        kept: The kept tokens (B, N - r), int64.
+        src: The merged tokens (B, r), int64.
+        dst: Destination of each, an index among the kept tokens (B, r), int64.
 
     Returns:
         (B, N - r, C) and (B, N - r, 1).
@@ -94,7 +94,7 @@ def merge_tokens(
 
 @register_macs_formula(match_tokens)
 def _match_macs(x: Any, _merged: Any, num_prefix: Any, *_: Any, **__: Any) -> int:
-    """The inner products of both sets."""
+    """Multiply-adds of the inner products of both sets."""
     free = x[2] - num_prefix
     return x[0] * x[3] * (free // 2) * (free - free // 2)
 

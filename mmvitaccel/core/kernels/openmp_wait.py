@@ -1,13 +1,13 @@
-"""How threads of torch's OpenMP pool wait for each other: by spinning, or asleep.
+"""Waiting of threads in torch's OpenMP pool: spinning or sleeping.
 
 At the end of every parallel loop, GNU's OpenMP runtime (libgomp) spins for milliseconds before it
-sleeps. That is fastest on cores that nobody else wants. On a loaded machine a thread that waits
-spins away the time slice that the thread it waits for would need, and a frame takes many times its
-fair share. The runtime reads ``OMP_WAIT_POLICY`` when it is loaded, too early for this package.
+sleeps. That is fastest on idle cores. On a loaded machine, a spinning thread uses up the time slice
+that the thread it waits for needs, and a frame takes many times its fair share. The runtime reads
+``OMP_WAIT_POLICY`` when it is loaded, which is too early for this package.
 
-But it spins hardly at all while it manages more threads than there are processors. So while this
-process's threads often wait for a core, a thread is kept that owns a pool of its own, asleep; when
-others are gone, it ends, and waiting threads spin again.
+However, it hardly spins while it manages more threads than there are processors. Therefore, while
+this process's threads often wait for a core, an additional sleeping thread with its own pool is
+kept. When the load is gone, this thread ends, and waiting threads spin again.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _TASKS = Path("/proc/self/task")  # of Linux
 
 @dataclass(frozen=True)
 class Usage:
-    """What this process has used so far, in seconds over all threads.
+    """CPU usage of this process so far, in seconds over all threads.
 
     Attributes:
-        computed: On a core.
-        waited: For a core, by thread.
+        computed: Time on a core.
+        waited: Time waiting for a core, by thread.
     """
 
     computed: float
@@ -61,26 +61,26 @@ class Usage:
 
     @classmethod
     def now(cls) -> Usage:
-        """Ask the system; takes some microseconds a thread."""
+        """Read the usage; takes some microseconds per thread."""
         waited = {}
         for task in os.listdir(_TASKS):
             try:
                 nanoseconds = (_TASKS / task / "schedstat").read_text().split()[1]
-            except OSError:  # reason: it has ended by now
+            except OSError:  # reason: the thread has ended
                 continue
             waited[task] = int(nanoseconds) / 1e9
         return cls(cls.computed_now(), waited)
 
     def waited_since(self, before: Usage) -> float:
-        """How long those threads that there are have waited since."""
+        """Time that existing threads have waited for a core since ``before``."""
         return sum(max(s - before.waited.get(task, 0.0), 0.0) for task, s in self.waited.items())
 
 
 class Watch:
-    """Decides from time to time whether threads that wait should sleep.
+    """Decides periodically whether waiting threads should sleep.
 
     Attributes:
-        asleep: Whether they do.
+        asleep: Whether waiting threads sleep.
     """
 
     def __init__(self) -> None:
@@ -90,9 +90,9 @@ class Watch:
         self._leave = threading.Event()
 
     def look(self) -> None:
-        """Judge what happened since the last time, if that was long enough ago."""
+        """Evaluate the usage since the last time, if that was long enough ago."""
         if not self._lock.acquire(blocking=False):
-            return  # reason: another thread is looking
+            return  # reason: another thread evaluates
         try:
             seconds = Usage.computed_now() - self._last.computed
             if seconds < (LATER if self.asleep else SOON):
@@ -109,7 +109,7 @@ class Watch:
             self._lock.release()
 
     def wake(self) -> None:
-        """Let waiting threads spin again, if they sleep."""
+        """Let waiting threads spin again if they sleep."""
         self._leave.set()
         self.asleep = False
 
@@ -134,7 +134,7 @@ def _sleeping_pool() -> threading.Event:
 
 @functools.cache
 def watch() -> Watch | None:
-    """The process's own; None where there is nothing to be done."""
+    """The watch of this process; None if it is not needed."""
     asked = resource is not None and (_TASKS / str(os.getpid()) / "schedstat").exists()
     return Watch() if asked and runtime_is_gnu() else None
 
@@ -145,10 +145,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def share_cores(x: Tensor) -> None:
-    """Call it at the beginning of a block of work on ``x``: keeps to a fair share of the cores.
+    """Adapt waiting to the load; call at the beginning of a block of work on ``x``.
 
     Args:
-        x: What is computed with; on another device than a CPU nothing happens.
+        x: An input of the work; there is no effect on devices other than a CPU.
     """
     if x.device.type != "cpu" or torch.jit.is_tracing() or is_compiling():
         return

@@ -1,7 +1,7 @@
-"""The inner loops of attention in C++ as torch's operators, where there are compiled kernels.
+"""C++ kernels as torch operators.
 
-The sources lie beside this file; :mod:`mmvitaccel.core.kernels.library` has them compiled. Where
-that cannot be, the same is computed by torch's operators, more slowly.
+The sources are next to this file; :mod:`mmvitaccel.core.kernels.library` compiles them. Without
+compiled kernels, torch's operators compute the same result more slowly.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor
 from mmvitaccel.core.kernels.library.choice import chosen
 from mmvitaccel.core.torch_modes import is_compiling
 
-#: The half precision that kernels read and write; they compute in single precision.
+#: Half-precision type of inputs and outputs; kernels compute in single precision.
 HALF = torch.bfloat16
 
 _LIBRARY = torch.library.Library("mmvitaccel", "FRAGMENT")
 
 
 def whole(*names: str) -> list[tuple[str, Any]]:
-    """Fields of a structure that are whole numbers."""
+    """Integer fields of a structure."""
     return [(name, ctypes.c_int64) for name in names]
 
 
 def pointers(*names: str) -> list[tuple[str, Any]]:
-    """Fields of a structure that point to a tensor's numbers."""
+    """Fields of a structure that point to a tensor's data."""
     return [(name, ctypes.c_void_p) for name in names]
 
 
@@ -39,12 +39,12 @@ class Positions(ctypes.Structure):
 
 
 def kernels() -> ctypes.CDLL | None:
-    """The compiled kernels, or None where they cannot be had."""
+    """The compiled kernels, or None if there are none."""
     return chosen().library
 
 
 def cpu_operator(schema: str) -> Callable[[Callable], Callable]:
-    """Make a function one of torch's operators on a CPU, ``torch.ops.mmvitaccel.NAME``.
+    """Register a function as a torch operator for CPUs, ``torch.ops.mmvitaccel.NAME``.
 
     Operators are visible to dispatch modes, such as the counter of multiply-adds.
 
@@ -52,7 +52,7 @@ def cpu_operator(schema: str) -> Callable[[Callable], Callable]:
         schema: Name, arguments and returns in torch's notation.
 
     Returns:
-        A decorator that gives the operator in place of the function.
+        A decorator that returns the operator instead of the function.
     """
 
     def register(function: Callable) -> Callable:
@@ -64,8 +64,8 @@ def cpu_operator(schema: str) -> Callable[[Callable], Callable]:
 
 
 def can_run(*tensors: Tensor) -> bool:
-    """Whether the kernels serve numbers like these, here and now."""
-    if torch.jit.is_tracing() or is_compiling():  # to run elsewhere
+    """Whether the kernels support these tensors in the current context."""
+    if torch.jit.is_tracing() or is_compiling():  # an exported graph may run elsewhere
         return False
     if any(t.device.type != "cpu" or t.dtype not in (torch.float32, HALF) for t in tensors):
         return False
@@ -73,7 +73,7 @@ def can_run(*tensors: Tensor) -> bool:
 
 
 def can_attend(*tensors: Tensor) -> bool:
-    """Whether they serve queries, keys and values (..., D) like these, all of one dtype."""
+    """Whether the kernels support these queries, keys and values (..., D), all of one dtype."""
     dim, dtype = tensors[0].shape[-1], tensors[0].dtype
     if dim % 16 or not 0 < dim <= 128:
         return False
@@ -83,14 +83,14 @@ def can_attend(*tensors: Tensor) -> bool:
 
 
 def positions_of(rows_h: Tensor | None, rows_w: Tensor | None) -> tuple[Positions, list[Tensor]]:
-    """Rows of relative positions, or None, as the kernels take them.
+    """Convert rows of relative positions, or None, for the kernels.
 
     Args:
         rows_h: (H, key rows, D).
         rows_w: (W, key columns, D).
 
     Returns:
-        The structure, and what has to live as long as it is used.
+        The structure, and the objects that must stay alive while it is used.
     """
     if rows_h is None:
         return Positions(None, None, 1, 0, 0), []
@@ -105,6 +105,6 @@ def positions_of(rows_h: Tensor | None, rows_w: Tensor | None) -> tuple[Position
 
 
 def _packed(rows: Tensor) -> Tensor:
-    """(positions, keys, D) to (positions, D, keys), keys filled up to a multiple of 16."""
+    """(positions, keys, D) to (positions, D, keys), with keys padded to a multiple of 16."""
     rows = torch.nn.functional.pad(rows.float(), (0, 0, 0, -rows.shape[1] % 16))
     return rows.transpose(1, 2).contiguous()

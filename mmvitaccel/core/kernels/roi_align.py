@@ -1,7 +1,7 @@
-"""RoIAlign (He et al., arXiv 1703.06870) over maps whose channels lie last, as a torch operator.
+"""RoIAlign (He et al., arXiv 1703.06870) over channels-last maps, as a torch operator.
 
-The remembered maps of a pyramid lie so (``roi_align.cpp``); torchvision's operator would copy each
-of them whole.
+The stored maps of a pyramid have this layout (``roi_align.cpp``); torchvision's operator would copy
+each map.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from mmvitaccel.core.kernels.operators import can_run, cpu_operator, kernels, pointers, whole
 from mmvitaccel.core.macs.formulas import register_macs_formula
 
-# Channels are taken in whole vectors, the widest of which holds so many.
+# Channels are processed in whole vectors; this is the width of the widest.
 _VECTOR = 16
 
 
@@ -31,7 +31,7 @@ class _Align(ctypes.Structure):
 
 
 def can_align(x: Tensor, rois: Tensor) -> bool:
-    """Whether the kernel serves maps (B, C, H, W) and boxes (K, 5) like these: no gradients."""
+    """Whether the kernel supports these maps (B, C, H, W) and boxes (K, 5), without gradients."""
     if torch.is_grad_enabled() and (x.requires_grad or rois.requires_grad):
         return False
     return (
@@ -55,33 +55,35 @@ def roi_align(
     samples: int,
     aligned: bool,
 ) -> Tensor:
-    """Regions of maps, each averaged into bins.
+    """Average regions of maps into bins.
 
     Args:
-        x: (B, C, H, W), float32 on a CPU, C a multiple of 16, its channels side by side.
+        x: (B, C, H, W) float32 on a CPU in channels-last format, C a multiple of 16.
         rois: (K, 5) float32: index in the batch, then x1, y1, x2, y2 in pixels of the image.
-        height: Bins down, h.
-        width: Bins across, w.
-        scale: Pixels of the map to a pixel of the image.
-        samples: Samples of a bin an axis; 0 takes one for each pixel of the map.
-        aligned: Whether pixels have their middle at halves, which shifts regions by -0.5.
+        height: Number h of bins in the vertical direction.
+        width: Number w of bins in the horizontal direction.
+        scale: Pixels of the map per pixel of the image.
+        samples: Samples per bin and axis; 0 for one per pixel of the map.
+        aligned: Whether pixel centres are at half-integers, which shifts regions by -0.5.
 
     Returns:
         (K, C, h, w).
 
     Raises:
-        ValueError: The channels do not lie so, or a box names an image that is not in the batch.
+        ValueError: The memory format or the number of channels is wrong, or a box has an image
+            index outside the batch.
     """
     batch, channels, rows, columns = x.shape
     if x.stride(1) != 1 or channels % _VECTOR:
         raise ValueError(
-            f"roi_align: maps {tuple(x.shape)} with strides {x.stride()}; channels must lie last "
-            f"and be a multiple of {_VECTOR}."
+            f"roi_align: maps {tuple(x.shape)} with strides {x.stride()}; the format must be "
+            f"channels-last and the channels a multiple of {_VECTOR}."
         )
     images = rois[:, 0]
     if len(rois) and not bool(((images >= 0) & (images < batch)).all()):
         raise ValueError(
-            f"roi_align: boxes of images {images.min():g} to {images.max():g} of a batch of {batch}"
+            f"roi_align: boxes have image indices from {images.min():g} to {images.max():g}, but "
+            f"the batch has {batch} images"
         )
     rois = rois.contiguous()
     out = torch.empty(len(rois), channels, height, width)

@@ -1,9 +1,9 @@
-"""Multiply-adds that ran: counted while the model computes, so that skipped work is not in them.
+"""Counts the multiply-adds that a model executes, without skipped work.
 
 The unit is the multiply-add, counted as one (papers and the OpenMMLab tools do the same; torch's
-own counter says two). Matrix products, convolutions and fused attention are counted, in any
-module or function. Element-wise arithmetic, normalisation, activations, softmax and interpolation
-are not counted. An operator that multiplies and adds but has no formula is reported in
+own counter says two). Matrix products, convolutions and fused attention are counted, in any module
+or function. Element-wise arithmetic, normalisation, activations, softmax and interpolation are not
+counted. An operator with multiply-adds but without a formula is reported in
 :attr:`MacsReport.uncounted`.
 """
 
@@ -28,19 +28,19 @@ __all__ = ["MacsCounter", "MacsReport", "count_macs", "register_macs_formula"]
 
 @dataclass(frozen=True)
 class MacsReport:
-    """What a :class:`MacsCounter` counted.
+    """Result of a :class:`MacsCounter`.
 
     Attributes:
-        total: Multiply-adds of everything that ran.
-        by_module: Multiply-adds by dotted module name, submodules included, in the model's order;
-            only modules in which something was counted. What ran outside every named module is
-            in ``total`` alone.
+        total: Multiply-adds of everything that was executed.
+        by_module: Multiply-adds by dotted module name, including submodules, in the model's order;
+            only modules with counted operators. Operators outside named modules are only in
+            ``total``.
         by_operator: Multiply-adds by operator name.
-        detail: Multiply-adds by the module that ran the operator itself (empty for none) and the
-            operator's name: what linear layers and attention products take is summed from it.
+        detail: Multiply-adds by the module that directly ran the operator (empty for none) and the
+            operator's name, for example to sum linear layers and attention products.
         params: Parameters (elements) of the model, 0 without one.
-        uncounted: How often each operator ran that multiplies and adds (or whose work is unknown,
-            coming from another library) and has no formula.
+        uncounted: Number of calls of operators without a formula that have multiply-adds, or whose
+            work is unknown because they belong to another library.
     """
 
     total: int
@@ -51,16 +51,16 @@ class MacsReport:
     uncounted: dict[str, int]
 
     def parts(self, depth: int = 1) -> dict[str, int]:
-        """Multiply-adds of the modules ``depth`` names deep; 1 gives backbone, neck, head."""
+        """Multiply-adds of modules with names of ``depth`` parts; 1 gives backbone, neck, head."""
         return {name: n for name, n in self.by_module.items() if name.count(".") == depth - 1}
 
 
 class _Counting(TorchDispatchMode):
-    """Sees every operator that runs and attributes its multiply-adds to the module that runs it.
+    """Dispatch mode that attributes the multiply-adds of each operator to the current module.
 
-    ``FlopCounterMode`` is not entered itself: on torch 2.14 it takes operators apart that are views
-    of parameters, which autograd refuses under ``no_grad``, and on 2.1 it sees nothing under
-    ``inference_mode``. Its formulas are used.
+    ``FlopCounterMode`` is not used, only its formulas: on torch 2.14 it decomposes operators that
+    return views of parameters, which autograd refuses under ``no_grad``, and on 2.1 it counts
+    nothing under ``inference_mode``.
     """
 
     def __init__(self, stack: list[str]) -> None:
@@ -78,7 +78,7 @@ class _Counting(TorchDispatchMode):
         packet = func._overloadpacket
         formula = self.formulas.get(packet)
         if formula is None and not _returns_view(func):
-            # reason: inference tensors bring composite operators whole (aten::linear).
+            # reason: composite operators (aten::linear) are not decomposed for inference tensors
             with self:
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
@@ -92,12 +92,12 @@ class _Counting(TorchDispatchMode):
 
 
 def _returns_view(func: Any) -> bool:
-    """Whether what an operator returns shares memory with what it is given."""
+    """Whether an operator's output shares memory with its input."""
     return any(value.alias_info is not None for value in func._schema.returns)
 
 
 class _Threads(threading.local):
-    """How many counters are open in a thread."""
+    """Number of open counters in a thread."""
 
     open = 0
 
@@ -106,24 +106,24 @@ _THREADS = _Threads()
 
 
 def is_counting() -> bool:
-    """Whether a :class:`MacsCounter` is open in this thread; what runs then takes longer."""
+    """Whether a :class:`MacsCounter` is open in this thread, which slows down execution."""
     return _THREADS.open > 0
 
 
 class MacsCounter:
     """Count the multiply-adds of everything that runs inside a ``with`` block.
 
-    Each block starts at zero; the report is read after it. The model is not touched: modules are
-    followed through torch's global forward hooks, which are gone when the block ends, also
-    when it ends in an error. Counting works with and without gradients and under
-    ``inference_mode``; a backward pass inside the block is counted as well, outside any module.
+    Each block starts at zero; read the report after it. The model is not changed: modules are
+    tracked through torch's global forward hooks, which are removed at the end of the block, also
+    after an error. Counting works with and without gradients and under ``inference_mode``; a
+    backward pass inside the block is counted as well, outside any module.
 
-    Modules are followed by their calls. When ``forward`` of a module is called
-    directly, its own work is attributed to the calling module, its submodules' work to them. Other
-    threads may compute meanwhile; what they do is not counted.
+    Modules are followed by their calls. When ``forward`` of a module is called directly, its own
+    work is attributed to the calling module, and its submodules' work to them. The work of other
+    threads is not counted.
 
     Args:
-        model: Whose submodule names and parameters the report is to give.
+        model: Model for the module names and the number of parameters in the report.
 
     Examples:
         >>> counter = MacsCounter(model)
@@ -146,7 +146,7 @@ class MacsCounter:
         if self.model is not None:
             self._names = {module: name for name, module in self.model.named_modules()}
 
-        # reason: the hooks see the modules of all threads, the counting the operators of its own
+        # reason: global hooks run for all threads, but only operators of this thread are counted
         thread = threading.get_ident()
 
         def enter_module(module: nn.Module, _args: Any) -> None:
@@ -175,7 +175,7 @@ class MacsCounter:
         opened.close()
 
     def report(self) -> MacsReport:
-        """What ran in the last block.
+        """Multiply-adds of the last block.
 
         Raises:
             RuntimeError: Nothing was counted yet.
@@ -204,15 +204,15 @@ class MacsCounter:
 def count_macs(model: nn.Module, *inputs: Any, **kwargs: Any) -> MacsReport:
     """Count the multiply-adds of one ``model(*inputs, **kwargs)``, in eval mode, without gradients.
 
-    The training mode of the model and of each submodule is afterwards as it was.
+    The training mode of the model and of each submodule is restored.
 
     Args:
-        model: Any module; its device, dtype and parameters stay as they are.
+        model: Any module; it is not changed.
         *inputs: Passed to it.
         **kwargs: Passed to it.
 
     Returns:
-        The report; ``macs`` are of the whole batch that was given.
+        The report, for the whole batch.
     """
     counter = MacsCounter(model)
     with _eval_mode(model), torch.no_grad(), counter:
@@ -222,7 +222,7 @@ def count_macs(model: nn.Module, *inputs: Any, **kwargs: Any) -> MacsReport:
 
 @contextmanager
 def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside, each module's own mode restored after."""
+    """Set eval mode in the block, and restore each module's mode afterwards."""
     modes = {module: module.training for module in model.modules()}
     if any(modes.values()):
         model.eval()

@@ -1,4 +1,4 @@
-"""How many multiply-adds an operator does: torch's own table, what it lacks, and yours."""
+"""Formulas for the multiply-adds of operators: torch's table, additions, and registered ones."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch.utils._pytree import tree_map
 Formula = Callable[..., int]
 _FORMULAS: dict[Any, Formula] = {}
 
-# Names of aten operators that multiply and add, one part between underscores at a time.
+# Parts of names (between underscores) of aten operators with multiply-adds.
 _MULTIPLIES = re.compile(
     r"\w*mm|matmul|mv|addmv|v?dot|addr|ger|(tri|bi)?linear|conv(olution)?(\dd)?|attention"
     r"|multihead|cdist|pdist|lstm|gru|rnn|fft"
 )
-# Namespaces of torch's own bookkeeping; any other library's operator may multiply and add.
+# Namespaces of torch without multiply-adds; operators of other libraries may have some.
 _IDLE_NAMESPACES = {"prim", "prims", "debugprims", "profiler", "c10d", "_c10d_functional"}
 
 
 def register_macs_formula(*operators: Any) -> Callable[[Formula], Formula]:
-    """Say how many multiply-adds an operator does.
+    """Register a formula for the multiply-adds of operators.
 
     Args:
         *operators: ``torch.ops.<namespace>.<name>``, one or more.
@@ -56,11 +56,11 @@ def register_macs_formula(*operators: Any) -> Callable[[Formula], Formula]:
 
 
 def _aten(*names: str) -> list[Any]:
-    """Those of the named aten operators that this torch has."""
+    """The named aten operators that exist in this version of torch."""
     return [getattr(torch.ops.aten, name) for name in names if hasattr(torch.ops.aten, name)]
 
 
-# reason: torch leaves out the CPU's fused kernel, and its formula of 2.1 refuses grouped queries.
+# reason: torch has no formula for the CPU's fused kernel, and that of 2.1 refuses grouped queries
 @register_macs_formula(
     *_aten(
         "_scaled_dot_product_flash_attention_for_cpu",
@@ -78,7 +78,7 @@ def _attention(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
 
 @register_macs_formula(*_aten("_scaled_dot_product_flash_attention_for_cpu_backward"))
 def _attention_backward(_grad: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
-    """Scores again, then the gradients of weights, v, q and k."""
+    """Recomputed scores, and the gradients of weights, v, q and k."""
     return prod(q[:-1]) * k[-2] * (3 * q[-1] + 2 * v[-1])
 
 
@@ -118,12 +118,12 @@ def _addmv(_bias: Any, a: Any, *_: Any, **__: Any) -> int:
 
 
 def all_formulas() -> dict[Any, Callable[[Any, Any, Any], int]]:
-    """Every formula that there is, as ``f(args, kwargs, out)`` in multiply-adds."""
+    """All formulas, as ``f(args, kwargs, out)`` in multiply-adds."""
     return {**_torch_formulas(), **{op: _given_shapes(f) for op, f in _FORMULAS.items()}}
 
 
 def may_multiply(func: Any) -> bool:
-    """Whether an operator's name says that it multiplies and adds, or says nothing known."""
+    """Whether an operator may have multiply-adds, by its name; True if unknown."""
     namespace, _, name = func._schema.name.partition("::")
     if namespace == "aten":
         return any(_MULTIPLIES.fullmatch(part) for part in name.split("_"))

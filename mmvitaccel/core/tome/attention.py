@@ -2,8 +2,8 @@
 
 The relative position of two merged tokens is the mean over the pairs of tokens that they contain.
 Query terms merge like queries; a key has the mean of the terms at its tokens' rows and columns,
-which is a product with the mean of their one-hot rows and columns. Where no compiled kernel takes
-them together, that product exists for some heads and query rows at a time.
+which is a product with the mean of their one-hot rows and columns. Without a compiled kernel, this
+product is computed for some heads and query rows at a time.
 
 Shapes: B windows, frames or images; N tokens on a grid of H rows and W columns, K of them left;
 h heads of D channels.
@@ -44,19 +44,19 @@ def merged_attention(
         q: (B, h, K, D).
         k: (B, h, K, D).
         v: (B, h, K, D).
-        scale: Multiplies the products of q and k; not the position terms.
+        scale: Factor of the products of q and k, not of the position terms.
         terms: The queries' position terms, merged like them, (B, h, K, H + W).
-        owner: Which merged token each token of the grid is in, (B, N).
+        owner: Index of the merged token of each token of the grid, (B, N).
         grid_size: (H, W).
         log_size: Added to the logits (B, 1, 1, K), or None (ToMe, eq. 1).
-        dropout: Share of the weights that is dropped.
-        has_empty: Whether there may be keys that hold no token; their ``log_size`` is -inf.
+        dropout: Dropout probability of the attention weights.
+        has_empty: Whether there may be keys without tokens, whose ``log_size`` is -inf.
 
     Returns:
         (B, h, K, D).
     """
     bias = None if log_size is None else log_size[:, 0, 0].float()
-    # reason: a key without tokens has no mean, and the kernel divides by their number
+    # reason: the kernel divides by the number of tokens of a key, which may be 0
     in_kernel = not dropout and not has_empty and not needs_grad(q, k, v, terms)
     if in_kernel and can_attend(q, k, v):
         places, starts = _places_by_key(owner, grid_size, k.shape[2])
@@ -77,9 +77,9 @@ def merged_attention(
 def _places_by_key(
     owner: Tensor, grid_size: tuple[int, int], num_keys: int
 ) -> tuple[Tensor, Tensor]:
-    """Terms of each token, tokens of a key together (B, N, 2), and where a key's begin (B, K + 1).
+    """Terms of each token (B, N, 2), grouped by key, and the start of each key (B, K + 1).
 
-    Both int32, as :func:`attend_merged` takes them.
+    Both int32, for :func:`attend_merged`.
     """
     height, width = grid_size
     sorted_owner, order = owner.sort(dim=1, stable=True)
@@ -98,12 +98,12 @@ def _mean_places(owner: Tensor, grid_size: tuple[int, int], num_keys: int) -> Te
     total = one_hot.new_zeros(batch, height + width, num_keys)
     index = owner[:, None].expand(-1, height + width, -1)
     total.scatter_add_(2, index, one_hot.t().expand(batch, -1, num_tokens))
-    # each token counts as a row and as a column; of none the mean is zero
+    # each token counts as a row and as a column; the mean without tokens is zero
     return total / (total.sum(1, keepdim=True) / 2).clamp(min=1)
 
 
 def _block_size(q: Tensor, k: Tensor) -> tuple[int, int]:
-    """Heads and query rows whose bias over all keys is held at once."""
+    """Number of heads and query rows whose bias is in memory at a time."""
     budget = CPU_BLOCK_LOGITS if q.device.type == "cpu" else DEVICE_BLOCK_LOGITS
     windows, num_heads, num_rows, _ = q.shape
     per_row = windows * k.shape[2]

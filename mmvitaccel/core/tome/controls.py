@@ -1,4 +1,4 @@
-"""Matchings at random: the controls that a matching by similarity has to beat."""
+"""Random matchings, the controls for matchings by similarity."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from mmvitaccel.core.tome.merge import Matching
 
 
 def _random_split(given: Candidates) -> tuple[Tensor, Tensor]:
-    """Tokens that stay (B, N - r), in their order, and r others (B, r), none of the prefix.
+    """Kept tokens (B, N - r) in order, and r random others (B, r) outside the prefix.
 
-    They are drawn from torch's generator of the tokens' device, so that a seed repeats a run.
+    Uses torch's generator of the tokens' device, so runs with a seed are reproducible.
     """
     (batch, num_tokens, _), p = given.metric.shape, given.num_prefix_tokens
     order = torch.rand(batch, num_tokens - p, device=given.metric.device).argsort(dim=1) + p
@@ -22,10 +22,10 @@ def _random_split(given: Candidates) -> tuple[Tensor, Tensor]:
 
 
 class RandomMatching:
-    """r tokens at random merge into others at random, at the cost of comparing none."""
+    """Merges r random tokens into random others, without comparing tokens."""
 
     def match(self, given: Candidates) -> Matching:
-        """Any r tokens behind the prefix, and any of those that stay."""
+        """Match r random tokens after the prefix with random kept tokens."""
         kept, src = _random_split(given)
         dst = torch.randint_like(src, given.num_prefix_tokens, kept.shape[1])
         return Matching(kept, src, dst)
@@ -35,14 +35,14 @@ class RandomMatching:
 
 
 class RandomDrop:
-    """r tokens at random are dropped, which most ways to select tokens hardly beat.
+    """Drops r random tokens, a control that most token selections hardly improve on.
 
-    So LITE found on Kinetics (arXiv 2411.13626). Where all tokens come back, a dropped one has the
-    value of the one before it that was kept.
+    See LITE on Kinetics (arXiv 2411.13626). When all tokens are restored, a dropped token gets the
+    value of the preceding kept token.
     """
 
     def match(self, given: Candidates) -> Matching:
-        """Any r tokens behind the prefix."""
+        """Drop r random tokens after the prefix."""
         kept, src = _random_split(given)
         before = torch.searchsorted(kept, src.contiguous()) - 1
         dst = before.clamp(min=given.num_prefix_tokens)

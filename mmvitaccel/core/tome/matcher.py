@@ -1,4 +1,4 @@
-"""What chooses the tokens that merge: one protocol, of which ToMe's own matching is one case."""
+"""Protocol of matchings, which choose the tokens to merge, and ToMe's own matching."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import one_of
 from mmvitaccel.core.tome.merge import Matching, bipartite_soft_matching
 
 _SIMILARITIES = ("cosine", "dot")
@@ -16,12 +17,13 @@ class Candidates(NamedTuple):
     """The tokens that a block may merge.
 
     Attributes:
-        metric: What is compared, such as the keys' mean over heads (B, N, D).
-        size: Patches in each token (B, N, 1), float32; 0 marks a place that holds no token.
-        r: Tokens to merge, at least 1 and at most half of those behind the prefix.
-        num_prefix_tokens: Tokens in front (class, registers) that must stay there untouched.
-        grid_size: (H, W), or (T, H, W), of the tokens behind the prefix, in reading order; None
-            where they form no grid or the host does not say.
+        metric: Features to compare, such as the keys' mean over heads (B, N, D).
+        size: Patches in each token (B, N, 1) float32; 0 for an empty position.
+        r: Number of tokens to merge, at least 1 and at most half of those after the prefix.
+        num_prefix_tokens: Number of leading tokens (class, registers) that must not be merged or
+            moved.
+        grid_size: (H, W), or (T, H, W), of the tokens after the prefix in row-major order; None if
+            they form no grid or it is unknown.
     """
 
     metric: Tensor
@@ -32,10 +34,10 @@ class Candidates(NamedTuple):
 
 
 class Matcher(Protocol):
-    """Chooses the tokens that merge. It runs without gradients and without autocast."""
+    """Protocol: chooses the tokens to merge. Runs without gradients and autocast."""
 
     def match(self, given: Candidates) -> Matching | None:
-        """Which tokens merge; None if none do."""
+        """Match the tokens; None if no tokens merge."""
 
 
 class Bipartite:
@@ -49,14 +51,10 @@ class Bipartite:
     """
 
     def __init__(self, similarity: str = "cosine") -> None:
-        if similarity not in _SIMILARITIES:
-            raise ValueError(
-                f"Bipartite: similarity={similarity!r} must be one of {', '.join(_SIMILARITIES)}."
-            )
-        self.similarity = similarity
+        self.similarity = one_of("Bipartite", "similarity", similarity, _SIMILARITIES)
 
     def match(self, given: Candidates) -> Matching:
-        """The r best edges."""
+        """Match the r best edges."""
         return bipartite_soft_matching(
             given.metric, given.r, given.num_prefix_tokens, self.similarity
         )
@@ -66,10 +64,10 @@ class Bipartite:
 
 
 def match(matcher: Matcher, given: Candidates) -> Matching | None:
-    """Ask a matcher.
+    """Call a matcher and check its result.
 
     Raises:
-        ValueError: What it gives does not hold each token once.
+        ValueError: The result does not contain each token exactly once.
     """
     with torch.no_grad(), torch.autocast(given.metric.device.type, enabled=False):
         found = matcher.match(given._replace(metric=given.metric.detach()))
@@ -81,9 +79,9 @@ def match(matcher: Matcher, given: Candidates) -> Matching | None:
         said = found.kept.shape[1] + found.src.shape[1]
     if said != num_tokens or found.dst.shape != found.src.shape:
         raise ValueError(
-            f"ToMe: {type(matcher).__name__}.match got {num_tokens} tokens and gave kept "
+            f"ToMe: {type(matcher).__name__}.match got {num_tokens} tokens and returned kept "
             f"{tuple(found.kept.shape)}, src {tuple(found.src.shape)} and dst "
-            f"{tuple(found.dst.shape)}; kept and src must hold each token once, and src and dst "
-            "be of one shape."
+            f"{tuple(found.dst.shape)}; kept and src must contain each token once, and src and "
+            f"dst must have equal shapes."
         )
     return found

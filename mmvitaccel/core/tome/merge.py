@@ -19,19 +19,20 @@ from mmvitaccel.core.kernels.operators import can_attend, can_run
 
 
 class Matching(NamedTuple):
-    """Which tokens of a sequence merge, as positions.
+    """The tokens of a sequence that merge, as positions.
 
     Attributes:
-        kept: The tokens that stay, in their new order (B, N - r).
+        kept: The kept tokens in their new order (B, N - r).
         src: The tokens merged away (B, r).
-        dst: Where each goes: a position among those that stay (B, r).
-        live: Which of ``src`` merge (B, r) bool, where images merge different numbers; None: all.
-            The places in ``kept`` that an image has too many of then hold nothing: their size is
-            0, and no owner points there.
-        num_tokens: N, where ``live`` is given.
-        drops: What is merged away leaves no trace in ``dst``; :func:`unmerge` alone reads it.
-        grid_size: Of the tokens that stay, where they still form a grid behind the prefix.
-        owner: What :func:`owner` gives, where it is known (B, N).
+        dst: Destination of each, a position among the kept tokens (B, r).
+        live: (B, r) bool, the tokens of ``src`` that merge if images merge different numbers; None
+            for all. Surplus positions of an image in ``kept`` are then empty: their size is 0, and
+            no owner points there.
+        num_tokens: Number N of tokens, if ``live`` is given.
+        drops: Whether tokens in ``src`` are dropped instead of merged; ``dst`` is then only used by
+            :func:`unmerge`.
+        grid_size: Grid of the kept tokens after the prefix, if they form one.
+        owner: Result of :func:`owner` (B, N), if known.
     """
 
     kept: Tensor
@@ -45,26 +46,26 @@ class Matching(NamedTuple):
 
 
 def max_r(num_tokens: int, num_prefix_tokens: int = 0) -> int:
-    """Most tokens that one block can merge: every second one that is not protected."""
+    """Largest number of tokens that a block can merge: half of the unprotected ones."""
     return max(num_tokens - num_prefix_tokens, 0) // 2
 
 
 def first_of_sets(num_prefix_tokens: int) -> tuple[int, int]:
-    """First position of set A, the even ones, and of set B, the odd ones, behind the prefix."""
+    """First position of set A (even) and of set B (odd) after the prefix."""
     p = num_prefix_tokens
     return p + p % 2, p + 1 - p % 2
 
 
 def at_least_single(metric: Tensor) -> Tensor:
     """The metric without gradients, at least in float32."""
-    # reason: half precision makes ties out of near neighbours, and 1e-12 in it is a zero norm
+    # reason: half precision causes ties, and cannot represent an epsilon of 1e-12
     return metric.detach().to(torch.promote_types(metric.dtype, torch.float32))
 
 
 def comparable(metric: Tensor, similarity: str = "cosine") -> Tensor:
     """Tokens (B, N, D) whose products are their similarities, at least float32."""
     metric = at_least_single(metric)
-    # reason: so that a zero (padding) token stays zero
+    # reason: a zero (padding) token stays zero
     return F.normalize(metric, dim=-1) if similarity == "cosine" else metric
 
 
@@ -77,13 +78,13 @@ def bipartite_soft_matching(
     merged into, and they stay in front. Equal similarities merge in order of position.
 
     Args:
-        metric: What is compared, by default the keys' mean over heads (B, N, D).
+        metric: Features to compare, by default the keys' mean over heads (B, N, D).
         r: Tokens to merge, from 1 to :func:`max_r`.
-        num_prefix_tokens: Tokens in front that are protected.
+        num_prefix_tokens: Number of protected leading tokens.
         similarity: ``cosine``, or ``dot`` (the paper's ablation).
 
     Raises:
-        ValueError: If that many tokens cannot merge.
+        ValueError: r is out of range.
     """
     p, n = num_prefix_tokens, metric.shape[1]
     if not 0 < r <= max_r(n, p):
@@ -107,9 +108,9 @@ def bipartite_soft_matching(
 
 
 def prune_matching(importance: Tensor, r: int, num_prefix_tokens: int) -> Matching:
-    """The ablation's contrast: drop the r tokens of least importance (B, N), keep the order.
+    """Pruning, for comparison: drop the r tokens of least importance (B, N), keep the order.
 
-    Dropped tokens point to the first token (the class token), which :func:`unmerge` gives them.
+    For :func:`unmerge`, dropped tokens point to the first token (the class token).
     """
     p = num_prefix_tokens
     order = ranked(-importance[:, p:].detach()) + p
@@ -120,9 +121,9 @@ def prune_matching(importance: Tensor, r: int, num_prefix_tokens: int) -> Matchi
 
 
 def ranked(x: Tensor) -> Tensor:
-    """Positions of values (B, N), the largest first, equal ones in their order."""
+    """Positions of values (B, N) in descending order, stable for equal values."""
     if torch.onnx.is_in_onnx_export():
-        # reason: ONNX has no stable sort, but its TopK keeps the order of equal values
+        # reason: ONNX has no stable sort, but its TopK is stable
         return x.topk(x.shape[1], dim=-1).indices
     return x.argsort(dim=-1, descending=True, stable=True)
 
@@ -141,16 +142,17 @@ def take(x: Tensor, index: Tensor) -> Tensor:
 
 
 def _add_at(x: Tensor, index: Tensor, values: Tensor) -> Tensor:
-    """Add values (B, r, C) onto x (B, N, C) at positions (B, r), which may change x."""
+    """Add values (B, r, C) to x (B, N, C) at positions (B, r); may change x."""
     if torch.onnx.is_in_onnx_export():
-        # reason: the exporters write index_add_ as an assignment, where positions repeat wrongly
+        # reason: exporters convert index_add_ to an assignment, which is wrong for repeated
+        # positions
         return x.scatter_add(1, index[..., None].expand_as(values), values)
     x.flatten(0, 1).index_add_(0, _rows(index, x.shape[1]), values.flatten(0, 1))
     return x
 
 
 def _apart(x: Tensor, matching: Matching) -> tuple[Tensor, Tensor]:
-    """What the tokens that stay hold before they merge (B, K, C), and what goes (B, r, C)."""
+    """Kept tokens before merging (B, K, C), and merged tokens (B, r, C)."""
     moved = take(x, matching.src)
     if matching.live is None:
         return take(x, matching.kept), moved
@@ -160,7 +162,7 @@ def _apart(x: Tensor, matching: Matching) -> tuple[Tensor, Tensor]:
 
 
 def merge(x: Tensor, matching: Matching) -> Tensor:
-    """Sum of the tokens that become one: (B, N, C) to (B, N - r, C)."""
+    """Merge tokens by summing: (B, N, C) to (B, N - r, C)."""
     if matching.drops:
         return take(x, matching.kept)
     kept, moved = _apart(x, matching)
@@ -168,15 +170,15 @@ def merge(x: Tensor, matching: Matching) -> Tensor:
 
 
 def merge_weighted(x: Tensor, size: Tensor, matching: Matching) -> tuple[Tensor, Tensor]:
-    """Mean of the tokens that become one, weighted by size, and their sizes (3.2).
+    """Merge tokens into means weighted by size, and sum their sizes (section 3.2).
 
     Args:
         x: Tokens (B, N, C).
-        size: Patches in each token (B, N, 1), float32; 0 for a place that holds none.
-        matching: Which tokens merge.
+        size: Patches in each token (B, N, 1) float32; 0 for an empty position.
+        matching: The tokens that merge.
 
     Returns:
-        Tokens (B, N - r, C) of x's type and sizes (B, N - r, 1).
+        Tokens (B, N - r, C) with the dtype of x, and sizes (B, N - r, 1).
     """
     plain = matching.live is None and not matching.drops and x.dtype == torch.float32
     if plain and not needs_grad(x, size) and can_run(x, size):
@@ -186,7 +188,7 @@ def merge_weighted(x: Tensor, size: Tensor, matching: Matching) -> tuple[Tensor,
         return take(x, matching.kept), new_size
     size_kept, size_moved = _apart(size, matching)
     whole = new_size if matching.live is None else new_size.clamp(min=1)
-    # reason: shares of at most 1 are added, where sums of sized tokens would overflow float16
+    # reason: adds shares of at most 1, because sums weighted by size could overflow float16
     share_kept = size_kept / whole
     share_src = size_moved / take(whole, matching.dst)
     merged = take(x, matching.kept) * share_kept.to(x.dtype)
@@ -194,7 +196,7 @@ def merge_weighted(x: Tensor, size: Tensor, matching: Matching) -> tuple[Tensor,
 
 
 def owner(matching: Matching) -> Tensor:
-    """Where each token of before is now (B, N)."""
+    """New index of each previous token (B, N)."""
     if matching.owner is not None:
         return matching.owner
     batch, left = matching.kept.shape
@@ -208,18 +210,18 @@ def owner(matching: Matching) -> Tensor:
 
 
 def places_of(kept: Tensor, num_tokens: int) -> Tensor:
-    """Where in ``kept`` (B, K) each of N tokens is (B, N), 0 for those that are not there."""
+    """Index in ``kept`` (B, K) of each of N tokens (B, N), 0 for tokens that are not in it."""
     places = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
     return kept.new_zeros(len(kept), num_tokens).scatter_(1, kept, places)
 
 
 def unmerge(x: Tensor, matching: Matching) -> Tensor:
-    """Give every token of before the value of the one that it went into (3.4, dense tasks)."""
+    """Give every previous token the value of its merged token (section 3.4, dense tasks)."""
     return take(x, owner(matching))
 
 
 def source_of(owner_of_patch: Tensor, num_tokens: int) -> Tensor:
-    """Source (B, N, N0), true where input patch N0 is in token N, from owners (B, N0)."""
+    """Source (B, N, N0), true if input patch N0 is in token N, from owners (B, N0)."""
     tokens = torch.arange(num_tokens, device=owner_of_patch.device)
     return owner_of_patch[:, None, :] == tokens[None, :, None]
 

@@ -1,10 +1,11 @@
-"""Merge what is similar enough: the number follows the picture."""
+"""Merging above a similarity threshold, where the number depends on the picture."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import number
 from mmvitaccel.core.tome.matcher import Candidates
 from mmvitaccel.core.tome.merge import (
     Matching,
@@ -16,30 +17,27 @@ from mmvitaccel.core.tome.merge import (
 
 
 class Threshold:
-    """ToMe's edges, of which those merge whose cosine reaches a threshold, r of them at most.
+    """Merges ToMe's edges with a cosine of at least a threshold, at most r of them.
 
-    The number so follows the picture, as in ATM (arXiv 2505.15160), which has a threshold for each
-    layer; here it is one for all. In a batch every image keeps its own number: shorter ones
-    end in places that hold nothing (size 0) and that no token attends to, so that an image alone
-    and in a batch merge the same. A fraction as r is one of the longest image's tokens.
+    The number depends on the picture, as in ATM (arXiv 2505.15160), which has a threshold for each
+    layer; here all layers have the same. In a batch, every image keeps its own number: shorter ones
+    are padded with empty positions (size 0) that no token attends to, so the result does not depend
+    on the batch. A fraction r refers to the tokens of the longest image.
 
-    How many tokens are left has to be known before the next layer runs, so that each block waits
-    once for the device.
+    The next layer needs the number of tokens, so each block synchronises once with the device.
 
     Args:
-        similarity: Cosine from which two tokens merge, within [-1, 1].
+        similarity: Least cosine at which two tokens merge, within [-1, 1].
 
     Raises:
-        ValueError: The similarity is outside.
+        ValueError: The similarity is out of range.
     """
 
     def __init__(self, similarity: float = 0.9) -> None:
-        if not -1 <= similarity <= 1:
-            raise ValueError(f"Threshold: similarity={similarity} must be within [-1, 1].")
-        self.similarity = similarity
+        self.similarity = number("Threshold", "similarity", similarity, least=-1, most=1)
 
     def match(self, given: Candidates) -> Matching | None:
-        """Edges above the threshold, the best first."""
+        """Match the edges above the threshold, best first."""
         p, present = given.num_prefix_tokens, given.size[..., 0] > 0
         first_a, first_b = first_of_sets(p)
         best, edge = self._edges(given.metric, present, first_a, first_b)
@@ -50,7 +48,7 @@ class Threshold:
         src = first_a + 2 * order
         present = present.scatter(1, src, present.gather(1, src) & ~goes)
         left = present.sum(1)
-        # reason: the one read of a block
+        # reason: the only read in a block
         longest, shortest, left_most, left_least = torch.stack(
             [counts.max(), counts.min(), left.max(), left.min()]
         ).tolist()
@@ -68,7 +66,7 @@ class Threshold:
     def _edges(
         metric: Tensor, present: Tensor, first_a: int, first_b: int
     ) -> tuple[Tensor, Tensor]:
-        """Of each token of set A its best in B; places that hold nothing are below any cosine."""
+        """The best match in B of each token of set A; empty positions are below any cosine."""
         metric = comparable(metric)
         a, b = metric[:, first_a::2], metric[:, first_b::2]
         scores = (a @ b.transpose(1, 2)).masked_fill(~present[:, None, first_b::2], -2.0)
@@ -77,9 +75,10 @@ class Threshold:
 
     @staticmethod
     def _kept(counts: Tensor, present: Tensor, p: int, length: int) -> Tensor:
-        """Positions that stay, and then as many others.
+        """Kept positions, padded with others.
 
-        They have ToMe's order, set A before B; an image that merges none keeps its own, as alone.
+        In ToMe's order, set A before B; an image without merges keeps its order, as without a
+        batch.
         """
         first_a, first_b = first_of_sets(p)
         at = torch.arange(present.shape[1], device=counts.device)

@@ -21,7 +21,7 @@ from mmvitaccel.datasets.ilsvrc.layout import (
 )
 from mmvitaccel.datasets.ilsvrc.records import Annotation, CocoVID, read_annotation
 
-#: Names that mmtracking's configs, and ours, expect.
+#: File names in the configs of mmtracking and of this package.
 OUTPUT_FILES = {
     "vid_train": "imagenet_vid_train.json",
     "vid_val": "imagenet_vid_val.json",
@@ -29,12 +29,12 @@ OUTPUT_FILES = {
 }
 MISSING_LIST = "missing_files.txt"
 _NAMED = 10
-# Told how many steps there are, gives what is called at each.
+# From the number of steps to a function that is called at each step.
 Bar = Callable[[int], Callable[[], None]]
 
 
 class MissingFilesError(FileNotFoundError):
-    """Files are missing or damaged; the message names the first ones and the complete list."""
+    """Files are missing or damaged; the message has the first and the path of the list."""
 
 
 def convert(
@@ -51,9 +51,9 @@ def convert(
 
     Args:
         source: The folder with ``Annotations`` and ``Data``, or the one it was unpacked in.
-        target: Folder of the json files; made if it is not there. Defaults to ``annotations``
-            beside the release's ``Annotations``.
-        sets: Keys of :data:`OUTPUT_FILES`. Defaults to those whose annotations are there.
+        target: Folder for the json files, created if necessary. Defaults to ``annotations`` beside
+            the release's ``Annotations``.
+        sets: Keys of :data:`OUTPUT_FILES`. Defaults to those with existing annotations.
         classes: Class names as they appear in the annotations, in the order of their ids.
             Defaults to the 30 of ImageNet VID by their synsets.
         from_folders: Use the videos and images on disk and ignore the lists.
@@ -97,7 +97,7 @@ def convert(
 
 
 def _releases(source: Path, sets: Sequence[str] | None, console: Console) -> dict[str, Release]:
-    """Where each set is that is asked for, or that there is."""
+    """Locations of the requested sets, or of all existing ones."""
     unknown = sorted(set(sets or ()) - set(OUTPUT_FILES))
     if unknown:
         raise ValueError(f"there is no set {unknown}; known are {', '.join(OUTPUT_FILES)}.")
@@ -129,7 +129,7 @@ def _vid(
     bar: Bar,
     console: Console,
 ) -> CocoVID:
-    """A split of VID."""
+    """Convert a split of VID."""
     videos, origin = find_videos(release, split, from_folders)
     console.print(f"vid_{split}: {len(videos)} videos by {origin}", soft_wrap=True)
     if not from_folders:
@@ -164,7 +164,7 @@ def _det(
     bar: Bar,
     console: Console,
 ) -> CocoVID:
-    """The images of DET's training set that the list names, else all with one of the classes."""
+    """Convert the images of DET's training set in the list, or all with one of the classes."""
     listed = None if from_folders else release.find_list(DET_LIST)
     if listed:
         names = [line.split()[0] for line in read_list(listed) if line.strip()]
@@ -191,8 +191,8 @@ def _det(
 
 
 def _listing(release: Release, folder: str) -> set[str]:
-    """Names of the files that a folder has, among annotations and among pictures."""
-    # reason: one listing a folder; a million single questions take minutes on network disks.
+    """Names of a folder's files, in the annotations and in the pictures."""
+    # reason: one listing per folder; a million single checks take minutes on network disks
     names: set[str] = set()
     for root in (release.annotations, release.pictures):
         if (root / folder).is_dir():
@@ -201,7 +201,7 @@ def _listing(release: Release, folder: str) -> set[str]:
 
 
 def _picture(name: str, present: set[str]) -> str:
-    """A frame's picture by the suffix that it has; ``.JPEG`` where it is not there."""
+    """A frame's picture with its actual suffix; ``.JPEG`` if it does not exist."""
     stem = name.rpartition("/")[2]
     spellings = (spelt for suffix in PICTURES for spelt in (suffix.upper(), suffix))
     suffix = next((spelt for spelt in spellings if stem + spelt in present), ".JPEG")
@@ -211,7 +211,7 @@ def _picture(name: str, present: set[str]) -> str:
 def _annotation(
     release: Release, name: str, picture: str, present: set[str], problems: list[str]
 ) -> Annotation | None:
-    """A frame's annotation, or None where that or the picture is missing or broken."""
+    """A frame's annotation, or None if it or the picture is missing or broken."""
     absent = [
         root / file
         for root, file in ((release.annotations, f"{name}.xml"), (release.pictures, picture))
@@ -229,7 +229,7 @@ def _annotation(
 
 
 def _tell_unlisted(release: Release, split: str, videos: list[Video], console: Console) -> None:
-    """Say which videos on disk no list names, such as those that were new in 2017."""
+    """Report videos on disk that are in no list, such as those added in 2017."""
     on_disk, _ = find_videos(release, split, from_folders=True)
     extra = sorted({video.name for video in on_disk} - {video.name for video in videos})
     if extra:
@@ -241,7 +241,7 @@ def _tell_unlisted(release: Release, split: str, videos: list[Video], console: C
 
 
 def _tell_missing(problems: list[str], target: Path, skip_missing: bool, console: Console) -> None:
-    """Report what is missing or broken, a line a file; raise unless it may be left out."""
+    """Report missing or broken files, one per line; raise an error unless they may be skipped."""
     if not problems:
         return
     listed = target / MISSING_LIST
@@ -258,7 +258,7 @@ def _tell_missing(problems: list[str], target: Path, skip_missing: bool, console
 
 
 def _refuse_nothing(name: str, coco: CocoVID, release: Release) -> None:
-    """Raise where there is no picture at all."""
+    """Raise an error if there are no pictures."""
     if not coco.content["images"]:
         folder = release.annotations / ("train" if name == "det" else name.removeprefix("vid_"))
         first = next(iter(sorted(folder.rglob("*.xml"))), None)
@@ -270,8 +270,8 @@ def _refuse_nothing(name: str, coco: CocoVID, release: Release) -> None:
 
 
 def _refuse_unknown(name: str, coco: CocoVID, classes: Sequence[str] | None) -> None:
-    """Raise where there are objects and none has a name that is known."""
-    # reason: a list of DET may name pictures of other classes alone, as examples of none
+    """Raise an error if there are objects but none has a known name."""
+    # reason: a list of DET may have only pictures of other classes, as negatives
     asked_for = "videos" in coco.content or not coco.content["images"]
     if asked_for and coco.unknown and not any(coco.per_class[c] for c in coco.class_names):
         found = ", ".join(repr(unknown) for unknown, _ in coco.unknown.most_common(_NAMED))
@@ -283,7 +283,7 @@ def _refuse_unknown(name: str, coco: CocoVID, classes: Sequence[str] | None) -> 
 
 
 def _tell_unknown(coco: CocoVID, classes: Sequence[str] | None, console: Console) -> None:
-    """Say which objects were left out, and which classes no object has."""
+    """Report the objects that were left out, and classes without objects."""
     if coco.unknown and coco.content.get("videos") is not None:
         left = ", ".join(f"{name!r} {n}" for name, n in coco.unknown.most_common(_NAMED))
         console.print(f"  left out, of no class: {left}", soft_wrap=True)
@@ -293,7 +293,7 @@ def _tell_unknown(coco: CocoVID, classes: Sequence[str] | None, console: Console
 
 
 def _tell_summary(path: Path, coco: CocoVID, release: Release, console: Console) -> None:
-    """Say what was written."""
+    """Report what was written."""
     content = coco.content
     videos = f"{len(content['videos'])} videos, " if "videos" in content else ""
     marked = sum(image["is_vid_train_frame"] for image in content["images"])

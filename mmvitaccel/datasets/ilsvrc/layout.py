@@ -16,6 +16,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmvitaccel.text_files import read_lines
+from mmvitaccel.video_reader.pictures import first_fraction
+
 TRAIN_FRAMES_PER_VIDEO = 15
 _RELEASES = (".", "ILSVRC", "ILSVRC2015", "ILSVRC2017")
 _LIST_FOLDERS = ("Lists", "ImageSets", "ImageSets/VID", "ImageSets/DET")
@@ -30,7 +33,7 @@ class Release:
     """One set's folders.
 
     Attributes:
-        root: Holds ``Annotations``, ``Data`` and the lists.
+        root: Folder with ``Annotations``, ``Data`` and the lists.
         kind: ``VID`` or ``DET``.
     """
 
@@ -70,26 +73,26 @@ class Video:
 
 
 def find_release(folder: Path, kind: str) -> Release | None:
-    """Look for a set in ``folder`` and in the folders that the archives unpack to.
+    """Search a set in ``folder`` and in the folders to which the archives unpack.
 
     Args:
-        folder: What the user gave.
+        folder: The given folder.
         kind: ``VID`` or ``DET``.
 
     Returns:
-        Where it is, or None.
+        The release, or None.
     """
     found = (Release(folder / name, kind) for name in _RELEASES)
     return next((release for release in found if release.annotations.is_dir()), None)
 
 
 def find_videos(release: Release, split: str, from_folders: bool) -> tuple[list[Video], str]:
-    """The videos of a split: by the shared list, else by ImageNet's own, else by the folders.
+    """The videos of a split: from the shared list, else from ImageNet's own, else from folders.
 
     Args:
         release: Where the set is.
         split: ``train`` or ``val``.
-        from_folders: Use what is on disk and ignore the lists.
+        from_folders: Use the folders on disk and ignore the lists.
 
     Returns:
         The videos, and a description of the source.
@@ -109,8 +112,8 @@ def find_videos(release: Release, split: str, from_folders: bool) -> tuple[list[
 def spread_train_frames(num_frames: int) -> list[int]:
     """The frames that ``VID_train_15frames.txt`` marks in a video, in mmtracking's numbers.
 
-    The list has the middles of 15 equal parts of the video; mmtracking takes its numbers for
-    counted from 1, so all are one lower and a leading 0 becomes -1, which is no frame.
+    The list has the middles of 15 equal parts of the video. mmtracking assumes that its numbers
+    start at 1, so all are one lower and a leading 0 becomes -1, which is not a frame.
     """
     parts = TRAIN_FRAMES_PER_VIDEO
     middles = {(2 * part + 1) * num_frames // (2 * parts) for part in range(parts)}
@@ -121,15 +124,12 @@ def read_list(path: Path) -> list[str]:
     """The lines of a list of a release.
 
     Raises:
-        ValueError: It is no text.
+        ValueError: The file is not UTF-8 text.
     """
     try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is no text in UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}. "
-            "Put the original list there or use --from-folders."
-        ) from error
+        return read_lines(path)
+    except ValueError as error:
+        raise ValueError(f"{error} Put the original list there or use --from-folders.") from error
 
 
 def _lines(path: Path, fields: int) -> Iterator[list[str]]:
@@ -187,7 +187,7 @@ def _video(name: str, frames: list[str], split: str) -> Video:
 
 
 def _listed_frames(release: Release, name: str, count: int) -> list[str]:
-    """The frames of a video of which a list says the number: from 0, unless the disk has others."""
+    """The frames of a video with a given number of frames: from 0, unless the disk has others."""
     stems = []
     for root, suffixes in ((release.annotations, (".xml",)), (release.pictures, PICTURES)):
         if (root / name).is_dir():
@@ -200,6 +200,12 @@ def _stems(files: Iterable[str], suffixes: Iterable[str]) -> list[str]:
     """Names without suffix of the files of a kind that end in a number."""
     paths = [Path(file) for file in files]
     kinds = tuple(suffixes)
+    fraction = first_fraction(path.stem for path in paths if path.suffix.lower() in kinds)
+    if fraction is not None and _number(fraction) is not None:
+        raise ValueError(
+            f"the frame {fraction} has a decimal point in its number, and frames have whole ones; "
+            "rename the frames."
+        )
     return [
         path.stem
         for path in paths
@@ -214,11 +220,11 @@ def _number(stem: str) -> int | None:
 
 
 def _in_order(stems: Iterable[str]) -> list[str]:
-    """Frames by number; where they are counted one by one, with those that are missing between."""
+    """Frames in order; with consecutive numbers, missing ones in between are included."""
     by_number = {_number(stem) or 0: stem for stem in stems}
     numbers = sorted(by_number)
     steps = Counter(b - a for a, b in zip(numbers, numbers[1:]))
-    # reason: a sampled video counts in steps of its own; a gap in one by one is a lost frame
+    # reason: a subsampled video has larger steps; a gap in consecutive numbers is a missing frame
     if not steps or steps.most_common(1)[0][0] != 1:
         return [by_number[number] for number in numbers]
     return [
@@ -228,7 +234,7 @@ def _in_order(stems: Iterable[str]) -> list[str]:
 
 
 def _like(stem: str, number: int) -> str:
-    """A frame's name with another number, as many digits long."""
+    """A frame's name with another number of the same number of digits."""
     digits = re.search(r"[0-9]+$", stem)
     width = len(digits[0]) if digits else 0
     return f"{stem[: len(stem) - width]}{number:0{width}d}"

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from mmvitaccel.datasets.vid_classes import VID_SYNSETS
 
-# reason: mmtracking's spelling; its json files are in use under it.
+# reason: mmtracking's spelling, which existing json files use
 OTHER_CATEGORIES = "other_categeries"
 
 
@@ -21,10 +21,10 @@ class Thing:
     """An object of an image.
 
     Attributes:
-        synset: Its WordNet synset, or the name of a class of one's own.
+        synset: Its WordNet synset, or the name of another class.
         box: Left, top, right, bottom, in pixels.
-        track: The same in all frames of a video; None where the file has none (DET).
-        flags: ``occluded`` and ``generated``, where the file has them (VID).
+        track: Identifier of the object in all frames of a video; None without one (DET).
+        flags: ``occluded`` and ``generated``, if the file has them (VID).
     """
 
     synset: str
@@ -35,7 +35,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Annotation:
-    """What an xml file says: the image's size in pixels and its objects."""
+    """Content of an xml file: the image's size in pixels and its objects."""
 
     height: int
     width: int
@@ -56,11 +56,16 @@ def read_annotation(path: Path) -> Annotation:
     """
     try:
         root = ElementTree.parse(path).getroot()
-    # reason: expat asks Python for encodings that it does not know, which raises what it likes
+    # reason: unknown encodings make expat call Python's codecs, which raise various errors
     except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise ValueError(f"not readable as xml: {error}") from error
     things = [_thing(element) for element in root.iter("object")]
     height, width = (int(_number(root, f"size/{side}")) for side in ("height", "width"))
+    if min(height, width) < 1:
+        raise ValueError(
+            f"<{root.tag}>'s size is {width} x {height} pixels (width x height), which no picture "
+            "has"
+        )
     return Annotation(height, width, things)
 
 
@@ -69,15 +74,15 @@ class CocoVID:
 
     Args:
         kind: ``VID`` or ``DET``.
-        classes: Names in the annotations, which become the categories'; the 30 by default.
+        classes: Class names in the annotations, used as categories; the 30 by default.
 
     Attributes:
         content: Content of the JSON file.
         class_names: Names of the categories.
         without_objects: Number of images without objects.
         per_class: Objects by class name.
-        unknown: Objects by the name that no class has.
-        odd: What may be a mistake, in words, with how many there are and where the first is.
+        unknown: Number of objects by unknown class name.
+        odd: Possible mistakes: description, number and place of the first.
     """
 
     def __init__(self, kind: str, classes: Sequence[str] | None = None) -> None:

@@ -1,1 +1,1 @@
-"""Json files of COCO's layout: read in parts, and record by record."""
+"""Json files in COCO's format, read in parts or record by record."""

@@ -1,4 +1,4 @@
-"""Parts of a COCO json, read without the rest: the file may have hundreds of megabytes."""
+"""Reads parts of a COCO json, which may have hundreds of megabytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_list(path: str, key: str) -> list[dict[str, Any]] | None:
         key: ``categories``, ``images`` or ``annotations``.
 
     Returns:
-        The list; None where the file has none, or one of anything else than records.
+        The list; None if the file has no list of records there.
     """
     return _read_list(os.path.realpath(path), os.stat(path).st_mtime_ns, key)
 
@@ -43,13 +43,13 @@ def _read_list(path: str, changed: int, key: str) -> list[dict[str, Any]] | None
 
 
 def each_record(path: str, key: str) -> Iterator[Any]:
-    """The items of the list under a top key one by one; never all of them are held.
+    """Yield the items of the list under a top-level key, without loading all of them.
 
-    What follows a place that is no json is left out: what loads the file says so.
+    Items after invalid json are left out; loading the file reports the error.
 
     Args:
         path: A json file.
-        key: As of :func:`read_list`.
+        key: See :func:`read_list`.
     """
     if not os.path.getsize(path):
         return
@@ -63,7 +63,7 @@ def each_record(path: str, key: str) -> Iterator[Any]:
 
 
 def _items(file: BinaryIO) -> Iterator[Any]:
-    """The items of a list whose bracket is behind; up to its end, or to what is no json."""
+    """Items of a list after its bracket, up to its end or to invalid json."""
     decoder, characters = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8")("ignore")
     text, size = "", _FIRST_PIECE
     while piece := file.read(size):
@@ -79,13 +79,13 @@ def _items(file: BinaryIO) -> Iterator[Any]:
             except ValueError:
                 break  # reason: the piece ends within this item
             yield item
-        # reason: an item longer than a piece is not decoded again for each one
+        # reason: a long item is not decoded again for each piece
         size = size if at else 2 * size
         text = text[at:]
 
 
 def category_ids(path: str) -> set[Any]:
-    """The different ``category_id`` of a json's annotations; what is no value is left out."""
+    """The distinct ``category_id`` of a json's annotations, without invalid values."""
     return set(_category_ids(os.path.realpath(path), os.stat(path).st_mtime_ns))
 
 
@@ -106,7 +106,7 @@ def _value(text: bytes) -> Any:
 
 
 def _decode(content: mmap.mmap, start: int) -> Any:
-    """The json value at a place, from ever larger pieces of the file."""
+    """Decode the json value at a position, reading increasingly large pieces."""
     size = _FIRST_PIECE
     while True:
         piece = content[start : start + size]

@@ -1,4 +1,4 @@
-"""The records of a json of COCO's layout, gone through once: what lacks, and which boxes fit."""
+"""Single pass over the records of a COCO json: missing fields and boxes outside pictures."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "categories": dict(id=_ID, name=(str,)),
     "annotations": dict(id=_ID, image_id=_ID, category_id=_ID),
 }
-_OUTSIDE = 1.0  # pixels that rounding may bring a box beyond its picture
+_OUTSIDE = 1.0  # tolerance in pixels for boxes that rounding moved outside their picture
 
 
 @dataclass
 class Found:
-    """How many annotations something is true of, and the first one in words."""
+    """Number of annotations with a property, and a description of the first."""
 
     count: int = 0
     first: str = ""
@@ -38,21 +38,27 @@ class Found:
 
 @dataclass
 class Survey:
-    """What there is to be said of a json.
+    """Findings about a json.
 
     Attributes:
-        total: Annotations, those that are to be ignored left out.
-        lacking: The first record that lacks what a data set reads; empty if none does.
-        no_crowd: The first annotation without ``iscrowd``; empty if all have it.
-        strangers: Annotations of no picture in the file.
-        empty: Boxes that mmdet's data sets leave out: no area, or no part inside the picture.
-        beyond: Boxes that end outside of their picture.
-        corners: Whether each box could be x1, y1, x2, y2 in its picture.
+        total: Number of annotations, without ignored ones.
+        lacking: Description of the first record with a missing field; empty if there is none.
+        no_crowd: Description of the first annotation without ``iscrowd``; empty if all have it.
+        double: The first annotation with the id of another one; empty if each has its own.
+        zero: The annotation with the id 0; empty if there is none.
+        no_outline: By category, the first box of it that is not left out and has no mask.
+        strangers: Annotations of unknown pictures.
+        empty: Boxes that mmdet's data sets drop: without area or completely outside the picture.
+        beyond: Boxes that extend beyond their picture.
+        corners: Whether all boxes could be x1, y1, x2, y2 in their pictures.
     """
 
     total: int = 0
     lacking: str = ""
     no_crowd: str = ""
+    double: str = ""
+    zero: str = ""
+    no_outline: dict[Any, str] = field(default_factory=dict)
     strangers: Found = field(default_factory=Found)
     empty: Found = field(default_factory=Found)
     beyond: Found = field(default_factory=Found)
@@ -60,7 +66,7 @@ class Survey:
 
 
 def survey(path: str) -> Survey:
-    """Go through a json.
+    """Survey a json.
 
     Args:
         path: An existing file.
@@ -71,7 +77,7 @@ def survey(path: str) -> Survey:
 # reason: train, val and evaluators often name one file
 @lru_cache(maxsize=8)
 def _survey(path: str, changed: int) -> Survey:
-    result = Survey()
+    result, ids = Survey(), set()
     sizes = _sizes(path, result)
     for index, record in enumerate(each_record(path, "annotations")):
         place = _place("annotations", index, record)
@@ -81,6 +87,11 @@ def _survey(path: str, changed: int) -> Survey:
             continue
         if "iscrowd" not in record:
             result.no_crowd = result.no_crowd or place
+        if record["id"] in ids:
+            result.double = result.double or place
+        ids.add(record["id"])
+        if record["id"] == 0:
+            result.zero = place
         if not record.get("ignore"):
             result.total += 1
             _look_at_box(result, record, sizes, place)
@@ -90,12 +101,18 @@ def _survey(path: str, changed: int) -> Survey:
 def _sizes(path: str, result: Survey) -> dict[Any, tuple[float, float, str]]:
     """Width, height and name of each picture by its id."""
     sizes: dict[Any, tuple[float, float, str]] = {}
+    categories: dict[Any, str] = {}
     for key in ("images", "categories"):
         records = read_list(path, key)
         if records is None:
             result.lacking = result.lacking or f"it has no list of records under {key!r}"
         for index, record in enumerate(records or ()):
             lack = _lack(key, index, record)
+            if not lack and key == "categories":
+                if record["id"] in categories:
+                    other = categories[record["id"]]
+                    lack = f"{_place(key, index, record)} has the id of the category {other!r} too"
+                categories.setdefault(record["id"], record["name"])
             if lack or key == "categories":
                 result.lacking = result.lacking or lack
                 continue
@@ -107,13 +124,18 @@ def _sizes(path: str, result: Survey) -> dict[Any, tuple[float, float, str]]:
                     f"{_place(key, index, record)} has the id of the picture "
                     f"{sizes[record['id']][2]} too"
                 )
+            elif not (record["width"] >= 1 and record["height"] >= 1):
+                lack = (
+                    f"{_place(key, index, record)} is {record['width']} x {record['height']} "
+                    "pixels (width x height), which no picture has"
+                )
             result.lacking = result.lacking or lack
             sizes.setdefault(record["id"], (record["width"], record["height"], str(name)))
     return sizes
 
 
 def _lack(key: str, index: int, record: Any) -> str:
-    """What a record lacks, or has of another kind; empty for nothing."""
+    """Description of a record's missing or invalid field; empty if there is none."""
     if not isinstance(record, Mapping):
         return f"{key}[{index}] is {reprlib.repr(record)} and no record"
     for name, kinds in _FIELDS[key].items():
@@ -153,11 +175,16 @@ def _look_at_box(
     right, below = x + width, y + height
     result.corners &= x < width <= across + _OUTSIDE and y < height <= down + _OUTSIDE
     inside = min(right, across) > max(x, 0) and min(below, down) > max(y, 0)
+    found: Found | None
     if not inside or width < 1 or height < 1 or record["area"] <= 0:
         found = result.empty
     elif min(x, y) < -_OUTSIDE or right > across + _OUTSIDE or below > down + _OUTSIDE:
         found = result.beyond
     else:
+        found = None
+    if found is not result.empty and not record.get("segmentation"):
+        result.no_outline.setdefault(record["category_id"], place)
+    if found is None:
         return
     size = f"{across:g} x {down:g}"
     found.add(f"{place}, bbox {record['bbox']}, area {record['area']:g}, in {name} of {size}")

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from mmvitaccel.arguments import config, flag, number, whole_number, whole_numbers
 from mmvitaccel.models.efficientvit.layers import (
     ConvNorm,
     EfficientViTBlock,
@@ -35,18 +37,19 @@ class EfficientViT(PretrainedBackbone):
         out_indices: Stages whose outputs are returned, from 0; later stages are not built.
         window_size: Side of the attention window in each stage, in tokens. (7, 7, 7) is that of
             the detectors, (7, 7, 4) that of the ImageNet models. One number applies to all.
-        frozen_stages: The patch embedding and stages 0 to ``frozen_stages - 1`` do not learn;
-            0 is the patch embedding alone, -1 nothing.
+        frozen_stages: Freezes the patch embedding and stages 0 to ``frozen_stages - 1``; 0 for only
+            the patch embedding, -1 for nothing.
         norm_eval: Keep BatchNorm in eval mode while training.
         drop_path_rate: Stochastic depth of the last block; it rises linearly from 0.
-        with_cp: Compute blocks again in the backward pass instead of keeping their activations.
-        deploy: Build with every BatchNorm folded into its convolution. Weights of either kind
-            load.
+        with_cp: Recompute blocks in the backward pass instead of storing their activations.
+        deploy: Build with every BatchNorm folded into its convolution. Folded and unfolded weights
+            can be loaded.
         in_channels: Channels of the images, 3 by default; 1 for grey images, 4 with depth or
             infrared.
-        init_cfg: mmengine's. ``dict(type='Pretrained', checkpoint=...)`` takes released weights,
-            timm's and our own, resizes the attention biases to the windows and adapts the first
-            convolution to ``in_channels``; what does not fit is an error.
+        init_cfg: Initialization config of mmengine. ``dict(type='Pretrained', checkpoint=...)``
+            loads released, timm's and this package's weights, resizes the attention biases to the
+            windows and adapts the first convolution to ``in_channels``. Other weights raise an
+            error.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -72,22 +75,19 @@ class EfficientViT(PretrainedBackbone):
         num_stages = len(self.arch["embed_dims"])
         self.out_indices = read_out_indices(out_indices, num_stages)
         self.window_size = read_window_size(window_size, num_stages)
-        if not -1 <= frozen_stages <= num_stages:
-            raise ValueError(
-                f"EfficientViT: frozen_stages={frozen_stages} is not in -1 (nothing) to "
-                f"{num_stages} (all stages)."
-            )
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f"EfficientViT: drop_path_rate={drop_path_rate} is not in [0, 1).")
-        if in_channels < 1:
-            raise ValueError(f"EfficientViT: in_channels={in_channels}; give 1 or more.")
-        self.in_channels = in_channels
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
-        self.with_cp = with_cp
+        owner = "EfficientViT"
+        self.frozen_stages = whole_number(
+            owner, "frozen_stages", frozen_stages, least=-1, most=num_stages,
+            why=f"-1 freezes nothing and {num_stages} all stages",
+        )  # fmt: skip
+        drop_path_rate = number(owner, "drop_path_rate", drop_path_rate, least=0, below=1)
+        self.in_channels = whole_number(owner, "in_channels", in_channels, least=1)
+        self.norm_eval = flag(owner, "norm_eval", norm_eval)
+        self.with_cp = flag(owner, "with_cp", with_cp)
+        deploy = flag(owner, "deploy", deploy)
         self.deploy = False
 
-        self.patch_embed = patch_embedding(self.arch["embed_dims"][0], in_channels)
+        self.patch_embed = patch_embedding(self.arch["embed_dims"][0], self.in_channels)
         self.num_stages = max(self.out_indices) + 1
         for stage, blocks in enumerate(self._make_stages(drop_path_rate)):
             setattr(self, f"blocks{stage + 1}", nn.Sequential(*blocks))
@@ -119,14 +119,14 @@ class EfficientViT(PretrainedBackbone):
 
     @property
     def stages(self) -> list[nn.Sequential]:
-        """The stages that are built; the later ones begin with their subsampling."""
+        """The built stages; all but the first begin with their subsampling."""
         return [getattr(self, f"blocks{stage + 1}") for stage in range(self.num_stages)]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute feature maps of images of any size.
 
-        A trace made by ``torch.jit.trace`` holds for the image size that it was made with; a graph
-        exported to ONNX for all.
+        A trace by ``torch.jit.trace`` is valid for its image size; a graph exported to ONNX for all
+        sizes.
 
         Args:
             x: (B, ``in_channels``, H, W).
@@ -154,7 +154,7 @@ class EfficientViT(PretrainedBackbone):
         return tuple(outs)
 
     def _run(self, block: nn.Module, x: Tensor) -> Tensor:
-        """Run one module of a stage, checkpointed where that is asked for and of use."""
+        """Run one module of a stage, with activation checkpointing if enabled and useful."""
         if self.with_cp and self.training and torch.is_grad_enabled():
             return checkpoint(
                 block,
@@ -165,7 +165,7 @@ class EfficientViT(PretrainedBackbone):
         return block(x)
 
     def train(self, mode: bool = True) -> EfficientViT:
-        """Set the mode, except where ``frozen_stages`` and ``norm_eval`` say otherwise."""
+        """Set the mode, except for modules frozen by ``frozen_stages`` and ``norm_eval``."""
         super().train(mode)
         self._freeze_stages()
         if mode and self.norm_eval:
@@ -175,7 +175,7 @@ class EfficientViT(PretrainedBackbone):
         return self
 
     def _freeze_stages(self) -> None:
-        """Stop learning, statistics included, in the patch embedding and the frozen stages."""
+        """Freeze the patch embedding and the frozen stages, including BatchNorm statistics."""
         if self.frozen_stages < 0:
             return
         for module in [self.patch_embed, *self.stages[: self.frozen_stages]]:
@@ -183,7 +183,7 @@ class EfficientViT(PretrainedBackbone):
             module.requires_grad_(False)
 
     def switch_to_deploy(self) -> None:
-        """Fold every BatchNorm into its convolution, for inference; again changes nothing."""
+        """Fold every BatchNorm into its convolution, for inference; a second call has no effect."""
         for module in self.modules():
             if isinstance(module, ConvNorm):
                 module.switch_to_deploy()
@@ -194,7 +194,7 @@ class EfficientViT(PretrainedBackbone):
         return from_timm(weights)
 
     def explain(self, weights: Mapping[str, Tensor]) -> str | None:
-        """Name the architecture of weights that do not fit."""
+        """Describe the architecture of weights that do not match."""
         return explain_weights(weights, self.state_dict().keys(), self.name)
 
     @property
@@ -219,12 +219,13 @@ def read_arch(arch: str | Mapping[str, Sequence[int]]) -> dict[str, tuple[int, .
                 f"dict of {', '.join(fields)}."
             )
         return dict(ARCHS[arch])
+    config("EfficientViT", "arch", arch, what=f"one of {', '.join(ARCHS)} or a dict")
     if set(arch) != set(fields):
         raise ValueError(
-            f"EfficientViT: arch has the fields {', '.join(sorted(arch))}; it needs "
+            f"EfficientViT: arch has the fields {', '.join(sorted(map(str, arch)))}; it needs "
             f"{', '.join(fields)}."
         )
-    arch = {field: tuple(arch[field]) for field in fields}
+    arch = {field: whole_numbers("EfficientViT: arch", field, arch[field]) for field in fields}
     check_arch(arch)
     return arch
 
@@ -262,18 +263,18 @@ def check_arch(arch: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def read_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
-    """Return the stages to put out, in rising order.
+    """Return the output stages in ascending order.
 
     Raises:
         ValueError: One is not a stage, or there is none.
     """
-    indices = tuple(out_indices)
+    indices = whole_numbers("EfficientViT", "out_indices", out_indices, or_empty=True)
     if not indices or any(not 0 <= index < num_stages for index in indices):
         raise ValueError(
             f"EfficientViT: out_indices={indices} must name stages from 0 to {num_stages - 1}."
         )
     if list(indices) != sorted(set(indices)):
-        raise ValueError(f"EfficientViT: out_indices={indices} must rise.")
+        raise ValueError(f"EfficientViT: out_indices={indices} must be in ascending order.")
     return indices
 
 
@@ -283,7 +284,10 @@ def read_window_size(window_size: int | Sequence[int], num_stages: int) -> tuple
     Raises:
         ValueError: There is not one for each stage, or one has no tokens.
     """
-    sizes = (window_size,) * num_stages if isinstance(window_size, int) else tuple(window_size)
+    if isinstance(window_size, Real):
+        side = whole_number("EfficientViT", "window_size", window_size, least=1, of="tokens")
+        return (side,) * num_stages
+    sizes = whole_numbers("EfficientViT", "window_size", window_size)
     if len(sizes) != num_stages or min(sizes) < 1:
         raise ValueError(
             f"EfficientViT: window_size={window_size} must be {num_stages} numbers of at least 1, "
@@ -294,7 +298,7 @@ def read_window_size(window_size: int | Sequence[int], num_stages: int) -> tuple
 
 @contextmanager
 def norm_statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Compute a block again as before, without counting the batch twice in BatchNorm."""
+    """Recompute a block without counting the batch twice in BatchNorm."""
     norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:

@@ -1,9 +1,8 @@
 """EfficientViT for inference on a CPU as compiled steps, from images to features in one call.
 
-What takes time in this network at small batches is not its multiply-adds but everything between:
-hundreds of small operators, each with its copies. Here every convolution, its activation and its
-residual are one step, heads read their channels and windows where they lie, and the weights are
-packed once.
+At small batch sizes, this network spends most of its time not on multiply-adds but on hundreds of
+small operators and their copies. Here, a convolution with its activation and its residual is one
+step, heads read their channels and windows without copies, and the weights are packed once.
 """
 
 from __future__ import annotations
@@ -33,12 +32,13 @@ from mmvitaccel.models.efficientvit.layers import (
     PatchMerging,
     WindowAttention,
 )
+from mmvitaccel.models.efficientvit.plain import why_not_plain
 
-_PLANS_KEPT = 4  # sizes of input whose steps and maps are kept
+_PLANS_KEPT = 4  # number of input sizes whose steps and maps are cached
 
 _NOT_EXPORTED = (
-    "CompiledEfficientViT is not exported: its steps are compiled for this CPU and no graph sees "
-    "them; export the EfficientViT that it was made from."
+    "CompiledEfficientViT cannot be exported: its steps are compiled for this CPU and are not "
+    "part of a graph; export the original EfficientViT."
 )
 
 
@@ -67,17 +67,18 @@ class _Plan:
 
 
 class CompiledEfficientViT(nn.Module):
-    """What an :class:`EfficientViT` computes, on a CPU in single precision, without gradients.
+    """An :class:`EfficientViT` for inference on a CPU in single precision, without gradients.
 
-    Its weights are those of the model now, BatchNorm folded: later changes are not seen.
+    The weights are copied with folded BatchNorm; later changes of the model have no effect.
 
     Args:
-        model: It stays as it is.
+        model: The model, which is not changed.
 
     Raises:
         TypeError: The model is not an :class:`EfficientViT`.
-        ValueError: It is not in single precision on a CPU, its channels do not fill vectors, or a
-            hook or a replaced ``forward`` would be dropped.
+        ValueError: The model is not in single precision on a CPU, its channels are not a multiple
+            of the vector size, or it has a hook, a replaced ``forward`` or a wrapper, which would
+            have no effect.
         RuntimeError: There are no compiled kernels.
 
     Examples:
@@ -88,29 +89,29 @@ class CompiledEfficientViT(nn.Module):
         super().__init__()
         if not isinstance(model, EfficientViT):
             raise TypeError(
-                f"CompiledEfficientViT: the model is a {type(model).__name__}; give it an "
-                "EfficientViT, of a detector its backbone."
+                f"CompiledEfficientViT: the model is a {type(model).__name__}; give an "
+                f"EfficientViT, such as a detector's backbone."
             )
         _check_hooks(model)
         model = copy.deepcopy(model).eval()
         model.switch_to_deploy()
         _check(model)
-        self._model = [model]  # in a list: no parameters are this module's
+        self._model = [model]  # in a list, so that its parameters are not registered here
         self._packed: dict[int, tuple[Tensor, ...]] = {}
         self._plans: dict[tuple[int, ...], _Plan] = {}
-        self._lock = Lock()  # threads that call it share the maps
+        self._lock = Lock()  # threads share the maps
 
     def __prepare_scriptable__(self) -> Any:
-        """Called by ``torch.jit.script``, which cannot follow either."""
+        """Called by ``torch.jit.script``, which is not supported either."""
         raise RuntimeError(_NOT_EXPORTED)
 
     def __reduce__(self) -> tuple[type, tuple[EfficientViT]]:
-        """Copies and pickles are made from the model: addresses hold in one place only."""
+        """Copy and pickle through the model, because addresses are only valid in one place."""
         return CompiledEfficientViT, (self._model[0],)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, C, H, W) to what :meth:`EfficientViT.forward` gives, in channels-last.
+        """Compute the outputs of :meth:`EfficientViT.forward` for images (B, C, H, W).
 
         Raises:
             ValueError: The input is not a batch of images in single precision on a CPU.
@@ -131,7 +132,7 @@ class CompiledEfficientViT(nn.Module):
             maps.run_steps(
                 [x, *plan.maps], ctypes.addressof(plan.array), len(plan.array), plan.macs
             )
-            # reason: a copy, since the next call writes to the same maps
+            # reason: a copy, because the next call writes to the same maps
             return tuple(
                 out.data.view(len(x), out.height, out.width, -1).permute(0, 3, 1, 2).clone()
                 for out in plan.outs
@@ -149,11 +150,11 @@ class CompiledEfficientViT(nn.Module):
 
 def _check_hooks(model: EfficientViT) -> None:
     for name, module in model.named_modules():
-        hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
-        if hooked or "forward" in module.__dict__:
+        reason = why_not_plain(module)
+        if reason is not None:
             raise ValueError(
-                f"CompiledEfficientViT: '{name}' has a hook or a forward of its own, which the "
-                "compiled steps would drop; remove it, or put it on what comes out of here."
+                f"CompiledEfficientViT: '{name}' {reason}, which would have no effect in "
+                f"compiled steps; remove it, or use it on the outputs."
             )
 
 
@@ -182,13 +183,13 @@ def _check(model: EfficientViT) -> None:
                 )
         if channels % maps.lanes():
             raise ValueError(
-                f"CompiledEfficientViT: '{name}' has {channels} channels; this machine wants "
+                f"CompiledEfficientViT: '{name}' has {channels} channels; this machine needs "
                 f"multiples of {maps.lanes()}."
             )
 
 
 class _Builder:
-    """Makes the steps of a model for one size of input.
+    """Builds the steps of a model for one input size.
 
     Args:
         packed: Weights in the form of the kernels, by what they were made from; filled here, so

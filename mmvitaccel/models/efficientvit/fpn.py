@@ -10,6 +10,7 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmvitaccel.arguments import init_config, whole_number, whole_numbers
 from mmvitaccel.registry import MODELS
 
 
@@ -24,12 +25,12 @@ class EfficientViTFPN(BaseModule):
     Args:
         in_channels: Channels of each input level.
         out_channels: Channels of every output level.
-        num_outs: Levels to put out.
+        num_outs: Number of output levels.
         num_extra_trans_convs: Levels before the backbone's first, each at half the stride.
         init_cfg: mmengine's; Xavier for the convolutions by default.
 
     Raises:
-        ValueError: ``num_outs`` is less than the levels asked for.
+        ValueError: ``num_outs`` is less than the number of requested levels.
     """
 
     def __init__(
@@ -40,14 +41,15 @@ class EfficientViTFPN(BaseModule):
         num_extra_trans_convs: int = 0,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
+        owner = "EfficientViTFPN"
+        init_cfg = init_config(owner, init_cfg)
         super().__init__(init_cfg or dict(type="Xavier", layer="Conv2d", distribution="uniform"))
-        self.in_channels = tuple(in_channels)
-        self.num_outs = num_outs
-        if num_extra_trans_convs < 0 or not self.in_channels:
-            raise ValueError(
-                f"EfficientViTFPN: num_extra_trans_convs={num_extra_trans_convs} and "
-                f"in_channels={self.in_channels}; at least 0 and at least one level are needed."
-            )
+        self.in_channels = whole_numbers(owner, "in_channels", in_channels, least=1)
+        out_channels = whole_number(owner, "out_channels", out_channels, least=1)
+        self.num_outs = num_outs = whole_number(owner, "num_outs", num_outs, least=1)
+        num_extra_trans_convs = whole_number(
+            owner, "num_extra_trans_convs", num_extra_trans_convs, least=0
+        )
         levels = len(self.in_channels) + num_extra_trans_convs
         if num_outs < levels:
             raise ValueError(

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmvitaccel.models.efficientvit.plain import why_not_folded
+
 KEY_DIMS = 16
 """Channels of a query and of a key in every head of every published model."""
 
@@ -63,10 +65,19 @@ class ConvNorm(nn.Module):
 
     @torch.no_grad()
     def switch_to_deploy(self) -> None:
-        """Fold the BatchNorm into the convolution; a second call changes nothing."""
+        """Fold the BatchNorm into the convolution; a second call changes nothing.
+
+        Raises:
+            ValueError: They do more than their weights say: a wrapper, a hook, a parametrization.
+        """
         if self.is_deployed:
             return
-        bn = self.bn
+        bn, reason = self.bn, why_not_folded(self.c, self.bn)
+        if reason is not None:
+            raise ValueError(
+                f"EfficientViT: a ConvNorm with {self.c.out_channels} channels cannot be folded: "
+                f"{reason}, which would be dropped; merge it into the weights or take it off first."
+            )
         weight, bias = fold_norm(
             self.c.weight, bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.eps
         )

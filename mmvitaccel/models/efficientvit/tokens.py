@@ -1,8 +1,8 @@
 """A form of EfficientViT's attention for deployment: fewer and larger operations, fewer copies.
 
-Tokens lie as (windows, tokens, channels), which is how a map in ``torch.channels_last`` lies in
-memory, so that every 1x1 convolution is a matrix product without a copy. The scale of the logits is
-in the weights of the query convolution, and the biases are looked up once.
+Tokens have the layout (windows, tokens, channels), which is the memory layout of a map in
+``torch.channels_last``, so every 1x1 convolution is a matrix product without a copy. The scale of
+the logits is included in the weights of the query convolution, and the biases are looked up once.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from mmvitaccel.core.attention.windows import from_windows, pad_map, to_windows
 from mmvitaccel.models.efficientvit.layers import KEY_DIMS, ConvNorm, WindowAttention
+from mmvitaccel.models.efficientvit.plain import why_not_plain
 
 
 class TokenAttention(nn.Module):
-    """What a :class:`WindowAttention` computes, for inference.
+    """A :class:`WindowAttention` for inference.
 
     Args:
-        layer: With its BatchNorm folded; its weights are copied.
+        layer: The layer with folded BatchNorm; its weights are copied.
     """
 
     def __init__(self, layer: WindowAttention) -> None:
@@ -66,7 +67,7 @@ class TokenAttention(nn.Module):
 
 @torch.no_grad()
 def as_linear(layer: ConvNorm) -> nn.Linear:
-    """A folded 1x1 convolution as the linear layer of channels that come last."""
+    """Convert a folded 1x1 convolution to a linear layer."""
     linear = nn.Linear(layer.c.in_channels, layer.c.out_channels, device=layer.c.weight.device)
     linear = linear.to(layer.c.weight.dtype).requires_grad_(False)
     linear.weight.copy_(layer.c.weight.flatten(1))
@@ -76,7 +77,7 @@ def as_linear(layer: ConvNorm) -> nn.Linear:
 
 @torch.no_grad()
 def scaled(layer: ConvNorm, factor: float) -> nn.Conv2d:
-    """A folded convolution with its output times a factor."""
+    """A folded convolution with scaled output."""
     c = layer.c
     conv = nn.Conv2d(
         c.in_channels, c.out_channels, c.kernel_size, padding=c.padding, groups=c.groups
@@ -88,9 +89,9 @@ def scaled(layer: ConvNorm, factor: float) -> nn.Conv2d:
 
 
 def switch_to_tokens(model: nn.Module) -> nn.Module:
-    """Give every window attention in a folded model its form for deployment.
+    """Replace every window attention in a folded model by its form for deployment.
 
-    The weights must be loaded before: names in the state dict change.
+    Load the weights before, because names in the state dict change.
 
     Args:
         model: Changed in place.
@@ -99,7 +100,8 @@ def switch_to_tokens(model: nn.Module) -> nn.Module:
         The model, in ``torch.channels_last``.
 
     Raises:
-        ValueError: There is no window attention in it, or its BatchNorm is not folded.
+        ValueError: The model has no window attention, its BatchNorm is not folded, or it has a
+            hook, a replaced ``forward`` or a wrapper, which would have no effect.
     """
     layers = {n: m for n, m in model.named_modules() if isinstance(m, WindowAttention)}
     if not layers or not all(layer.attn.qkvs[0].is_deployed for layer in layers.values()):
@@ -108,6 +110,13 @@ def switch_to_tokens(model: nn.Module) -> nn.Module:
             "BatchNorm folded; call switch_to_deploy() first."
         )
     for name, layer in layers.items():
+        for inner, module in layer.named_modules():
+            reason = why_not_plain(module)
+            if reason is not None:
+                place = ".".join(filter(None, (name, inner)))
+                raise ValueError(
+                    f"switch_to_tokens: {place!r} {reason}, which would be dropped; take it off."
+                )
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, TokenAttention(layer))
     return model.to(memory_format=torch.channels_last)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mmvitaccel.arguments import flag, number, one_of, whole_number, whole_numbers
 from mmvitaccel.core.attention.dense import dense_attention
 from mmvitaccel.core.attention.rel_pos import REL_POS_RESIZES, RelPos, offset_rows, resize_table
 from mmvitaccel.core.attention.windows import from_windows, pad_map, to_windows
@@ -212,8 +213,7 @@ class ViTDet(PretrainedBackbone):
             MAE's weights, a detector's, and converted ones; what does not fit is an error.
 
     Raises:
-        ValueError: Heads do not divide the channels, a window block index is out of range, or
-            ``rel_pos_resize`` is not known.
+        ValueError: An argument is out of its range, or heads do not divide the channels.
     """
 
     STEM = "patch_embed.proj.weight"
@@ -242,6 +242,28 @@ class ViTDet(PretrainedBackbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        owner = "ViTDet"
+        img_size = whole_number(owner, "img_size", img_size, least=1, of="pixels")
+        patch_size = whole_number(owner, "patch_size", patch_size, least=1, of="pixels")
+        in_channels = whole_number(owner, "in_channels", in_channels, least=1)
+        embed_dim = whole_number(owner, "embed_dim", embed_dim, least=1)
+        depth = whole_number(owner, "depth", depth, least=1, of="blocks")
+        num_heads = whole_number(owner, "num_heads", num_heads, least=1)
+        mlp_ratio = number(owner, "mlp_ratio", mlp_ratio, above=0)
+        qkv_bias = flag(owner, "qkv_bias", qkv_bias)
+        window_size = whole_number(owner, "window_size", window_size, least=0, of="tokens")
+        window_block_indexes = whole_numbers(
+            owner, "window_block_indexes", window_block_indexes, or_empty=True
+        )
+        use_abs_pos = flag(owner, "use_abs_pos", use_abs_pos)
+        use_rel_pos = flag(owner, "use_rel_pos", use_rel_pos)
+        rel_pos_resize = one_of(owner, "rel_pos_resize", rel_pos_resize, REL_POS_RESIZES)
+        pretrain_img_size = whole_number(
+            owner, "pretrain_img_size", pretrain_img_size, least=patch_size, of="pixels",
+            why=f"patch_size={patch_size} is the least",
+        )  # fmt: skip
+        drop_path_rate = number(owner, "drop_path_rate", drop_path_rate, least=0, below=1)
+        norm_eps = number(owner, "norm_eps", norm_eps, above=0)
         if embed_dim % num_heads:
             raise ValueError(
                 f"ViTDet: embed_dim={embed_dim} is not divisible by num_heads={num_heads}; "
@@ -249,17 +271,12 @@ class ViTDet(PretrainedBackbone):
             )
         if not all(0 <= index < depth for index in window_block_indexes):
             raise ValueError(
-                f"ViTDet: window_block_indexes={tuple(window_block_indexes)} names a block that "
+                f"ViTDet: window_block_indexes={window_block_indexes} names a block that "
                 f"depth={depth} does not have; set indexes from 0 to {depth - 1}."
-            )
-        if rel_pos_resize not in REL_POS_RESIZES:
-            raise ValueError(
-                f"ViTDet: rel_pos_resize={rel_pos_resize!r} is not known; set one of "
-                f"{', '.join(REL_POS_RESIZES)}."
             )
         self.embed_dim = embed_dim
         self.patch_size = patch_size
-        self.with_cp = with_cp
+        self.with_cp = flag(owner, "with_cp", with_cp)
         self.patch_embed = PatchEmbed(patch_size, in_channels, embed_dim)
         self.pos_embed = None
         if use_abs_pos:

@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmvitaccel.arguments import init_config, number, numbers, refuse, whole_number
 from mmvitaccel.registry import MODELS
 
 
@@ -18,12 +19,16 @@ class LN2d(nn.LayerNorm):
     Args:
         num_channels: C.
         eps: Defaults to 1e-6.
+
+    Raises:
+        ValueError: A value is out of its range.
     """
 
     _abbr_ = "ln"
 
     def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
-        super().__init__(num_channels, eps=eps)
+        num_channels = whole_number("LN2d", "num_channels", num_channels, least=1)
+        super().__init__(num_channels, eps=number("LN2d", "eps", eps, above=0))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
@@ -61,7 +66,8 @@ class SimpleFPN(BaseModule):
         init_cfg: mmengine's.
 
     Raises:
-        ValueError: A scale factor is not one of the four, or there are more paths than levels.
+        ValueError: A scale factor is not one of the four or is there twice, there are more paths
+            than levels, or another argument is out of its range.
     """
 
     def __init__(
@@ -74,11 +80,23 @@ class SimpleFPN(BaseModule):
         norm_eps: float = 1e-6,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(init_cfg)
+        owner = "SimpleFPN"
+        super().__init__(init_config(owner, init_cfg))
+        scale_factors = numbers(owner, "scale_factors", scale_factors, above=0)
+        if len(set(scale_factors)) < len(scale_factors):
+            refuse(owner, "scale_factors", scale_factors, "different numbers")
+        in_channels = whole_number(
+            owner, "in_channels", in_channels, least=max(int(max(scale_factors)), 1),
+            why="a map that is enlarged has that many times fewer channels",
+        )  # fmt: skip
+        out_channels = whole_number(owner, "out_channels", out_channels, least=1)
+        patch_size = whole_number(owner, "patch_size", patch_size, least=1, of="pixels")
+        norm_eps = number(owner, "norm_eps", norm_eps, above=0)
+        num_outs = whole_number(owner, "num_outs", num_outs, least=1)
         if num_outs < len(scale_factors):
             raise ValueError(
                 f"SimpleFPN: num_outs={num_outs} is below the {len(scale_factors)} "
-                f"scale_factors={tuple(scale_factors)}; set num_outs >= {len(scale_factors)}."
+                f"scale_factors={scale_factors}; set num_outs >= {len(scale_factors)}."
             )
         self.num_outs = num_outs
         self.paths = []
@@ -114,4 +132,7 @@ def _resampling(channels: int, scale: float, eps: float) -> tuple[list[nn.Module
         return [], channels
     if scale == 0.5:
         return [nn.MaxPool2d(2, 2)], channels
-    raise ValueError(f"SimpleFPN: scale factor {scale} is not supported; use 4, 2, 1 or 0.5.")
+    raise ValueError(
+        f"SimpleFPN: the scale factor {scale} in scale_factors is not supported; use 4, 2, 1 or "
+        "0.5."
+    )

@@ -9,10 +9,12 @@ Shapes: B clips, T frames, S = T / tubelet frames time steps, N tubelets a step,
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 from torch import Tensor, nn
 
+from mmvitaccel.arguments import flag, number, whole_number, whole_numbers
 from mmvitaccel.models.vivit.encoder import ClassTokenEncoder
 from mmvitaccel.models.weights.pretrained import PretrainedBackbone
 from mmvitaccel.registry import MODELS
@@ -49,7 +51,8 @@ class ViViT(PretrainedBackbone):
         init_cfg: Initialisation as of mmengine; pretrained weights that do not fit are an error.
 
     Raises:
-        ValueError: A size that does not divide, or an unknown ``arch``.
+        ValueError: A size that does not divide, an unknown ``arch``, or another argument out of
+            its range.
 
     Example:
         >>> model = ViViT(img_size=32, num_frames=4, embed_dim=24, num_heads=2)
@@ -78,13 +81,20 @@ class ViViT(PretrainedBackbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        size = dict(
+        owner = "ViViT"
+        counts = dict(
             embed_dim=embed_dim,
             spatial_depth=spatial_depth,
             temporal_depth=temporal_depth,
             num_heads=num_heads,
-            mlp_ratio=mlp_ratio,
         )
+        size = {name: whole_number(owner, name, n, least=1) for name, n in counts.items()}
+        size["mlp_ratio"] = number(owner, "mlp_ratio", mlp_ratio, above=0)
+        in_channels = whole_number(owner, "in_channels", in_channels, least=1)
+        num_frames = whole_number(owner, "num_frames", num_frames, least=1, of="frames")
+        drop_path_rate = number(owner, "drop_path_rate", drop_path_rate, least=0, below=1)
+        freeze_spatial = flag(owner, "freeze_spatial", freeze_spatial)
+        with_cp = flag(owner, "with_cp", with_cp)
         size = size if arch is None else _size_of(arch, size)
         dim, heads, ratio = size["embed_dim"], size["num_heads"], size["mlp_ratio"]
         if dim % heads:
@@ -93,10 +103,15 @@ class ViViT(PretrainedBackbone):
                 "set one so that each head has the same width."
             )
         self.embed_dim = dim
-        self.tubelet_size = tuple(tubelet_size)
+        why = "give (frames, height, width)"
+        self.tubelet_size = whole_numbers(
+            owner, "tubelet_size", tubelet_size, least=1, count=3, why=why
+        )
         self.freeze_spatial = freeze_spatial
-        img_size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-        steps, *grid = self._grid_of(num_frames, *img_size)
+        sides = (img_size, img_size) if isinstance(img_size, Real) else img_size
+        why = "give one side or (height, width), in pixels"
+        sides = whole_numbers(owner, "img_size", sides, least=1, count=2, why=why)
+        steps, *grid = self._grid_of(num_frames, *sides)
 
         self.patch_embed = nn.Conv3d(in_channels, dim, self.tubelet_size, self.tubelet_size)
         depth = size["spatial_depth"]
@@ -209,7 +224,7 @@ class ViViT(PretrainedBackbone):
 
 def _size_of(arch: str, given: dict[str, Any]) -> dict[str, Any]:
     """Row ``arch`` of the table, if no argument says otherwise."""
-    if arch not in VIVIT_SIZES:
+    if not isinstance(arch, str) or arch not in VIVIT_SIZES:
         raise ValueError(f"ViViT: arch={arch!r} is not known; known are {', '.join(VIVIT_SIZES)}.")
     row, default = VIVIT_SIZES[arch], VIVIT_SIZES["base"]
     for name, value in given.items():

@@ -11,6 +11,7 @@ from mmengine.model.weight_init import trunc_normal_init
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from mmvitaccel.arguments import init_config, number, whole_number
 from mmvitaccel.registry import MODELS
 
 AVERAGES = ("prob", "score")
@@ -36,7 +37,7 @@ class VerbNounHead(BaseModule):
         init_cfg: Initialisation as of mmengine.
 
     Raises:
-        ValueError: An unknown ``average_clips``.
+        ValueError: An unknown ``average_clips``, or a number out of its range.
     """
 
     def __init__(
@@ -50,19 +51,22 @@ class VerbNounHead(BaseModule):
         average_clips: str = "prob",
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        super().__init__(init_cfg)
+        owner = "VerbNounHead"
+        super().__init__(init_config(owner, init_cfg))
         if average_clips not in AVERAGES:
             raise ValueError(
                 f"VerbNounHead: average_clips={average_clips!r} is not known; give one of "
                 f"{', '.join(AVERAGES)}."
             )
-        self.num_verbs, self.num_nouns = num_verbs, num_nouns
-        self.init_std = init_std
-        self.label_smooth_eps = label_smooth_eps
+        self.num_verbs = whole_number(owner, "num_verbs", num_verbs, least=1)
+        self.num_nouns = whole_number(owner, "num_nouns", num_nouns, least=0)
+        in_channels = whole_number(owner, "in_channels", in_channels, least=1)
+        self.init_std = number(owner, "init_std", init_std, above=0)
+        self.label_smooth_eps = number(owner, "label_smooth_eps", label_smooth_eps, least=0, most=1)
         self.average_clips = average_clips
-        self.dropout = nn.Dropout(dropout_ratio)
-        self.fc_verb = nn.Linear(in_channels, num_verbs)
-        self.fc_noun = nn.Linear(in_channels, num_nouns) if num_nouns else None
+        self.dropout = nn.Dropout(number(owner, "dropout_ratio", dropout_ratio, least=0, most=1))
+        self.fc_verb = nn.Linear(in_channels, self.num_verbs)
+        self.fc_noun = nn.Linear(in_channels, self.num_nouns) if self.num_nouns else None
 
     def init_weights(self) -> None:
         """Start both classifiers from scratch."""

@@ -1,1 +1,1 @@
-"""Loading weights that have to fit."""
+"""Loading weights with strict checks."""

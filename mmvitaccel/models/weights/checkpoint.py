@@ -1,4 +1,4 @@
-"""A state dict out of a checkpoint from outside, wherever a training script has put it."""
+"""Finds the state dict in checkpoints of any training script."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ WRAPPERS = ("state_dict", "model", "model_state")
 
 
 def read_content(source: str) -> object:
-    """Read whatever a ``.pth``, ``.pkl`` or ``.safetensors`` file holds; a pickle runs no code.
+    """Read a ``.pth``, ``.pkl`` or ``.safetensors`` file, without executing code.
 
     Args:
-        source: A path, or an address that mmengine knows (``https://``, ``torchvision://``), from
-            which rank 0 downloads once.
+        source: A path, or a URL supported by mmengine (``https://``, ``torchvision://``), which
+            rank 0 downloads once.
 
     Raises:
-        FileNotFoundError: There is no such file, or it could not be downloaded.
-        ValueError: The file is cut short, or asks for more than tensors.
+        FileNotFoundError: The file does not exist, or it could not be downloaded.
+        ValueError: The file is truncated, or requires more than tensors.
     """
     if "://" not in source:
         return safe_load(source, map_location="cpu")
@@ -39,19 +39,19 @@ def read_content(source: str) -> object:
 
 
 def find_weights(content: object, source: str, entry: str = "") -> dict[str, Tensor]:
-    """Find the state dict in what a checkpoint holds; numpy's arrays become tensors.
+    """Find the state dict in a checkpoint; numpy arrays become tensors.
 
     Args:
-        content: What was read.
-        source: Where from, for the message.
-        entry: The key under which the weights are, such as ``ema_state_dict``; by default the
-            first of :data:`WRAPPERS` that is there, else the only one that holds tensors.
+        content: Content of the file.
+        source: Name of the file for messages.
+        entry: Key of the weights, such as ``ema_state_dict``; by default the first existing one of
+            :data:`WRAPPERS`, else the only entry with tensors.
 
     Raises:
-        ValueError: There are no weights in it, or several and none is named.
+        ValueError: There are no weights, or several entries and none is selected.
     """
     weights = _entry(content, source, entry)
-    # reason: what was saved as a checkpoint may have been one already
+    # reason: checkpoints may be nested
     while isinstance(weights, dict) and usual_entry(weights) and not _holds_weights(weights):
         weights = weights[usual_entry(weights)]
     if not isinstance(weights, dict) or not weights:
@@ -63,14 +63,14 @@ def find_weights(content: object, source: str, entry: str = "") -> dict[str, Ten
 
 
 def weight_entries(content: object) -> list[str]:
-    """The keys of a checkpoint that hold weights: names to tensors, in the file's order."""
+    """Keys of a checkpoint with weights (names to tensors), in the file's order."""
     if not isinstance(content, Mapping):
         return []
     return [k for k, value in content.items() if isinstance(k, str) and _holds_weights(value)]
 
 
 def usual_entry(content: object) -> str:
-    """The key of a checkpoint whose weights are taken; empty where it is itself the weights."""
+    """The default key of a checkpoint's weights; empty if the checkpoint is a state dict."""
     if not isinstance(content, dict):
         return ""
     named = [key for key in WRAPPERS if isinstance(content.get(key), dict)]
@@ -80,10 +80,10 @@ def usual_entry(content: object) -> str:
 
 
 def _holds_weights(value: object) -> bool:
-    """Whether something is a state dict, with a count beside the tensors or without."""
+    """Whether something is a state dict, possibly with a counter."""
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         return False
-    # reason: states of schedulers and random generators hold tensors too, by other names
+    # reason: states of schedulers and random generators also have tensors, with other names
     return any(
         isinstance(v, (Tensor, np.ndarray)) and ("." in name or name in ("weight", "bias"))
         for name, v in value.items()
@@ -130,5 +130,5 @@ def _as_weight(name: str, value: Any, source: str) -> Tensor:
 
 
 def is_plain(value: Tensor) -> bool:
-    """Whether a tensor holds its numbers one by one, as a layer's weights do."""
+    """Whether a tensor stores each of its values, like a layer's weights."""
     return value.layout is torch.strided and not value.is_meta and not value.is_quantized

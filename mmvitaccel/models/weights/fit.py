@@ -1,4 +1,4 @@
-"""Whether weights are a model's own: the one comparison, for backbones and whole models."""
+"""Strict comparison of weights with a backbone or a whole model."""
 
 from __future__ import annotations
 
@@ -19,27 +19,25 @@ def load_fitting(
     may_lack: Sequence[str] = (),
     hint: Hint = lambda weights: None,
 ) -> list[str]:
-    """Load weights that hold every parameter and buffer of a model, of its shape.
+    """Load weights that must have every parameter and buffer of a model with its shape.
 
-    OpenMMLab's loaders warn of what does not fit and leave those parameters at random. Here it is
-    an error. Names beside the model's parts (a head dropped for testing) may be there.
+    OpenMMLab's loaders only warn about mismatches and leave these parameters random; here they are
+    errors. Additional names outside the model's parts (a removed head) are allowed.
 
     Args:
-        model: It resizes what it can in ``_load_from_state_dict``; where weights do not fit, some
-            of them may be in it already.
-        weights: By the model's names.
-        source: Where they come from, for the message.
-        name: What the model is, for the message; its class by default.
-        may_lack: Parts of names that weights may lack altogether; those parameters keep their
-            values.
-        hint: Given the weights that do not fit: what they are and what to do; None if it does not
-            know them.
+        model: The model, which may resize weights in ``_load_from_state_dict``. After an error,
+            some weights may already be loaded.
+        weights: Weights with the model's names.
+        source: Name of the file for messages.
+        name: Name of the model for messages; its class by default.
+        may_lack: Parts of names that may be missing completely; these parameters keep their values.
+        hint: Function from mismatched weights to an explanation with advice, or None.
 
     Returns:
-        Those of ``may_lack`` that the weights lack.
+        The entries of ``may_lack`` that are missing.
 
     Raises:
-        ValueError: They do not fit; in one sentence, with the first name at fault.
+        ValueError: The weights do not match; the message has the first wrong name.
     """
     name = name or type(model).__name__
     needed = [key for key in model.state_dict() if not is_derived(key)]
@@ -75,7 +73,7 @@ def load_fitting(
 
 
 def is_derived(key: str) -> bool:
-    """Whether a tensor says nothing about the weights: an index, or a count of batches."""
+    """Whether a tensor is not a weight: an index, or a count of batches."""
     return key.endswith(("attention_bias_idxs", "num_batches_tracked"))
 
 
@@ -89,10 +87,10 @@ def _mismatch(
     name: str,
     error: RuntimeError,
 ) -> str:
-    """Name the first weight of another shape that could not be resized."""
+    """Describe the first weight with a wrong shape that could not be resized."""
     message = " ".join(str(error).split())
     for key, shape in shapes.items():
-        # reason: torch names those alone that differ after the model has resized what it can
+        # reason: torch only reports those that still differ after the model has resized weights
         if key in weights and tuple(weights[key].shape) != shape and f" {key}:" in message:
             return (
                 f"'{key}' is {tuple(weights[key].shape)} in it and {shape} in {name}; give a "

@@ -1,4 +1,4 @@
-"""Backbones whose pretrained weights have to fit: mmengine's own loading only warns."""
+"""Backbones that check pretrained weights strictly; mmengine's own loading only warns."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from mmengine.model.weight_init import PretrainedInit
 from torch import Tensor
 
+from mmvitaccel.arguments import init_config
 from mmvitaccel.models.weights.fit import load_fitting
 from mmvitaccel.models.weights.stem import adapt_stem
 from mmvitaccel.models.weights.wrapped import USUAL, Choice, cut, read_weights
@@ -17,10 +18,10 @@ from mmvitaccel.models.weights.wrapped import USUAL, Choice, cut, read_weights
 class PretrainedBackbone(BaseModule):
     """Base of backbones that refuse weights of another model.
 
-    ``init_cfg=dict(type='Pretrained', checkpoint=...)`` takes a converted file, a detector's or
-    recogniser's checkpoint, or weights by the backbone's own names, and resizes what is of another
-    input size. ``prefix`` is what precedes the backbone's names in the file, ``weights`` the entry
-    that holds them; by default both are found.
+    ``init_cfg=dict(type='Pretrained', checkpoint=...)`` loads a converted file, a detector's or
+    recogniser's checkpoint, or weights with the backbone's names, and resizes weights for another
+    input size. ``prefix`` is the prefix of the backbone's names in the file, and ``weights`` the
+    entry with the weights; by default both are detected.
     """
 
     MAY_LACK: tuple[str, ...] = ()
@@ -29,24 +30,27 @@ class PretrainedBackbone(BaseModule):
     STEM = "patch_embed.weight"
     """The convolution of the images, which is adapted to their channels."""
 
+    def __init__(self, init_cfg: dict | list[dict] | None = None) -> None:
+        super().__init__(init_config(type(self).__name__, init_cfg))
+
     @property
     def name(self) -> str:
-        """What the model is, for messages."""
+        """Name of the model for messages."""
         return type(self).__name__
 
     def init_weights(self) -> None:
-        """Initialise as ``init_cfg`` says; pretrained weights must fit.
+        """Initialise according to ``init_cfg``; pretrained weights must match.
 
         Raises:
             FileNotFoundError: The checkpoint does not exist.
-            ValueError: It cannot be read, or is of another model.
+            ValueError: It cannot be read, or belongs to another model.
         """
         init_cfg = self.init_cfg
         cfgs = [init_cfg] if isinstance(init_cfg, Mapping) else list(init_cfg or [])
         pretrained = [cfg for cfg in cfgs if is_pretrained(cfg)]
         load = pretrained and not self.is_init
         try:
-            # reason: mmengine's own Pretrained loads what it can and only warns of the rest
+            # reason: mmengine's own Pretrained loads matching weights and only warns about the rest
             self.init_cfg = [cfg for cfg in cfgs if not is_pretrained(cfg)]
             super().init_weights()
         finally:
@@ -57,16 +61,15 @@ class PretrainedBackbone(BaseModule):
                 self.load_pretrained(cfg["checkpoint"], choice)
 
     def load_pretrained(self, source: str, choice: Choice = USUAL) -> None:
-        """Load the backbone's weights from a file or address.
+        """Load the backbone's weights from a file or URL.
 
         Args:
-            source: Path or http(s) address of a checkpoint.
-            choice: Which weights in it; ``backbone.`` and the names of wrappers before those of
-                the backbone are recognised.
+            source: Path or URL of a checkpoint.
+            choice: Selects the weights; ``backbone.`` and prefixes of wrappers are recognised.
 
         Raises:
             FileNotFoundError: The checkpoint does not exist.
-            ValueError: It cannot be read, or is of another model; says in one sentence why.
+            ValueError: It cannot be read, or belongs to another model; says in one sentence why.
         """
         own = self.state_dict()
         weights = read_weights(source, self.known_names(), choice)
@@ -81,15 +84,15 @@ class PretrainedBackbone(BaseModule):
         print_log(f"{self.name}: loaded {count} tensors from '{source}'{lacking}.", "current")
 
     def known_names(self) -> set[str]:
-        """The names by which weights of this backbone are recognised in a file."""
+        """Names for recognising weights of this backbone in a file."""
         return {prefix + name for name in self.state_dict() for prefix in ("", "backbone.")}
 
     def translate(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of another layout by the backbone's names; those by its own stay as they are."""
+        """Convert weights of another layout to the backbone's names."""
         return weights
 
     def explain(self, weights: Mapping[str, Tensor]) -> str | None:
-        """What weights that do not fit are, and what to do; None if it is not known."""
+        """Explain mismatched weights, with advice; None if unknown."""
         if weights.keys() & self.state_dict().keys():
             return None
         return (
@@ -99,5 +102,5 @@ class PretrainedBackbone(BaseModule):
 
 
 def is_pretrained(cfg: Mapping) -> bool:
-    """Whether an entry of ``init_cfg`` asks for a checkpoint."""
+    """Whether an entry of ``init_cfg`` loads a checkpoint."""
     return cfg["type"] in ("Pretrained", PretrainedInit)

@@ -1,1 +1,1 @@
-"""Config wrappers that put ToMe or Eventful on the module that they build."""
+"""Config wrappers that build a module and attach ToMe, RLT or Eventful to it."""

@@ -12,6 +12,7 @@ from torch import nn
 from mmvitaccel.adapters.eventful.apply import apply_eventful, make_attention
 from mmvitaccel.adapters.eventful.detector import EventfulDetectorHandle
 from mmvitaccel.adapters.eventful.handle import EventfulHandle
+from mmvitaccel.arguments import config, sequence, text
 from mmvitaccel.core.eventful.gates.importance import (
     Importance,
     LastObjects,
@@ -48,27 +49,27 @@ def Eventful(
     target: str | None = None,
     **options: Any,
 ) -> nn.Module:
-    """Build a backbone (or neck) that computes what changed since the frame before.
+    """Build a backbone (or neck) that recomputes only what changed since the previous frame.
 
-    What is returned is the inner module itself: names of its parameters, and so checkpoints, layer
-    decay and ``custom_keys``, are as without Eventful. The model that it becomes a part of tells
-    it, from the metainfo of its data samples, which video each image is of.
+    Returns the inner module itself, so parameter names, checkpoints, layer decay and
+    ``custom_keys`` are the same as without Eventful. The model that contains it provides the video
+    of each image from the metainfo of its data samples.
 
     Args:
-        policy: What the gates let through: config of one of ``TopK``, ``TopFraction``,
-            ``Threshold``, ``Always``, ``Weighted`` or of a class of your own, or the object.
+        policy: Selects the tokens that pass the gates: config of one of ``TopK``, ``TopFraction``,
+            ``Threshold``, ``Always``, ``Weighted`` or of your own class, or the object.
         attention: ``exact``, ``tokenwise``, ``delta``, or ``dict(type='exact', ...)`` with the
             arguments of the mode.
-        backbone: Config of the transformer, or of a module that holds one.
+        backbone: Config of the transformer, or of a module that contains one.
         neck: The same for a transformer neck; give one of the two.
-        target: Path of the transformer in the inner module, if that holds several.
-        **options: Further arguments of :func:`mmvitaccel.apply_eventful`; ``refresh`` as config
-            of one of ``OnChange``, ``Every``, ``OnRequest`` or of a class of your own, or as the
-            object; ``motion`` in the same way as that of ``Translation``.
+        target: Path of the transformer in the inner module, if there are several.
+        **options: Further arguments of :func:`mmvitaccel.apply_eventful`; ``refresh`` as config of
+            one of ``OnChange``, ``Every``, ``OnRequest`` or of your own class, or as the object;
+            ``motion`` in the same way as that of ``Translation``.
 
     Raises:
-        ValueError: If not exactly one of ``backbone`` and ``neck`` is given, no supported
-            transformer is found, or an argument has no meaning.
+        ValueError: Not exactly one of ``backbone`` and ``neck`` is given, there is no supported
+            transformer, or an argument is invalid.
 
     Example:
         >>> cfg = dict(
@@ -78,7 +79,12 @@ def Eventful(
         ...     backbone=dict(type='mmvitaccel.ViTDet'),
         ... )
     """
-    given = {name: cfg for name, cfg in dict(backbone=backbone, neck=neck).items() if cfg}
+    given = {
+        name: config("Eventful", name, cfg)
+        for name, cfg in dict(backbone=backbone, neck=neck).items()
+        if cfg is not None
+    }
+    target = text("Eventful", "target", target, what="a module's path", or_none=True)
     if len(given) != 1:
         raise ValueError(
             f"Eventful wraps one module, but got {' and '.join(given) or 'neither'} of backbone="
@@ -86,8 +92,8 @@ def Eventful(
         )
     if "parts" in options:
         raise ValueError(
-            f"Eventful: parts={options['parts']!r} are those of a whole detector, and this wraps "
-            f"its {next(iter(given))}; leave the config's own and set custom_hooks="
+            f"Eventful: parts={options['parts']!r} applies to a whole detector, but this wraps "
+            f"its {next(iter(given))}; remove the wrapper and set custom_hooks="
             "[dict(type='mmvitaccel.EventfulHook', policy=..., parts=...)]."
         )
     module = MODELS.build(*given.values())
@@ -107,22 +113,23 @@ def attach_eventful(
     """Make a built model eventful; returns the transformer's path and the handle.
 
     Args:
-        model: A detector or other model, also within a wrapper: a distributed one, or that of
-            test-time augmentation.
+        model: A detector or another model, also inside a distributed wrapper or one for test-time
+            augmentation.
         policy: See :func:`Eventful`.
         attention: See :func:`Eventful`.
-        target: Path of the module that is the transformer or holds it; by default it is looked for
+        target: Path of the transformer or of a module that contains it; by default it is searched
             in the backbone, then in the neck.
-        parts: Of a detector, ``all`` or the names of parts; the path is then empty. The policy may
-            be a dict of the parts' policies.
+        parts: ``all`` or the names of parts of a detector; the returned path is then empty. The
+            policy may be a dict with a policy for each part.
         **options: See :func:`Eventful`.
 
     Raises:
-        ValueError: Both ``target`` and ``parts`` are given, a part cannot be served, no supported
-            transformer is found, or an argument has no meaning.
+        ValueError: Both ``target`` and ``parts`` are given, a part is not supported, there is no
+            supported transformer, or an argument is invalid.
     """
+    target = text("Eventful", "target", target, what="a module's path", or_none=True)
     refuse_both(target, parts)
-    # reason: data samples come to the detector itself; a wrapper calls it once for each view
+    # reason: the detector itself gets the data samples; a wrapper calls it once for each view
     model = unwrapped(model)
     if parts is not None:
         if isinstance(policy, dict) and "type" not in policy:
@@ -142,7 +149,7 @@ def attach_eventful(
 
 
 def refuse_both(target: str | None, parts: str | Sequence[str] | None) -> None:
-    """Refuse a transformer's path together with a detector's parts.
+    """Refuse ``target`` together with ``parts``.
 
     Raises:
         ValueError: Both are given.
@@ -150,12 +157,12 @@ def refuse_both(target: str | None, parts: str | Sequence[str] | None) -> None:
     if target is not None and parts is not None:
         raise ValueError(
             f"Eventful: target={target!r} and parts={parts!r} are both given: a target is one "
-            "transformer, and parts are those of the whole detector; give one of the two."
+            f"transformer, but parts are those of the whole detector; give one of the two."
         )
 
 
 def build_policy(policy: dict | Policy) -> Policy:
-    """A policy from its config; an object comes back.
+    """Build a policy from its config; an object is returned unchanged.
 
     Raises:
         ValueError: The config has no type, or its type is not registered.
@@ -167,12 +174,13 @@ def build_policy(policy: dict | Policy) -> Policy:
         if "base" in cfg:
             cfg["base"] = build_policy(cfg["base"])
         if "importance" in cfg:
-            cfg["importance"] = [build_importance(entry) for entry in cfg["importance"]]
+            several = sequence("Weighted", "importance", cfg["importance"])
+            cfg["importance"] = [build_importance(entry) for entry in several]
     return _build(POLICIES, "policy", cfg)
 
 
 def build_importance(importance: dict | Importance) -> Importance:
-    """How much tokens matter, from its config; an object comes back.
+    """Build an importance from its config; an object is returned unchanged.
 
     Raises:
         ValueError: The config has no type, or its type is not registered.
@@ -181,7 +189,7 @@ def build_importance(importance: dict | Importance) -> Importance:
 
 
 def build_refresh(refresh: dict | Refresh) -> Refresh:
-    """What says which frames are computed whole, from its config; an object comes back.
+    """Build a refresh from its config; an object is returned unchanged.
 
     Raises:
         ValueError: The config has no type, or its type is not registered.
@@ -190,7 +198,7 @@ def build_refresh(refresh: dict | Refresh) -> Refresh:
 
 
 def build_motion(motion: dict | Motion | None) -> Motion | None:
-    """What follows a moving camera, from its config; an object or None comes back.
+    """Build a motion from its config; an object or None is returned unchanged.
 
     Raises:
         ValueError: The config has no type, or its type is not registered.
@@ -202,31 +210,31 @@ def _build(registry: Registry, what: str, given: Any) -> Any:
     if not isinstance(given, dict):
         return given
     cls = _class(registry, given)
-    if cls is None:
+    if not callable(cls):
         raise ValueError(
-            f"Eventful: {what}={dict(given)!r} has no type that is registered; known are "
+            f"Eventful: {what}={dict(given)!r} has no registered type; known are "
             f"{', '.join(sorted(registry.module_dict))}."
         )
     return cls(**{key: value for key, value in given.items() if key != "type"})
 
 
 def _class(registry: Registry, cfg: dict) -> type | None:
-    # reason: looked up by hand, since building would search the scope of the config first.
+    # reason: looked up directly, because building would search the scope of the config first
     name = cfg.get("type")
     return registry.get(name) if isinstance(name, str) else name
 
 
 def _built(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of :func:`~mmvitaccel.apply_eventful`, configs among them built."""
+    """Options of :func:`~mmvitaccel.apply_eventful`, with configs built."""
     build = dict(refresh=build_refresh, motion=build_motion)
     return {name: build[name](own) if name in build else own for name, own in options.items()}
 
 
 def build_attention(attention: str | dict | AttentionMode) -> AttentionMode:
-    """An attention mode from its name or config; an object comes back.
+    """Build an attention mode from its name or config; an object is returned unchanged.
 
     Raises:
-        ValueError: The name is not known, or ``exact`` alone takes the given arguments.
+        ValueError: The name is unknown, or the mode does not accept the arguments.
     """
     if not isinstance(attention, dict):
         return make_attention(attention)
@@ -235,9 +243,9 @@ def build_attention(attention: str | dict | AttentionMode) -> AttentionMode:
     if name != "exact":
         if name is None or cfg:
             raise ValueError(
-                f"Eventful: attention={dict(attention)!r} must have a type, and arguments only if "
-                "that is 'exact'."
+                f"Eventful: attention={dict(attention)!r} must have a type, and arguments only "
+                f"with type='exact'."
             )
         return make_attention(name)
-    guard = cfg.pop("guard", None)
+    guard = config("ExactAttention", "guard", cfg.pop("guard", None), what="a dict", or_none=True)
     return ExactAttention(None if guard is None else Guard(**guard), **cfg)

@@ -5,29 +5,30 @@ from __future__ import annotations
 from torch import nn
 
 from mmvitaccel.adapters.rlt.apply import RLTHandle, apply_rlt
+from mmvitaccel.arguments import config, text
 from mmvitaccel.models.wrappers.target import find_target
 from mmvitaccel.registry import MODELS
 
 
 @MODELS.register_module()
 def RLT(backbone: dict, threshold: float = 0.1, target: str | None = None) -> nn.Module:
-    """Build a backbone and leave out the patches of its clips that repeat.
+    """Build a backbone and drop the repeated patches of its clips.
 
-    What is returned is the inner module itself: names of its parameters, and so checkpoints, are as
-    without RLT. ToMe may be within, ``backbone=dict(type='mmvitaccel.ToMe', ...)``, or around.
+    Returns the inner module itself, so parameter names and checkpoints are the same as without RLT.
+    ToMe may be inside, ``backbone=dict(type='mmvitaccel.ToMe', ...)``, or around it.
 
     Args:
-        backbone: Config of the video transformer, or of a module that holds one.
+        backbone: Config of the video transformer, or of a module that contains one.
         threshold: See :func:`mmvitaccel.apply_rlt`.
-        target: Path of the transformer in the inner module, if that holds several.
+        target: Path of the transformer in the inner module, if there are several.
 
     Raises:
-        ValueError: No supported transformer is found.
+        ValueError: There is no supported transformer.
 
     Example:
         >>> cfg = dict(type='mmvitaccel.RLT', backbone=dict(type='mmvitaccel.ViViT'))
     """
-    module = MODELS.build(backbone)
+    module = MODELS.build(config("RLT", "backbone", backbone))
     attach_rlt(module, threshold, target)
     return module
 
@@ -35,6 +36,7 @@ def RLT(backbone: dict, threshold: float = 0.1, target: str | None = None) -> nn
 def attach_rlt(
     model: nn.Module, threshold: float = 0.1, target: str | None = None
 ) -> tuple[str, RLTHandle]:
-    """Put RLT on the transformer of a built model; returns its path and the handle."""
+    """Attach RLT to the transformer of a built model; returns its path and the handle."""
+    target = text("RLT", "target", target, what="a module's path", or_none=True)
     path, transformer = find_target(model, target)
     return path, apply_rlt(transformer, threshold)

@@ -1,4 +1,4 @@
-"""Find the transformer in an OpenMMLab model that a method is attached to."""
+"""Finds the transformer of an OpenMMLab model for a method."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PLACES = ("backbone", "neck")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside wrappers: distributed ones and that of test-time augmentation."""
+    """The model inside distributed wrappers and that of test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
@@ -23,16 +23,16 @@ def find_target(model: nn.Module, target: str | None = None) -> tuple[str, nn.Mo
 
     Args:
         model: The model, also within wrappers, see :func:`unwrapped`.
-        target: Path of the module that is the transformer or holds it, e.g. ``backbone`` or
-            ``neck.encoder``; by default it is looked for in the backbone, then in the neck, and
-            in a model that has neither, in all of it.
+        target: Path of the transformer or of a module that contains it, e.g. ``backbone`` or
+            ``neck.encoder``; by default it is searched in the backbone, then in the neck, or in the
+            whole model if it has neither.
 
     Returns:
         The transformer's path in the unwrapped model and the transformer.
 
     Raises:
-        ValueError: If ``target`` names no module, or no supported transformer is found, or several
-            that are not parts of one another.
+        ValueError: ``target`` does not exist, or there is no supported transformer, or several
+            separate ones.
     """
     model = unwrapped(model)
     if target is not None:
@@ -59,8 +59,8 @@ def _inside(model: nn.Module, target: str) -> tuple[str, nn.Module]:
     except AttributeError as error:
         names = ", ".join(name for name, _ in model.named_children())
         raise ValueError(
-            f"{class_name(model)} has no module at target={target!r} ({error}); at its top are: "
-            f"{names}."
+            f"{class_name(model)} has no module at target={target!r} ({error}); its top-level "
+            f"modules are: {names}."
         ) from error
     path, transformer = locate(module)
     return ".".join(part for part in (target, path) if part), transformer

@@ -8,6 +8,7 @@ from torch import nn
 
 from mmvitaccel.adapters.tome.apply import apply_tome
 from mmvitaccel.adapters.tome.handle import ToMeHandle
+from mmvitaccel.arguments import config, text
 from mmvitaccel.core.tome.schedule import Schedule
 from mmvitaccel.models.wrappers.target import find_target
 from mmvitaccel.registry import MODELS
@@ -23,19 +24,19 @@ def ToMe(
 ) -> nn.Module:
     """Build a backbone (or neck) and merge tokens in it.
 
-    What is returned is the inner module itself: names of its parameters, and so checkpoints, layer
-    decay and ``custom_keys``, are as without ToMe.
+    Returns the inner module itself, so parameter names, checkpoints, layer decay and
+    ``custom_keys`` are the same as without ToMe.
 
     Args:
-        backbone: Config of the transformer, or of a module that holds one.
+        backbone: Config of the transformer, or of a module that contains one.
         neck: The same for a transformer neck; give one of the two.
         r: Tokens merged per block, see :func:`mmvitaccel.apply_tome`.
-        target: Path of the transformer in the inner module, if that holds several.
+        target: Path of the transformer in the inner module, if there are several.
         **options: Further arguments of :func:`mmvitaccel.apply_tome`.
 
     Raises:
-        ValueError: If not exactly one of ``backbone`` and ``neck`` is given, or no supported
-            transformer is found.
+        ValueError: Not exactly one of ``backbone`` and ``neck`` is given, or there is no supported
+            transformer.
 
     Example:
         >>> cfg = dict(
@@ -44,7 +45,11 @@ def ToMe(
         ...     backbone=dict(type='mmaction.VisionTransformer', depth=12),
         ... )
     """
-    given = {name: cfg for name, cfg in dict(backbone=backbone, neck=neck).items() if cfg}
+    given = {
+        name: config("ToMe", name, cfg)
+        for name, cfg in dict(backbone=backbone, neck=neck).items()
+        if cfg is not None
+    }
     if len(given) != 1:
         raise ValueError(
             f"ToMe wraps one module, but got {' and '.join(given) or 'neither'} of backbone=dict("
@@ -59,5 +64,6 @@ def attach_tome(
     model: nn.Module, r: Schedule = 8, target: str | None = None, **options: Any
 ) -> tuple[str, ToMeHandle]:
     """Merge tokens in the transformer of a built model; returns its path and the handle."""
+    target = text("ToMe", "target", target, what="a module's path", or_none=True)
     path, transformer = find_target(model, target)
     return path, apply_tome(transformer, r, **options)

@@ -1,1 +1,1 @@
-"""Settings of a config that the command line overrides."""
+"""Overrides of config settings from the command line."""

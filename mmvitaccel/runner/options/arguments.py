@@ -12,7 +12,7 @@ from mmvitaccel.errors import UserError
 
 
 class ConfigOptions(DictAction):
-    """``KEY=VALUE ...`` as mmengine reads it, with its parse errors said in a sentence."""
+    """``KEY=VALUE ...`` in mmengine's format, with one-sentence errors."""
 
     def __call__(
         self,
@@ -21,7 +21,7 @@ class ConfigOptions(DictAction):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        """Parse each pair by itself, so that the one at fault can be named."""
+        """Parse each pair separately, so that errors name the wrong one."""
         for pair in values or ():
             if not pair.partition("=")[1] or not pair.partition("=")[0]:
                 raise UserError(f"{option_string}: {pair!r} is no KEY=VALUE pair.")

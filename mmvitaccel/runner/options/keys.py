@@ -1,4 +1,4 @@
-"""Which dotted keys can be a setting of a config."""
+"""Validation of dotted keys of a config."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 from mmvitaccel.errors import UserError, closest
 
-# Top-level keys that the Runner and the tools read, whether or not a config sets them.
+# Top-level keys that the Runner and the tools read, even if a config does not set them.
 RUNNER_KEYS = {name for name in inspect.signature(Runner).parameters if name != "cfg"} | {
     "compile",
     "custom_imports",
@@ -25,7 +25,7 @@ RUNNER_KEYS = {name for name in inspect.signature(Runner).parameters if name != 
 
 
 def check_key(cfg: Config, key: str) -> None:
-    """Refuse a dotted key that cannot be a setting; new keys inside dicts are allowed."""
+    """Refuse an invalid dotted key; new keys inside dicts are allowed."""
     first, *rest = key.split(".")
     known = RUNNER_KEYS | set(cfg.keys())
     if first not in known:

@@ -1,8 +1,8 @@
-"""What the command line's options would have changed, had they stood in the config's files.
+"""Effects of options if they were written in the config's files.
 
-A config is a program: ``epochs = 12`` at its top is used up where ``max_epochs=epochs`` is run, and
-overriding it later reaches nothing. To say what it stands for, the files are read again with the
-option put behind each assignment of its variable, and both results are compared.
+A config is a program: ``epochs = 12`` at its top is used in ``max_epochs=epochs`` when the file is
+run, so overriding it later has no effect. To find the affected settings, the files are read again
+with the option inserted after each assignment of its variable, and both results are compared.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _LOCK = threading.Lock()
 
 
 def read_again(path: str, options: Mapping[str, Any]) -> Config:
-    """A config as it would be read with the options in its files.
+    """Read a config with the options inserted in its files.
 
     Args:
         path: A Python file, in mmengine's older or its lazy style.
-        options: Dotted keys to values; each takes effect behind every assignment of its variable.
+        options: Dotted keys to values; each is applied after every assignment of its variable.
     """
     with _LOCK, _options_in_the_source(options), warnings.catch_warnings():
         # reason: mmengine resolves `package::` with pkg_resources, which warns whoever imports it.
@@ -36,7 +36,7 @@ def read_again(path: str, options: Mapping[str, Any]) -> Config:
 
 
 def differences(before: Any, after: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
-    """Dotted keys, as tuples, whose value differs, and their value in the second."""
+    """Keys, as tuples, with different values, and their values in the second config."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for key in dict.fromkeys([*before, *after]):
             yield from differences(before.get(key), after.get(key), (*path, str(key)))
@@ -48,7 +48,7 @@ def differences(before: Any, after: Any, path: _Path = ()) -> Iterator[tuple[_Pa
 
 
 def value_at(value: Any, path: Sequence[str]) -> Any:
-    """What is at a path inside a value; None where it leads nowhere."""
+    """The item at a path inside a value; None if it does not exist."""
     for key in path:
         if isinstance(value, Mapping):
             value = value.get(key)
@@ -60,9 +60,9 @@ def value_at(value: Any, path: Sequence[str]) -> Any:
 
 
 def set_at(value: Any, path: Sequence[str], new: Any) -> Any:
-    """A value with another at a path inside it; as it was where the path leads nowhere.
+    """A copy of a value with a changed item at a path; unchanged if the path does not exist.
 
-    Called from the source that is read again.
+    Called from the modified source.
     """
     if not path:
         return new
@@ -77,18 +77,18 @@ def set_at(value: Any, path: Sequence[str], new: Any) -> Any:
 
 
 def _are_lists_of_dicts(before: Any, after: Any) -> bool:
-    """Whether an item by itself can be set: not of a tuple, and not one of many numbers."""
+    """Whether single items can be set: not in tuples, and not in lists of numbers."""
     lists = all(isinstance(x, list) for x in (before, after)) and len(before) == len(after)
     return lists and all(isinstance(x, (dict, list)) for x in before)
 
 
 def _equal(before: Any, after: Any) -> bool:
-    # reason: in the lazy style a type is a new object each time
+    # reason: in the lazy style, types are new objects at each reading
     return before == after or (type(before) is type(after) and repr(before) == repr(after))
 
 
 class _Insert(ast.NodeTransformer):
-    """Puts ``name = set_at(name, path, value)`` behind every assignment of ``name``."""
+    """Inserts ``name = set_at(name, path, value)`` after every assignment of ``name``."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = [(*key.split("."),) for key in options]
@@ -128,7 +128,7 @@ class _Insert(ast.NodeTransformer):
 
 
 def _stored(target: ast.expr) -> Iterator[str]:
-    """The variables that an assignment sets, in ``a, (b, *c) = ...`` too."""
+    """Variables set by an assignment, including ``a, (b, *c) = ...``."""
     for node in ast.walk(target):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
@@ -136,10 +136,10 @@ def _stored(target: ast.expr) -> Iterator[str]:
 
 @contextmanager
 def _options_in_the_source(options: Mapping[str, Any]) -> Iterator[None]:
-    """Let mmengine parse config files with the options put in.
+    """Make mmengine parse config files with the options inserted.
 
-    mmengine finds a config's bases itself, in two styles and out of packages, and parses each file
-    with ``ast.parse``; here, and only while the files are read, it has one that adds to them.
+    mmengine resolves bases in two styles and from packages, and parses each file with
+    ``ast.parse``, which is replaced while the files are read.
     """
 
     def parse(source: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Options that reach nothing, because what they set was used up when the config was read."""
+"""Options without effect, because their variable was only used while reading the config."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ _NAMED = 8
 
 
 def refuse_used_up(cfg: Config, key: str, value: Any, options: Mapping[str, Any]) -> None:
-    """Refuse an option of a variable that only the config itself reads.
+    """Refuse an option for a variable that only the config itself reads.
 
-    Where all that is made of it is given beside it, with the values that it would have, there is
-    nothing to refuse.
+    It is accepted if all settings derived from it are also given, with matching values.
     """
     name = key.partition(".")[0]
     before = cfg.to_dict()
@@ -31,7 +30,7 @@ def refuse_used_up(cfg: Config, key: str, value: Any, options: Mapping[str, Any]
             f"--cfg-options {key}: {name} is used up when the config is read, which fails with "
             f"{value!r} ({type(error).__name__}: {error}); set what is made of it."
         ) from error
-    # reason: what a config draws at random or takes from the clock differs at each reading
+    # reason: random values and times in a config differ at each reading
     changing = {path for path, _ in differences(before, read_again(cfg.filename, {}).to_dict())}
     made = [
         (path, new)
@@ -55,13 +54,13 @@ def refuse_used_up(cfg: Config, key: str, value: Any, options: Mapping[str, Any]
 
 
 def tell_unreached(cfg: Config, before: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Warn of settings that were made of one that is overridden, and do not follow it."""
+    """Warn about settings that were derived from an overridden one and do not change."""
     if not options or not str(cfg.filename).endswith(".py"):
         return
     try:
         again = read_again(cfg.filename, options).to_dict()
     except Exception:
-        # reason: only what is said beside it is lost; the options themselves are merged
+        # reason: only the warning is lost; the options themselves are merged
         return
     given = {tuple(key.split(".")) for key in options}
     tails = {path[1:] for path in given if len(path) > 1}
@@ -82,13 +81,13 @@ def tell_unreached(cfg: Config, before: Mapping[str, Any], options: Mapping[str,
 
 
 def _all_options(made: Sequence[tuple[Sequence[str], Any]]) -> str:
-    """``KEY=VALUE ...`` for the shell, the first few of them."""
+    """The first few options as ``KEY=VALUE ...`` for the shell."""
     keys = " ".join(shlex.quote(_option(path, new)) for path, new in made[:_NAMED])
     return keys + (f" and {len(made) - _NAMED} more" if len(made) > _NAMED else "")
 
 
 def _option(path: Sequence[str], value: Any) -> str:
-    """``KEY=VALUE`` as ``--cfg-options`` reads it."""
+    """``KEY=VALUE`` in the format of ``--cfg-options``."""
     if isinstance(value, (list, tuple)):
         left, right = "[]" if isinstance(value, list) else "()"
         value = f"{left}{','.join(map(str, value))}{right}"

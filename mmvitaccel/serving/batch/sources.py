@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mmvitaccel.errors import UserError
 from mmvitaccel.loaders.damage import VIDEOS
+from mmvitaccel.text_files import read_lines
 from mmvitaccel.video_reader.pictures import numbered_files
 from mmvitaccel.video_reader.source import parse_source
 
@@ -54,7 +55,7 @@ def find_videos(source: str | os.PathLike) -> list[BatchVideo]:
             folder or pattern of numbered pictures; or one video.
 
     Raises:
-        UserError: There are none.
+        UserError: There are none, or two would have the same result.
     """
     given = Path(source).absolute()
     if given.suffix.lower() == _LIST and given.is_file():
@@ -73,16 +74,19 @@ def find_videos(source: str | os.PathLike) -> list[BatchVideo]:
             f"{source} holds no videos ({', '.join(VIDEOS)}); give another folder, or a .txt with "
             "a path in each line, which may also be of a folder of numbered pictures."
         )
-    return sorted(set(videos), key=lambda video: video.name)
+    found = sorted(set(videos), key=lambda video: video.name)
+    for one, other in zip(found, found[1:]):
+        if one.name == other.name:
+            raise UserError(
+                f"{one.path} and {other.path} would both have the result {one.name} (paths outside "
+                "the list's folder are named from the root on); give a list for each, with an "
+                "--out for each."
+            )
+    return found
 
 
 def _listed(file: Path) -> Iterable[BatchVideo]:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{file} is not UTF-8 text (byte {error.start}); save it as UTF-8."
-        ) from error
+    lines = read_lines(file, UserError)
     return [_below(file.parent, file.parent / line.strip()) for line in lines if line.strip()]
 
 

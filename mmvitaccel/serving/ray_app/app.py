@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,17 +19,20 @@ from ray.serve.handle import DeploymentHandle  # noqa: E402
 from starlette.requests import Request  # noqa: E402
 from starlette.responses import Response  # noqa: E402
 
-from mmvitaccel.serving.ray_app.gateway import Gateway  # noqa: E402
+from mmvitaccel.serving.ray_app.gateway import Gateway, Said, collect  # noqa: E402
 from mmvitaccel.serving.ray_app.http import respond  # noqa: E402
 from mmvitaccel.serving.ray_app.replica import Replica, Reply  # noqa: E402
+from mmvitaccel.serving.ray_app.router import StickyRouter, replica_names  # noqa: E402
 from mmvitaccel.serving.ray_app.settings import ServiceSettings  # noqa: E402
 
 # reason: the worker refuses what is too much and says so; in a queue of Ray's, frames of a live
 # video would only grow old
-_MANY = 1000
+_MANY = 10_000
+# reason: whoever waits for a batch was told long ago that there is no answer
+_HANGS = 3  # times ``answer_seconds``
 #: A stream goes to its own replica or waits for it; no other replica has its state.
 STICKY = RequestRouterConfig(
-    request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter",
+    request_router_class=StickyRouter,
     request_router_kwargs={"num_fallback_replicas": 0},
 )
 
@@ -46,7 +50,7 @@ class StreamReplica(Replica):
     def __init__(self, settings: dict[str, Any]) -> None:
         service = _settled(settings)
         name = serve.get_replica_context().replica_id.unique_id
-        super().__init__(name, service.worker)
+        super().__init__(name, service.worker, _HANGS * service.answer_seconds)
 
     def __del__(self) -> None:
         if hasattr(self, "worker"):
@@ -72,11 +76,12 @@ class _Sticky:
         """See :class:`~mmvitaccel.serving.ray_app.gateway.Replicas`."""
         return await self._handle.options(method_name=method, session_id=stream).remote(*args)
 
-    async def broadcast(self, method: str, *args: Any) -> list[Reply]:
+    async def broadcast(self, seconds: float, method: str, *args: Any) -> Said:
         """See :class:`~mmvitaccel.serving.ray_app.gateway.Replicas`."""
-        said = self._handle.broadcast(method, *args)
-        replies = await said.results_async(return_exceptions=True)
-        return [reply for reply in replies if isinstance(reply, Reply)]
+        called = self._handle.broadcast(method, *args)
+        # reason: results_async gives the results of all replicas, or none
+        sent = await asyncio.wait_for(called._fetch_replica_results_async(), seconds)
+        return await collect((each.get_async() for each in sent), replica_names(), seconds)
 
 
 @serve.deployment(name="Gateway", max_ongoing_requests=_MANY, ray_actor_options={"num_cpus": 0})
@@ -85,7 +90,7 @@ class StreamGateway(Gateway):
 
     def __init__(self, streams: DeploymentHandle, settings: dict[str, Any]) -> None:
         service = _settled(settings)
-        super().__init__(_Sticky(streams), service.answer_seconds)
+        super().__init__(_Sticky(streams), service.answer_seconds, service.report_seconds)
         self._limits = service.limits
 
     async def __call__(self, request: Request) -> Response:

@@ -7,12 +7,11 @@ their streams themselves.
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,9 +19,24 @@ from mmvitaccel.errors import one_line
 from mmvitaccel.serving.answers import Answer, Refused
 from mmvitaccel.serving.ray_app.replica import Reply
 from mmvitaccel.serving.report import WorkerReport
-from mmvitaccel.serving.stream import check_name, check_token
+from mmvitaccel.serving.stream import check_name, check_token, same_token
 
 _KNOWN = 100_000  # streams that are noted; the least recently used are dropped
+# reason: a replica drops what is too much; only one that hangs has so many of a stream, and they
+# would take the place of other streams' frames
+_MOST_UNANSWERED = 32  # frames of a stream
+
+
+class Said(NamedTuple):
+    """What the replicas said to a call of all of them.
+
+    Attributes:
+        replies: Of those that replied in time.
+        silent: Names of the others.
+    """
+
+    replies: list[Reply]
+    silent: list[str]
 
 
 class Replicas(Protocol):
@@ -31,8 +45,26 @@ class Replicas(Protocol):
     def call(self, stream: str, method: str, *args: Any) -> Awaitable[Reply]:
         """Call the replica that a stream sticks to."""
 
-    def broadcast(self, method: str, *args: Any) -> Awaitable[list[Reply]]:
-        """Call all replicas; those that have ended give no reply."""
+    def broadcast(self, seconds: float, method: str, *args: Any) -> Awaitable[Said]:
+        """Call all replicas; those that do not reply within so many seconds are silent."""
+
+
+async def collect(asked: Iterable[Awaitable[Reply]], names: set[str], seconds: float) -> Said:
+    """The replies that come within so many seconds.
+
+    Args:
+        asked: A reply of each replica; a replica that ended raises an error.
+        names: Of the replicas.
+        seconds: How long to wait for them.
+    """
+    tasks = [asyncio.ensure_future(each) for each in asked]
+    try:
+        done, _ = await asyncio.wait(tasks, timeout=seconds) if tasks else ((), ())
+    finally:
+        for task in tasks:  # those that are late
+            task.cancel()
+    replies = [task.result() for task in done if not task.cancelled() and task.exception() is None]
+    return Said(replies, sorted(names - {reply.replica for reply in replies}))
 
 
 @dataclass
@@ -50,11 +82,18 @@ class Gateway:
     Args:
         replicas: The replicas.
         answer_seconds: How long to wait for a replica's answer.
+        report_seconds: How long to wait for the report of each replica.
     """
 
-    def __init__(self, replicas: Replicas, answer_seconds: float = 30.0) -> None:
-        self._replicas, self._answer_seconds = replicas, answer_seconds
+    def __init__(
+        self, replicas: Replicas, answer_seconds: float = 30.0, report_seconds: float = 2.0
+    ) -> None:
+        self._replicas = replicas
+        self._answer_seconds, self._report_seconds = answer_seconds, report_seconds
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        # by token too, so that whoever has another one takes no place of the stream's
+        self._unanswered: Counter[tuple[str, str]] = Counter()
+        self._closes = 0  # of all streams so far
         #: Frames that got no answer from their replica, and streams that moved.
         self.counts: Counter[str] = Counter(lost_frames=0, moved_streams=0)
 
@@ -65,7 +104,7 @@ class Gateway:
             Refused: As there.
         """
         known = self._known.get(check_name(stream))
-        if known is not None and not _same(known.token, check_token(token)):
+        if known is not None and not same_token(known.token, check_token(token)):
             raise Refused(
                 "token", f"stream {stream!r} was opened with another token; use that one."
             )
@@ -78,7 +117,13 @@ class Gateway:
         Raises:
             Refused: As there.
         """
-        await self._call(check_name(stream), "close_stream", token)
+        try:
+            await self._call(stream, "close_stream", token)
+        except Refused as refused:
+            if not self._moved(refused, stream, token):
+                raise
+            await self._forget(stream, token, "")
+        self._closes += 1
         self._known.pop(stream, None)
 
     async def submit(
@@ -102,39 +147,64 @@ class Gateway:
             size: (width, height) of raw pixels, rows of RGB; else None.
 
         Raises:
-            Refused: As there, or with the reason ``lost``: the replica ended or did not answer.
+            Refused: As there, or with the reason ``lost``: the replica ended or did not answer;
+                ``full`` where too many frames of the stream have no answer yet.
         """
+        key = (check_name(stream), check_token(token))
+        if self._unanswered[key] >= _MOST_UNANSWERED:
+            raise Refused(
+                "full",
+                f"stream {stream!r}: {_MOST_UNANSWERED} frames have no answer yet, which is the "
+                "limit; wait for answers.",
+            )
+        self._unanswered[key] += 1
+        try:
+            return await self._answered(stream, frame_id, frame, token, size)
+        finally:
+            self._unanswered[key] -= 1
+            if not self._unanswered[key]:
+                del self._unanswered[key]
+
+    async def _answered(
+        self,
+        stream: str,
+        frame_id: int,
+        frame: bytes | np.ndarray,
+        token: str,
+        size: tuple[int, int] | None,
+    ) -> Answer:
+        """The answer of a frame's replica, where the stream is opened if it moved there."""
         given = (stream, "submit", frame_id, frame, token, size)
+        before, closes = self._known.get(stream), self._closes
         try:
             reply = await self._call(*given)
         except Refused as refused:
-            known = self._known.get(check_name(stream))
-            if refused.reason != "unknown" or known is None or not _same(known.token, token):
+            if not self._moved(refused, stream, token):
                 raise
-            await self._call(stream, "open_stream", token, known.last_id)
+            before = self._known[stream]
+            await self._call(stream, "open_stream", token, before.last_id)
             reply = await self._call(*given)
-        await self._note(stream, token, reply)
-        known = self._known[stream]
-        known.last_id = frame_id if known.last_id is None else max(known.last_id, frame_id)
+        # reason: a stream that was closed meanwhile is not known any more, and its name is free
+        if self._closes == closes if before is None else self._known.get(stream) is before:
+            known = await self._note(stream, token, reply)
+            known.last_id = frame_id if known.last_id is None else max(known.last_id, frame_id)
         return reply.result
 
-    async def reports(self) -> dict[str, WorkerReport]:
-        """The report of each replica, by its name.
+    async def reports(self) -> tuple[dict[str, WorkerReport], list[str]]:
+        """The report of each replica by its name, and the names of those that gave none in time.
 
         Raises:
-            Refused: The replicas did not answer in time.
+            Refused: There are no replicas.
         """
         try:
-            replies = await asyncio.wait_for(
-                self._replicas.broadcast("report"), timeout=self._answer_seconds
-            )
+            said = await self._replicas.broadcast(self._report_seconds, "report")
         except Exception as error:  # reason: Ray reports the end of a process in many ways
             raise Refused(
                 "lost",
-                f"the replicas gave no report within {self._answer_seconds:g} s "
-                f"({type(error).__name__}: {one_line(error)[:200]}); ask again.",
+                f"no replica can be asked for a report ({type(error).__name__}: "
+                f"{one_line(error)[:200]}); ask again.",
             ) from error
-        return {reply.replica: reply.result for reply in replies}
+        return {reply.replica: reply.result for reply in said.replies}, said.silent
 
     async def _call(self, stream: str, method: str, *args: Any) -> Reply:
         """Call a stream's replica; raise its refusal."""
@@ -155,26 +225,31 @@ class Gateway:
             raise reply.result
         return reply
 
-    async def _note(self, stream: str, token: str, reply: Reply) -> None:
+    def _moved(self, refused: Refused, stream: str, token: str) -> bool:
+        """Whether a stream of that token is open, but not where it would be now."""
+        known = self._known.get(stream)
+        return refused.reason == "unknown" and known is not None and same_token(known.token, token)
+
+    async def _note(self, stream: str, token: str, reply: Reply) -> _Known:
         """Note which replica has a stream; if it moved, let the others forget it."""
         known = self._known.get(stream)
         if known is None:
-            self._known[stream] = _Known(token, reply.replica)
+            known = self._known[stream] = _Known(token, reply.replica)
             while len(self._known) > _KNOWN:
                 self._known.popitem(last=False)
-            return
+            return known
         self._known.move_to_end(stream)
         if known.replica != reply.replica:
             known.replica = reply.replica
             self.counts["moved_streams"] += 1
-            # reason: the stream has its answer; what a replica keeps that ends, or that does not
-            # answer, goes with it or by least recent use
-            with suppress(Exception):
-                await asyncio.wait_for(
-                    self._replicas.broadcast("forget", stream, token, reply.replica),
-                    timeout=self._answer_seconds,
-                )
+            await self._forget(stream, token, reply.replica)
+        return known
 
+    async def _forget(self, stream: str, token: str, moved_to: str) -> None:
+        """Let all replicas but one forget a stream.
 
-def _same(one: str, other: Any) -> bool:
-    return isinstance(other, str) and hmac.compare_digest(one.encode(), other.encode())
+        What a replica keeps that ends, or that does not answer, goes with it or by least recent
+        use.
+        """
+        with suppress(Exception):
+            await self._replicas.broadcast(self._report_seconds, "forget", stream, token, moved_to)

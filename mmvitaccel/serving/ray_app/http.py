@@ -91,7 +91,7 @@ async def respond(
         if (method, path) == ("GET", "/health"):
             return await _health(gateway)
         if (method, path) == ("GET", "/metrics"):
-            text = exposition(await gateway.reports(), gateway.counts)
+            text = exposition(*await gateway.reports(), gateway.counts)
             return Response(200, CONTENT_TYPE, text.encode())
     except Refused as refused:
         said = {"error": str(refused), "reason": refused.reason}
@@ -109,7 +109,7 @@ async def _frame(
     stream, token = _stream(headers)
     number = headers.get(FRAME, "")
     if not _NUMBER.fullmatch(number):
-        raise Refused("order", f"invalid header {FRAME}: {number!r}; give the frame's number.")
+        raise Refused("order", f"invalid header {FRAME}: {number[:40]!r}; give the frame's number.")
     size = None
     if SIZE in headers:
         found = _SIZE.fullmatch(headers[SIZE])
@@ -132,12 +132,13 @@ def _stream(headers: Mapping[str, str]) -> tuple[str, str]:
 
 
 async def _health(gateway: Gateway) -> Response:
-    """200 if a replica answers, else 503."""
+    """200 if a replica answers, else 503; replicas that do not answer are named."""
     try:
-        replicas = len(await gateway.reports())
+        reports, silent = await gateway.reports()
     except Refused:
-        replicas = 0
-    return _json(200 if replicas else 503, {"replicas": replicas})
+        reports, silent = {}, []
+    said = {"replicas": len(reports), "silent": silent}
+    return _json(200 if reports else 503, said)
 
 
 def _shown(answer: Answer) -> dict[str, Any]:

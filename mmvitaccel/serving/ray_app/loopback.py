@@ -13,8 +13,13 @@ from typing import Any
 from mmvitaccel.errors import UserError
 
 ADDRESS = "127.0.0.1"
-#: Ray reads these on import, here and in the processes that it starts.
-VARIABLES = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+#: Ray reads these on import, here and in the processes that it starts. The gateway reads the
+#: stream's name itself; Serve's proxy would answer 500 to one that is not UTF-8.
+VARIABLES = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_SESSION_ID_HEADER_KEY": "x-not-used",
+}
 _ALL = "[::]:"
 
 

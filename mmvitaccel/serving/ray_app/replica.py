@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,10 +37,13 @@ class Replica:
     Args:
         name: A name that no other replica has.
         make: Creates the worker.
+        most_seconds: A replica whose model computes a batch for longer is not healthy.
     """
 
-    def __init__(self, name: str, make: Callable[[], StreamWorker]) -> None:
-        self.name, self.worker = name, make()
+    def __init__(
+        self, name: str, make: Callable[[], StreamWorker], most_seconds: float = math.inf
+    ) -> None:
+        self.name, self.worker, self._most_seconds = name, make(), most_seconds
         # reason: one thread, so that frames are decoded in the order of their arrival
         self._decoding = ThreadPoolExecutor(1, "decoding")
 
@@ -97,10 +101,16 @@ class Replica:
         """Called by Ray Serve from time to time.
 
         Raises:
-            RuntimeError: The worker's thread has ended.
+            RuntimeError: The worker's thread has ended, or its model hangs.
         """
         if not self.worker.is_alive:
             raise RuntimeError(f"replica {self.name}: the worker's thread has ended.")
+        seconds = self.worker.busy_seconds
+        if seconds > self._most_seconds:
+            raise RuntimeError(
+                f"replica {self.name}: the model has computed one batch for {seconds:.0f} s, above "
+                f"the limit of {self._most_seconds:g}."
+            )
 
     def _said(self, call: Callable[[], object]) -> Reply:
         try:

@@ -38,6 +38,9 @@ class ServiceSettings(BaseModel):
     megabytes: float = FrameLimits.megabytes
     megapixels: float = FrameLimits.megapixels
     answer_seconds: float = Field(30.0, gt=0, description="How long to wait for an answer.")
+    report_seconds: float = Field(
+        2.0, gt=0, description="How long health and metrics wait for a replica."
+    )
 
     @property
     def limits(self) -> FrameLimits:

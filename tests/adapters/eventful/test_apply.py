@@ -380,7 +380,7 @@ def test_k_above_the_tokens_lets_all_through_and_says_so_once():
         warnings.simplefilter("always")
         outs = run(model, video)
     said = [str(w.message) for w in caught if "k=5000" in str(w.message)]
-    assert said == ["TopK: k=5000 but the frame has 35 tokens; all are let through."]
+    assert said == ["TopK: k=5000 but the frame has 35 tokens; all of them pass."]
     for out, dense in zip(outs, run(make_model(), video)):
         torch.testing.assert_close(out, dense, atol=1e-5, rtol=0)
 
@@ -399,7 +399,7 @@ def test_removing_gives_the_model_back():
     assert [type(m) for m in model.modules()] == types
     assert [id(p) for p in model.parameters()] == parameters
     assert all(torch.equal(a, b) for a, b in zip(run(model, video), dense))
-    with pytest.raises(ValueError, match="Eventful is not on this ViTDet"):
+    with pytest.raises(ValueError, match="Eventful is not attached to this ViTDet"):
         EventfulHandle(model)
 
 
@@ -440,14 +440,22 @@ def test_outputs_carry_no_gradients_and_are_the_callers_own():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        (dict(buffer_dtype="half8"), ValueError, "buffer_dtype='half8' is no dtype of torch"),
-        (dict(buffer_dtype=torch.int8), ValueError, "buffer_dtype=torch.int8 holds no fractions"),
+        (dict(buffer_dtype="half8"), ValueError, "buffer_dtype='half8' is not a dtype of torch"),
+        (
+            dict(buffer_dtype=torch.int8),
+            ValueError,
+            "buffer_dtype=torch.int8 is not a floating-point dtype",
+        ),
         (dict(attention="sparse"), ValueError, "attention='sparse' must be one of tokenwise"),
         (dict(attention=3), TypeError, "attention=3 has no methods start and step"),
         (dict(gate_position="middle"), ValueError, "gate_position='middle' must be one of"),
         (dict(reference="first"), ValueError, "reference='first' must be one of"),
-        (dict(kv_pool_size=0), ValueError, "kv_pool_size=0 must be at least 1"),
-        (dict(max_streams=0), ValueError, "max_streams=0 must be at least 1"),
+        (
+            dict(kv_pool_size=0),
+            ValueError,
+            "kv_pool_size=0 must be a whole number of tokens, at least 1",
+        ),
+        (dict(max_streams=0), ValueError, "max_streams=0 must be a whole number, at least 1"),
         (dict(policy="TopK"), TypeError, "policy='TopK' has no method select"),
     ],
 )
@@ -544,18 +552,18 @@ def test_clip_models_are_refused_with_the_reason(host):
 def test_pooling_without_a_grid_is_refused(host):
     model, frame = host
     apply_eventful(model, TopK(3), kv_pool_size=2)
-    with pytest.raises(ValueError, match="kv_pool_size=2 needs the grid"):
+    with pytest.raises(ValueError, match="kv_pool_size=2 needs the token grid"):
         model(frame[:1])
 
 
 def test_merging_tokens_on_the_same_model_is_refused():
     model = make_model()
     handle = apply_eventful(model, TopK(6))
-    with pytest.raises(RuntimeError, match=r"Eventful is on it already.*remove Eventful first"):
+    with pytest.raises(RuntimeError, match=r"Eventful is already attached.*remove Eventful first"):
         apply_tome(model, r=2)
     handle.remove()
     apply_tome(model, r=2)
-    with pytest.raises(RuntimeError, match=r"ToMe is on it already.*remove ToMe first"):
+    with pytest.raises(RuntimeError, match=r"ToMe is already attached.*remove ToMe first"):
         apply_eventful(model, TopK(6))
 
 

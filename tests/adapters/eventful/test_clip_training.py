@@ -92,11 +92,13 @@ def test_it_ends_and_evaluation_is_not_touched():
 
 def test_what_makes_no_sense_is_refused():
     handle = apply_eventful(make("vitdet"), TopK(7))
-    for frames, policy in ((0, TopK(1)), (1.5, TopK(1)), (2, None)):
-        with pytest.raises(ValueError, match="needs a whole number of frames, at least 1"):
-            handle.train_on_clips(frames, policy)
-    with pytest.raises(TypeError, match="policy='all' has no method select"):
-        handle.train_on_clips(2, "all")
+    for frames in (0, 1.5, "2"):
+        said = f"train_on_clips: frames={frames!r} must be a whole number of frames, at least 1"
+        with pytest.raises(ValueError, match=said):
+            handle.train_on_clips(frames, TopK(1))
+    for policy in ("all", None):
+        with pytest.raises(TypeError, match=f"policy={policy!r} has no method select"):
+            handle.train_on_clips(2, policy)
     dropping = timm_model("vit_tiny_patch16_224", img_size=96, depth=1, attn_drop_rate=0.25)
     with pytest.raises(ValueError, match=r"VisionTransformer drops 25% of the attention weights"):
         apply_eventful(dropping.train(), TopK(7)).train_on_clips(2, TopK(7))

@@ -9,7 +9,14 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmvitaccel import Always, Threshold, TopK, Translation, apply_eventful
+from mmvitaccel import (
+    Always,
+    Threshold,
+    TopK,
+    Translation,
+    apply_eventful,
+    apply_eventful_neck,
+)
 from mmvitaccel.core.eventful.frame import Clips, Frame, streams
 from mmvitaccel.hooks.eventful_hook import EventfulHook
 from mmvitaccel.models.wrappers.eventful import attach_eventful
@@ -216,7 +223,7 @@ def test_refusals():
         with pytest.raises(ValueError, match=rf"RetinaNet {who} would be computed whole: with mot"):
             apply_eventful(retinanet(), TopK(5), parts=parts, motion=motion)
     with (
-        pytest.warns(UserWarning, match="whole in every frame are backbone"),
+        pytest.warns(UserWarning, match="dense in every frame: backbone"),
         pytest.raises(ValueError, match=r"RetinaNet backbone would be computed whole: with motion"),
     ):
         apply_eventful(efficientvit_retinanet(), TopK(5), parts="all", motion=motion)
@@ -276,3 +283,26 @@ def test_the_hook_of_a_config_and_taking_it_off():
     handle.remove()
     found, expected = (detect(m, [picture], [named("v", 0)])[0] for m in (model, plain))
     assert torch.equal(found.bboxes, expected.bboxes)
+
+
+def test_a_neck_or_head_behind_a_backbone_that_follows_by_itself_is_refused():
+    message = r"interpolates its maps back to the frame .* apply_eventful\(detector, policy, parts"
+    model = retinanet()
+    apply_eventful(model, TopK(20), motion=Translation())
+    with pytest.raises(ValueError, match=message):
+        apply_eventful_neck(model)
+    model = retinanet()
+    apply_eventful_neck(model)
+    with pytest.raises(ValueError, match=message):
+        apply_eventful(model, TopK(20), motion=Translation())
+    apply_eventful(model, TopK(20), motion=Translation(maps="view"))
+    for part in ("neck", "bbox_head"):  # put on by themselves, as in a config
+        model = retinanet()
+        apply_eventful(model.backbone, TopK(20), motion=Translation())
+        if part == "neck":
+            apply_eventful_neck(model.neck)
+        else:
+            apply_eventful(model, TopK(20), parts=part)
+        frames = pan((0, 3), 2)
+        with torch.no_grad(), pytest.raises(RuntimeError, match=message):
+            detect(model, [next(frames)[0]], [named(1, 0)])

@@ -73,7 +73,7 @@ def test_streams_that_come_and_go_start_clean():
     model, plain = rcnn(), rcnn()
     handle = apply_eventful(model, Always(), "tokenwise", parts="all", max_streams=1)
     videos = {name: list(frames(4, seed=seed)) for seed, name in enumerate("ab")}
-    with pytest.warns(UserWarning, match="was dropped for others"):
+    with pytest.warns(UserWarning, match="was evicted"):
         for i, name in enumerate("aabbaabb"):
             number = i // 4 * 2 + i % 2
             given = [videos[name][number]], [sample(name, number)]

@@ -67,7 +67,7 @@ def test_no_exporter_gets_a_graph(build, name, export, tmp_path):
         warnings.simplefilter("ignore")
         with pytest.raises(Exception) as caught, torch.no_grad():
             export(model, x, tmp_path / "m.onnx")
-    assert f"{name} is not exported: what it computes depends on the frames before" in all_text(
+    assert f"{name} cannot be exported: its computation depends on previous frames" in all_text(
         caught.value
     )
     with torch.no_grad():

@@ -212,7 +212,7 @@ def test_copies_and_threads():
 def test_what_has_no_meaning_is_named():
     with pytest.raises(ValueError, match=r"group_norm='hold' must be None, .* or 'held'"):
         apply_eventful(detector(), Threshold(0.0), parts="all", group_norm="hold")
-    with pytest.raises(ValueError, match="group_norm='held' is of a detector's heads over maps"):
+    with pytest.raises(ValueError, match="group_norm='held' applies to a detector's map heads"):
         apply_eventful(detector(), Threshold(0.0), group_norm="held")
     batch = retinanet(norm_cfg=dict(type="BN", track_running_stats=False))
     with pytest.raises(ValueError, match="BatchNorm without running statistics"):

@@ -136,7 +136,7 @@ def test_streams_batched_interleaved_and_in_lockstep():
 def test_streams_are_evicted_and_return():
     plain_neck, plain = fpn(), rpn()
     neck, pyramid, head, handle = behind_a_neck(plain_neck, plain, max_streams=1)
-    with pytest.warns(UserWarning, match="was dropped for others"):
+    with pytest.warns(UserWarning, match="was evicted"):
         for i, maps in enumerate(video(6)):
             with pyramid.stream("ab"[i // 2 % 2]):
                 assert_close(head(neck(maps)), plain(plain_neck(maps)))

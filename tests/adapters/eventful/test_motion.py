@@ -266,6 +266,24 @@ def test_another_scene_is_noticed_and_said_once():
             assert not handle.frames[0].camera.fits and handle.frames[0].camera.offset == (0, 3)
 
 
+def test_a_zoom_is_as_without_motion_and_said_once():
+    model, plain = timm_small(), timm_small()
+    handle = apply_eventful(model, TopK(20), motion=Translation())
+    apply_eventful(plain, TopK(20))
+    whole, frames = still(), []
+    for number in range(4):
+        side = round(SIDE / 1.02**number)
+        start = (whole.shape[-1] - side) // 2
+        part = whole[..., start : start + side, start : start + side]
+        frames.append(nn.functional.interpolate(part, (SIDE, SIDE), mode="bicubic"))
+    assert torch.equal(run(model, frames[0]), run(plain, frames[0]))
+    with pytest.warns(UserWarning, match=r"moved by some pixels \(a zoom, a turn, .* or") as said:
+        for frame in frames[1:]:
+            assert torch.equal(run(model, frame), run(plain, frame))
+            assert not handle.frames[0].camera.fits
+    assert len(said) == 1
+
+
 def test_streams_of_a_batch_have_cameras_of_their_own():
     model, alone = timm_small(), timm_small()
     handle = apply_eventful(model, TopK(20), motion=Translation())
@@ -320,9 +338,7 @@ def test_configs_and_taking_it_off():
     assert handle.frames[0].camera.offset == (0, 8)
     handle.remove()
     assert torch.equal(run(model, frame), run(dense, frame))
-    with pytest.raises(
-        ValueError, match=r"motion={'type': 'Zoom'} has no type that is registered; "
-    ):
+    with pytest.raises(ValueError, match=r"motion={'type': 'Zoom'} has no registered type; "):
         attach_eventful(model, dict(type="TopK", k=20), motion=dict(type="Zoom"))
 
 
@@ -394,7 +410,7 @@ def test_refusals():
     run_of = vitdet_small(rel_pos_resize="pairs")
     apply_eventful(run_of, TopK(5), motion=motion)
     run(run_of, frame)  # of the size that its tables are made for
-    with pytest.raises(ValueError, match=r"whole patches, and 160 x 150 pixels are not a mult"):
+    with pytest.raises(ValueError, match=r"the patch size, but 160 x 150 pixels are not a mult"):
         run(run_of, frame[..., :150])
     merged = timm_small()
     apply_tome(merged, 2)
@@ -402,9 +418,11 @@ def test_refusals():
         apply_eventful(merged, TopK(5), motion=motion)
     model = timm_small()
     handle = apply_eventful(model, TopK(5), motion=motion)
-    with pytest.raises(RuntimeError, match=r"ToMe cannot be put on .* merged ones have no place"):
+    with pytest.raises(
+        RuntimeError, match=r"ToMe cannot be attached to .* merged ones have no place"
+    ):
         apply_tome(model, 2)
-    with pytest.raises(ValueError, match=r"this method of timm.*reads tokens behind inner bl"):
+    with pytest.raises(ValueError, match=r"this method of timm.*reads tokens of inner bl"):
         model.forward_intermediates(frame)
     with (
         handle.stream("both"),
@@ -414,6 +432,6 @@ def test_refusals():
     outer = Pooled()
     apply_eventful(outer, TopK(5), motion=motion)
     with pytest.raises(
-        RuntimeError, match=r"tokens came to the blocks of timm.*call the model, or le"
+        RuntimeError, match=r"tokens reached the blocks of timm.*call the model, or le"
     ):
         run(outer.eval(), frame)

@@ -202,7 +202,9 @@ def test_removing_restores_and_a_second_time_replaces():
     assert {name: id(p) for name, p in neck.named_parameters()} == before
     assert [type(m) for m in neck.modules()] == [type(m) for m in bare.modules()]
     assert second.memory_bytes == 0
-    with pytest.raises(ValueError, match=r"EventfulNeck is not on this SimpleFPN; use apply_ev"):
+    with pytest.raises(
+        ValueError, match=r"EventfulNeck is not attached to this SimpleFPN; use apply_ev"
+    ):
         EventfulNeckHandle(neck)
 
 
@@ -264,7 +266,7 @@ def test_bad_input_is_named():
         apply_eventful_neck(Resized(16, 8))
     with pytest.raises(TypeError, match="policy=3 has no method select"):
         apply_eventful_neck(neck, 3)
-    with pytest.raises(ValueError, match="max_streams=0 must be at least 1"):
+    with pytest.raises(ValueError, match="max_streams=0 must be a whole number, at least 1"):
         apply_eventful_neck(neck, max_streams=0)
     apply_eventful_neck(neck)
     with pytest.raises(ValueError, match="a batch of 2 frames came without stream ids"):

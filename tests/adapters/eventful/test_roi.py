@@ -7,11 +7,13 @@ import functools
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from mmvitaccel.adapters.eventful import roi
 from mmvitaccel.adapters.eventful.roi import attach_roi_head
 from mmvitaccel.adapters.hosts.parts import ROI_HEADS
 from mmvitaccel.adapters.parts import family_of
+from mmvitaccel.core.kernels import half_linear
 from mmvitaccel.core.kernels.operators import can_run
 from mmvitaccel.core.kernels.roi_align import can_align
 from mmvitaccel.testing.detectors import extractor, rcnn, sample
@@ -172,6 +174,20 @@ def test_half_precision_levels():
         for a, b in zip(run(head, x, boxes), run(plain, x, boxes)):
             torch.testing.assert_close(a, b, rtol=0.05, atol=0.05)
     assert handle.frames[0].computed < 0.9
+
+
+def test_where_single_precision_is_faster_weights_of_layers_are_not_rounded(monkeypatch):
+    monkeypatch.setattr(half_linear, "_single_is_faster", lambda: True)
+    _, head, _ = make()
+    seen = []
+    layer = head.bbox_head.fc_cls
+    layer.register_forward_hook(lambda _, args, out: seen.append((args[0], out)))
+    with torch.autocast("cpu", torch.bfloat16):
+        run(head, next(video(1, **LEVELS)), proposals(40))
+    ((x, out),) = seen
+    expected = F.linear(x.double(), layer.weight.double(), layer.bias.double())
+    assert out.dtype == torch.bfloat16
+    assert ((out.double() - expected).abs() <= expected.abs() * 2**-8 + 1e-6).all()
 
 
 def test_an_error_and_new_weights_start_over():

@@ -15,7 +15,7 @@ from mmvitaccel import (
     apply_eventful,
     apply_eventful_neck,
 )
-from mmvitaccel.adapters.eventful.run import grid_of
+from mmvitaccel.adapters.eventful.weighing import grid_of
 from mmvitaccel.testing.detectors import detect, frames, rcnn, sample
 from mmvitaccel.testing.models import timm_model, vitdet
 
@@ -101,10 +101,10 @@ def test_it_is_the_base_until_something_is_told():
 
 def test_a_neck_refuses_it():
     neck, weighted = SimpleFPN(16, 8).eval(), Weighted(TopK(3), [LastObjects()])
-    with pytest.raises(ValueError, match=r"a neck or head has none; give it TopK\(k=3\)"):
+    with pytest.raises(ValueError, match=r"a neck or head has none; use TopK\(k=3\)"):
         apply_eventful_neck(neck, weighted)
     handle = apply_eventful_neck(neck, TopK(3))
-    with pytest.raises(ValueError, match=r"a neck or head has none; give it TopK\(k=3\)"):
+    with pytest.raises(ValueError, match=r"a neck or head has none; use TopK\(k=3\)"):
         handle.policy = weighted
 
 
@@ -161,7 +161,7 @@ def test_received_attention_is_that_of_the_last_frame(name):
 
 def test_received_attention_of_windows_or_of_no_block_is_refused():
     handle = apply_eventful(make(), Weighted(TopK(12), [ReceivedAttention(0)]))
-    with torch.no_grad(), pytest.raises(ValueError, match="attends within windows"):
+    with torch.no_grad(), pytest.raises(ValueError, match="a block with attention within windows"):
         handle.model(images())
     handle.policy = Weighted(TopK(12), [ReceivedAttention(2)])
     with torch.no_grad(), pytest.raises(ValueError, match="the model has 2 blocks"):

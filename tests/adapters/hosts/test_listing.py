@@ -30,7 +30,7 @@ def test_eventful_serves_what_the_list_says(name):
     adapter = find_adapter(locate(model)[1])
     assert adapter in ADAPTERS
     if listing.how(adapter) == listing.ALONE:
-        with pytest.raises(ValueError, match=r"takes a whole clip|attention branches alone"):
+        with pytest.raises(ValueError, match=r"takes a whole clip|attention branches only"):
             apply_eventful(model, TopK(3))
     else:
         apply_eventful(model, TopK(3)).remove()

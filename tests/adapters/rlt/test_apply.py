@@ -249,7 +249,7 @@ def test_what_is_refused():
     handle = apply_rlt(model)
     with pytest.raises(RuntimeError, match="no forward pass has run yet"):
         _ = handle.info
-    with pytest.raises(RuntimeError, match="RLT is on it already"):
+    with pytest.raises(RuntimeError, match="RLT is already attached"):
         apply_eventful(model, TopK(4))
     with pytest.warns(UserWarning, match="threshold=0.1 and is replaced by threshold=0.2"):
         apply_rlt(model, 0.2)

@@ -237,7 +237,7 @@ def test_schedules(r, tokens):
         (
             dict(matching=dict(type="Nearest")),
             ValueError,
-            "no type that is registered; known are Bipartite, Grid, RandomDrop, RandomMatching, T",
+            "no registered type; known are Bipartite, Grid, RandomDrop, RandomMatching, T",
         ),
         (dict(matching=3), TypeError, "matching=3 has no method 'match'"),
         (
@@ -387,11 +387,15 @@ def test_r_cannot_change_during_a_pass():
 def test_another_method_on_the_model_is_refused():
     model = make_vit()
     attach(model, "Other", [Swap(block, {}) for block in model.blocks], None)
-    with pytest.raises(RuntimeError, match=r"ToMe cannot be put on .*: Other is on it already"):
+    with pytest.raises(
+        RuntimeError, match=r"ToMe cannot be attached to .*: Other is already attached"
+    ):
         apply_tome(model, 2)
     detach(model, "Other")
     handle = apply_tome(model, 2)
-    with pytest.raises(RuntimeError, match=r"Other cannot be put on .*: ToMe is on it already"):
+    with pytest.raises(
+        RuntimeError, match=r"Other cannot be attached to .*: ToMe is already attached"
+    ):
         attach(model, "Other", [], None)
     assert handle.attached
 

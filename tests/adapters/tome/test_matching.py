@@ -118,7 +118,7 @@ def test_grid_on_vitdet_takes_the_hosts_own_grid():
 def test_grid_needs_to_be_told_where_the_host_does_not_say():
     model = vit()
     apply_tome(model, 4, matching=dict(type="Grid"))
-    with pytest.raises(ValueError, match="Grid: this host does not say how its tokens lie"):
+    with pytest.raises(ValueError, match="Grid: this host does not provide its token grid"):
         model(images())
 
 

@@ -258,5 +258,5 @@ def test_what_has_no_runs_or_pads_its_windows_is_refused():
         apply_tome(timm_vit(), 2, restore="never")
     model = make_vitdet(window_size=3, window_block_indexes=(0, 1), img_size=32, depth=2)
     apply_tome(model, 2, restore="end")
-    with torch.no_grad(), pytest.raises(ValueError, match="a map of 4 x 4 is padded to whole ones"):
+    with torch.no_grad(), pytest.raises(ValueError, match="a map of 4 x 4 is padded in each"):
         model(torch.ones(1, 3, 32, 32).double())

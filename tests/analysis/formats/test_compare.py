@@ -125,7 +125,7 @@ def test_what_cannot_be_is_left_out_with_the_reason(compare, scored, capsys):
     rows = compare(scored[1], cfg_options=EVENTFUL)
     assert list(rows) == ["torch", "torch-bfloat16"]
     said = capsys.readouterr().out
-    assert "left out: compiled-steps: Eventful would be left off" in said
+    assert "left out: compiled-steps: Eventful would be bypassed" in said
     for name in ("onnx", "openvino", "openvino-int8"):
         assert f"left out: {name}: " in said
 

@@ -60,5 +60,5 @@ def test_the_backbone_of_a_recognizer(recognizer_config):
 
 def test_a_model_without_a_backbone(detector_config):
     cfg = load_config(str(detector_config), {})
-    with pytest.raises(UserError, match="Linear has no backbone; no file can stand in for it"):
+    with pytest.raises(UserError, match="Linear has no backbone, so no part of it can be exported"):
         GraphPart(cfg, torch.nn.Linear(1, 1))

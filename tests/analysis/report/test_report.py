@@ -92,7 +92,7 @@ def test_everything_is_escaped(run_tool, odd):
     found = read(odd)
     assert "script" not in found.tags
     assert found.text.count(EVIL) >= 3  # config, accuracy, tokens
-    assert "1/vis_data/scalars.json: 1 lines that are no JSON" in found.text
+    assert "1/vis_data/scalars.json: 1 lines are not JSON" in found.text
     assert "No pictures: 1/broken.png." in found.text
     assert read_run(odd).curves[EVIL][0] == (1.0, 2.0)
 
@@ -111,7 +111,7 @@ def test_a_resumed_training_is_one_curve(tmp_path):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("empty", "empty has nothing of a run in it (no config, log, picture or checkpoint)"),
+        ("empty", "empty has no files of a run (config, log, picture or checkpoint)"),
         ("missing", "missing does not exist; give the work directory"),
         ("file", "file is a file; give the work directory"),
     ],

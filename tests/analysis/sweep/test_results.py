@@ -76,8 +76,10 @@ def test_table_and_advice():
     assert lines[2] == "| dense | 80 | 10 | 1.00 | * | 100 | 1.00 | * |"
     assert lines[3] == "| exact TopK k=64 | 79.5 | 4 | 2.50 | * | 110 | 0.91 |  |"
     said = advice(RESULTS, "vid/mAP50", 0.01)
-    assert "exact TopK k=64, 4 where dense takes 10; vid/mAP50 79.5, dense 80 (at most 1.0%" in said
-    assert "By ms a frame: dense; no other point" in said
+    assert (
+        "exact TopK k=64, 4 instead of 10 for dense; vid/mAP50 79.5, dense 80 (at most 1.0%" in said
+    )
+    assert "By ms a frame: dense; no cheaper point" in said
     assert 'eventful=dict(type="mmvitaccel.EventfulHook", policy=dict(type="TopK", k=64)' in said
     assert said.count("default_hooks = dict(") == 1
 
@@ -96,7 +98,9 @@ def test_files(tmp_path):
 def test_metric():
     figures = [r.figures for r in RESULTS]
     assert choose_metric(figures) == "vid/mAP50"
-    with pytest.raises(UserError, match="--metric acc/top1: not every test gives it; all give vid"):
+    with pytest.raises(
+        UserError, match="--metric acc/top1: not every test returned it; all have vid"
+    ):
         choose_metric(figures, "acc/top1")
-    with pytest.raises(UserError, match="gives no figure of accuracy"):
+    with pytest.raises(UserError, match="returned no accuracy metric"):
         choose_metric([{MACS: 1.0}])

@@ -125,7 +125,7 @@ def test_a_recognizer(run_tool, recognizer_config, weights_of, tmp_path, capsys)
         (["--k", 4, "--parts", "tail"], "exact TopK k=4: "),
         (
             ["--k", 4, "--cfg-options", "default_hooks.tome.type=mmvitaccel.ToMeHook"],
-            "has a method in its hooks already; give the dense config",
+            "already has a method in its hooks; give the dense config",
         ),
     ],
 )

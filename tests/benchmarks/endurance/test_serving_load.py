@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from mmvitaccel.serving import FrameLimits, StreamWorker
-from mmvitaccel.serving.ray_app.gateway import Gateway
+from mmvitaccel.serving.ray_app.gateway import Gateway, Said
 from mmvitaccel.serving.ray_app.http import respond
 from mmvitaccel.serving.ray_app.replica import Replica
 from mmvitaccel.testing import service
@@ -31,8 +31,8 @@ class TwoReplicas:
         place = sum(stream.encode()) % 2
         return await getattr(self.all[place], method)(*args)
 
-    async def broadcast(self, method, *args):
-        return [await getattr(replica, method)(*args) for replica in self.all]
+    async def broadcast(self, seconds, method, *args):
+        return Said([await getattr(replica, method)(*args) for replica in self.all], [])
 
 
 @pytest.fixture

@@ -84,5 +84,5 @@ def test_a_token_that_does_not_pass_gives_no_gradient_to_its_branches():
 
 def test_a_batch_of_other_clips_is_refused():
     _, steps = block(0)
-    with pytest.raises(ValueError, match="batch of 5 pictures does not consist of clips of 2"):
+    with pytest.raises(ValueError, match="batch of 5 pictures cannot be split into clips of 2"):
         clip_block(steps, Tokens(torch.randn(5, 9, CHANNELS).double(), GRID), 2, TopK(3))

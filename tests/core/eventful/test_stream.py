@@ -62,7 +62,7 @@ def test_the_stream_longest_unused_goes_first_and_its_return_is_said():
     for name in ("a", "b", "a", "c"):
         store.begin([Frame(name)], None)
     assert store.names == ["a", "c"] and len(store) == 2 and "b" not in store
-    with pytest.warns(UserWarning, match=r"stream 'b' was dropped.*max_streams=2"):
+    with pytest.warns(UserWarning, match=r"stream 'b' was evicted.*max_streams=2"):
         store.begin([Frame("b")], None)
     store.drop("b")
     store.drop("unknown")
@@ -75,7 +75,7 @@ def test_the_stream_longest_unused_goes_first_and_its_return_is_said():
 
 def test_that_streams_are_dropped_is_said_once():
     store = StreamStore(max_streams=1)
-    with pytest.warns(UserWarning, match="stream 'a' was dropped.*and so will all") as said:
+    with pytest.warns(UserWarning, match="stream 'a' was evicted.*like all") as said:
         for name in "abcabcabc":
             store.begin([Frame(name)], None)
     assert len(said) == 1
@@ -155,7 +155,7 @@ def test_streams_are_named_around_a_call_and_nest():
 def test_wrong_names_are_refused():
     with pytest.raises(ValueError, match="2 streams, 1 frame ids and 2 cuts"):
         frames_of(["a", "b"], [1])
-    with pytest.raises(ValueError, match="names a stream twice"):
+    with pytest.raises(ValueError, match="has a stream twice"):
         frames_of(["a", "a"])
     with pytest.raises(ValueError, match=r"frame_id=\[1, 2\] is a list but stream='a'"):
         frames_of("a", [1, 2])
@@ -168,11 +168,11 @@ def test_streams_that_are_computed_stay_and_are_refused_to_others():
     (a,) = store.begin([Frame("a")], None, mine)
     store.begin([Frame("b"), Frame("c")], None, others)
     assert store.names == ["a", "b", "c"]
-    with pytest.raises(RuntimeError, match="a frame of stream 'b' came in thread 'MainThread'"):
+    with pytest.raises(RuntimeError, match="frame of stream 'b' was given in thread 'MainThread'"):
         store.begin([Frame("d"), Frame("b")], None, Turn())
     store.end([a], mine)
     assert store.names == ["b", "c"]
-    with pytest.warns(UserWarning, match="'a' was dropped for others"):
+    with pytest.warns(UserWarning, match="'a' was evicted"):
         store.begin([Frame("a")], None, mine)
 
 

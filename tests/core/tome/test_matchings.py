@@ -209,9 +209,11 @@ def test_grid_merges_at_most_half_of_each_line():
 
 
 def test_grid_without_a_grid_or_with_another():
-    with pytest.raises(ValueError, match="does not say how its tokens lie; give their grid at th"):
+    with pytest.raises(ValueError, match="does not provide its token grid; give the grid at th"):
         match(Grid(), candidates(grid_size=None))
-    with pytest.raises(ValueError, match=r"grid_size=\(3, 5\) has 15 places, and 16 tokens came"):
+    with pytest.raises(
+        ValueError, match=r"grid_size=\(3, 5\) has 15 positions, but there are 16 tokens"
+    ):
         match(Grid((3, 5)), candidates(grid_size=None))
     assert match(Grid(), candidates(r=1)) is None  # rounds to none of a line
 
@@ -269,7 +271,7 @@ def test_ones_own_class_by_name_by_class_and_as_an_object():
             match = Neighbours.match
 
         Other.__name__ = "Neighbours"
-        with pytest.raises(ValueError, match="a matching is called 'Neighbours' already"):
+        with pytest.raises(ValueError, match="a matching named 'Neighbours' already exists"):
             register_matching(Other)
     finally:
         del MATCHINGS["Neighbours"]
@@ -283,9 +285,7 @@ def test_names_and_arguments_of_configs():
     assert sorted(MATCHINGS) == ["Bipartite", "Grid", "RandomDrop", "RandomMatching", "Threshold"]
     built = build_matching(dict(type="mmvitaccel.Threshold", similarity=0.5))
     assert repr(built) == "Threshold(similarity=0.5)"
-    with pytest.raises(
-        ValueError, match=r"matching=\{'similarity': 1\} has no type that is regist"
-    ):
+    with pytest.raises(ValueError, match=r"matching=\{'similarity': 1\} has no registered type"):
         build_matching(dict(similarity=1))
     with pytest.raises(
         TypeError, match="Neighbours cannot be a matching: it has no method 'match'"
@@ -299,5 +299,7 @@ def test_a_matching_that_loses_tokens_is_named():
             at = torch.arange(4).expand(2, 4)
             return Matching(at, at + 4, at)
 
-    with pytest.raises(ValueError, match=r"Loses\.match got 17 tokens and gave kept \(2, 4\), src"):
+    with pytest.raises(
+        ValueError, match=r"Loses\.match got 17 tokens and returned kept \(2, 4\), src"
+    ):
         match(Loses(), candidates())

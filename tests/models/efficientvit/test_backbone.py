@@ -316,11 +316,11 @@ def test_registered_under_its_scope_and_arch_dict_equals_name():
         (dict(arch={**NARROW, "kernels": (5, 4, 3)}), r"kernels=\(5, 4, 3\)"),
         (dict(out_indices=(0, 3)), r"out_indices=\(0, 3\) must name stages from 0 to 2"),
         (dict(out_indices=()), r"out_indices=\(\) must name stages"),
-        (dict(out_indices=(2, 0)), r"out_indices=\(2, 0\) must rise"),
+        (dict(out_indices=(2, 0)), r"out_indices=\(2, 0\) must be in ascending order"),
         (dict(window_size=(7, 7)), r"window_size=\(7, 7\) must be 3 numbers"),
         (dict(window_size=(7, 0, 7)), r"window_size=\(7, 0, 7\) must be 3 numbers of at least 1"),
-        (dict(frozen_stages=4), r"frozen_stages=4 is not in -1 \(nothing\) to 3"),
-        (dict(drop_path_rate=1.0), r"drop_path_rate=1.0 is not in \[0, 1\)"),
+        (dict(frozen_stages=4), r"frozen_stages=4 must be .* at least -1 and at most 3"),
+        (dict(drop_path_rate=1.0), r"drop_path_rate=1\.0 must be at least 0 and below 1"),
     ],
 )
 def test_arguments_out_of_range_are_named(kwargs, message):

@@ -142,7 +142,9 @@ def test_what_it_cannot_take_is_refused_in_a_sentence(kernel, monkeypatch):
         fast(torch.zeros(1, 4, 8, 8))
     with pytest.raises(ValueError, match=r"the input is \(0, 3, 8, 8\), torch.float32 on cpu; it"):
         fast(torch.zeros(0, 3, 8, 8))
-    with pytest.raises(TypeError, match="the model is a Linear; give it an EfficientViT, of a det"):
+    with pytest.raises(
+        TypeError, match="the model is a Linear; give an EfficientViT, such as a det"
+    ):
         CompiledEfficientViT(nn.Linear(2, 2))
     monkeypatch.setattr(efficientvit_compiled, "kernels", lambda: None)
     with pytest.raises(RuntimeError, match="CompiledEfficientViT needs compiled kernels: "):
@@ -160,8 +162,25 @@ def test_channels_that_do_not_fill_vectors_are_refused(kernel, dims, heads, name
     if operators.kernels().map_lanes() != 16:
         pytest.skip("vectors of 8 numbers on this machine: the names are those of 16")
     arch = dict(embed_dims=(dims,), depths=(1,), num_heads=(heads,), kernels=(3,) * heads)
-    with pytest.raises(ValueError, match=f"{named}.*; this machine wants multiples of 16"):
+    with pytest.raises(ValueError, match=f"{named}.*; this machine needs multiples of 16"):
         CompiledEfficientViT(folded(arch, out_indices=(0,), window_size=7))
+
+
+class Lora(nn.Conv2d):
+    """A convolution with something beside its weight, as LoRA has."""
+
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+def test_a_subclass_with_a_forward_of_its_own_is_refused(kernel):
+    for path in ("patch_embed.0.c", "blocks2.1.se.fc1"):
+        model = EfficientViT("m0").eval()
+        model.get_submodule(path).__class__ = Lora
+        with pytest.raises(
+            ValueError, match=rf"'{path}' is a \S*\.Lora, which would have no effect"
+        ):
+            CompiledEfficientViT(model)
 
 
 def test_sums_that_are_too_long_are_refused(kernel):
@@ -172,7 +191,7 @@ def test_sums_that_are_too_long_are_refused(kernel):
         CompiledEfficientViT(folded(arch, out_indices=(0,), window_size=7))
 
 
-NOT_EXPORTED = "CompiledEfficientViT is not exported: its steps are compiled for this CPU"
+NOT_EXPORTED = "CompiledEfficientViT cannot be exported: its steps are compiled for this CPU"
 
 
 @pytest.mark.parametrize("make", [torch.jit.trace, lambda model, x: torch.jit.script(model)])

@@ -86,7 +86,7 @@ def test_retinanet_levels_have_strides_8_to_128():
     [
         (dict(num_outs=3, num_extra_trans_convs=1), r"num_outs=3 is less .* set num_outs >= 4"),
         (dict(num_outs=5, num_extra_trans_convs=-1), "num_extra_trans_convs=-1"),
-        (dict(num_outs=5, in_channels=[]), r"in_channels=\(\)"),
+        (dict(num_outs=5, in_channels=[]), r"in_channels=\[\] must be one or more whole"),
     ],
 )
 def test_arguments_out_of_range_are_named(kwargs, message):

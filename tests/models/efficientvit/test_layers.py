@@ -128,6 +128,45 @@ def test_folded_convolution_has_the_weights_of_the_formula(randomise):
     assert set(layer.state_dict()) == {"c.weight", "c.bias"}
 
 
+class Lora(torch.nn.Conv2d):
+    """A convolution with something beside its weight, as LoRA has."""
+
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+class Doubled(torch.nn.Module):
+    """A parametrization."""
+
+    def forward(self, weight):
+        return 2 * weight
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: setattr(m.c, "__class__", Lora), r"its convolution is a \S*\.Lora, which would"),
+        (
+            lambda m: torch.nn.utils.parametrize.register_parametrization(m.c, "weight", Doubled()),
+            "the weight of its convolution is computed anew",
+        ),
+        (
+            lambda m: m.c.register_forward_pre_hook(lambda *_: None),
+            "the weight of its convolution is computed anew",
+        ),
+        (lambda m: m.bn.register_forward_hook(lambda *_: None), "its norm has a hook"),
+    ],
+)
+def test_what_folding_would_drop_is_refused(change, message):
+    layer = ConvNorm(4, 6).eval()
+    change(layer)
+    before = layer(x := torch.randn(1, 4, 5, 5))
+    with pytest.raises(ValueError, match=rf"ConvNorm with 6 channels cannot be folded: {message}"):
+        layer.switch_to_deploy()
+    assert torch.equal(layer(x), before)
+    assert not layer.is_deployed
+
+
 def test_patch_embedding_widens_while_it_halves():
     embedding = patch_embedding(32)
     convolutions = [layer.c for layer in embedding if isinstance(layer, ConvNorm)]

@@ -51,3 +51,15 @@ def test_what_is_not_folded_is_refused():
         switch_to_tokens(EfficientViT(arch=NARROW))
     with pytest.raises(ValueError, match="Conv2d has no EfficientViT attention"):
         switch_to_tokens(torch.nn.Conv2d(1, 1, 1))
+
+
+def test_what_would_be_dropped_is_refused():
+    model = EfficientViT(arch=NARROW, deploy=True).eval()
+    path, layer = next((n, m) for n, m in model.named_modules() if isinstance(m, WindowAttention))
+    hook = layer.attn.proj.register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match=rf"{path}\.attn\.proj' has a hook .* would be dropped"):
+        switch_to_tokens(model)
+    hook.remove()
+    layer.register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match=rf"'{path}' has a hook"):
+        switch_to_tokens(model)

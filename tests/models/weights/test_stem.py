@@ -84,7 +84,9 @@ def test_images_of_other_channels(channels):
 
 
 def test_no_channels():
-    with pytest.raises(ValueError, match="EfficientViT: in_channels=0; give 1 or more"):
+    with pytest.raises(
+        ValueError, match="EfficientViT: in_channels=0 must be a whole number, at least 1"
+    ):
         EfficientViT("m0", in_channels=0)
 
 

@@ -391,7 +391,7 @@ def test_a_detectors_boxes_say_what_matters():
         (dict(backbone=None), "got neither of backbone"),
         (dict(neck=VITDET), "got backbone and neck"),
         (dict(attention="dense"), "attention='dense' must be one of tokenwise, delta, exact"),
-        (dict(attention=dict(type="delta", guard=1)), "must have a type, and arguments only if"),
+        (dict(attention=dict(type="delta", guard=1)), "must have a type, and arguments only with"),
         (dict(backbone=dict(type="mmdet.ResNet", depth=18)), "supported are: "),
     ],
 )
@@ -460,7 +460,7 @@ def test_a_pyramid_beside_a_backbone_that_a_hook_makes_eventful():
 
 
 def test_a_wrapper_of_a_backbone_refuses_parts():
-    with pytest.raises(ValueError, match=r"parts='all' are those of a whole det.*EventfulHook"):
+    with pytest.raises(ValueError, match=r"parts='all' applies to a whole det.*EventfulHook"):
         build({**DETECTOR, "backbone": {**EVENTFUL, "parts": "all"}})
     with pytest.raises(ValueError, match=r"target='neck' and parts='all' are both given"):
         attach_eventful(build(DETECTOR), dict(type="TopK", k=6), target="neck", parts="all")
@@ -470,7 +470,7 @@ def test_a_neck_that_is_not_supported_is_named():
     mapper = dict(type="mmdet.ChannelMapper", in_channels=[24], out_channels=8)
     with pytest.raises(ValueError, match=r"ChannelMapper holds no supported neck; supported are"):
         build({**DETECTOR, "neck": dict(type="mmvitaccel.EventfulNeck", neck=mapper)})
-    with pytest.raises(ValueError, match=r"policy=\{.type.: .Top.\} has no type that is reg"):
+    with pytest.raises(ValueError, match=r"policy=\{.type.: .Top.\} has no registered type"):
         build({**DETECTOR, "neck": eventful_neck(policy=dict(type="Top"))})
 
 

@@ -318,7 +318,9 @@ def test_parts_of_several_clips_are_refused():
         model(inputs, samples, mode="predict")
         assert firsts(EventfulHandle(model)) == [True, False, True, False]
         model.detector.extract_feat = lambda x: model.detector.backbone(x[:2])
-        with pytest.raises(ValueError, match="2 clips with 4 frames came together and 2 of these"):
+        with pytest.raises(
+            ValueError, match="2 clips with 4 frames were given, but the batch has 2 of these"
+        ):
             model(inputs, samples, mode="predict")
     with pytest.raises(ValueError, match=r"several frames of one video \(video_id: \[1, 1\]\)"):
         model(inputs, [track_sample(1, [0, 1]), track_sample(1, [2, 3])], mode="predict")

@@ -50,6 +50,26 @@ def test_videos_of_a_folder_and_of_a_list(tmp_path):
         find_videos(tmp_path / "nothing")
 
 
+def test_two_videos_that_would_have_one_result_are_refused(tmp_path):
+    away = tmp_path / "away" / "a.mp4"
+    inside = tmp_path / "list" / away.relative_to(away.anchor)
+    for path in (away, inside):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    listed = tmp_path / "list" / "list.txt"
+    listed.write_text(f"{away}\n{inside.relative_to(listed.parent)}\n")
+    with pytest.raises(UserError, match=r"would both have the result .*away/a\.mp4") as refused:
+        find_videos(listed)
+    assert str(away) in str(refused.value) and str(inside) in str(refused.value)
+    listed.write_text(f"{away}\n{away}\n{tmp_path}/list/../away/a.mp4\n")
+    assert [video.path for video in find_videos(listed)] == [str(away)]
+
+
+def test_a_list_may_begin_with_the_mark_of_utf_8(tmp_path):
+    (tmp_path / "list.txt").write_text("a.mp4\r\nb.mp4\r\n", encoding="utf-8-sig")
+    assert [video.name for video in find_videos(tmp_path / "list.txt")] == ["a.mp4", "b.mp4"]
+
+
 def test_a_live_source_is_refused():
     with pytest.raises(UserError, match="rtsp://host/a is a live source without an end"):
         BatchVideo("a", "rtsp://host/a").identity()

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from mmvitaccel.serving import StreamWorker
-from mmvitaccel.serving.ray_app.gateway import Gateway
+from mmvitaccel.serving.ray_app.gateway import Gateway, collect
 from mmvitaccel.serving.ray_app.replica import Replica
 from tests.serving.conftest import HeldModel
 
@@ -16,7 +16,7 @@ class LocalReplicas:
     """A stream goes to the replica that it is sent to; to the first by default."""
 
     def __init__(self):
-        self.all, self.of, self.ended = {}, {}, set()
+        self.all, self.of, self.ended, self.hung = {}, {}, set(), set()
 
     def start(self, name, **options):
         model = HeldModel(prepare=as_tensor)
@@ -34,9 +34,14 @@ class LocalReplicas:
                 raise ConnectionError("the actor died")
         return found.result()
 
-    async def broadcast(self, method, *args):
-        alive = [replica for name, replica in self.all.items() if name not in self.ended]
-        return [await getattr(replica, method)(*args) for replica in alive]
+    async def broadcast(self, seconds, method, *args):
+        async def ask(name):
+            if name in self.hung:
+                await asyncio.Event().wait()
+            return await getattr(self.all[name], method)(*args)
+
+        alive = set(self.all) - self.ended
+        return await collect([ask(name) for name in alive], alive, seconds)
 
 
 def as_tensor(picture):

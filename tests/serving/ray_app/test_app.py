@@ -97,6 +97,8 @@ def test_poison_is_named_and_others_do_not_notice(service):
         assert found == status and sentence in said["error"]
         status, answer = service.frame(good, number, shown[number])
         assert status == 200 and not answer["whole"]
+    status, said = service.ask("PUT", "/stream", "k\u00e4mera")
+    assert status == 400 and "invalid stream name" in said["error"]
     status, said = service.frame(good, 2, shown[2])
     assert status == 409 and "frame 2 came after frame 5" in said["error"]
     assert service.ask("GET", "/nothing")[0] == 404

@@ -9,6 +9,7 @@ import pytest
 
 from mmvitaccel.serving import Refused
 from mmvitaccel.serving.ray_app.gateway import Gateway
+from mmvitaccel.serving.ray_app.replica import Replica
 from tests.serving.conftest import encoded
 
 TOKEN = "secret"
@@ -187,8 +188,8 @@ def test_closing_and_reports(gateway, replicas, pictures):
         replicas.ended.add("r1")
         return await gateway.reports()
 
-    reports = asyncio.run(play())
-    assert list(reports) == ["r0"] and reports["r0"].counts.frames == 1
+    reports, silent = asyncio.run(play())
+    assert list(reports) == ["r0"] and reports["r0"].counts.frames == 1 and silent == []
 
 
 def test_health_is_that_of_the_worker(replicas):
@@ -200,25 +201,146 @@ def test_health_is_that_of_the_worker(replicas):
         replica.check_health()
 
 
+def test_a_model_that_hangs_is_not_healthy(replicas, pictures):
+    now, model = [0.0], replicas.start("r0", clock=lambda: now[0])
+    replica = Replica("r1", lambda: replicas.all["r0"].worker, most_seconds=60)
+
+    async def play():
+        await replica.open_stream("a", TOKEN)
+        model.hold()
+        frame = asyncio.ensure_future(replica.submit("a", 0, pictures[0], TOKEN))
+        while not model.busy.is_set():
+            await asyncio.sleep(0.01)
+        now[0] = 59.0
+        replica.check_health()
+        now[0] = 61.0
+        with pytest.raises(RuntimeError, match="r1: the model has computed one batch for 61 s"):
+            replica.check_health()
+        model.let.set()
+        await frame
+        now[0] = 200.0
+        replica.check_health()
+
+    asyncio.run(play())
+
+
+def test_a_stream_that_is_closed_while_a_frame_is_computed_leaves_its_name_free(
+    gateway, replicas, pictures
+):
+    model = replicas.start("r0")
+
+    async def play(known):
+        if known:
+            await gateway.open_stream("a", TOKEN)
+        else:  # the gateway was started again meanwhile
+            await replicas.all["r0"].open_stream("a", TOKEN)
+        model.hold()
+        frame = asyncio.ensure_future(gateway.submit("a", 7, pictures[0], TOKEN))
+        while not model.busy.is_set():
+            await asyncio.sleep(0.01)
+        await gateway.close_stream("a", TOKEN)
+        model.let.set()
+        assert (await frame).frame_id == 7
+        await gateway.open_stream("a", "another")
+        assert (await gateway.submit("a", 0, pictures[1], "another")).whole
+        await gateway.close_stream("a", "another")
+
+    for known in (True, False):
+        asyncio.run(play(known))
+
+
+def test_a_stream_that_is_closed_while_it_moves_is_answered(gateway, replicas, pictures):
+    for name in ("r0", "r1"):
+        replicas.start(name)
+    broadcast = replicas.broadcast
+
+    async def closing(seconds, method, *args):
+        replicas.broadcast = broadcast
+        await gateway.close_stream("a", TOKEN)
+        return await broadcast(seconds, method, *args)
+
+    async def play():
+        await gateway.open_stream("a", TOKEN)
+        await gateway.submit("a", 0, pictures[0], TOKEN)
+        replicas.of["a"], replicas.broadcast = "r1", closing
+        return await gateway.submit("a", 1, pictures[1], TOKEN)
+
+    assert asyncio.run(play()).frame_id == 1
+
+
+def test_a_stream_that_would_have_moved_is_closed_wherever_it_is(gateway, replicas, pictures):
+    for name in ("r0", "r1"):
+        replicas.start(name)
+
+    async def play():
+        await gateway.open_stream("a", TOKEN)
+        await gateway.submit("a", 5, pictures[0], TOKEN)
+        replicas.of["a"] = "r1"
+        with pytest.raises(Refused, match="stream 'a' is not open"):
+            await gateway.close_stream("a", "guess")
+        await gateway.close_stream("a", TOKEN)
+        assert replicas.all["r0"].worker.report().streams == 0
+        with pytest.raises(Refused, match="stream 'a' is not open"):
+            await gateway.close_stream("a", TOKEN)
+        await gateway.open_stream("a", "another")
+        return await gateway.submit("a", 0, pictures[1], "another")
+
+    assert asyncio.run(play()).frame_id == 0
+
+
+def test_a_stream_whose_frames_get_no_answer_takes_no_place_of_others(gateway, replicas, pictures):
+    """Its replica hangs, so that no frame is dropped."""
+    replicas.start("r0")
+    call = replicas.call
+
+    async def hangs(stream, method, *args):
+        if (stream, method) == ("a", "submit"):
+            await asyncio.Event().wait()
+        return await call(stream, method, *args)
+
+    async def play():
+        for name in "ab":
+            await gateway.open_stream(name, TOKEN)
+        replicas.call = hangs
+        frames = [
+            asyncio.ensure_future(gateway.submit("a", n, pictures[0], TOKEN)) for n in range(33)
+        ]
+        _, waiting = await asyncio.wait(frames, return_when=asyncio.FIRST_COMPLETED)
+        assert len(waiting) == 32
+        with pytest.raises(Refused, match="stream 'a': 32 frames have no answer yet") as refused:
+            await frames[-1]
+        assert refused.value.reason == "full"
+        assert (await gateway.submit("b", 0, pictures[0], TOKEN)).whole
+        for frame in waiting:
+            frame.cancel()
+        await asyncio.wait(waiting)
+        replicas.call = call
+        return await gateway.submit("a", 40, pictures[0], TOKEN)
+
+    assert asyncio.run(play()).frame_id == 40
+
+
 @pytest.mark.parametrize("way", ["fails", "hangs"])
 def test_replicas_that_do_not_forget_keep_no_answer_back(replicas, pictures, way):
-    replicas.start("r0")
-    replicas.start("r1")
-    gateway = Gateway(replicas, answer_seconds=2)
+    for name in ("r0", "r1"):
+        replicas.start(name)
+    gateway = Gateway(replicas, answer_seconds=10**6, report_seconds=0.2)
 
-    async def broadcast(method, *args):
-        if way == "hangs":
-            await asyncio.sleep(60)
+    async def broadcast(seconds, method, *args):
         raise RuntimeError("no replica is there")
 
     async def play():
         await gateway.open_stream("a", TOKEN)
         await gateway.submit("a", 0, pictures[0], TOKEN)
-        replicas.of["a"], replicas.broadcast = "r1", broadcast
+        replicas.of["a"] = "r1"
+        if way == "hangs":
+            replicas.hung.add("r0")  # for good
+            return await asyncio.wait_for(gateway.submit("a", 1, pictures[1], TOKEN), 60)
+        replicas.broadcast = broadcast
         moved = await gateway.submit("a", 1, pictures[1], TOKEN)
-        with pytest.raises(Refused, match=r"no report within 2 s \((Runtime|Timeout)Error") as e:
+        with pytest.raises(Refused, match=r"no replica can be asked .* \(RuntimeError: no") as e:
             await gateway.reports()
-        return moved, e.value.reason
+        assert e.value.reason == "lost"
+        return moved
 
-    moved, reason = asyncio.run(play())
-    assert moved.whole and reason == "lost"
+    assert asyncio.run(play()).whole

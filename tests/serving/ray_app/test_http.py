@@ -10,6 +10,7 @@ import pytest
 
 from mmvitaccel.serving import FrameLimits
 from mmvitaccel.serving.answers import REASONS
+from mmvitaccel.serving.ray_app.gateway import Gateway
 from mmvitaccel.serving.ray_app.http import STATUS, respond
 from tests.serving.conftest import bomb, encoded
 
@@ -50,12 +51,12 @@ def test_a_stream_from_its_opening_to_its_end(gateway, replicas, pictures):
         "mmvitaccel_lost_frames_total 0",
     ):
         assert f"\n{line}\n" in metrics
-    assert ask(gateway, "GET", "/health") == (200, {"replicas": 1})
+    assert ask(gateway, "GET", "/health") == (200, {"replicas": 1, "silent": []})
     assert ask(gateway, "DELETE", "/stream") == (200, {"stream": "a"})
     status, said = ask(gateway, "POST", "/frame", {**HEADERS, "x-frame-id": "2"}, b"x")
     assert status == 404 and said["reason"] == "unknown"
     replicas.ended.add("r0")
-    assert ask(gateway, "GET", "/health") == (503, {"replicas": 0})
+    assert ask(gateway, "GET", "/health") == (503, {"replicas": 0, "silent": []})
 
 
 @pytest.mark.parametrize(
@@ -116,10 +117,24 @@ def test_every_reason_has_a_status():
 
 
 def test_replicas_that_say_nothing_are_a_status_and_a_sentence(gateway, replicas):
-    async def broadcast(method, *args):
+    async def broadcast(seconds, method, *args):
         raise RuntimeError("nobody is there")
 
     replicas.broadcast = broadcast
-    assert ask(gateway, "GET", "/health") == (503, {"replicas": 0})
+    assert ask(gateway, "GET", "/health") == (503, {"replicas": 0, "silent": []})
     status, said = ask(gateway, "GET", "/metrics")
     assert status == 503 and "RuntimeError: nobody is there" in said["error"]
+
+
+def test_a_replica_that_hangs_is_named_and_the_others_report(replicas):
+    for name in ("r0", "r1"):
+        replicas.start(name)
+    gateway = Gateway(replicas, report_seconds=0.2)
+    replicas.hung.add("r1")
+    assert ask(gateway, "GET", "/health") == (200, {"replicas": 1, "silent": ["r1"]})
+    status, metrics = ask(gateway, "GET", "/metrics")
+    assert status == 200 and 'mmvitaccel_frames_total{replica="r0"} 0' in metrics
+    assert 'mmvitaccel_up{replica="r0"} 1' in metrics and 'frames_total{replica="r1' not in metrics
+    assert 'mmvitaccel_up{replica="r1"} 0' in metrics
+    replicas.hung.add("r0")
+    assert ask(gateway, "GET", "/health") == (503, {"replicas": 0, "silent": ["r0", "r1"]})

@@ -1,9 +1,9 @@
 """Gates and buffers (Eventful Transformers, arXiv 2308.13494, section 4.1).
 
-A gate remembers each token as it was when it last passed (the reference u). The error e = u - c
-of the current token c says whether it is worth recomputing. The layers after a gate compute only
-the tokens that pass; their buffer holds the results of all tokens. All of it is plain state of one
-stream: nothing here is a module or a registered buffer.
+A gate stores each token as it was when it last passed (the reference u). The error e = u - c of the
+current token c measures its change. The layers after a gate compute only the tokens that pass; a
+buffer holds the results of all tokens. Gates and buffers are plain objects of one stream, not
+modules or registered buffers.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ REFERENCES = ("last_passed", "last_frame")
 
 
 class TokenGate:
-    """Remembers the tokens as a policy last let them through.
+    """Stores the tokens as they last passed.
 
     Args:
-        x: Tokens of the first frame (B, N, C), all of which pass. The gate keeps this
-            tensor and changes it in place.
-        dtype: In which they are kept; None for their own.
+        x: Tokens of the first frame (B, N, C), all of which pass. The gate keeps this tensor and
+            changes it in place.
+        dtype: Dtype for storage; None for that of the tokens.
         reference: ``last_passed`` compares with the token as it last passed; ``last_frame`` with
-            the token of the frame before, passed or not, as STGT does (a baseline of the paper:
-            slow changes are never noticed).
+            the token of the previous frame, as STGT does (a baseline of the paper, which never
+            detects slow changes).
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class TokenGate:
     def let_through(
         self, selection: Selection, passed: Tensor, tokens: Callable[[slice], Tensor]
     ) -> None:
-        """Note that the selected tokens pass.
+        """Store the selected tokens as the new reference.
 
         Args:
-            selection: What a policy chose.
-            passed: These tokens, (B, k, C); where all pass, they belong to the gate afterwards.
-            tokens: Gives any tokens, (B, n, C); asked by a gate that follows every frame.
+            selection: The selection of a policy.
+            passed: The selected tokens (B, k, C); if all pass, the gate takes ownership.
+            tokens: Function that returns blocks of tokens (B, n, C); used with ``last_frame``.
         """
         if self.follows:
             for block in token_blocks(self.reference):
@@ -60,7 +60,7 @@ class TokenGate:
             selection.put(self.reference, passed)
 
     def left_out(self, selection: Selection, errors: Tensor) -> Tensor:
-        """See :func:`left_out`, with the norms of what this gate remembers."""
+        """Call :func:`left_out` with the norms of the reference."""
         return left_out(selection, errors, self.squares)
 
 
@@ -70,15 +70,15 @@ def squared_norms(x: Tensor) -> Tensor:
 
 
 def left_out(selection: Selection, errors: Tensor, squares: Tensor) -> Tensor:
-    """What a gate left out of a frame: the squared error that did not pass, as a share.
+    """The squared error that did not pass a gate, relative to the squared norm of all tokens.
 
-    0 where all that changed passed; 1 where the error is as large as the tokens themselves. The
-    tokens' norms are those with which they last passed, which the gate knows: a frame's own would
-    take another pass over all of them.
+    The value is 0 if all changed tokens passed, and 1 if the error is as large as the tokens
+    themselves. The norms are those of the reference; norms of the current frame would need another
+    pass over the tokens.
 
     Args:
         selection: What passed.
-        errors: (B, N) norms of the errors by which it was chosen.
+        errors: (B, N) norms of the errors used for the selection.
         squares: (B, N) squared norms of the tokens.
 
     Returns:
@@ -87,7 +87,7 @@ def left_out(selection: Selection, errors: Tensor, squares: Tensor) -> Tensor:
     if selection.everything:
         return errors.new_zeros(())
     passed = torch.zeros((), dtype=errors.dtype, device=errors.device)
-    if selection.chosen is not None:  # those that only fill a row up did not pass
+    if selection.chosen is not None:  # padding entries of ragged rows did not pass
         passed = torch.where(selection.chosen, passed, errors.gather(1, selection.index))
     else:
         passed = passed.expand(selection.index.shape)
@@ -97,21 +97,21 @@ def left_out(selection: Selection, errors: Tensor, squares: Tensor) -> Tensor:
 
 
 class TokenBuffer:
-    """Results of all tokens, of which some are replaced in each frame.
+    """Results of all tokens, some of which are replaced in each frame.
 
     Args:
         values: Results of the first frame, (B, N, C) or (B, heads, N, D). The buffer keeps
             this tensor and changes it in place.
-        dtype: In which they are kept; None for their own.
+        dtype: Dtype for storage; None for that of the values.
     """
 
     def __init__(self, values: Tensor, dtype: torch.dtype | None = None) -> None:
         self.memory = values.to(dtype or values.dtype)
 
     def update(self, selection: Selection, values: Tensor) -> Tensor:
-        """Put in the results (B, k, C) of the tokens that passed; returns those of all.
+        """Store the results (B, k, C) of the tokens that passed; returns those of all tokens.
 
-        Where all tokens passed, ``values`` belong to the buffer afterwards.
+        If all tokens passed, the buffer takes ownership of ``values``.
         """
         if selection.everything and values.dtype == self.memory.dtype:
             self.memory = values
@@ -121,11 +121,11 @@ class TokenBuffer:
 
 
 class DeltaGate:
-    """A gate that also gives the difference to what passed before (section 4.2).
+    """A gate that also returns the difference to the previous values (section 4.2).
 
     Args:
-        x: (B, ..., N, C) of the first frame; belongs to the gate afterwards.
-        dim: Along which tokens lie: -2 for rows, -1 for the columns of an attention matrix.
+        x: (B, ..., N, C) of the first frame; the gate takes ownership.
+        dim: Dimension of the tokens: -2 for rows, -1 for the columns of an attention matrix.
     """
 
     def __init__(self, x: Tensor, dim: int = -2) -> None:
@@ -133,14 +133,14 @@ class DeltaGate:
         self.dim = dim
 
     def let_through(self, index: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
-        """Let the tokens at ``index`` through.
+        """Update the tokens at ``index``.
 
         Args:
-            index: (B, ..., k, C) or (B, ..., N, k), expanded as ``gather`` wants it.
+            index: (B, ..., k, C) or (B, ..., N, k), expanded as for ``gather``.
             current: The current values at ``index``, of the same shape.
 
         Returns:
-            What was there before, and the difference to it.
+            The previous values, and the difference to them.
         """
         before = self.reference.gather(self.dim, index)
         self.reference.scatter_(self.dim, index, current)

@@ -1,8 +1,8 @@
-"""What the host may ask of tensors while frames are computed.
+"""Reads of device values by the host during frames.
 
-On a CPU a read is free. Elsewhere it waits until all queued work is done, and makes it impossible
-to capture the frame in a graph. There, a steady frame reads nothing: conditions that the device
-finds are copied to the host on the side, and noticed once they have arrived.
+On a CPU a read is free. On other devices it waits until all queued work is done, and the frame
+cannot be captured in a graph. A steady frame therefore reads nothing there: conditions are copied
+to the host asynchronously and handled once they have arrived.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-#: Gives the value of a condition once it has arrived, None before.
+#: Returns the value of a condition once it has arrived, None before.
 Arriving = Callable[[], "bool | None"]
 
 
@@ -22,7 +22,7 @@ def reading_is_free(device: torch.device) -> bool:
 
 
 class Alarms:
-    """Conditions that mean trouble, noticed without waiting for the device that finds them.
+    """Error conditions that are detected without synchronising with the device.
 
     On a CPU a condition is known at once. On CUDA it is known as soon as the device has computed
     it, usually before the host asks for the next frame and otherwise a frame or more later; while
@@ -34,7 +34,7 @@ class Alarms:
         self._raised = False
 
     def watch(self, condition: Tensor) -> None:
-        """Note a condition, () bool."""
+        """Watch a condition, () bool."""
         if reading_is_free(condition.device):
             self._raised = self._raised or bool(condition)
         else:
@@ -42,7 +42,7 @@ class Alarms:
 
     @property
     def raised(self) -> bool:
-        """Whether any condition that is known by now was true."""
+        """Whether any condition that has arrived was true."""
         waiting = []
         for ask in self._pending:
             value = ask()
@@ -53,14 +53,14 @@ class Alarms:
         return self._raised
 
     def clear(self) -> None:
-        """Forget all conditions, also those that have not arrived."""
+        """Discard all conditions, including those that have not arrived."""
         self._pending.clear()
         self._raised = False
 
 
 def arriving(condition: Tensor) -> Arriving:
-    """Copy a condition to the host without waiting for it."""
-    if condition.device.type != "cuda":  # no way is known to ask without waiting
+    """Copy a condition to the host asynchronously."""
+    if condition.device.type != "cuda":  # no asynchronous copy is available
         return lambda: bool(condition)
     if torch.cuda.is_current_stream_capturing():
         return lambda: False

@@ -1,8 +1,8 @@
-"""How much the tokens of a stream matter, by where its objects were.
+"""Importance of a stream's tokens, from the positions of objects or from attention.
 
-An importance is a dataclass of options with one method, ``of``; what it remembers of a stream lies
-in the stream's :class:`Matters`. What is known of objects comes from outside: a detector's boxes or
-a map of the last frame, by ``handle.saw_objects``. The model itself knows to what it attends.
+An importance is a dataclass of options with one method, ``of``; its state is in the stream's
+:class:`Matters`. Positions of objects come from outside: the boxes of a detector or a map of the
+last frame, given to ``handle.saw_objects``. Attention comes from the model itself.
 
 Shapes: (H, W) is the grid of tokens.
 """
@@ -17,23 +17,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmvitaccel.arguments import number, whole_number
+
 
 class Objects(NamedTuple):
-    """Where objects were in a frame: one of the two.
+    """Positions of objects in a frame, as boxes or as a map.
 
     Attributes:
-        boxes: (n, 4) left, top, right, bottom, from 0 to 1 of the picture's width and height.
-        heat: (h, w) any resolution, at least 0; what has the largest value matters most.
+        boxes: (n, 4) left, top, right, bottom, from 0 to 1 relative to the picture's size.
+        heat: (h, w) of any resolution, at least 0; larger values are more important.
     """
 
     boxes: Tensor | None = None
     heat: Tensor | None = None
 
     def checked(self) -> Objects:
-        """These, without gradients.
+        """Validated copy without gradients.
 
         Raises:
-            ValueError: Not exactly one of the two is there, or it has another shape.
+            ValueError: Not exactly one of the two is given, or its shape is wrong.
         """
         if (self.boxes is None) == (self.heat is None):
             raise ValueError(
@@ -47,12 +49,12 @@ class Objects(NamedTuple):
         return Objects(*(None if given is None else given.detach() for given in self))
 
     def on_grid(self, grid: tuple[int, int], grow: int) -> Tensor:
-        """(H, W) float32 from 0 to 1, every object grown by so many tokens on all sides."""
+        """(H, W) float32 from 0 to 1, with objects extended by ``grow`` tokens on all sides."""
         heat = self._covered(grid) if self.heat is None else self._pooled(grid)
         return F.max_pool2d(heat[None, None], 2 * grow + 1, stride=1, padding=grow)[0, 0]
 
     def _covered(self, grid: tuple[int, int]) -> Tensor:
-        """1 for the tokens that a box reaches into."""
+        """1 for tokens that overlap with a box."""
         height, width = grid
         left, top, right, bottom = self.boxes.float().unbind(1)
         y = torch.arange(height, device=left.device)
@@ -68,12 +70,12 @@ class Objects(NamedTuple):
 
 @dataclass
 class Matters:
-    """What a stream remembers of its objects.
+    """State of a stream for its importances.
 
     Attributes:
-        objects: Those that were told last; None where none ever were.
-        attended: How much attention each token received in the last frame (H * W), by block.
-        kept: What importances keep, each by itself.
+        objects: The last given objects; None before the first.
+        attended: Attention that each token received in the last frame (H * W), by block.
+        kept: State of each importance.
     """
 
     objects: Objects | None = None
@@ -82,38 +84,36 @@ class Matters:
 
 
 class Importance(Protocol):
-    """Says how much each token matters."""
+    """Protocol: computes the importance of each token."""
 
     def of(self, matters: Matters, grid: tuple[int, int]) -> Tensor | None:
-        """Asked once a frame, before the first gate.
+        """Importance of the tokens; called once per frame, before the first gate.
 
         Args:
-            matters: Of the stream; what the importance keeps goes into ``kept``.
-            grid: (H, W).
+            matters: State of the stream; the importance stores its own state in ``kept``.
+            grid: Grid size (H, W) in tokens.
 
         Returns:
-            (H, W) from 0 to 1, or None where nothing is known yet.
+            (H, W) from 0 to 1, or None if nothing is known yet.
         """
 
 
 @dataclass(frozen=True)
 class LastObjects:
-    """The objects that were told last, grown.
+    """Importance of 1 at the last given objects, extended on all sides.
 
     Attributes:
-        grow: Tokens on all sides, about as far as an object gets in a frame.
+        grow: Extension in tokens on all sides, about the movement of an object per frame.
 
     Raises:
-        ValueError: It is no whole number or negative.
+        ValueError: ``grow`` is not a whole number or negative.
     """
 
     grow: int = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.grow, bool) or int(self.grow) != self.grow or self.grow < 0:
-            raise ValueError(
-                f"LastObjects: grow={self.grow!r} must be a whole number of tokens, at least 0."
-            )
+        grow = whole_number("LastObjects", "grow", self.grow, least=0, of="tokens")
+        object.__setattr__(self, "grow", grow)
 
     def of(self, matters: Matters, grid: tuple[int, int]) -> Tensor | None:
         """See :class:`Importance`."""
@@ -124,24 +124,21 @@ class LastObjects:
 class ReceivedAttention:
     """The attention that a token received from all tokens in the last frame, in one block.
 
-    It is the mean over heads and queries of the softmax, computed over the queries and keys as they
-    were last let through: as many multiply-adds as the block's products of queries and keys when
-    they are dense. The largest one is 1.
+    It is the mean over heads and queries of the softmax, computed from the stored queries and keys,
+    and scaled to a maximum of 1. The cost is that of the block's dense product of queries and keys.
 
     Attributes:
-        block: Which block; negative ones are counted from the last. It attends globally.
+        block: Index of a block with global attention; negative ones count from the last.
 
     Raises:
-        ValueError: It is no whole number.
+        ValueError: ``block`` is not a whole number.
     """
 
     block: int = -1
 
     def __post_init__(self) -> None:
-        if isinstance(self.block, bool) or int(self.block) != self.block:
-            raise ValueError(
-                f"ReceivedAttention: block={self.block!r} must be a whole number, such as -1."
-            )
+        block = whole_number("ReceivedAttention", "block", self.block, why="such as -1")
+        object.__setattr__(self, "block", block)
 
     def of(self, matters: Matters, grid: tuple[int, int]) -> Tensor | None:
         """See :class:`Importance`."""
@@ -154,20 +151,20 @@ class ReceivedAttention:
 
 @dataclass(frozen=True)
 class RunningObjects:
-    """Where objects were, a running mean over the frames that were told.
+    """Running mean of the objects' positions over the frames with given objects.
 
     Attributes:
-        keep: Share of the mean so far that is kept when a frame is told, at least 0 and below 1.
+        keep: Weight of the previous mean in an update, at least 0 and below 1.
 
     Raises:
-        ValueError: It is outside that range.
+        ValueError: ``keep`` is outside this range.
     """
 
     keep: float = 0.8
 
     def __post_init__(self) -> None:
-        if not 0 <= self.keep < 1:
-            raise ValueError(f"RunningObjects: keep={self.keep!r} must be at least 0 and below 1.")
+        keep = number("RunningObjects", "keep", self.keep, least=0, below=1)
+        object.__setattr__(self, "keep", keep)
 
     def of(self, matters: Matters, grid: tuple[int, int]) -> Tensor | None:
         """See :class:`Importance`."""

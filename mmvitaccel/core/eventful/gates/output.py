@@ -1,4 +1,4 @@
-"""Attention's output, as gates read it: a part of the tokens at a time.
+"""Output of attention, read by gates in blocks of tokens.
 
 Shapes: B batch, h heads, N tokens, D channels of a head; M tokens selected.
 """
@@ -15,12 +15,12 @@ from mmvitaccel.core.eventful.gates.selection import Selection
 
 @dataclass(frozen=True)
 class Output:
-    """Attention's output in one frame; its tensors belong to the mode, which will change them.
+    """Output of attention in one frame; its tensors belong to the mode, which changes them later.
 
     Attributes:
         numerator: (B, h, N, D).
-        denominator: (B, h, N) by which it is yet to be divided, or None.
-        dtype: Of what is read.
+        denominator: (B, h, N) divisor of the numerator, or None.
+        dtype: Dtype of the returned tokens.
     """
 
     numerator: Tensor
@@ -34,7 +34,7 @@ class Output:
         return self._divided(numerator, denominator)
 
     def of(self, selection: Selection) -> Tensor:
-        """The selected tokens, (B, M, h * D), which belong to the caller."""
+        """The selected tokens (B, M, h * D), owned by the caller."""
         denominator = self.denominator
         if denominator is not None:
             denominator = selection.gather(denominator.unsqueeze(-1)).squeeze(-1)

@@ -1,7 +1,7 @@
-"""Which tokens are worth computing (Eventful Transformers, arXiv 2308.13494, section 4.1).
+"""Policies select the tokens to recompute (Eventful Transformers, arXiv 2308.13494, section 4.1).
 
-A policy is a class with one method, ``select``: norms of the tokens' errors in, the tokens to let
-through out, as an index or as a mask. Any object with that method works; no base class is needed.
+A policy is a class with a method ``select`` from the norms of the tokens' errors to the tokens that
+pass, as an index or a mask. Any object with this method works; no base class is needed.
 """
 
 from __future__ import annotations
@@ -15,63 +15,61 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import number, whole_number
 from mmvitaccel.core.eventful.gates.selection import Selection, from_mask
 
 
 class Policy(Protocol):
-    """Chooses tokens by how far they are from what was last let through."""
+    """Protocol: selects tokens by their errors, the distances to their references."""
 
     def select(self, error: Tensor) -> Tensor:
-        """Choose.
+        """Select the tokens that pass.
 
         Args:
             error: (B, N) float32, the Euclidean norm of each token's error.
 
         Returns:
-            (B, k) int64 with different tokens in a row, or (B, N) bool.
+            Index (B, k) int64 without duplicates in a row, or mask (B, N) bool.
         """
 
 
 def most_of(policy: Policy, num_tokens: int) -> int:
-    """The most tokens that a policy lets through of so many, as its method ``most`` says.
+    """Largest number of ``num_tokens`` tokens that can pass, from the policy's method ``most``.
 
-    A policy of somebody else's need not have that method; it may let all of them through.
+    For policies without this method, all tokens may pass.
     """
     return policy.most(num_tokens) if hasattr(policy, "most") else num_tokens
 
 
 def frames_for_all(policy: Policy, num_tokens: int) -> int:
-    """Frames in which a policy lets every token pass once, ceil(N / k); 1 where nobody knows k."""
+    """Number of frames until every token can have passed, ceil(N / k); 1 if k is unknown."""
     return -(-num_tokens // max(most_of(policy, num_tokens), 1))
 
 
 class TopK:
-    """The k tokens with the largest errors; costs the same every frame.
+    """Selects the k tokens with the largest errors, at the same cost in every frame.
 
     Args:
-        k: Tokens let through; more than there are means all, which is said once.
+        k: Number of tokens that pass. If it is larger than the number of tokens, all pass, with one
+            warning.
 
     Raises:
         ValueError: k is below 1.
     """
 
     def __init__(self, k: int) -> None:
-        self._warned: list[int] = []  # shared with copies, so that it is said once for all of them
+        self._warned: list[int] = []  # shared with copies, so that there is only one warning
         self.k = k
 
     @property
     def k(self) -> int:
-        """Tokens let through; a new value holds from the next frame on."""
+        """Number of tokens that pass; a new value applies from the next frame on."""
         return self._k
 
     @k.setter
     def k(self, value: int) -> None:
-        if isinstance(value, bool) or int(value) != value or value < 1:
-            raise ValueError(
-                f"TopK: k={value!r} must be a whole number of tokens, at least 1; a frame that "
-                "lets no token through would never change."
-            )
-        self._k = int(value)
+        why = "without any token, the output would never change"
+        self._k = whole_number("TopK", "k", value, least=1, of="tokens", why=why)
 
     def select(self, error: Tensor) -> Tensor:
         """(B, N) -> (B, min(k, N)) int64."""
@@ -79,13 +77,13 @@ class TopK:
         if self.k > num_tokens and not self._warned:
             self._warned.append(self.k)
             warnings.warn(
-                f"TopK: k={self.k} but the frame has {num_tokens} tokens; all are let through.",
+                f"TopK: k={self.k} but the frame has {num_tokens} tokens; all of them pass.",
                 stacklevel=2,
             )
         return error.topk(min(self.k, num_tokens), dim=1, sorted=False).indices
 
     def most(self, num_tokens: int) -> int:
-        """The most tokens that are let through of so many."""
+        """Largest number of ``num_tokens`` tokens that can pass."""
         return min(self.k, num_tokens)
 
     def __repr__(self) -> str:
@@ -93,10 +91,10 @@ class TopK:
 
 
 class TopFraction:
-    """The given share of the tokens, rounded up, by largest error.
+    """Selects a fraction of the tokens, rounded up, with the largest errors.
 
     Args:
-        fraction: Above 0, at most 1.
+        fraction: Share of the tokens, above 0 and at most 1.
 
     Raises:
         ValueError: The fraction is outside that range.
@@ -107,21 +105,19 @@ class TopFraction:
 
     @property
     def fraction(self) -> float:
-        """Share of the tokens let through; a new value holds from the next frame on."""
+        """Share of the tokens that pass; a new value applies from the next frame on."""
         return self._fraction
 
     @fraction.setter
     def fraction(self, value: float) -> None:
-        if not 0 < value <= 1:
-            raise ValueError(f"TopFraction: fraction={value!r} must be above 0 and at most 1.")
-        self._fraction = float(value)
+        self._fraction = number("TopFraction", "fraction", value, above=0, most=1)
 
     def select(self, error: Tensor) -> Tensor:
         """(B, N) -> (B, ceil(fraction * N)) int64."""
         return error.topk(self.most(error.shape[1]), dim=1, sorted=False).indices
 
     def most(self, num_tokens: int) -> int:
-        """The most tokens that are let through of so many."""
+        """Largest number of ``num_tokens`` tokens that can pass."""
         return math.ceil(self.fraction * num_tokens)
 
     def __repr__(self) -> str:
@@ -129,14 +125,14 @@ class TopFraction:
 
 
 class Threshold:
-    """Every token whose error is above a threshold; how many there are follows the video.
+    """Selects the tokens with an error above a threshold; their number depends on the video.
 
     Args:
-        threshold: Norm of the error, in the tokens' own unit; at least 0.
-        at_most: Of more tokens than this, those with the largest errors; None for all.
+        threshold: Norm of the error, in the unit of the tokens; at least 0.
+        at_most: Upper limit; of more tokens, those with the largest errors pass. None for no limit.
 
     Raises:
-        ValueError: The threshold is negative or no number, or ``at_most`` is below 1.
+        ValueError: The threshold is negative or not a number, or ``at_most`` is below 1.
     """
 
     def __init__(self, threshold: float, at_most: int | None = None) -> None:
@@ -145,32 +141,27 @@ class Threshold:
 
     @property
     def threshold(self) -> float:
-        """Errors above it are let through; a new value holds from the next frame on."""
+        """Threshold of the errors; a new value applies from the next frame on."""
         return self._threshold
 
     @threshold.setter
     def threshold(self, value: float) -> None:
-        if not value >= 0:
-            raise ValueError(f"Threshold: threshold={value!r} must be a number, at least 0.")
-        self._threshold = float(value)
+        self._threshold = number("Threshold", "threshold", value, least=0, or_infinite=True)
 
     @property
     def at_most(self) -> int | None:
-        """The most tokens let through; a new value holds from the next frame on."""
+        """Upper limit of the number of tokens; a new value applies from the next frame on."""
         return self._at_most
 
     @at_most.setter
     def at_most(self, value: int | None) -> None:
-        if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
-            raise ValueError(
-                f"Threshold: at_most={value!r} must be a whole number of tokens, at least 1, or "
-                "None."
-            )
-        self._at_most = None if value is None else int(value)
+        self._at_most = whole_number(
+            "Threshold", "at_most", value, least=1, of="tokens", or_none=True
+        )
 
     def select(self, error: Tensor) -> Tensor:
         """(B, N) -> (B, N) bool."""
-        # reason: negated, so that a token whose error is not a number is let through.
+        # reason: negated, so that tokens with NaN errors pass
         above = (error <= self.threshold).logical_not()
         most = self.most(error.shape[1])
         if most == error.shape[1]:
@@ -179,7 +170,7 @@ class Threshold:
         return torch.zeros_like(above).scatter_(1, largest, above.gather(1, largest))
 
     def most(self, num_tokens: int) -> int:
-        """The most tokens that are let through of so many."""
+        """Largest number of ``num_tokens`` tokens that can pass."""
         return num_tokens if self.at_most is None else min(self.at_most, num_tokens)
 
     def __repr__(self) -> str:
@@ -188,7 +179,7 @@ class Threshold:
 
 
 class Always:
-    """Every token, every frame: the dense model by the eventful path."""
+    """Selects all tokens in every frame: the dense model in the eventful code path."""
 
     def select(self, error: Tensor) -> Tensor:
         """(B, N) -> (B, N) int64."""
@@ -198,20 +189,20 @@ class Always:
         return "Always()"
 
 
-#: Policies whose budget may be set from outside, and that remember nothing of what they are asked.
+#: Stateless policies whose budget can be changed.
 COPIED: set[type] = {TopK, TopFraction, Threshold}
 
 
 def for_one_frame(policy: Policy) -> Policy:
-    """The policy as it is now: another thread may set a budget while the frame is computed.
+    """A copy of the policy, because another thread may change its budget during the frame.
 
-    A policy of somebody else's is taken as it is; it may remember what it is asked.
+    Other policies are not copied, because they may have state.
     """
     return copy.copy(policy) if type(policy) in COPIED else policy
 
 
 def choose(policy: Policy, error: Tensor) -> Selection:
-    """Ask a policy, and check what it says.
+    """Call a policy and check its answer.
 
     Args:
         policy: The policy.
@@ -219,7 +210,7 @@ def choose(policy: Policy, error: Tensor) -> Selection:
 
     Raises:
         TypeError: The answer is neither an index nor a mask.
-        ValueError: Its shape does not fit, or it names more tokens than there are.
+        ValueError: The answer's shape is wrong, or it has more tokens than there are.
     """
     name, (batch, num_tokens) = type(policy).__name__, error.shape
     answer = policy.select(error)
@@ -246,7 +237,7 @@ def choose(policy: Policy, error: Tensor) -> Selection:
 
 
 class Gated(NamedTuple):
-    """What a gate asks a policy.
+    """A call of a policy by a gate.
 
     Attributes:
         policy: The policy of the stream's frame.
@@ -258,10 +249,10 @@ class Gated(NamedTuple):
 
 
 def choose_for_all(asked: Sequence[Gated]) -> list[Selection]:
-    """Ask the policies of several streams' frames at the same gate, with as many tokens each.
+    """Call the policies of several streams' frames at the same gate, with equal numbers of tokens.
 
-    A policy whose attribute ``shared`` is true is asked once for all frames that have it, and
-    its answer may give one stream more than another; any other is asked for each.
+    A policy with a true attribute ``shared`` is called once for all frames that have it, and may
+    select different numbers for different streams; other policies are called for each frame.
 
     Raises:
         TypeError: See :func:`choose`.

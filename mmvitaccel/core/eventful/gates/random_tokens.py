@@ -1,35 +1,35 @@
-"""Random tokens: the control that a policy has to beat."""
+"""Random tokens, the control for policies."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import whole_number
+
 
 class RandomTokens:
-    """k tokens at random, whatever their errors; costs what :class:`TopK` costs.
+    """Selects k random tokens regardless of their errors, at the cost of :class:`TopK`.
 
-    A selection by error is worth something only as far as it does better than this. It draws from
-    torch's generator of the tokens' device, so that a seed repeats a run.
+    This is a control: a useful policy is better. It uses torch's generator of the tokens' device,
+    so runs with a seed are reproducible.
 
     Args:
-        k: Tokens let through; more than there are means all.
+        k: Number of tokens that pass; all if it is larger than their number.
 
     Raises:
         ValueError: k is below 1.
     """
 
     def __init__(self, k: int) -> None:
-        if isinstance(k, bool) or int(k) != k or k < 1:
-            raise ValueError(f"RandomTokens: k={k!r} must be a whole number of tokens, at least 1.")
-        self.k = int(k)
+        self.k = whole_number("RandomTokens", "k", k, least=1, of="tokens")
 
     def select(self, error: Tensor) -> Tensor:
         """(B, N) -> (B, min(k, N)) int64."""
         return torch.rand_like(error).topk(self.most(error.shape[1]), dim=1).indices
 
     def most(self, num_tokens: int) -> int:
-        """The most tokens that are let through of so many."""
+        """Largest number of ``num_tokens`` tokens that can pass."""
         return min(self.k, num_tokens)
 
     def __repr__(self) -> str:

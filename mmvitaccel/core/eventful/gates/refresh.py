@@ -1,10 +1,10 @@
-"""Which later frames of a stream are computed whole, beside those that begin a scene.
+"""Refreshes: later frames of a stream that are computed completely.
 
-Gates let a budget of tokens through. After a hard cut all tokens are wrong, and remain so for as
-many frames as it takes to pass them all. A refresh computes such a frame whole, on the stream's own
-memory. It is decided when the tokens reach the first gate, before the frame's work is done.
+After a hard cut all tokens are outdated, and it takes several frames until all have passed the
+gates. A refresh computes such a frame completely and updates the stream's state. It is decided when
+the tokens reach the first gate.
 
-What is set holds options alone; what is remembered of a stream is its :class:`WholeFrames`.
+A refresh has only options; the state of a stream is its :class:`WholeFrames`.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import number, whole_number
 from mmvitaccel.core.eventful.gates.host_reads import Alarms
 
-# Strips of consecutive tokens in which two frames are compared. Of a square picture each is a
+# Number of strips of consecutive tokens for comparing frames. In a square picture, each is a
 # quarter of its height, far more than a camera moves between two frames.
 STRIPS = 4
 
 
 @dataclass
 class WholeFrames:
-    """What a stream remembers for its refreshes.
+    """State of a stream for its refreshes.
 
     Attributes:
-        since_whole: Frames since the last one that was computed whole.
-        since_refresh: Frames since the last refresh; None where there was none.
-        requested: Whether the next frame is to be computed whole.
-        picture: (B, strips, 2 * C) what the last frame looked like; None before the first one.
-        changed: Raised when a frame differed too much from the one before.
+        since_whole: Frames since the last completely computed frame.
+        since_refresh: Frames since the last refresh; None before the first.
+        requested: Whether a refresh of the next frame is requested.
+        picture: (B, strips, 2 * C) description of the last frame; None before the first.
+        changed: Alarm for frames that differ too much from the previous one.
     """
 
     since_whole: int = 0
@@ -41,22 +42,24 @@ class WholeFrames:
     changed: Alarms = field(default_factory=Alarms)
 
     def begin(self, refresh: Refresh, first: bool, told: bool, x: Tensor, spacing: int) -> bool:
-        """Decide on a frame whose tokens reach the first gate.
+        """Decide whether to refresh a frame whose tokens reach the first gate.
 
         Args:
-            refresh: Says which frames are computed whole.
-            first: Whether the stream starts clean with it.
-            told: Whether an earlier part of the model computes it whole.
-            x: Its tokens on the grid, (B, N, C).
-            spacing: Frames in which the policy lets every token pass once, ceil(N / k).
+            refresh: The refresh rule.
+            first: Whether it is the first frame of the stream.
+            told: Whether an earlier part of the model refreshes this frame.
+            x: Tokens of the grid, (B, N, C).
+            spacing: Number of frames until every token can have passed, ceil(N / k).
 
         Returns:
-            Whether it is refreshed; a first frame is whole without that.
+            Whether the frame is refreshed; False for first frames, which are complete anyway.
         """
         self.since_whole += 1
         if self.since_refresh is not None:
             self.since_refresh += 1
-        due = refresh.due(self, x, spacing)  # asked in every frame, for it may remember them
+        due = refresh.due(
+            self, x, spacing
+        )  # called in every frame, because the rule may have state
         refreshed = not first and (due or told or self.requested)
         self.requested = False
         if first or refreshed:
@@ -67,21 +70,21 @@ class WholeFrames:
 
 
 class Refresh(Protocol):
-    """Says which frames are computed whole."""
+    """Protocol: decides which frames are computed completely."""
 
     def due(self, memory: WholeFrames, x: Tensor, spacing: int) -> bool:
-        """Decide on a frame, see :meth:`WholeFrames.begin`. It must not wait for a device.
+        """Decide on a frame, see :meth:`WholeFrames.begin`. Must not synchronise with a device.
 
         Args:
-            memory: Of the stream.
-            x: (B, N, C) tokens of the frame.
-            spacing: Frames in which the policy lets every token pass once.
+            memory: State of the stream.
+            x: Tokens (B, N, C) of the frame.
+            spacing: Number of frames until every token can have passed.
         """
 
 
 @dataclass(frozen=True)
 class OnRequest:
-    """Only frames for which the caller asks, by ``handle.refresh``, as every choice allows."""
+    """Refreshes only frames requested by ``handle.refresh``, which works with every rule."""
 
     def due(self, memory: WholeFrames, x: Tensor, spacing: int) -> bool:
         """See :class:`Refresh`."""
@@ -90,22 +93,20 @@ class OnRequest:
 
 @dataclass(frozen=True)
 class Every:
-    """A frame in every so many, counted from the last whole one.
+    """Refreshes one in ``frames`` frames, counted from the last completely computed one.
 
     Attributes:
-        frames: At least 1, which is the dense model.
+        frames: Number of frames, at least 1; 1 is the dense model.
 
     Raises:
-        ValueError: It is no whole number or below 1.
+        ValueError: ``frames`` is not a whole number or below 1.
     """
 
     frames: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.frames, bool) or int(self.frames) != self.frames or self.frames < 1:
-            raise ValueError(
-                f"Every: frames={self.frames!r} must be a whole number of frames, at least 1."
-            )
+        frames = whole_number("Every", "frames", self.frames, least=1, of="frames")
+        object.__setattr__(self, "frames", frames)
 
     def due(self, memory: WholeFrames, x: Tensor, spacing: int) -> bool:
         """See :class:`Refresh`."""
@@ -114,34 +115,33 @@ class Every:
 
 @dataclass(frozen=True)
 class OnChange:
-    """A frame that differs from the one before as pictures of different scenes do.
+    """Refreshes frames that differ from the previous one like pictures of different scenes.
 
-    Both are compared strip by strip, as :func:`picture_of` says, in one look at the tokens. After a
-    refresh there is none for as many frames as the policy takes to let every token pass once. On a
-    CPU the frame itself is computed whole. Elsewhere what the device finds is not waited for: the
-    first frame that begins after it is known is computed whole, usually the one after. There, give
-    a frame of which the caller knows it as ``cut``.
+    The frames are compared strip by strip, see :func:`picture_of`. After a refresh, there is no
+    other one until every token can have passed. On a CPU, the changed frame itself is refreshed. On
+    other devices, the result arrives asynchronously, and a later frame is refreshed, usually the
+    next one; if the caller knows of a cut, use ``cut`` there.
 
     Attributes:
-        above: The change, 0 for a still picture. By measurement on trained and random weights
-            (``benchmarks/scene_cuts.py``) motion, pans, noise and flicker are below the default
-            and nearly all cuts above it.
+        above: Threshold of the change, which is 0 for a still picture. With trained and random
+            weights (``benchmarks/scene_cuts.py``), motion, pans, noise and flicker are below the
+            default and nearly all cuts above it.
 
     Raises:
-        ValueError: It is not above 0.
+        ValueError: ``above`` is not above 0.
     """
 
     above: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.above > 0:
-            raise ValueError(f"OnChange: above={self.above!r} must be a number above 0.")
+        above = number("OnChange", "above", self.above, above=0, or_infinite=True)
+        object.__setattr__(self, "above", above)
 
     def due(self, memory: WholeFrames, x: Tensor, spacing: int) -> bool:
         """See :class:`Refresh`."""
         before, memory.picture = memory.picture, picture_of(x)
         if before is not None:
-            # reason: asked this way round, a frame that is not finite is no other scene
+            # reason: with this comparison, a non-finite frame does not count as another scene
             memory.changed.watch(change_of(memory.picture, before) > self.above)
         if memory.since_refresh is not None and memory.since_refresh < spacing:
             memory.changed.clear()
@@ -152,11 +152,11 @@ class OnChange:
 
 
 def picture_of(x: Tensor) -> Tensor:
-    """What a frame looks like: where its tokens lie, and how they vary, in strips of the picture.
+    """Describe a frame by the mean and spread of its tokens in strips of the picture.
 
-    For each strip of consecutive tokens the mean, less that of all tokens, and the root mean square
-    of the difference to that, both over the norm of the latter of all tokens. A movement changes
-    little of it, and a change of brightness or contrast nothing.
+    For each strip of consecutive tokens: the mean minus the mean of all tokens, and the root mean
+    square of the deviations, both relative to the norm of the deviations of all tokens. Movements
+    change this description only slightly, brightness and contrast not at all.
 
     Args:
         x: (B, N, C).
@@ -174,5 +174,5 @@ def picture_of(x: Tensor) -> Tensor:
 
 
 def change_of(picture: Tensor, before: Tensor) -> Tensor:
-    """How far two pictures (B, strips, 2 * C) differ: mean squared distance, () float32."""
+    """Mean squared distance of two descriptions (B, strips, 2 * C), () float32."""
     return (picture - before).square().sum(2).mean()

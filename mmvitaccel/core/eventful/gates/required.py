@@ -1,4 +1,4 @@
-"""A policy's choice beside tokens that must pass, such as those that came into view."""
+"""A policy with tokens that must pass, such as those that are new in the view."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from mmvitaccel.core.eventful.gates.policy import Policy
 
 
 class Required:
-    """What another policy chooses, with some tokens first.
+    """Selection of another policy that always includes some tokens.
 
-    They take the places of others that it would choose; where they are more than it lets through,
-    they pass all the same.
+    They replace other tokens of the selection. If there are more of them than the budget of the
+    base, all of them pass.
 
     Args:
-        base: Chooses.
-        tokens: (N,) bool, those that must pass.
-        count: How many these are.
+        base: The wrapped policy.
+        tokens: (N,) bool, the tokens that must pass.
+        count: Number of these tokens.
     """
 
     def __init__(self, base: Policy, tokens: Tensor, count: int) -> None:
         self.base, self.tokens, self.count = base, tokens, count
 
     def select(self, error: Tensor) -> Tensor:
-        """(B, N) to what the base gives: (B, k) int64, or (B, N) bool."""
-        # reason: the base then takes them first by itself, if it chooses by errors
+        """(B, N) -> (B, k) int64 or (B, N) bool, like the base."""
+        # reason: a base that selects by errors then takes them first
         answer = self.base.select(error.masked_fill(self.tokens, torch.inf))
         if answer.dtype == torch.bool:
             return answer | self.tokens

@@ -1,8 +1,7 @@
-"""Which tokens a gate lets through, and gathering or scattering only those.
+"""Selected tokens of a gate, with gather and scatter operations.
 
-Batches may be ragged: when the entries of a batch let different numbers through, the shorter ones
-are filled up with further tokens, marked as not chosen. Those are computed along, but what is
-stored for them stays as it was.
+Batches may be ragged: if the entries select different numbers, shorter rows are padded with other
+tokens that are marked as not chosen. These are computed too, but their stored values do not change.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Selection:
-    """The tokens that one gate let through in one frame.
+    """The tokens that pass one gate in one frame.
 
     Attributes:
-        index: (B, k) int64, no token twice in a row.
-        num_tokens: N.
-        chosen: (B, k) bool, False where an entry only fills the row up; None when all are chosen.
+        index: (B, k) int64, without duplicates in a row.
+        num_tokens: Number N of all tokens.
+        chosen: (B, k) bool, False for padding of the row; None if all are chosen.
     """
 
     index: Tensor
@@ -34,7 +33,7 @@ class Selection:
 
     @property
     def counts(self) -> list[int]:
-        """Tokens let through, for each entry of the batch."""
+        """Number of chosen tokens of each entry of the batch."""
         if self.chosen is None:
             return [self.index.shape[1]] * self.index.shape[0]
         return self.chosen.sum(1).tolist()
@@ -50,9 +49,9 @@ class Selection:
         return mask.scatter_(1, self.index, chosen)
 
     def split(self) -> list[Selection]:
-        """The selection of each entry of the batch, of as many tokens as it chose.
+        """The selection of each entry of the batch, without padding.
 
-        Where entries chose different numbers, it waits for the device.
+        Synchronises with the device if the batch is ragged.
         """
         return [
             Selection(row[None, :count], self.num_tokens)
@@ -63,7 +62,7 @@ class Selection:
         """The selected tokens, (B, N, C) -> (B, k, C) or (B, heads, N, D) -> (B, heads, k, D)."""
         if self.everything:
             return x
-        if len(self.index) == 1:  # whole rows at a time, which gather would take one by one
+        if len(self.index) == 1:  # copies whole rows, unlike gather
             return x[0].index_select(-2, self.index[0])[None]
         picked = x.reshape(-1, x.shape[-1]).index_select(0, self._rows(x))
         return picked.view(*x.shape[:-2], self.index.shape[1], x.shape[-1])
@@ -73,7 +72,7 @@ class Selection:
 
         Args:
             memory: (B, N, C) or (B, heads, N, D), changed in place.
-            values: (B, k, C) or (B, heads, k, D), as :meth:`gather` orders them.
+            values: (B, k, C) or (B, heads, k, D), in the order of :meth:`gather`.
 
         Returns:
             ``memory``.
@@ -98,7 +97,7 @@ class Selection:
         return (index + first).flatten()
 
     def _keep_chosen(self, values: Tensor, memory: Tensor) -> Tensor:
-        """``values`` where chosen, what ``memory`` holds where an entry only fills up."""
+        """``values`` for chosen tokens, the values in ``memory`` for padding."""
         if self.chosen is None:
             return values
         shape = (self.index.shape[0],) + (1,) * (values.ndim - 3) + (self.index.shape[1], 1)
@@ -106,30 +105,30 @@ class Selection:
 
 
 def _spread(index: Tensor, x: Tensor) -> Tensor:
-    """(B, k) to the shape that gather and scatter along the tokens of ``x`` want; no copy."""
+    """Expand (B, k) for gather and scatter along the tokens of ``x``, without a copy."""
     batch, k = index.shape
     index = index.view(batch, *(1,) * (x.ndim - 3), k, 1)
     return index.expand(batch, *x.shape[1:-2], k, x.shape[-1])
 
 
 def everything(x: Tensor) -> Selection:
-    """All tokens of (B, N, C)."""
+    """Select all tokens of (B, N, C)."""
     batch, num_tokens = x.shape[:2]
     index = torch.arange(num_tokens, device=x.device)
     return Selection(index.expand(batch, num_tokens), num_tokens)
 
 
 def from_mask(mask: Tensor, at_most: int | None = None) -> Selection:
-    """The tokens where a mask is True.
+    """Select the tokens where a mask is True.
 
     Args:
         mask: (B, N) bool.
-        at_most: A number that no row's tokens exceed. With it, that many are selected and marked;
-            without it, the device is asked how many there are, which waits for it.
+        at_most: Upper bound of the tokens per row. With it, rows are padded to this number; without
+            it, the number is read, which synchronises with the device.
     """
     counts = mask.sum(1)
     longest = int(counts.max()) if at_most is None else at_most
-    # reason: sorted by (not chosen, position): chosen tokens first, in order, then others, in
+    # reason: sorted by (not chosen, position): chosen tokens in order, then the others in
     # order, so that a row holds no token twice and does not depend on the rest of the batch.
     order = mask.logical_not().to(torch.uint8).argsort(dim=1, stable=True)
     index = order[:, :longest]
@@ -139,7 +138,7 @@ def from_mask(mask: Tensor, at_most: int | None = None) -> Selection:
 
 
 def complement(selection: Selection) -> Tensor:
-    """The tokens that are in no row, (B, N - k) int64, in order."""
+    """The tokens that are not selected, (B, N - k) int64, in order."""
     batch, num_tokens = selection.index.shape[0], selection.num_tokens
     taken = torch.zeros(batch, num_tokens, dtype=torch.uint8, device=selection.index.device)
     taken.scatter_(1, selection.index, 1)

@@ -1,4 +1,4 @@
-"""One budget of tokens for all streams of a batch, handed out by need."""
+"""One budget of tokens for all streams of a batch."""
 
 from __future__ import annotations
 
@@ -7,42 +7,45 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import whole_number
 from mmvitaccel.core.eventful.gates.policy import COPIED
 
 
 class SharedTopK:
-    """The k * B largest errors of the B streams of a batch: a busy stream borrows from quiet ones.
+    """Selects the k * B largest errors of the B streams of a batch together.
 
-    Errors of all streams are norms at the same gate of one model, so that they are in one unit. A
-    batch costs what it costs with :class:`TopK`; a stream alone gets k. Frames that are computed
-    whole take no part. On CUDA it waits for the device, to know how many tokens each stream got.
+    Busy streams get tokens that quiet streams do not need. The errors of all streams are norms at
+    the same gate of one model, so they are comparable. A batch costs as much as with :class:`TopK`,
+    and a single stream gets k. Completely computed frames do not take part. On CUDA, it
+    synchronises with the device to read the number of tokens per stream.
 
     Args:
-        k: Tokens let through of a stream, the mean over the batch; more than there are means all.
-        floor: Tokens that each stream gets of its largest errors, whatever the others need; at
-            most k are given in this way.
+        k: Number of tokens per stream, as a mean over the batch; all if it is larger than their
+            number.
+        floor: Number of tokens with the largest errors that are guaranteed to each stream; limited
+            to k.
 
     Attributes:
-        shared: True: such a policy is asked once for all streams.
+        shared: True: the policy is called once for all streams.
 
     Raises:
-        ValueError: k is below 1, the floor below 0, or one is no whole number.
+        ValueError: k is below 1, the floor below 0, or one is not a whole number.
     """
 
     shared: ClassVar[bool] = True
 
     def __init__(self, k: int, floor: int = 0) -> None:
         self.k = k
-        self.floor = _whole("floor", floor, 0)
+        self.floor = whole_number("SharedTopK", "floor", floor, least=0, of="tokens")
 
     @property
     def k(self) -> int:
-        """Tokens let through of a stream, the mean; a new value holds from the next frame on."""
+        """Mean number of tokens per stream; a new value applies from the next frame on."""
         return self._k
 
     @k.setter
     def k(self, value: int) -> None:
-        self._k = _whole("k", value, 1)
+        self._k = whole_number("SharedTopK", "k", value, least=1, of="tokens")
 
     def select(self, error: Tensor) -> Tensor:
         """(B, N) -> (B, N) bool, of which B * min(k, N) are true."""
@@ -57,7 +60,7 @@ class SharedTopK:
         return mask
 
     def most(self, num_tokens: int) -> int:
-        """What a stream has of its own; what others leave may come on top."""
+        """Share of one stream, without the tokens that others do not need."""
         return min(self.k, num_tokens)
 
     def __repr__(self) -> str:
@@ -65,12 +68,3 @@ class SharedTopK:
 
 
 COPIED.add(SharedTopK)
-
-
-def _whole(name: str, value: int, least: int) -> int:
-    """The value, if it is a whole number of tokens."""
-    if isinstance(value, bool) or int(value) != value or value < least:
-        raise ValueError(
-            f"SharedTopK: {name}={value!r} must be a whole number of tokens, at least {least}."
-        )
-    return int(value)

@@ -1,4 +1,4 @@
-"""Norms of the errors e = u - c by which gates choose (arXiv 2308.13494, section 4.1).
+"""Norms of the errors e = u - c for the selection of tokens (arXiv 2308.13494, section 4.1).
 
 Shapes: B batch, N tokens, C channels.
 """
@@ -14,25 +14,25 @@ from mmvitaccel.core.eventful.gates.output import Output
 from mmvitaccel.core.kernels.errors import normed_errors, output_errors
 from mmvitaccel.core.kernels.operators import can_run
 
-# Numbers of one block of tokens: on a CPU a block stays in the cache from step to step.
+# Number of values in a block of tokens, which stays in the cache of a CPU between steps.
 CPU_BLOCK_NUMBERS = 2**18
 
 
 def norms(x: Tensor) -> Tensor:
-    """Norms of tokens (..., C), (...) float32; only those of float64 are summed in double."""
-    dtype = None if x.dtype == torch.float64 else torch.float32  # which is never narrowed
+    """Norms of tokens (..., C) as (...) float32; float64 is summed in double precision."""
+    dtype = None if x.dtype == torch.float64 else torch.float32  # double precision is not reduced
     return torch.linalg.vector_norm(x, dim=-1, dtype=dtype).float()
 
 
 def token_errors(reference: Tensor, tokens: Callable[[slice], Tensor]) -> Tensor:
     """Norms of u - c, see :func:`norms`.
 
-    c is rounded as u is kept: a token that did not change has no error.
+    c is rounded to the dtype of u, so unchanged tokens have no error.
 
     Args:
         reference: u, (B, N, C).
-        tokens: Gives c of some tokens, (B, n, C); asked for one block after the other, so that
-            nothing of full size is made.
+        tokens: Function that returns c for a block of tokens, (B, n, C); called block by block to
+            avoid a full-size tensor.
 
     Returns:
         (B, N).
@@ -44,7 +44,7 @@ def token_errors(reference: Tensor, tokens: Callable[[slice], Tensor]) -> Tensor
 
 
 def token_blocks(x: Tensor) -> list[slice]:
-    """Blocks of the tokens of (B, N, C): a few on a CPU, one elsewhere."""
+    """Split the tokens of (B, N, C) into blocks: several on a CPU, one on other devices."""
     batch, num_tokens, channels = x.shape
     step = num_tokens
     if x.device.type == "cpu":
@@ -55,7 +55,7 @@ def token_blocks(x: Tensor) -> list[slice]:
 def errors_of_sum(
     reference: Tensor, x: Tensor, branch: Tensor | None, norm: Callable[[Tensor], Tensor] | None
 ) -> tuple[Tensor, Tensor]:
-    """Norms of u - norm(x + branch), in as few passes as possible.
+    """Norms of u - norm(x + branch), with few passes over memory.
 
     Args:
         reference: u, (B, N, C).
@@ -64,7 +64,7 @@ def errors_of_sum(
         norm: Applied to tokens (B, n, C), each independently, or None.
 
     Returns:
-        (B, N), and x + branch, which is ``x`` itself where there is no branch.
+        Norms (B, N), and x + branch, which is ``x`` itself without a branch.
     """
     plain, affine = _is_plain(norm, x), (None, None, None)
     if plain:
@@ -85,7 +85,7 @@ def errors_of_sum(
 
 
 def errors_of_output(reference: Tensor, out: Output) -> Tensor:
-    """Norms of u - attention's output, (B, N), with u (B, N, C)."""
+    """Norms (B, N) of u - attention output, with u (B, N, C)."""
     given = [t for t in (reference, out.numerator, out.denominator) if t is not None]
     if not can_run(*given) or not reference.is_contiguous():
         return token_errors(reference, out.block)
@@ -97,7 +97,7 @@ def errors_of_output(reference: Tensor, out: Output) -> Tensor:
 
 
 def _is_plain(norm: Callable[[Tensor], Tensor] | None, x: Tensor) -> bool:
-    """Whether a norm is torch's own over the last axis, with nothing hooked on."""
+    """Whether a norm is torch's LayerNorm over the last axis, without hooks."""
     return (
         type(norm) is nn.LayerNorm
         and norm.normalized_shape == x.shape[2:]

@@ -1,4 +1,4 @@
-"""A policy for which a change counts as much as the place in which it happens matters."""
+"""A policy that weights changes by the importance of their position."""
 
 from __future__ import annotations
 
@@ -7,40 +7,43 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import number, sequence, with_methods
 from mmvitaccel.core.eventful.gates.importance import Importance, Matters, ReceivedAttention
 from mmvitaccel.core.eventful.gates.policy import Policy, for_one_frame, most_of
 
 
 class Weighted:
-    """Another policy's choice by errors that are multiplied by the tokens' importance.
+    """Multiplies the errors by the tokens' importance before another policy selects.
 
-    The factor of a token is ``floor + (1 - floor) * importance``, with the mean of the importances
-    that are known; tokens that are not on the grid have 1. As long as nothing is known, which of
-    objects is until ``handle.saw_objects`` is called for the stream, the base chooses by errors
-    alone. The budget is the base's.
+    The factor of a token is ``floor + (1 - floor) * importance``, with the mean of the available
+    importances; tokens outside the grid have factor 1. While no importance is available (for
+    objects, until ``handle.saw_objects`` is called for the stream), the base selects by errors
+    alone. The base sets the budget.
 
-    It serves transformers; in a whole detector the other parts take the base.
+    It applies to transformers; in a whole detector, the other parts use the base.
 
     Args:
-        base: Chooses, e.g. :class:`TopK`.
-        importance: Say how much tokens matter, e.g. :class:`LastObjects`.
-        floor: Factor where nothing matters, at least 0 and below 1; at 0 a place without objects
-            is never looked at, however much it changes.
+        base: The policy that selects, e.g. :class:`TopK`.
+        importance: One or more importances, e.g. :class:`LastObjects`.
+        floor: Factor at an importance of 0, at least 0 and below 1. With 0, positions without
+            objects are never recomputed.
 
     Raises:
-        ValueError: There is no importance, or the floor is outside that range.
+        ValueError: There is no importance, or the floor is outside this range.
     """
 
     def __init__(self, base: Policy, importance: Sequence[Importance], floor: float = 0.1) -> None:
-        if not importance:
-            raise ValueError("Weighted: importance=[] is empty; give one, such as LastObjects().")
-        if not 0 <= floor < 1:
-            raise ValueError(f"Weighted: floor={floor!r} must be at least 0 and below 1.")
-        self.base, self.importance, self.floor = base, tuple(importance), float(floor)
+        why = "give one, such as LastObjects()"
+        self.base = with_methods("Weighted", "base", base, "select", why="give TopK(k) or another")
+        self.importance = tuple(
+            with_methods("Weighted", "importance", each, "of", why=why)
+            for each in sequence("Weighted", "importance", importance, why=why)
+        )
+        self.floor = number("Weighted", "floor", floor, least=0, below=1)
 
     @property
     def attended_blocks(self) -> frozenset[int]:
-        """The blocks whose attention is asked for, as they were given."""
+        """Indices of the blocks whose attention is needed, as given."""
         found = (i.block for i in self.importance if isinstance(i, ReceivedAttention))
         return frozenset(found)
 
@@ -54,14 +57,14 @@ class Weighted:
         """The policy of one frame of one stream.
 
         Args:
-            matters: What the stream remembers.
-            grid: (H, W) of the tokens; None where nobody knows.
-            num_prefix_tokens: Tokens before these.
-            shift: Rows and columns by which tokens lie further than their patches in the frame of
-                which ``matters`` tells.
+            matters: State of the stream.
+            grid: (H, W) of the tokens; None if unknown.
+            num_prefix_tokens: Number of tokens before these.
+            shift: Offset (rows, columns) of the tokens from the patches of the frame that
+                ``matters`` describes.
 
         Raises:
-            ValueError: The grid is not known.
+            ValueError: The grid is unknown.
         """
         if grid is None:
             raise ValueError(self._refusal())
@@ -74,17 +77,17 @@ class Weighted:
         return _Factors(base, torch.cat((factors.new_ones(num_prefix_tokens), factors)))
 
     def select(self, error: Tensor) -> Tensor:
-        """Refused: only a frame's own policy, of :meth:`of_frame`, knows what matters."""
+        """Raise an error: only the policy of a frame, from :meth:`of_frame`, has the weights."""
         raise ValueError(self._refusal())
 
     def _refusal(self) -> str:
         return (
-            f"{self!r}: what matters is known on the grid of a transformer's tokens, and here is "
-            f"none (a neck, a head, or tokens that are no whole picture); use {self.base!r}."
+            f"{self!r}: importance needs the token grid of a transformer, which is missing here "
+            f"(a neck, a head, or tokens that are not a whole picture); use {self.base!r}."
         )
 
     def most(self, num_tokens: int) -> int:
-        """The most tokens that are let through of so many."""
+        """Largest number of ``num_tokens`` tokens that can pass."""
         return most_of(self.base, num_tokens)
 
     def __repr__(self) -> str:
@@ -92,7 +95,7 @@ class Weighted:
 
 
 class _Factors:
-    """A base with the factors (N,) of one frame."""
+    """A base policy with the factors (N,) of one frame."""
 
     def __init__(self, base: Policy, factors: Tensor) -> None:
         self.base, self.factors = base, factors

@@ -1,9 +1,8 @@
-"""GroupNorm over a remembered map, by statistics that are held from the last whole frame.
+"""GroupNorm over a stored map, with the statistics of the last completely computed frame.
 
 GroupNorm (arXiv 1803.08494) subtracts the mean of a group of channels over the whole map and
-divides by its deviation, so that one pixel that changes changes all of them a little. With both
-held, it acts on each pixel alone: exactly in the frame that they are taken from, approximately in
-later ones.
+divides by its standard deviation, so one changed pixel slightly changes all pixels. With fixed
+statistics it is pixel-wise: exact in the frame of the statistics, approximate in later frames.
 
 Shapes: B batch; C channels; h, w of the map; M pixels.
 """
@@ -19,12 +18,12 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Held:
-    """What a GroupNorm makes of each pixel, by the statistics of an earlier map.
+    """Pixel-wise scale and shift of a GroupNorm with the statistics of an earlier map.
 
     Attributes:
-        scale: (B, C), single precision or more.
-        shift: (B, C), added to the scaled pixel.
-        dtype: Of the result.
+        scale: (B, C), at least single precision.
+        shift: (B, C), added to the scaled pixels.
+        dtype: Dtype of the result.
     """
 
     scale: Tensor
@@ -32,12 +31,12 @@ class Held:
     dtype: torch.dtype
 
     def on_map(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) normalized."""
+        """Normalize a map (B, C, h, w)."""
         scale, shift = self.scale[..., None, None], self.shift[..., None, None]
         return torch.addcmul(shift, x.to(scale.dtype), scale).to(self.dtype)
 
     def on_rows(self, x: Tensor, entry: Tensor) -> Tensor:
-        """Pixels (M, C), each of the entry (M,) of the batch, normalized."""
+        """Normalize pixels (M, C), with the batch entry (M,) of each."""
         scale, shift = self.scale, self.shift
         if len(scale) > 1:
             scale, shift = scale.index_select(0, entry), shift.index_select(0, entry)
@@ -49,7 +48,7 @@ class GroupNorm:
     """A GroupNorm of a chain of steps.
 
     Attributes:
-        num_groups: Of C channels.
+        num_groups: Number of groups of the C channels.
         weight: (C,) or None.
         bias: (C,) or None.
         eps: Added to the variance.
@@ -61,7 +60,7 @@ class GroupNorm:
     eps: float
 
     def normalize(self, x: Tensor) -> tuple[Tensor, Held]:
-        """A whole map (B, C, h, w) by its own statistics, and these for later frames."""
+        """Normalize a map (B, C, h, w) with its own statistics, and return both."""
         whole = F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
         exact = x.to(torch.promote_types(x.dtype, torch.float32))
         groups = exact.reshape(len(x), self.num_groups, -1)

@@ -1,8 +1,8 @@
-"""What a stream remembers of a pyramid or a head, and the gates where maps come in.
+"""State of a pyramid or a head in a stream, and the gates of its input maps.
 
-A gate remembers each cell of a map as it was when last let through. What lies behind it is that of
-the map as the gate let it through. A head behind a pyramid that remembers needs no gate: it follows
-the pyramid's own memory, whose pixels say whether they are new.
+A gate stores each cell of a map as it was when it last passed. The following steps are computed
+from this stored map. A head after an eventful pyramid needs no gate: it uses the pyramid's stored
+maps, which know their changed pixels.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _NUMBERS = itertools.count()
 
 @dataclass
 class MapGate:
-    """A gate before a map.
+    """A gate for a map.
 
     Attributes:
-        sheet: Each cell as it was when last let through.
-        squares: (B, H * W) the squared norms of these.
+        sheet: Each cell as it was when it last passed.
+        squares: (B, H * W) squared norms of these cells.
         passed: The cells that passed in the last frame.
-        left_out: What the gate left out of it, () float32.
+        left_out: What the gate left out of the last frame, () float32.
     """
 
     sheet: Sheet
@@ -44,7 +44,7 @@ class MapGate:
 
     @classmethod
     def start(cls, x: Tensor, border: int) -> MapGate:
-        """Remember the map (B, C, H, W) of a first frame."""
+        """Create a gate from the map (B, C, H, W) of a first frame."""
         cells = cells_of(x)
         nothing = cells.new_zeros((), dtype=torch.float32)
         return cls(Sheet.of(x, border), squared_norms(cells), everything(cells), nothing)
@@ -55,30 +55,30 @@ class MapGate:
         return norms(seen - cells)
 
     def relative(self, error: Tensor) -> Tensor:
-        """Errors over the root mean square of the cells' own norms."""
+        """Errors relative to the root mean square of the cells' norms."""
         scale = self.squares.mean(1, keepdim=True).sqrt()
         return error / scale.clamp_min(torch.finfo(scale.dtype).tiny)
 
     def move(self, step: tuple[int, int]) -> None:
-        """Follow a view that moved by so many rows and columns."""
+        """Follow a movement of the view by ``step`` rows and columns."""
         self.sheet.move(step)
         if step != (0, 0):
             grid = self.squares.unflatten(1, self.sheet.size)
             self.squares = grid.roll((-step[0], -step[1]), (1, 2)).flatten(1)
 
     def policy(self, base: Policy) -> Policy:
-        """What passes: what came into view, and what ``base`` chooses."""
+        """The policy ``base``, with the cells that are new in the view."""
         if self.sheet.moved == (0, 0):
             return base
         return Required(base, self.sheet.entered().flatten(), self.sheet.count_entered())
 
     def take(self, x: Tensor, error: Tensor, passed: Selection) -> None:
-        """Let cells of a later frame's map through.
+        """Store the cells of a later frame's map that pass.
 
         Args:
             x: The map (B, C, H, W).
-            error: Of its cells, (B, N).
-            passed: Those that pass.
+            error: Errors (B, N) of its cells.
+            passed: The cells that pass.
         """
         cells, self.passed = cells_of(x), passed
         self.left_out = left_out(self.passed, error, self.squares)
@@ -94,10 +94,10 @@ class MapGate:
 
 @dataclass
 class Pages:
-    """The maps of one stream's frame in the memory that they belong to.
+    """The maps of a stream's current frame, in their memory.
 
     Attributes:
-        memory: Number of the memory, which no other one has.
+        memory: Unique number of the memory.
         frame: Number of the frame in it.
         sheets: The maps, fine to coarse.
     """
@@ -109,16 +109,15 @@ class Pages:
 
 @dataclass
 class MapMemory:
-    """What a stream remembers of a pyramid or a head.
+    """State of a pyramid or a head in a stream.
 
     Attributes:
-        gates: Those of the maps that come in, by their place; none where it follows another memory.
-        sheets: What was made of them, by name.
-        number: No other memory has it.
-        frame: Frames taken so far.
-        followed: Memory and frame of the :class:`Pages` that it was last given.
-        place: Where the view of its last frame lay, which is what maps are of where a camera is
-            followed.
+        gates: Gates of the input maps by position; empty if it follows another memory.
+        sheets: Computed maps by name.
+        number: Unique number of the memory.
+        frame: Number of frames so far.
+        followed: Memory and frame of the last :class:`Pages`.
+        place: Position of the view of the last frame; None without motion.
     """
 
     gates: list[MapGate] = field(default_factory=list)
@@ -129,11 +128,11 @@ class MapMemory:
     place: Place | None = None
 
     def move(self, place: Place, whole: bool) -> None:
-        """Follow the view before a frame; in another scene, all begins anew.
+        """Follow the view before a frame; a new scene resets the memory.
 
         Args:
-            place: Of the view.
-            whole: Whether the frame is computed whole, whatever is remembered.
+            place: Position of the view.
+            whole: Whether the frame is computed completely in any case.
         """
         before, self.place = self.place, place
         for sheet in (*(gate.sheet for gate in self.gates), *self.sheets.values()):
@@ -150,19 +149,19 @@ class MapMemory:
             self.sheets.move(step, place.grid)
 
     def take(self, maps: Sequence[Tensor], policy: Policy, border: int) -> list[Sheet]:
-        """The maps (B, C, H, W) of a frame, through the gates.
+        """Pass the maps (B, C, H, W) of a frame through the gates.
 
-        Of several maps, a policy is given errors relative to each map's own cells.
+        With several maps, a policy gets errors relative to the norms of each map's cells.
 
         Args:
-            maps: Fine to coarse; a first frame's are let through whole.
-            policy: Chooses the cells of each map.
-            border: Of the sheets.
+            maps: Maps from fine to coarse; those of a first frame pass completely.
+            policy: Selects the cells of each map.
+            border: Border of the sheets.
         """
         return take_together([self], [maps], [policy], border)[0]
 
     def goes_on(self, maps: Sequence[Tensor], border: int) -> bool:
-        """Begin a frame; those maps of a first one are let through whole, which is said."""
+        """Begin a frame. Returns False for a first frame, whose maps pass completely."""
         self._begin()
         if self.followed is None and len(self.gates) == len(maps):
             return True
@@ -171,7 +170,7 @@ class MapMemory:
         return False
 
     def follow(self, pages: Pages) -> list[Sheet]:
-        """The maps of a frame in another memory; where a frame of it was missed, all is new."""
+        """Use the maps of a frame in another memory; all are new if a frame of it was missed."""
         self._begin()
         goes_on = self.followed == (pages.memory, pages.frame - 1)
         if not goes_on:
@@ -187,12 +186,12 @@ class MapMemory:
         self.sheets.clear()
 
     def pages(self, sheets: list[Sheet]) -> Pages:
-        """The present frame's maps, for a memory that follows this one."""
+        """The current frame's maps, for a memory that follows this one."""
         return Pages(self.number, self.frame, sheets)
 
     @property
     def computed(self) -> Tensor | None:
-        """The share of the maps' numbers that is new in this frame, () float32; None for all."""
+        """The share of the maps' values that is new in this frame, () float32; None for all."""
         sheets = list(self.sheets.values())
         if not sheets or any(sheet.changed is None for sheet in sheets):
             return None
@@ -201,7 +200,7 @@ class MapMemory:
 
     @property
     def passed(self) -> tuple[Selection, ...]:
-        """The cells of all maps that passed, those of one map behind those of another."""
+        """The cells of all maps that passed, concatenated over the maps."""
         if not self.gates:
             return ()
         first = 0
@@ -217,7 +216,7 @@ class MapMemory:
 
     @property
     def left_out(self) -> tuple[Tensor, ...]:
-        """What the gates left out, the mean over the maps, () float32."""
+        """What the gates left out, averaged over the maps, () float32."""
         if not self.gates:
             return ()
         return (torch.stack([gate.left_out for gate in self.gates]).mean(),)
@@ -229,13 +228,13 @@ def take_together(
     policies: Sequence[Policy],
     border: int,
 ) -> list[list[Sheet]]:
-    """The maps of a frame of each of several streams; see :meth:`MapMemory.take`.
+    """Call :meth:`MapMemory.take` for a frame of each of several streams.
 
     Args:
-        memories: Of the streams.
-        maps: Those of each stream, fine to coarse, of the same shapes.
-        policies: Of the streams; one that is shared sees the errors of all.
-        border: Of the sheets.
+        memories: Memories of the streams.
+        maps: Maps of each stream from fine to coarse, with equal shapes.
+        policies: Policies of the streams; a shared policy gets the errors of all.
+        border: Border of the sheets.
     """
     later = [
         (memory, given, policy)
@@ -256,5 +255,5 @@ def take_together(
 
 
 def cells_of(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H * W, C), each cell a row; a view, whichever of both lies last."""
+    """(B, C, H, W) -> (B, H * W, C), with a row per cell; a view in both memory formats."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)

@@ -1,7 +1,7 @@
-"""Results of proposals that stay as they are while nothing changes under them.
+"""Stored results of proposals, reused while nothing changes under them.
 
-A head over proposals samples of each a region of one map. Where the same box was computed in the
-frame before and no pixel that it samples is new, its result is the one of then.
+A head over proposals samples a region of one map for each proposal. If the same box was computed in
+the previous frame and none of its sampled pixels changed, the previous result is reused.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from torch import Tensor
 
 from mmvitaccel.core.eventful.maps.memory import MapMemory
 
-# Boxes of a moving camera that lie as close as this, in pixels, are taken for the same one.
+# With a moving camera, boxes within this distance in pixels count as the same box.
 SAME = 1 / 32
 
 
 @dataclass
 class Results:
-    """What was computed of one frame's proposals.
+    """Results of one frame's proposals.
 
     Attributes:
         frame: Number of the frame in its memory.
-        boxes: (N, 5), what says which proposal it is.
-        values: By name, (N, ...).
+        boxes: (N, 5), the key of each proposal.
+        values: Results by name, (N, ...).
         rested: Whether the camera had not moved.
     """
 
@@ -36,12 +36,12 @@ class Results:
 
 @dataclass
 class ProposalMemory(MapMemory):
-    """What a stream remembers of a head over proposals.
+    """State of a head over proposals in a stream.
 
     Attributes:
-        results: By the step of the head that made them.
-        asked: Proposals in the present frame, over all steps.
-        done: Of these, those that were computed, () int64.
+        results: Results by step of the head.
+        asked: Number of proposals in the current frame, over all steps.
+        done: Number of computed proposals among these, () int64.
     """
 
     results: dict[str, Results] = field(default_factory=dict)
@@ -49,23 +49,23 @@ class ProposalMemory(MapMemory):
     done: Tensor | int = 0
 
     def find(self, step: str, boxes: Tensor) -> Tensor:
-        """Where boxes lie among those of the frame before, (N,); -1 for nowhere.
+        """Indices of boxes among those of the previous frame, (N,); -1 if not found.
 
         Args:
-            step: Of the head.
-            boxes: (N, 5) the image, then the box on the levels' own picture.
+            step: Step of the head.
+            boxes: (N, 5) image index and box in the coordinates of the levels.
         """
         found = self.results.get(step)
         if found is None or found.frame != self.frame - 1:
             return boxes.new_full((len(boxes),), -1, dtype=torch.int64)
         own, among = self._in_scene(boxes), found.boxes
         if not (self._rests and found.rested):
-            # reason: decoded elsewhere on the view, the same box is another one in its last bits
+            # reason: the last bits of a box depend on its position on the view
             own, among = ((x / SAME).round() for x in (own, among))
         return places_of(own, among)
 
     def keep(self, step: str, boxes: Tensor, values: dict[str, Tensor], done: Tensor) -> None:
-        """Remember the results of the present frame's boxes, ``done`` of which were computed."""
+        """Store the results of the current frame's boxes, ``done`` of which were computed."""
         self.results[step] = Results(self.frame, self._in_scene(boxes), values, self._rests)
         self.asked, self.done = self.asked + len(boxes), self.done + done
 
@@ -74,7 +74,7 @@ class ProposalMemory(MapMemory):
         return self.place is None or self.place.at_rest
 
     def _in_scene(self, boxes: Tensor) -> Tensor:
-        """Where boxes of the levels' picture lie in its scene, which says which ones they are."""
+        """Convert boxes from coordinates of the levels to scene coordinates."""
         if self._rests:
             return boxes
         down, right = self.place.corner
@@ -82,7 +82,7 @@ class ProposalMemory(MapMemory):
 
     @property
     def computed(self) -> Tensor:
-        """The share of the present frame's proposals that was computed, () float32."""
+        """Share of the current frame's proposals that was computed, () float32."""
         return self.done / self.asked if self.asked else torch.zeros(())
 
     def _begin(self) -> None:
@@ -95,7 +95,7 @@ class ProposalMemory(MapMemory):
 
 
 def places_of(boxes: Tensor, among: Tensor) -> Tensor:
-    """Where each of boxes (N, D) lies among others (M, D), number by number; (N,), -1: nowhere."""
+    """Indices (N,) of boxes (N, D) among others (M, D), compared exactly; -1 if not found."""
     if not len(among):
         return boxes.new_full((len(boxes),), -1, dtype=torch.int64)
     _, names = torch.unique(torch.cat([among, boxes]), dim=0, return_inverse=True)
@@ -105,15 +105,15 @@ def places_of(boxes: Tensor, among: Tensor) -> Tensor:
 
 
 def untouched(first: Tensor, last: Tensor, changed: Tensor) -> Tensor:
-    """Which regions of a map hold no pixel that is new.
+    """Find the regions of a map without changed pixels.
 
     Args:
-        first: (N, 2) column and row of each region's first pixel, int64; may lie outside.
-        last: (N, 2) of its last one.
+        first: (N, 2) column and row of each region's first pixel, int64; may be outside.
+        last: (N, 2) the same for its last pixel.
         changed: (h, w) bool.
 
     Returns:
-        (N,) bool. What lies outside is looked at in the nearest pixel of the map.
+        (N,) bool. Pixels outside are replaced by the nearest pixel of the map.
     """
     height, width = changed.shape
     sums = changed.new_zeros((height + 1, width + 1), dtype=torch.int64)

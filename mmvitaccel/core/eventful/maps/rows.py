@@ -1,7 +1,7 @@
-"""Which cells and pixels of a map, and where they lie when the map is rows.
+"""Cells and pixels of a map as rows of the flattened map.
 
-A map (B, height, width, any) is looked at as B * height * width rows; squares of a grid are
-numbered in the same way.
+A map (B, height, width, any) is treated as B * height * width rows. Squares of a grid are numbered
+in the same way.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ class Rows(NamedTuple):
 
     Attributes:
         index: (M,) int64.
-        chosen: (M,) bool, False where a row only fills up; None where all are meant.
+        chosen: (M,) bool, False for padding; None if all rows are chosen.
     """
 
     index: Tensor
     chosen: Tensor | None
 
     def keep(self, values: Tensor, memory: Tensor, places: Tensor) -> Tensor:
-        """Values (M, D) where rows are meant, what ``memory`` holds at ``places`` elsewhere."""
+        """Values (M, D) for chosen rows, the values of ``memory`` at ``places`` for padding."""
         values = values.to(memory.dtype)
         if self.chosen is None:
             return values
         return torch.where(self.chosen[:, None], values, memory.index_select(0, places))
 
     def split(self, size: int) -> list[Rows]:
-        """At most ``size`` at a time."""
+        """Split into parts of at most ``size`` rows."""
         parts = self.index.split(size)
         chosen = [None] * len(parts) if self.chosen is None else self.chosen.split(size)
         return [Rows(*part) for part in zip(parts, chosen)]
 
     def repeated(self, side: int) -> Rows:
-        """For squares laid side by side, (side, M, side) pixels."""
+        """Repeat for squares side by side, (side, M, side) pixels."""
         if self.chosen is None or side == 1:
             return self
         chosen = self.chosen[None, :, None].expand(side, -1, side).flatten()
@@ -49,10 +49,10 @@ class Rows(NamedTuple):
 
 
 def rows_where(mask: Tensor, at_most: int) -> Rows:
-    """Where (B, ...) is True, as rows of it flattened.
+    """Rows where a flattened mask (B, ...) is True.
 
-    Where reading how many there are would wait for the device, ``at_most`` of each entry of the
-    batch are given, some of them not chosen.
+    If reading their number would synchronise with the device, ``at_most`` rows of each batch entry
+    are returned, some of which are not chosen.
     """
     flat = mask.flatten(1)
     if reading_is_free(mask.device):
@@ -64,7 +64,7 @@ def rows_where(mask: Tensor, at_most: int) -> Rows:
 
 
 def squares_with_any(mask: Tensor, side: int) -> Tensor:
-    """(B, H, W) -> (B, H // side, W // side): whether a square holds anything True."""
+    """(B, H, W) -> (B, H // side, W // side): whether a square has any True."""
     if side == 1:
         return mask
     rows, columns = mask.shape[1] // side, mask.shape[2] // side
@@ -73,21 +73,21 @@ def squares_with_any(mask: Tensor, side: int) -> Tensor:
 
 
 def grown(mask: Tensor, stride: int = 1) -> Tensor:
-    """(B, H, W) -> (B, h, w): the pixels whose 3 x 3 neighbourhoods hold anything True."""
+    """(B, H, W) -> (B, h, w): the pixels whose 3 x 3 neighbourhoods have any True."""
     return F.max_pool2d(mask.float()[:, None], 3, stride=stride, padding=1)[:, 0] > 0
 
 
 def corners(rows: Tensor, grid: tuple[int, int], side: int, inside: Tensor) -> Tensor:
-    """Rows of a grid (B, *grid), of squares, to where their corners lie in ``inside``.
+    """Convert rows of a grid of squares (B, *grid) to the rows of their corners in ``inside``.
 
     Args:
         rows: (M,) rows of the flattened grid.
-        grid: Squares along both axes.
-        side: Of a square.
+        grid: Number of squares along both axes.
+        side: Side of a square.
         inside: (B, height, width, any).
 
     Returns:
-        (M,) rows of ``inside`` with its first three axes as one.
+        (M,) rows of ``inside`` with its first three axes flattened.
     """
     height, width = grid
     entry = rows.div(height * width, rounding_mode="floor")
@@ -96,6 +96,6 @@ def corners(rows: Tensor, grid: tuple[int, int], side: int, inside: Tensor) -> T
 
 
 def offsets(side: int, inside: Tensor) -> Tensor:
-    """(side, side) from a square's corner to its places, in the rows of ``inside``."""
+    """Offsets (side, side) from a square's corner to its pixels, in rows of ``inside``."""
     steps = torch.arange(side, device=inside.device)
     return steps[:, None] * inside.shape[2] + steps

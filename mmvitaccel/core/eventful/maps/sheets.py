@@ -1,4 +1,4 @@
-"""Maps that are remembered, their channels last, so that a pixel is a row.
+"""Stored maps with channels last, so that a pixel is a row.
 
 Shapes: B batch; h, w of the map, D channels.
 """
@@ -17,17 +17,17 @@ from mmvitaccel.core.eventful.maps.rows import Rows, corners
 
 @dataclass
 class Sheet:
-    """A remembered map.
+    """A stored map.
 
     Attributes:
-        padded: (B, h + 2, w + 2, D), with a border of zeros; (B, h, w, D) where ``border`` is 0.
-        border: 1, or 0 for a map that is not convolved.
-        changed: (B, h, w) bool, the pixels that are new in this frame; None where all are.
-        at_most: A number, known to the host, that no batch entry's changed pixels exceed.
-        moved: Pixels (down, right) by which the view over the map moved before this frame.
-        read_as: What its numbers are converted to whenever they are read; None where they are kept
-            as they were computed.
-        held: The statistics that its pixels were normalized by, of a map behind a GroupNorm.
+        padded: (B, h + 2, w + 2, D) with a border of zeros, or (B, h, w, D) if ``border`` is 0.
+        border: 1, or 0 for a map without a convolution.
+        changed: (B, h, w) bool, the pixels that are new in this frame; None if all are.
+        at_most: Upper bound, known to the host, of the changed pixels per batch entry.
+        moved: Pixels (down, right) by which the view moved before this frame.
+        read_as: Dtype to which values are converted when read; None if they are stored in the dtype
+            of the computation.
+        held: Statistics of the preceding GroupNorm, if there is one.
     """
 
     padded: Tensor
@@ -40,7 +40,7 @@ class Sheet:
 
     @classmethod
     def of(cls, x: Tensor, border: int) -> Sheet:
-        """A map (B, D, h, w), all of which is new; its memory is the sheet's own."""
+        """Copy a map (B, D, h, w) into a new sheet in which all pixels are new."""
         x = x.permute(0, 2, 3, 1)
         if border:
             padded = F.pad(x, (0, 0, border, border, border, border))
@@ -76,22 +76,22 @@ class Sheet:
         return self.padded.view(-1, self.padded.shape[3])
 
     def read(self, x: Tensor) -> Tensor:
-        """Numbers of the sheet as they go into a computation."""
+        """Convert values of the sheet to the dtype of the computation."""
         return x if self.read_as is None else x.to(self.read_as)
 
     def places(self, rows: Tensor, side: int = 1) -> Tensor:
-        """Where squares of ``side`` pixels, (M,) rows of their grid, lie: (M,) of :attr:`rows`."""
+        """Rows (M,) in :attr:`rows` of squares of ``side`` pixels, given as rows of their grid."""
         height, width = self.size
         at = corners(rows, (height // side, width // side), side, self.padded)
         return at + self.border * (self.padded.shape[2] + 1)
 
     def put(self, rows: Rows, values: Tensor) -> None:
-        """Write values (M, D) of pixels; those that only fill up stay as they were."""
+        """Write values (M, D) of pixels; padding is not written."""
         places = self.places(rows.index)
         self.rows.index_copy_(0, places, rows.keep(values, self.rows, places))
 
     def put_all(self, x: Tensor, rows: Rows) -> None:
-        """Take the changed pixels, which ``rows`` hold, of a whole map (B, h, w, D)."""
+        """Copy the changed pixels ``rows`` from a complete map (B, h, w, D)."""
         pixels = self.pixels
         if rows.chosen is None and len(rows.index) == pixels[..., 0].numel():
             pixels.copy_(x)
@@ -99,14 +99,14 @@ class Sheet:
             pixels.copy_(torch.where(self.changed.unsqueeze(3), x.to(pixels.dtype), pixels))
 
     def step_of(self, cells: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int] | None:
-        """The rows and columns of the map in a step of a view over it.
+        """Rows and columns of the map for a step of the view.
 
         Args:
-            cells: The step, in cells (down, right).
-            grid: (H, W) of the view, in cells.
+            cells: The step in cells (down, right).
+            grid: (H, W) of the view in cells.
 
         Returns:
-            None where pixels would lie otherwise on the cells than before.
+            None if the map would not move by whole pixels.
         """
         step = []
         for side, by, whole in zip(self.size, cells, grid):
@@ -117,26 +117,26 @@ class Sheet:
         return tuple(step)
 
     def move(self, step: tuple[int, int]) -> None:
-        """Follow a view that moved; what comes into view holds what left it, to be computed."""
+        """Follow a movement of the view; new pixels have old values until they are computed."""
         self.moved = step
         if step != (0, 0):
             self.pixels.copy_(self.pixels.roll((-step[0], -step[1]), (1, 2)))
 
     def entered(self) -> Tensor:
-        """The pixels that came into view before this frame, (h, w) bool."""
+        """The pixels that are new in the view, (h, w) bool."""
         rows, columns = (
             _ends(side, by, self.padded.device) for side, by in zip(self.size, self.moved)
         )
         return rows[:, None] | columns
 
     def count_entered(self) -> int:
-        """How many these are."""
+        """Number of these pixels."""
         height, width = self.size
         kept = max(height - abs(self.moved[0]), 0) * max(width - abs(self.moved[1]), 0)
         return height * width - kept
 
     def beside_edges(self) -> Tensor:
-        """The pixels next to an edge beyond which there was something before, (h, w) bool."""
+        """The pixels next to an edge whose outside was in view before, (h, w) bool."""
         rows, columns = (
             _ends(side, (by < 0) - (by > 0), self.padded.device)
             for side, by in zip(self.size, self.moved)
@@ -144,12 +144,12 @@ class Sheet:
         return rows[:, None] | columns
 
     def become(self, changed: Tensor | None, at_most: int) -> None:
-        """Note what is new in this frame."""
+        """Set the pixels that are new in this frame."""
         self.changed, self.at_most = changed, min(at_most, self.size[0] * self.size[1])
 
 
 def _ends(side: int, count: int, device: torch.device) -> Tensor:
-    """The last so many of a row of pixels, or the first for a number below 0, (side,) bool."""
+    """The last ``count`` of ``side`` pixels, or the first for a negative count, (side,) bool."""
     places = torch.arange(side, device=device)
     return places >= side - count if count >= 0 else places < -count
 
@@ -158,18 +158,19 @@ class Sheets(dict[str, Sheet]):
     """The maps of a chain of steps, by name.
 
     Attributes:
-        between: The dtype in which maps that only another convolution reads are kept; None for that
-            in which they are computed. Set it before the first of them is made.
-        anew: Whether the present frame is computed whole, so that a GroupNorm takes its statistics.
+        between: Dtype of maps that only another convolution reads; None for the dtype of the
+            computation. Must be set before the first of them is created.
+        anew: Whether the current frame is computed completely, so that a GroupNorm uses its
+            statistics.
     """
 
     between: torch.dtype | None = None
     anew: bool = False
 
     def move(self, cells: tuple[int, int], grid: tuple[int, int]) -> None:
-        """Follow a view that moved by whole cells; see :meth:`Sheet.step_of`.
+        """Follow a movement of the view by whole cells; see :meth:`Sheet.step_of`.
 
-        A map that it does not move by whole pixels is forgotten, and then computed whole.
+        A map that would not move by whole pixels is dropped and recomputed completely.
         """
         for name, sheet in list(self.items()):
             step = sheet.step_of(cells, grid)

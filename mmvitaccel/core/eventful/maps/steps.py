@@ -1,14 +1,14 @@
-"""The steps that bring a remembered map up to date where the one below changed.
+"""Steps that update a stored map where its source changed.
 
-A pyramid or a head over maps is a chain of such steps. Each knows which pixels of its result depend
-on a pixel that changed. Those are computed anew, all others keep their value bit by bit, also where
-so many changed that the whole map is computed.
+A pyramid or a head over maps is a chain of such steps. Each determines the pixels of its result
+that depend on changed pixels, and recomputes them. All others keep their values bit for bit, even
+if so many changed that the complete map is computed.
 
 - :func:`spread` expands each cell, or each small square of cells, into pixels independently;
 - :func:`mix` convolves 3 x 3 around pixels;
 - :func:`subsample` takes every second pixel.
 
-Shapes: B batch; H, W of the map below, h, w of the result, C and D channels.
+Shapes: B batch; H, W of the source, h, w of the result, C and D channels.
 """
 
 from __future__ import annotations
@@ -32,24 +32,25 @@ from mmvitaccel.core.eventful.maps.rows import (
     squares_with_any,
 )
 from mmvitaccel.core.eventful.maps.sheets import Sheet, Sheets
+from mmvitaccel.core.kernels.half_linear import half_product
 
-# reason: a multiply-add takes 1.3 times as long in gathered rows as in the whole map (measured on
-# two cores, the RPN of ViTDet at 1024); above this share of the rows the whole map is faster.
+# reason: a multiply-add takes 1.3 times as long in gathered rows as in the complete map (measured
+# on two cores, the RPN of ViTDet at 1024); above this share, the complete map is faster.
 _WHOLE_SHARE = 0.75
-# Pixels whose 3 x 3 neighbourhoods are gathered at a time: on a CPU, so many that they stay in its
-# cache (9 x 256 numbers each in a ViTDet); elsewhere bounded for memory's sake.
+# Number of 3 x 3 neighbourhoods gathered at a time: on a CPU they fit into the cache (9 x 256
+# values each in a ViTDet); on other devices this limits the memory.
 _PIXELS_CPU, _PIXELS = 512, 16384
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A step by squares of cells.
+    """A step that computes squares of cells independently.
 
     Attributes:
-        compute: (B, C, H, W) -> (B, D, h, w), each square of cells independently.
-        cells: Cells a side of a square; those at the right and bottom that fill none are unused.
-        pixels: Pixels a side of what becomes of a square.
-        border: Of the result, see :class:`Sheet`.
+        compute: (B, C, H, W) -> (B, D, h, w), for each square of cells independently.
+        cells: Side of a square in cells; incomplete squares at the right and bottom are not used.
+        pixels: Side of a square's result in pixels.
+        border: Border of the result, see :class:`Sheet`.
     """
 
     compute: Callable[[Tensor], Tensor]
@@ -60,17 +61,17 @@ class Spread:
 
 @dataclass(frozen=True)
 class Mix:
-    """A 3 x 3 convolution with one pixel of padding, and what follows it pixel by pixel.
+    """A 3 x 3 convolution with one pixel of padding, followed by pixel-wise layers.
 
     Attributes:
         weight: (O, D, 3, 3).
         bias: (O,) or None.
-        finish: (B, O, h, w) -> (B, P, h, w), each pixel independently.
+        finish: Pixel-wise layers, (B, O, h, w) -> (B, P, h, w).
         stride: 1 or 2.
-        border: Of the result, see :class:`Sheet`.
-        is_between: Whether nothing but another convolution of the same chain reads the result.
-        norm: Between the convolution and ``finish``, a norm whose statistics are held from the last
-            whole frame.
+        border: Border of the result, see :class:`Sheet`.
+        is_between: Whether only another convolution of the same chain reads the result.
+        norm: A GroupNorm between the convolution and ``finish``, with statistics of the last
+            completely computed frame.
     """
 
     weight: Tensor
@@ -83,33 +84,35 @@ class Mix:
 
     @cached_property
     def matrix(self) -> Tensor:
-        """The weights for neighbourhoods laid out as rows, (O, 9 * D)."""
+        """Weights (O, 9 * D) for neighbourhoods as rows."""
         return self.weight.permute(0, 2, 3, 1).flatten(1)
 
     def anew(self, source: Sheet) -> tuple[Tensor, Held | None]:
-        """The result everywhere, (B, P, h, w), of a whole frame, and the statistics to hold."""
+        """The complete result (B, P, h, w) of a complete frame, and the norm's statistics."""
         mixed, held = self._mixed(source), None
         if self.norm is not None:
             mixed, held = self.norm.normalize(mixed)
         return self.finish(mixed), held
 
     def whole(self, source: Sheet, held: Held | None = None) -> Tensor:
-        """The result everywhere, (B, P, h, w), by the statistics that are held."""
+        """The complete result (B, P, h, w) with given statistics."""
         mixed = self._mixed(source)
         return self.finish(mixed if held is None else held.on_map(mixed))
 
     def around(self, near: Tensor, held: Held | None, entry: Tensor) -> Tensor:
-        """Neighbourhoods to the results in their middle.
+        """Results at the centres of neighbourhoods.
 
         Args:
-            near: (M, 9 * D).
-            held: The statistics of a norm over the map.
-            entry: (M,), the entry of the batch that each is of.
+            near: Neighbourhoods (M, 9 * D).
+            held: Statistics of the norm.
+            entry: (M,), the batch entry of each.
 
         Returns:
             (M, P).
         """
-        mixed = F.linear(near, self.matrix, self.bias)
+        mixed = half_product(near, self.matrix, self.bias)
+        if mixed is None:
+            mixed = F.linear(near, self.matrix, self.bias)
         if held is not None:
             mixed = held.on_rows(mixed, entry)
         return _by_rows(self.finish, mixed)
@@ -120,7 +123,7 @@ class Mix:
 
 @dataclass(frozen=True)
 class Above:
-    """A coarser map that is enlarged and added to a finer one.
+    """A coarser map that is upsampled and added to a finer one.
 
     Attributes:
         sheet: The coarser map.
@@ -131,20 +134,20 @@ class Above:
     enlarge: Callable[[Tensor], Tensor]
 
     def add_to(self, x: Tensor) -> Tensor:
-        """(B, D, h, w) and the enlarged map."""
+        """Add the upsampled map to (B, D, h, w)."""
         return x + self.enlarge(self.sheet.map)
 
     def change(self) -> Tensor | None:
-        """Which pixels of the finer map it changes, (B, h, w) bool."""
+        """The pixels of the finer map that it changes, (B, h, w) bool."""
         if self.sheet.changed is None:
             return None
         return self.enlarge(self.sheet.changed.float()[:, None])[:, 0] > 0
 
     def rows_at(self, rows: Tensor) -> Tensor:
-        """What is added to pixels, (M,) rows of the finer map: (M, D)."""
+        """Values (M, D) added to pixels, given as rows (M,) of the finer map."""
         height, width = self.sheet.size
         cells = torch.arange(len(self.sheet.padded) * height * width, device=rows.device)
-        # reason: in double precision, every number of a cell is exact
+        # reason: cell numbers are exact in double precision
         number = cells.view(-1, 1, height, width).double()
         below = self.enlarge(number).flatten().index_select(0, rows).long()
         return self.sheet.rows.index_select(0, self.sheet.places(below))
@@ -153,14 +156,14 @@ class Above:
 def spread(
     sheets: Sheets, key: str, source: Sheet, step: Spread, above: Above | None = None
 ) -> Sheet:
-    """Bring ``sheets[key]`` up to date by a :class:`Spread` of ``source``, or make it.
+    """Update ``sheets[key]`` by a :class:`Spread` of ``source``, or create it.
 
     Args:
-        sheets: What is remembered.
-        key: The name of the result there.
-        source: The map below.
+        sheets: Stored maps.
+        key: Name of the result.
+        source: The source map.
         step: The step.
-        above: What is added to the result, of a step whose squares are single cells.
+        above: Map added to the result; only for squares of a single cell.
     """
     sheet, raised = sheets.get(key), None if above is None else above.change()
     if sheet is None or source.changed is None or (above is not None and raised is None):
@@ -189,12 +192,12 @@ def spread(
 
 
 def mix(sheets: Sheets, steps: Mapping[str, Mix], source: Sheet) -> list[Sheet]:
-    """Bring sheets up to date by convolutions of one source, or make them.
+    """Update sheets by convolutions of one source, or create them.
 
     Args:
-        sheets: What is remembered.
-        steps: The convolutions by the names of their results; all have one stride.
-        source: The map below, with a border.
+        sheets: Stored maps.
+        steps: Convolutions by the names of their results, all with the same stride.
+        source: The source map, with a border.
     """
     renewed = sheets.anew and any(step.norm is not None for step in steps.values())
     if source.changed is None or renewed or any(key not in sheets for key in steps):
@@ -208,7 +211,7 @@ def mix(sheets: Sheets, steps: Mapping[str, Mix], source: Sheet) -> list[Sheet]:
     near, at_most = grown(source.changed, stride), source.at_most * 9
     first = sheets[next(iter(steps))]
     if first.moved != (0, 0):
-        # reason: where the view's edge is now, zeros are read in place of what was beyond
+        # reason: at the new edge of the view, zeros are read instead of pixels
         near = near | first.beside_edges()
         at_most += sum(first.size)
     rows = rows_where(near, at_most)
@@ -225,7 +228,7 @@ def mix(sheets: Sheets, steps: Mapping[str, Mix], source: Sheet) -> list[Sheet]:
 
 
 def subsample(sheets: Sheets, key: str, source: Sheet) -> Sheet:
-    """Every second pixel of both axes, the first one included."""
+    """Every second pixel on both axes, starting with the first."""
     sheet, small = sheets.get(key), source.pixels[:, ::2, ::2]
     if sheet is None or source.changed is None:
         sheets[key] = _replaced(sheet, _first(small), 1)
@@ -238,7 +241,7 @@ def subsample(sheets: Sheets, key: str, source: Sheet) -> Sheet:
 def _replaced(
     sheet: Sheet | None, x: Tensor, border: int, kept_as: torch.dtype | None = None
 ) -> Sheet:
-    """A sheet of which all is new; its memory is used again where it fits."""
+    """A sheet in which all is new, reusing the memory if possible."""
     computed_in = x.dtype
     x = x if kept_as is None else x.to(kept_as)
     shape = (len(x), x.shape[2] + 2 * border, x.shape[3] + 2 * border, x.shape[1])
@@ -258,7 +261,7 @@ def _spread_all(source: Sheet, step: Spread, above: Above | None) -> Tensor:
 
 
 def _spread_squares(source: Sheet, step: Spread, rows: Rows, sheet: Sheet) -> None:
-    """Spread some squares of cells: laid side by side, they are a map themselves."""
+    """Compute some squares of cells, arranged side by side as a map."""
     cells, pixels = step.cells, step.pixels
     at = source.places(rows.index, cells)
     at = (at[:, None, None] + offsets(cells, source.padded)).movedim(0, 1)  # (cells, M, cells)
@@ -273,9 +276,9 @@ def _spread_squares(source: Sheet, step: Spread, rows: Rows, sheet: Sheet) -> No
 def _mix_rows(
     sheets: Sheets, steps: Mapping[str, Mix], source: Sheet, rows: Rows, stride: int
 ) -> None:
-    """Convolve around some pixels: their neighbourhoods, gathered, times the weights."""
+    """Convolve at some pixels: gathered neighbourhoods times the weights."""
     grid = sheets[next(iter(steps))].size
-    # reason: a neighbourhood's corner in the padded source is the pixel's own place in the source
+    # reason: a neighbourhood's corner in the padded source has the pixel's position in the source
     taps = corners(rows.index, grid, stride, source.padded)[:, None]
     taps = taps + offsets(3, source.padded).flatten()
     chunk = _PIXELS_CPU if reading_is_free(taps.device) else _PIXELS
@@ -287,13 +290,13 @@ def _mix_rows(
 
 
 def _by_rows(compute: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """A function of maps, each pixel independently, on pixels (M, C) -> (M, D)."""
+    """Apply a pixel-wise function of maps to pixels, (M, C) -> (M, D)."""
     made = _last(compute(_first(rows[None, None])))
     return made.reshape(len(rows), -1)
 
 
 def _ratio(coarse: tuple[int, int], fine: tuple[int, int]) -> int:
-    """Most pixels of a finer map that one of a coarser becomes."""
+    """Largest number of pixels of a finer map per pixel of a coarser map."""
     return -(-fine[0] // coarse[0]) * -(-fine[1] // coarse[1])
 
 

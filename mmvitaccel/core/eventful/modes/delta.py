@@ -1,9 +1,9 @@
 """The paper's incremental attention (arXiv 2308.13494, section 4.2): N x N state, approximate.
 
 The logits of all pairs are stored; rows of changed queries and columns of changed keys are
-recomputed. Of the product of attention A and values v, only the changed columns are accumulated,
-``A_new dv + dA v_old``. Softmax changes the other columns of A as well: that is left out, which is
-the approximation.
+recomputed. The product of attention A and values v is accumulated over the changed columns only,
+``A_new dv + dA v_old``. Softmax also changes the other columns of A, which is ignored; this is the
+approximation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mmvitaccel.core.eventful.modes.mode import QKV, Change, Logits
 
 @dataclass
 class DeltaMemory:
-    """What the delta mode remembers, all in single precision.
+    """State of the delta mode, all in single precision.
 
     Attributes:
         logits: (B, h, N, K), with relative positions.
@@ -37,7 +37,7 @@ class DeltaMemory:
 
 
 class DeltaAttention:
-    """The accumulator of the paper; takes 8 bytes for each pair of tokens, head and layer."""
+    """The paper's accumulator. It needs 8 bytes for each pair of tokens, head and layer."""
 
     def start(self, qkv: QKV, logits: Logits) -> tuple[Tensor, DeltaMemory]:
         """See :class:`mmvitaccel.core.eventful.modes.mode.AttentionMode`."""
@@ -50,7 +50,7 @@ class DeltaAttention:
             scores += logits.key_bias[:, None, None]
         attention = scores.softmax(-1)
         product = attention @ v
-        # reason: v may be the caller's own buffer, which the gate would change.
+        # reason: v may be the caller's buffer, which the gate would change.
         memory = DeltaMemory(scores, DeltaGate(attention, -1), DeltaGate(v.clone()), product)
         return product.to(qkv.q.dtype, copy=True), memory
 
@@ -64,7 +64,7 @@ class DeltaAttention:
         return Output(memory.product, None, qkv.q.dtype)
 
     def _rebuild(self, memory: DeltaMemory, qkv: QKV, logits: Logits) -> None:
-        """Attend over all tokens, in place: what was left out so far is gone."""
+        """Attend over all tokens in place, which removes accumulated errors."""
         _, fresh = self.start(qkv, logits)
         memory.logits.copy_(fresh.logits)
         memory.attention.reference.copy_(fresh.attention.reference)
@@ -72,7 +72,7 @@ class DeltaAttention:
         memory.product.copy_(fresh.product)
 
     def _update_logits(self, stored: Tensor, qkv: QKV, change: Change, logits: Logits) -> None:
-        """Rows of changed queries, then columns of changed keys."""
+        """Update rows of changed queries, then columns of changed keys."""
         q, k = qkv.q.float() * logits.scale, qkv.k.float()
         terms = logits.terms(qkv.q)
         rows = change.queries.gather(q) @ k.transpose(-1, -2)  # (B, h, M, K)
@@ -100,7 +100,7 @@ class DeltaAttention:
         index = keys.unsqueeze(2).expand(batch, heads, rows, -1)
         columns = (memory.logits.gather(-1, index) - lse).exp()
         if chosen is not None:
-            # reason: a key that only fills the row up was not let through: its column is stale.
+            # reason: padding keys did not pass the gate, so their columns are outdated
             kept = memory.attention.reference.gather(-1, index)
             columns = torch.where(chosen[:, None, None], columns, kept)
         _, d_attention = memory.attention.let_through(index, columns)

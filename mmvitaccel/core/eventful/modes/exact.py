@@ -1,7 +1,7 @@
 """Incremental attention that equals dense attention, with O(N) state and no N x N matrix.
 
-Each query row keeps running sums (:mod:`mmvitaccel.core.eventful.modes.running_sums`). The row of
-a changed query is recomputed over all keys. In the other rows only the terms of changed keys are
+Each query row keeps running sums (:mod:`mmvitaccel.core.eventful.modes.running_sums`). The row of a
+changed query is recomputed over all keys. In other rows, only the terms of changed keys are
 exchanged: one matrix product subtracts the terms of the old keys and values and adds the new ones.
 
 Shapes: B batch, h heads, N queries, K keys, L changed keys, D channels of a head.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import number, refuse
 from mmvitaccel.core.attention.dense import dense_attention_with_lse
 from mmvitaccel.core.attention.rel_pos import RelPos, row_and_column
 from mmvitaccel.core.eventful.gates.output import Output
@@ -32,21 +33,28 @@ class ExactAttention:
     """Running sums per query row.
 
     Args:
-        guard: When rows are recomputed.
-        dense_share: Attend densely when the running sums would cost more than this share of the
-            multiply-adds of dense attention. Below 1, since they take some longer each.
+        guard: Rule for recomputing rows.
+        dense_share: Use dense attention if the running sums would cost more than this share of its
+            multiply-adds. The default is below 1, because multiply-adds of running sums are slower.
+
+    Raises:
+        ValueError: The guard is not a Guard, or the share is negative or not a number.
     """
 
     def __init__(self, guard: Guard | None = None, dense_share: float = 0.8) -> None:
+        if guard is not None and not isinstance(guard, Guard):
+            refuse("ExactAttention", "guard", guard, "a Guard or None", wrong_type=True)
         self.guard = Guard() if guard is None else guard
-        self.dense_share = dense_share
+        self.dense_share = number(
+            "ExactAttention", "dense_share", dense_share, least=0, or_infinite=True
+        )
 
     def start(self, qkv: QKV, logits: Logits) -> tuple[Tensor, RunningSums]:
         """See :class:`mmvitaccel.core.eventful.modes.mode.AttentionMode`."""
         out, lse = _attend(qkv, logits, logits.rel_pos)
         lse = lse.contiguous()
         ones = torch.ones_like(lse)
-        # reason: the sums are changed in place, the output is the caller's.
+        # reason: the sums are changed in place, but the output belongs to the caller.
         numerator = out.clone(memory_format=torch.contiguous_format)
         turn = torch.zeros((), dtype=torch.int64, device=lse.device)
         memory = RunningSums(lse, ones, ones.clone(), numerator, turn)
@@ -55,7 +63,7 @@ class ExactAttention:
     def step(self, memory: RunningSums, qkv: QKV, change: Change, logits: Logits) -> Output:
         """See :class:`mmvitaccel.core.eventful.modes.mode.AttentionMode`."""
         out = Output(memory.numerator, memory.denominator, qkv.q.dtype)
-        everything = change.queries.everything  # a refresh: nothing of the old sums is kept
+        everything = change.queries.everything  # a refresh: old sums are discarded
         if everything or self._dense_is_cheaper(qkv, change) or memory.overdue.raised:
             self._attend_all(memory, qkv, logits)
             return out
@@ -99,12 +107,12 @@ class ExactAttention:
 
 
 def _attend(qkv: QKV, logits: Logits, rel_pos: RelPos | None) -> tuple[Tensor, Tensor]:
-    """Dense attention in single precision: rounded terms could not be subtracted again."""
+    """Dense attention in single precision, because rounded terms could not be subtracted."""
     return dense_attention_with_lse(*qkv, logits.scale, rel_pos, logits.key_bias)
 
 
 def _with_places(products: Tensor, logits: Logits, q: Tensor, keys: Tensor) -> Tensor:
-    """Logits (B, h, L, N) of all queries and the keys at ``keys`` (L,), their places included."""
+    """Logits (B, h, L, N) of all queries and ``keys`` (L,), including relative positions."""
     places = row_and_column(keys, logits.rel_pos.rows_w.shape[1])
     height, width = (
         terms.transpose(-1, -2).contiguous().index_select(-2, place)
@@ -114,17 +122,17 @@ def _with_places(products: Tensor, logits: Logits, q: Tensor, keys: Tensor) -> T
 
 
 def exchange_keys(sums: RunningSums, qkv: QKV, change: Change, logits: Logits) -> None:
-    """Take the old terms of changed keys off the rows of unchanged queries, put the new ones on.
+    """Exchange the terms of changed keys in the rows of unchanged queries.
 
     Args:
-        sums: Changed in place.
-        qkv: All queries, keys and values, the changed ones included.
-        change: Which of them changed; L keys.
-        logits: How they become logits.
+        sums: Running sums, changed in place.
+        qkv: All queries, keys and values, including the changed ones.
+        change: The changes, with L keys.
+        logits: Definition of the logits.
     """
     rows = complement(change.queries)
     new_k, new_v = change.keys.gather(qkv.k), change.keys.gather(qkv.v)
-    # reason: the compiled loop adds nothing to a key's logits
+    # reason: the compiled loop does not support a key bias
     if logits.key_bias is not None or not can_attend(qkv.q):
         _exchange_by_operators(sums, qkv.q, rows, change, (new_k, new_v), logits)
         return
@@ -146,7 +154,7 @@ def _exchange_by_operators(
     new: tuple[Tensor, Tensor],
     logits: Logits,
 ) -> None:
-    """The exchange without the compiled loop, block by block."""
+    """The exchange without the compiled kernel, block by block."""
     terms, heads = logits.terms(q.float()), q.shape[1]
     width = 2 * change.keys.index.shape[1]
     budget = CPU_BLOCK_LOGITS if q.device.type == "cpu" else DEVICE_BLOCK_LOGITS
@@ -175,7 +183,7 @@ def _exchange_by_operators(
 
 @dataclass(frozen=True)
 class _Heads:
-    """Some heads of one entry of the batch: views (h, N, ...) of the sums and the queries."""
+    """Some heads of one batch entry: views (h, N, ...) of the sums and the queries."""
 
     shift: Tensor
     denominator: Tensor
@@ -200,7 +208,7 @@ class _Heads:
                 t.index_select(1, rows).transpose(1, 2).float().contiguous() for t in self.terms
             )
             weights = keys.new_empty(keys.shape[0], 2 * half, rows.shape[0])
-            # reason: the shift goes into the H numbers of a row, not into its 2L logits.
+            # reason: subtracting the shift from the H terms of a row is cheaper than from 2L logits
             height = height.sub_(shift).index_select(1, self.place[0])
             torch.add(height, width.index_select(1, self.place[1]), out=weights[:, :half])
             weights[:, half:] = weights[:, :half]

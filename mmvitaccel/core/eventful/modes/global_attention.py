@@ -1,4 +1,4 @@
-"""Queries, keys and values of a global block as they were last let through, and their attention."""
+"""Stored queries, keys and values of a global block, and their attention."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from mmvitaccel.core.eventful.modes.mode import QKV, AttentionMode, Change, Logi
 
 @dataclass
 class Attended:
-    """Attention's output in one frame.
+    """Output of attention in one frame.
 
     Attributes:
-        errors: (B, N) norms of its difference to what the next gate last let through.
+        errors: (B, N) norms of the difference to the reference of the next gate.
         out: The output.
     """
 
@@ -45,9 +45,9 @@ class KeyPool:
 
     Attributes:
         grid_size: (H, W) of the tokens after the prefix.
-        pool_size: Tokens a side of a square.
-        num_prefix_tokens: Tokens in front, which stay as they are.
-        cell_of: (N,) the pooled key to which each token belongs.
+        pool_size: Side of a square in tokens.
+        num_prefix_tokens: Number of leading tokens, which are not pooled.
+        cell_of: (N,) index of the pooled key of each token.
         k: Pooled keys (B, h, K, D).
         v: Pooled values (B, h, K, D).
     """
@@ -66,12 +66,12 @@ class KeyPool:
         """Pool the keys and values of a first frame.
 
         Raises:
-            ValueError: The grid is not known.
+            ValueError: The grid is unknown.
         """
         if grid_size is None:
             raise ValueError(
-                f"Eventful: kv_pool_size={pool_size} needs the grid of the tokens and this model "
-                "does not tell it to its blocks; set kv_pool_size=1."
+                f"Eventful: kv_pool_size={pool_size} needs the token grid, which this model does "
+                f"not provide; set kv_pool_size=1."
             )
         grid_cells = cells_of(grid_size, pool_size).to(qkv.q.device) + num_prefix_tokens
         prefix = torch.arange(num_prefix_tokens, device=qkv.q.device)
@@ -91,7 +91,7 @@ class KeyPool:
         cells = self.cell_of[selection.index]
         mask = torch.zeros(cells.shape[0], self.k.shape[2], dtype=torch.bool, device=cells.device)
         mask.scatter_(1, cells, True)
-        # reason: how many cells these are only the device knows.
+        # reason: only the device knows the number of changed cells
         known = reading_is_free(cells.device)
         keys = from_mask(mask, None if known else min(cells.shape[1], mask.shape[1]))
         change = Change(selection, keys, keys.gather(self.k), keys.gather(self.v))
@@ -101,15 +101,15 @@ class KeyPool:
 
 @dataclass
 class GlobalAttention:
-    """What a stream remembers of the attention of a global block.
+    """State of the attention of a global block in a stream.
 
     Attributes:
-        qkv: As last let through, each (B, h, N, D), in the dtype in which they are kept.
-        dtype: In which they are computed with.
-        mode: How it is attended.
-        logits: How queries and keys become logits.
+        qkv: Queries, keys and values as they last passed, each (B, h, N, D), in the storage dtype.
+        dtype: Dtype of the computation.
+        mode: The attention mode.
+        logits: Definition of the logits.
         pool: Pooled keys and values, or None.
-        memory: What the mode remembers.
+        memory: State of the mode.
     """
 
     qkv: QKV
@@ -130,10 +130,10 @@ class GlobalAttention:
         num_prefix_tokens: int = 0,
         dtype: torch.dtype | None = None,
     ) -> tuple[GlobalAttention, Tensor]:
-        """Attend over a first frame; the output is (B, N, C).
+        """Attend over a first frame, with output (B, N, C).
 
-        What is kept in another ``dtype`` is attended as it is kept: what running sums take off
-        later is then what they put on.
+        With another storage ``dtype``, attention uses the stored values, so that running sums later
+        subtract exactly what they added.
         """
         own = qkv.q.dtype
         kept = QKV(*(_head_by_head(t, dtype or own) for t in qkv))
@@ -154,12 +154,12 @@ class GlobalAttention:
 
         Args:
             new: Queries, keys and values of the selected tokens, each (B, h, M, D).
-            selection: Which tokens they are.
-            next_gate: Before the output projection.
+            selection: The selected tokens.
+            next_gate: Gate before the output projection.
         """
         old_k, old_v = (selection.gather(t).to(self.dtype) for t in self.qkv[1:])
         change = Change(selection, selection, old_k, old_v)
-        if selection.everything:  # what was gathered are the old buffers themselves
+        if selection.everything:  # gather returned the old buffers themselves
             self.qkv = QKV(*(_head_by_head(t, self.qkv.q.dtype) for t in new))
         else:
             for buffer, values in zip(self.qkv, new):
@@ -171,10 +171,10 @@ class GlobalAttention:
         return Attended(errors_of_output(next_gate.reference, out), out)
 
     def received(self) -> Tensor:
-        """The attention that each token receives from all, as last let through (B, N) float32.
+        """Attention (B, N) float32 that each token receives from all, from stored queries and keys.
 
-        The mean over heads and queries of the softmax; of pooled keys all tokens of a cell have
-        the cell's.
+        The mean over heads and queries of the softmax; with pooled keys, all tokens of a cell have
+        the value of the cell.
         """
         qkv = self._attended(QKV(*(t.to(self.dtype) for t in self.qkv)))
         terms, by_head = self.logits.terms(qkv.q), []
@@ -188,12 +188,12 @@ class GlobalAttention:
         return mean if self.pool is None else mean[:, self.pool.cell_of]
 
     def move(self, step: tuple[int, int], keys: Tensor | None) -> None:
-        """Follow a view that moved.
+        """Follow a movement of the view.
 
         Args:
-            step: Rows and columns by which it did.
-            keys: (L,) int64, the slots of what came into view, which will pass the first gate in
-                this frame; None where all tokens will.
+            step: Movement in rows and columns.
+            keys: (L,) int64, slots of the tokens that are new in the view and will pass the first
+                gate in this frame; None if all tokens will.
         """
         before, self.logits = self.logits, self.logits.rolled(step)
         if keys is None or before.rel_pos is None or not hasattr(self.mode, "move"):
@@ -206,5 +206,5 @@ class GlobalAttention:
 
 
 def _head_by_head(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy of (B, h, N, D) in this very order, so that a head's tokens lie side by side."""
+    """A contiguous copy of (B, h, N, D), with the tokens of a head next to each other."""
     return torch.empty(x.shape, dtype=dtype, device=x.device).copy_(x)

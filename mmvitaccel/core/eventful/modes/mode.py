@@ -1,14 +1,14 @@
-"""Attention over gated queries, keys and values, behind one interface.
+"""Interface of attention over gated queries, keys and values.
 
-A block keeps q, k and v of all tokens as they were last let through. In each frame some of them
-change; a mode says what is then computed:
+A block stores q, k and v of all tokens as they last passed the gate. In each frame some of them
+change; a mode defines what is then computed:
 
-- ``tokenwise``: everything, so gates save work in the linear layers only;
+- ``tokenwise``: everything, so gates only save work in the linear layers;
 - ``delta``: the paper's accumulator (:mod:`.delta`), an approximation;
 - ``exact``: running sums (:mod:`.exact`), equal to ``tokenwise``.
 
-Shapes: B batch, h heads, N queries, K keys (fewer than N where they are pooled), D channels of a
-head; M queries and L keys changed.
+Shapes: B batch, h heads, N queries, K keys (fewer than N if pooled), D channels of a head; M
+    queries and L keys changed.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class QKV(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What is new in a frame.
+    """Changes in a frame.
 
     Attributes:
-        queries: The queries that changed, of N.
-        keys: The keys and values that changed, of K.
-        old_k: (B, h, L, D), those keys as they were.
-        old_v: (B, h, L, D), those values as they were.
+        queries: The changed queries, of N.
+        keys: The changed keys and values, of K.
+        old_k: (B, h, L, D), previous values of these keys.
+        old_v: (B, h, L, D), previous values of these values.
     """
 
     queries: Selection
@@ -50,12 +50,12 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True)
 class Logits:
-    """How queries and keys become logits.
+    """Definition of the logits of queries and keys.
 
     Attributes:
-        scale: Factor of their products.
-        rel_pos: Relative positions of all queries, or None where there are none.
-        key_bias: Added to all logits of a key, (B, K) float32, or None; not beside relative
+        scale: Factor of the products of queries and keys.
+        rel_pos: Relative positions of all queries, or None.
+        key_bias: Added to all logits of a key, (B, K) float32, or None; not together with relative
             positions.
     """
 
@@ -68,7 +68,7 @@ class Logits:
         return None if self.rel_pos is None else self.rel_pos._replace(place=place)
 
     def rolled(self, step: tuple[int, int]) -> Logits:
-        """For a grid whose view moved by that many rows and columns, slot by slot."""
+        """Logits in the order of slots after the view moved by ``step`` rows and columns."""
         if self.rel_pos is None:
             return self
         rows = (r.roll((by, by), (0, 1)) for r, by in zip(self.rel_pos[:2], step))
@@ -80,24 +80,24 @@ class Logits:
 
 
 class AttentionMode(Protocol):
-    """One way to attend incrementally. It holds options; what it remembers is the stream's."""
+    """Protocol of an incremental attention. It has only options; the state is the stream's."""
 
     def start(self, qkv: QKV, logits: Logits) -> tuple[Tensor, Any]:
         """Attend over a first frame.
 
         Returns:
-            The output (B, h, N, D), which belongs to the caller, and what :meth:`step` is to be
-            given: any plain object.
+            The output (B, h, N, D), which belongs to the caller, and the state for :meth:`step`,
+            any plain object.
         """
 
     def step(self, memory: Any, qkv: QKV, change: Change, logits: Logits) -> Output:
         """Attend over a later frame.
 
         Args:
-            memory: What :meth:`start` gave; updated in place.
-            qkv: All queries, keys and values, the changed ones included.
-            change: Which of them changed.
-            logits: As it was at the start.
+            memory: State from :meth:`start`; updated in place.
+            qkv: All queries, keys and values, including the changed ones.
+            change: The changes.
+            logits: The same as at the start.
 
         Returns:
             The output.
@@ -105,25 +105,25 @@ class AttentionMode(Protocol):
 
 
 class MovesAttention(Protocol):
-    """What a mode has beside, whose memory holds logits of keys by their places."""
+    """Additional protocol of modes whose state includes relative positions of keys."""
 
     def move(self, memory: Any, qkv: QKV, keys: Tensor, before: Logits, after: Logits) -> None:
-        """Give keys other places, those of the tokens that will take their slots.
+        """Change the relative positions of keys to those of the tokens that will take their slots.
 
         Args:
-            memory: What :meth:`AttentionMode.start` gave; updated in place.
-            qkv: All queries, keys and values, none of them changed yet.
-            keys: (L,) int64, the keys' slots. Their queries will change in the same frame.
-            before: With the places that they had.
-            after: With those that they get; between all other queries and keys nothing differs.
+            memory: State from :meth:`AttentionMode.start`; updated in place.
+            qkv: All queries, keys and values, not changed yet.
+            keys: (L,) int64, slots of the keys. Their queries will change in the same frame.
+            before: Logits with the previous positions.
+            after: Logits with the new positions; equal for all other queries and keys.
         """
 
 
 class TokenwiseAttention:
-    """Dense attention in every frame; the gates save work in the linear layers alone."""
+    """Dense attention in every frame; gates only save work in the linear layers."""
 
     def start(self, qkv: QKV, logits: Logits) -> tuple[Tensor, None]:
-        """See :class:`AttentionMode`; there is nothing to remember."""
+        """See :class:`AttentionMode`; there is no state."""
         return dense_attention(*qkv, logits.scale, logits.rel_pos, logits.key_bias), None
 
     def step(self, memory: None, qkv: QKV, change: Change, logits: Logits) -> Output:

@@ -1,11 +1,11 @@
-"""Softmax attention as running sums, and when they have to be recomputed.
+"""Softmax attention as running sums, and the rule for recomputing them.
 
 Per query row i: a shift m_i, the denominator ``sum_j exp(s_ij - m_i)`` and the numerator
 ``sum_j exp(s_ij - m_i) v_j``. Terms can be subtracted and added.
 
-Subtraction cancels: a row that lost most of its sum since it was last recomputed has rounding
-errors of the size of what it lost. Such rows are recomputed over all keys. All rows are recomputed
-in turn over some hundred frames, so that errors cannot build up.
+Because of cancellation, a row that has lost most of its sum since it was last recomputed has
+rounding errors of the size of the lost part. Such rows are recomputed over all keys. In addition,
+all rows are recomputed in turn over about a hundred frames, so that errors cannot accumulate.
 
 Shapes: B batch, h heads, N query rows, D channels of a head.
 """
@@ -17,25 +17,26 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mmvitaccel.arguments import number, whole_number
 from mmvitaccel.core.eventful.gates.host_reads import Alarms, reading_is_free
 from mmvitaccel.core.eventful.modes.mode import Change
 
-# A denominator beyond this is near overflow: its row is recomputed, with a shift that fits.
+# Above this, a denominator is near overflow: the row is recomputed with a new shift.
 LARGEST_SUM = 1e20
 
 
 @dataclass
 class RunningSums:
-    """What the exact mode remembers, in single precision.
+    """State of the exact mode, in single precision.
 
     Attributes:
         shift: m, (B, h, N).
         denominator: (B, h, N).
         peak: The largest denominator since the row was last recomputed, (B, h, N).
         numerator: (B, h, N, D).
-        turn: First of the rows that are recomputed next, in turn; () int64, on the sums' device,
-            so that a frame holds no number of the host's that changes.
-        overdue: Raised when more rows than the quota were in need.
+        turn: First row of the next rows to recompute in turn; () int64 on the device of the sums,
+            so that a frame does not depend on values of the host.
+        overdue: Alarm for more rows in need than the quota.
     """
 
     shift: Tensor
@@ -46,12 +47,12 @@ class RunningSums:
     overdue: Alarms = field(default_factory=Alarms)
 
     def attended(self, out: Tensor, lse: Tensor, rows: Tensor | None = None) -> None:
-        """Take rows that were attended over all keys: shift lse, denominator 1, numerator out.
+        """Set rows that were attended over all keys: shift lse, denominator 1, numerator out.
 
         Args:
             out: (B, h, R, D).
             lse: (B, h, R).
-            rows: (B, R) int64, no row twice; None for all rows, in order.
+            rows: (B, R) int64, without duplicates; None for all rows in order.
         """
         for kept, values in (
             (self.shift, lse), (self.denominator, 1.0), (self.peak, 1.0), (self.numerator, out)
@@ -68,27 +69,37 @@ def _put(kept: Tensor, rows: Tensor | None, values: Tensor | float) -> None:
 
 @dataclass(frozen=True)
 class Guard:
-    """Which rows are recomputed although their query did not change.
+    """Rule for recomputing rows whose query did not change.
 
     Attributes:
-        smallest_share: A row is in need when its denominator is below this share of its peak.
-        quota: Rows that are recomputed in a frame where the host cannot be asked how many are
-            in need (that is, not on a CPU), worst first. Should more be in need, all rows are
-            attended in the next frame that knows of it.
-        turn_frames: Frames over which every row is recomputed once, a few rows in each frame.
+        smallest_share: A row is in need if its denominator is below this share of its peak.
+        quota: Number of rows recomputed per frame on devices other than a CPU, where the number of
+            rows in need is not read; worst first. If more are in need, all rows are recomputed in
+            the first frame after the host learns of it.
+        turn_frames: Number of frames over which every row is recomputed once.
+
+    Raises:
+        ValueError: A value is out of range.
     """
 
     smallest_share: float = 1 / 8
     quota: int = 32
     turn_frames: int = 256
 
+    def __post_init__(self) -> None:
+        share = number("Guard", "smallest_share", self.smallest_share, least=0, below=1)
+        object.__setattr__(self, "smallest_share", share)
+        for name, least, of in (("quota", 0, "rows"), ("turn_frames", 1, "frames")):
+            value = whole_number("Guard", name, getattr(self, name), least=least, of=of)
+            object.__setattr__(self, name, value)
+
     def rows(self, sums: RunningSums, change: Change) -> Tensor:
-        """Rows to be recomputed, (B, R) int64, changed queries first, no row twice."""
+        """Rows to recompute, (B, R) int64, changed queries first, without duplicates."""
         num_rows = sums.denominator.shape[2]
         changed = change.queries.index
         torch.maximum(sums.peak, sums.denominator, out=sums.peak)
         share = sums.denominator / sums.peak
-        # reason: asked this way round, a row that is not a number is in need.
+        # reason: with this comparison, NaN rows are in need
         sound = (share >= self.smallest_share) & (sums.denominator <= LARGEST_SUM)
         need = torch.where(sound, 1 - share, 2.0).amax(1)  # (B, N); 2: in need, 3: in turn
         turn = -(-num_rows // self.turn_frames)

@@ -1,8 +1,8 @@
-"""Attention within windows, of those windows alone in which something changed.
+"""Attention within windows, computed only for windows with changes.
 
-Queries, keys and values are remembered token by token, with one further row for padding; a table
-of slots says which row lies where in the windows. A window is then one gather away, padding
-included, and windows that are not needed are never cut.
+Queries, keys and values are stored per token, with an additional row for padding. A table of slots
+maps positions in windows to rows. A window including its padding is read by one gather, and unused
+windows are never built.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from mmvitaccel.core.kernels.attend import attend_windows
 from mmvitaccel.core.kernels.errors import output_errors
 from mmvitaccel.core.kernels.operators import can_attend, can_run
 
-# Numbers of queries, keys and values that are cut out at a time, on a CPU: they stay in the cache.
+# Number of values gathered at a time on a CPU, which stay in the cache.
 CPU_WINDOWS_NUMBERS = 2**21
 
 
 @dataclass
 class WindowedAttention:
-    """What a stream remembers of the attention of a windowed block.
+    """State of the attention of a windowed block in a stream.
 
     Shapes: B batch, N tokens, W windows of T slots, h heads, D channels of a head, C = h * D.
 
     Attributes:
-        qkv: As last let through, (B, N + 1, 3, h, D); the last row is padding. In the dtype in
-            which they are kept.
-        dtype: In which they are computed with.
-        errors: (B, N) norms of the output's difference to what the next gate last let through.
-        slots: (B * W, T) rows of ``qkv`` with its first two axes as one.
-        window_of: (B, N) the window, of B * W, in which a token lies.
+        qkv: Queries, keys and values as they last passed, (B, N + 1, 3, h, D), in the storage
+            dtype; the last row is padding.
+        dtype: Dtype of the computation.
+        errors: (B, N) norms of the output's difference to the reference of the next gate.
+        slots: (B * W, T) rows of ``qkv`` with its first two axes flattened.
+        window_of: (B, N) index of a token's window among B * W.
         logits: How queries and keys become logits.
-        grid_size: (H, W) in tokens; of segments, how many there are and their length.
-        window_size: Tokens a side of a window; 0 of segments.
-        cut_anew: Whether the windows are others than in the last frame.
+        grid_size: (H, W) in tokens; for segments, their number and length.
+        window_size: Side of a window in tokens; 0 for segments.
+        cut_anew: Whether the windows differ from those of the last frame.
     """
 
     qkv: Tensor
@@ -70,11 +70,11 @@ class WindowedAttention:
 
         Args:
             qkv: Each (B, h, N, D).
-            padding: Of one token of padding, each (1, h, 1, D).
+            padding: Query, key and value of a padding token, each (1, h, 1, D).
             logits: How queries and keys become logits.
             grid_size: (H, W) in tokens.
-            window_size: Tokens a side of a window.
-            dtype: In which queries, keys and values are kept; None for their own.
+            window_size: Side of a window in tokens.
+            dtype: Storage dtype of queries, keys and values; None for their own.
 
         Returns:
             The memory, and the output (B, N, C).
@@ -86,12 +86,12 @@ class WindowedAttention:
     def start_segments(
         cls, qkv: QKV, logits: Logits, segments: int, dtype: torch.dtype | None = None
     ) -> tuple[WindowedAttention, Tensor]:
-        """Attend over a first frame, whose windows are parts of equal length of its tokens.
+        """Attend over a first frame, whose windows are segments of its tokens with equal length.
 
         Args:
             qkv: Each (B, h, N, D).
             logits: How queries and keys become logits.
-            segments: How many parts there are.
+            segments: Number of segments.
             dtype: As in :meth:`start`.
 
         Returns:
@@ -99,7 +99,8 @@ class WindowedAttention:
         """
         batch, _, num_tokens, _ = qkv.q.shape
         slots = torch.arange(num_tokens).view(segments, -1)
-        padding = QKV(*(part[:1, :, :1] for part in qkv))  # reason: a row that no window has
+        # reason: a padding row that no window uses
+        padding = QKV(*(part[:1, :, :1] for part in qkv))
         cut = (tuple(slots.shape), 0)
         return cls._start(qkv, padding, logits, cut, _tables(slots, num_tokens, batch), dtype)
 
@@ -134,19 +135,19 @@ class WindowedAttention:
         return attention, out[:, :-1]
 
     def move(self, first: tuple[int, int]) -> None:
-        """Cut windows for a view that moved, to the scene's row and column ``first``."""
+        """Rebuild the windows for a view that moved to row and column ``first`` of the scene."""
         slots, window_of = _cut(self.grid_size, self.window_size, first, len(self.qkv))
         self.slots = slots.to(self.qkv.device)
         self.window_of = window_of.to(self.qkv.device)
         self.cut_anew = True
 
     def take(self, new: QKV, selection: Selection, next_gate: TokenGate) -> WindowsAttended:
-        """Attend over the windows of a later frame in which a token changed.
+        """Attend over the windows of a later frame that have changed tokens.
 
         Args:
             new: Queries, keys and values of the selected tokens, each (B, h, M, D).
-            selection: Which tokens they are.
-            next_gate: Before the output projection.
+            selection: The selected tokens.
+            next_gate: Gate before the output projection.
         """
         if selection.everything:
             for part, values in zip(self.qkv[:, :-1].unbind(2), new):
@@ -165,9 +166,9 @@ class WindowedAttention:
         return WindowsAttended(self, out, touched)
 
     def _touched(self, selection: Selection, next_gate: TokenGate) -> Tensor | None:
-        """The windows in which a token changed, (B * W,) bool; None where all are attended."""
-        # reason: which windows these are only the device knows, and waiting for it costs more
-        # than the windows; a gate that follows every frame wants all of them.
+        """The windows with changed tokens, (B * W,) bool; None for all."""
+        # reason: reading the windows from the device costs more than computing all of them; a gate
+        # with the reference last_frame needs all windows.
         if next_gate.follows or not reading_is_free(selection.index.device):
             return None
         touched = torch.zeros(len(self.slots), dtype=torch.bool)
@@ -179,8 +180,8 @@ class WindowedAttention:
 
         Args:
             out: (B, N + 1, C), changed in place.
-            windows: Indices of B * W; None for all.
-            reference: (B, N, C); with it, the errors of these windows' tokens are noted.
+            windows: Indices among B * W; None for all.
+            reference: (B, N, C); if given, the errors of these windows' tokens are stored.
         """
         if windows is not None and not len(windows):
             return
@@ -205,7 +206,7 @@ class WindowedAttention:
                 self._note_errors(rows, out, reference)
 
     def _note_errors(self, rows: Tensor, out: Tensor, reference: Tensor) -> None:
-        """Norms of ``out - reference`` (B, N, C), in rows that are not padding."""
+        """Store norms of ``out - reference`` (B, N, C) for rows that are not padding."""
         per_image = self.qkv.shape[1]
         rows = rows[rows % per_image < per_image - 1]
         tokens = rows - rows.div(per_image, rounding_mode="floor")  # images have no padding row
@@ -220,12 +221,12 @@ class WindowedAttention:
 
 @dataclass
 class WindowsAttended:
-    """Attention's output in one frame, as far as it was computed.
+    """Output of attention in one frame, as far as it was computed.
 
     Attributes:
-        attention: The block's.
-        out: (B, N + 1, C), right in the windows that were attended.
-        touched: (B * W,) bool, those windows; None for all.
+        attention: State of the block's attention.
+        out: (B, N + 1, C), valid in the computed windows.
+        touched: (B * W,) bool, the computed windows; None for all.
     """
 
     attention: WindowedAttention
@@ -234,25 +235,25 @@ class WindowsAttended:
 
     @property
     def errors(self) -> Tensor:
-        """(B, N) norms of the difference to what the next gate last let through."""
+        """(B, N) norms of the difference to the reference of the next gate."""
         return self.attention.errors
 
     def tokens(self, selection: Selection) -> Tensor:
-        """The selected tokens, which the next gate lets through, (B, M, C).
+        """The selected tokens (B, M, C), which pass the next gate.
 
-        A token whose window did not change may pass late; its window is attended now.
+        A token may pass later than its window changed; its window is then computed now.
         """
         if self.touched is not None:
             wanted = torch.zeros_like(self.touched)
             wanted[self.attention.window_of.gather(1, selection.index)] = True
             self.attention.attend(self.out, (wanted & ~self.touched).nonzero()[:, 0])
-        # reason: a window that does not change keeps its errors, but for what now passes.
+        # reason: an unchanged window keeps its errors, except for tokens that now pass
         errors = self.attention.errors.unsqueeze(-1)
         selection.put(errors, errors.new_zeros(*selection.index.shape, 1))
         return selection.gather(self.out[:, :-1])
 
     def block(self, rows: slice) -> Tensor:
-        """Consecutive tokens, (B, n, C), where all windows were attended."""
+        """Consecutive tokens (B, n, C); all windows must have been computed."""
         return self.out[:, :-1][:, rows]
 
 
@@ -265,7 +266,7 @@ def _cut(
 
 
 def _tables(slots: Tensor, num_tokens: int, batch: int) -> tuple[Tensor, Tensor]:
-    """These tables of a batch from the slots (W, T) of one image."""
+    """The tables of a batch from the slots (W, T) of one image."""
     windows = torch.arange(slots.shape[0])
     window_of = torch.empty(num_tokens + 1, dtype=torch.int64)
     window_of[slots.flatten()] = windows.repeat_interleave(slots.shape[1])

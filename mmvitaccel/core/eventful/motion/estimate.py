@@ -85,12 +85,18 @@ def lies_better(now: Look, then: Look, by: tuple[int, int], than: tuple[int, int
     return bool(_difference(now.grey, then.grey, by) < _difference(now.grey, then.grey, than))
 
 
-def _difference(now: Tensor, then: Tensor, by: tuple[int, int]) -> Tensor:
-    """Mean absolute difference over the overlap of two shifted pictures, ()."""
+def overlap(now: Tensor, then: Tensor, by: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """What both of two pictures (height, width) show if the camera moved by (down, right)."""
     for axis, step in enumerate(by):
         common = now.shape[axis] - abs(step)
         now = now.narrow(axis, max(-step, 0), common)
         then = then.narrow(axis, max(step, 0), common)
+    return now, then
+
+
+def _difference(now: Tensor, then: Tensor, by: tuple[int, int]) -> Tensor:
+    """Mean absolute difference over the overlap of two shifted pictures, ()."""
+    now, then = overlap(now, then, by)
     return (now - then).abs().mean()
 
 
@@ -125,29 +131,61 @@ def peak_of(now: Tensor, then: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         (3,) float32, the fields of a :class:`Shift`.
     """
-    height, width = (side // 2 for side in size)
-    weight_y = _weights(torch.fft.fftfreq(height, device=now.device))
-    weight_x = _weights(torch.fft.rfftfreq(width, device=now.device))
-    surface = torch.fft.irfft2(now * then.conj() * weight_y[:, None] * weight_x, (height, width))
-    highest = _weights(torch.fft.fftfreq(width, device=now.device)).mean() * weight_y.mean()
-    peak = surface.flatten().argmax()
+    low = (size[0] // 2, size[1] // 2)
+    surface = torch.fft.irfft2(now * then.conj() * weights(low, now.device), low)
+    scale = surface.new_tensor((-2, -2, 1))
+    return peaks_of(surface[None])[0] * scale
+
+
+def weights(size: tuple[int, int], device: torch.device, width: float = PEAK) -> Tensor:
+    """The Gaussian weight of a spectrum, by frequency.
+
+    Args:
+        size: Height and width of the picture.
+        device: Of the spectrum.
+        width: Standard deviation of the peak, in pixels.
+
+    Returns:
+        (height, width // 2 + 1), as ``rfft2`` gives the spectrum.
+    """
+    rows = _weights(torch.fft.fftfreq(size[0], device=device), width)
+    return rows[:, None] * _weights(torch.fft.rfftfreq(size[1], device=device), width)
+
+
+def peaks_of(surfaces: Tensor, width_of_peak: float = PEAK) -> Tensor:
+    """The highest point of each surface that a correlation with :func:`weights` gave.
+
+    Args:
+        surfaces: (B, height, width).
+        width_of_peak: That of the weights.
+
+    Returns:
+        (B, 3) float32: pixels down and right, of either sign, and the height, at most 1.
+    """
+    number, height, width = surfaces.shape
+    rows = torch.arange(number, device=surfaces.device)
+    top, peak = surfaces.flatten(1).max(1)
     y, x = peak.div(width, rounding_mode="floor"), peak.remainder(width)
-    near = torch.arange(-1, 2, device=now.device)
-    down = y + _summit(surface[(y + near) % height, x])
-    right = x + _summit(surface[y, (x + near) % width])
+    near = torch.arange(-1, 2, device=surfaces.device)[:, None]
+    down = y + _summit(surfaces[rows, (y + near) % height, x])
+    right = x + _summit(surfaces[rows, y, (x + near) % width])
     # reason: the transform is periodic; a shift beyond the middle is one in the other direction
     down = torch.where(down > height / 2, down - height, down)
     right = torch.where(right > width / 2, right - width, right)
-    return torch.stack((-2 * down, -2 * right, surface[y, x] / highest))
+    highest = 1.0
+    for side in (height, width):
+        frequency = torch.fft.fftfreq(side, device=surfaces.device)
+        highest = highest * _weights(frequency, width_of_peak).mean()
+    return torch.stack((down, right, top / highest), 1)
 
 
-def _weights(frequency: Tensor) -> Tensor:
-    """The Gaussian weight of the spectrum, by frequency in cycles per pixel."""
-    return torch.exp(-2 * (math.pi * PEAK * frequency) ** 2)
+def _weights(frequency: Tensor, width: float) -> Tensor:
+    """The weight of one axis, by frequency in cycles per pixel."""
+    return torch.exp(-2 * (math.pi * width * frequency) ** 2)
 
 
 def _summit(three: Tensor) -> Tensor:
-    """Offset of the maximum of the Gaussian through three neighbours from the middle one, ()."""
+    """Offset of the maximum of the Gaussian through three neighbours (3, ...) from the middle."""
     left, middle, right = three.clamp_min(1e-9).log().unbind()
     place = 0.5 * (left - right) / (left - 2 * middle + right)
     return place.nan_to_num(0.0, 0.0, 0.0).clamp(-0.5, 0.5)

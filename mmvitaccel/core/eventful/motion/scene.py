@@ -1,9 +1,9 @@
-"""The scene of a stream: its frames, moved so that patches stay on what they show.
+"""The scene of a stream: its frames are shifted so that patches stay on what they show.
 
-Patches lie on the scene, not on the frame. The view is as large as a frame and moves by whole
-patches, when a frame has gone a whole patch further; so a row or column that comes into view is
-seen in full. What a frame does not show of the view, less than a patch at its edge, is what was
-last seen there. The memory of tokens is a :class:`~mmvitaccel.core.eventful.motion.ring.Ring`.
+Patches are aligned with the scene, not with the frame. The view has the size of a frame and moves
+by whole patches when a frame is a whole patch further, so new rows and columns are completely
+visible. The part of the view that a frame does not cover, less than a patch at an edge, keeps the
+pixels last seen there. Tokens are stored in a :class:`~mmvitaccel.core.eventful.motion.ring.Ring`.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from mmvitaccel.core.eventful.motion.translation import Motion
 
 _NUMBERS = itertools.count()
 
-# Of the budget of a frame, the share that is saved while the view stays; at most a whole budget is.
+# Share of a frame's budget that is saved while the view stays; at most one budget is saved.
 SAVED = 0.2
 
 
 class Scene:
-    """What a stream remembers of its scene.
+    """State of a stream's scene.
 
     Args:
-        motion: Says where the camera looks.
-        picture: The first frame, (1, channels, height, width), of whole patches.
-        patch_size: Pixels a side of a patch.
+        motion: Estimates the camera's position.
+        picture: The first frame (1, channels, height, width), a multiple of the patch size.
+        patch_size: Side of a patch in pixels.
 
     Attributes:
-        patch_size: Pixels a side of a patch.
-        ring: Where the view is, in tokens.
-        before: Where it was in the frame before.
-        offset: The scene's pixel (y, x) at the frame's top left corner.
-        moved: Pixels (down, right) since the frame before.
-        fits: Whether the frame shows the scene of the one before.
-        anew: Whether all began anew with this frame, which is then computed whole.
-        saved: Tokens that frames have left to the next one in which the view moves.
+        patch_size: Side of a patch in pixels.
+        ring: Position of the view in tokens.
+        before: Position of the view in the previous frame.
+        offset: Pixel (y, x) of the scene at the frame's top left corner.
+        moved: Movement in pixels (down, right) since the previous frame.
+        fits: Whether the frame shows the scene of the previous one.
+        anew: Whether the scene restarted with this frame, which is then computed completely.
+        saved: Tokens saved for the next frame in which the view moves.
     """
 
     def __init__(self, motion: Motion, picture: Tensor, patch_size: int) -> None:
@@ -54,14 +54,14 @@ class Scene:
         self.moved, self.fits, self.anew = (0, 0), True, False
 
     def _begin(self, picture: Tensor) -> None:
-        """Put the view on a frame."""
+        """Move the view to a frame."""
         self.ring = Ring(self.ring.size)
         self.offset = (0, 0)
         self._track = self._motion.start(picture)
         self._correction, self.saved = None, 0
 
     def begin_anew(self, picture: Tensor) -> Tensor:
-        """Let a later frame be one with which all begins anew; it comes back."""
+        """Restart the scene with a later frame; returns the frame."""
         self.before = self.ring
         self._begin(picture)
         self._picture.copy_(picture)
@@ -69,9 +69,9 @@ class Scene:
         return picture
 
     def follow(self, picture: Tensor) -> Tensor:
-        """A later frame, of the same shape, as the model is to see it: on the view, slot by slot.
+        """Place a later frame of the same shape on the view; returns the view in slot order.
 
-        It belongs to the scene, and changes with the next frame.
+        The returned tensor belongs to the scene and changes with the next frame.
         """
         self.before, self.anew = self.ring, False
         place, self.fits = self._motion.follow(self._track, picture)
@@ -92,7 +92,7 @@ class Scene:
         return self._seen(picture)
 
     def _seen(self, picture: Tensor) -> Tensor:
-        """The frame in its place, and around it what was last seen."""
+        """The frame at its position, surrounded by the pixels last seen there."""
         view = self.ring.times(self.patch_size)
         if view.at_rest and self.offset == (0, 0):
             self._picture.copy_(picture)
@@ -109,28 +109,28 @@ class Scene:
         return self._picture
 
     def _continued(self, picture: Tensor, view: Ring) -> Tensor:
-        """The view on a frame whose edges go on for ever, slot by slot."""
+        """The view on a frame with replicated edges, in slot order."""
         for axis in (0, 1):
             cells = view.cells(axis, picture.device) - self.offset[axis]
             picture = picture.index_select(axis + 2, cells.clamp(0, view.size[axis] - 1))
         return picture
 
     def entered(self, device: torch.device) -> Tensor | None:
-        """The slots of tokens that came into view, (H * W,) bool; None where none did."""
+        """Slots of tokens that are new in the view, (H * W,) bool; None if there are none."""
         if self.anew or self.ring == self.before:
             return None
         return self.ring.entered(self.before, device).flatten()
 
     def budget(self, k: int, num_tokens: int) -> int:
-        """Tokens that pass in this frame out of k a frame.
+        """Number of tokens that pass in this frame, for a mean of k per frame.
 
-        When the view moves, more tokens change than those that come into it: windows lose and win
-        some, at all four edges. Frames in which it stays while the camera moves save for those.
-        Of a camera that stands still, every frame has k.
+        When the view moves, more tokens change than the new ones, because windows at all four edges
+        change. Frames in which the view stays while the camera moves therefore save tokens. With a
+        camera at rest, every frame has k.
 
         Args:
-            k: Of a frame.
-            num_tokens: That there are.
+            k: Mean number of tokens per frame.
+            num_tokens: Number of all tokens.
         """
         if self.anew or not self.fits or self.moved == (0, 0):
             return k
@@ -142,16 +142,16 @@ class Scene:
         return k + more
 
     def corrected(self, x: Tensor, positions: Callable[[], Tensor | None]) -> Tensor:
-        """Tokens with the positions that belong to their places in the scene.
+        """Correct the position embeddings of tokens to their places in the scene.
 
         Args:
-            x: (1, N, C), tokens of the grid last, with the positions of their slots.
-            positions: Gives the absolute positions of the grid (1, H * W, C), or None; asked when
-                the view has moved.
+            x: (1, N, C), with the grid's tokens last, and the position embeddings of their slots.
+            positions: Function that returns the position embeddings of the grid (1, H * W, C), or
+                None; called when the view has moved.
 
         Returns:
-            (1, N, C); ``x`` itself as long as the view is where it began. A token beyond the
-            positions that there are has those of the nearest edge.
+            (1, N, C); ``x`` itself while the view is at its origin. Tokens beyond the position
+            embeddings get those of the nearest edge.
         """
         if self.ring.at_rest:
             return x
@@ -170,7 +170,7 @@ class Scene:
 
     @property
     def beyond(self) -> tuple[int, int]:
-        """Pixels by which the frame lies further down and right than what :meth:`given` gives."""
+        """Offset in pixels (down, right) of the frame from the output of :meth:`given`."""
         if self._motion.maps == "frame":
             return (0, 0)
         return tuple(
@@ -179,19 +179,19 @@ class Scene:
 
     @property
     def place(self) -> Place | None:
-        """What parts behind are to know, which are given maps of the view; None of the frame's."""
+        """Position of the view for later parts if they get maps of the view; None otherwise."""
         if self._motion.maps == "frame":
             return None
         return Place(self._number, self.ring.size, self.ring.first, self.offset, self.patch_size)
 
     def given(self, x: Tensor) -> Tensor:
-        """Tokens as the model gives them, on the patches of the frame or of the view.
+        """Output tokens of the model, on the patches of the frame or of the view.
 
         Args:
-            x: (1, N, C), tokens of the grid last, slot by slot.
+            x: (1, N, C), with the grid's tokens last, in slot order.
 
         Returns:
-            (1, N, C), interpolated between the tokens around; beyond the view its edge.
+            (1, N, C), interpolated between neighbouring tokens; beyond the view, its edge.
         """
         start = tuple(now - left for now, left in zip(self.offset, self.beyond))
         if self.ring.at_rest and start == (0, 0):
@@ -209,18 +209,18 @@ class Scene:
 
     @property
     def tokens_off(self) -> tuple[int, int]:
-        """Rows and columns of slots by which tokens lie further than the frame's nearest patch."""
+        """Offset of slots from the nearest patch of the frame, in rows and columns."""
         return tuple(round(pixels / self.patch_size) for pixels in self.offset)
 
     @property
     def tokens_were_off(self) -> tuple[int, int]:
-        """The same of the frame before."""
+        """The same for the previous frame."""
         return tuple(
             round((now - by) / self.patch_size) for now, by in zip(self.offset, self.moved)
         )
 
     def order(self, device: torch.device) -> Tensor | None:
-        """The slot nearest to each patch of the frame, (H * W,); None where slots are in order."""
+        """The slot nearest to each patch of the frame, (H * W,); None if slots are in order."""
         if self.ring.at_rest and self.offset == (0, 0):
             return None
         rows, columns = (
@@ -229,14 +229,14 @@ class Scene:
         return (rows[:, None] * self.ring.size[1] + columns).flatten()
 
     def _slots(self, axis: int, start: int, device: torch.device) -> Tensor:
-        """Slots of the cells from ``start`` on, as far as they are in view, (n,)."""
+        """Slots of the cells from ``start`` on that are in view, (n,)."""
         first, side = self.ring.first[axis], self.ring.size[axis]
         cells = torch.arange(start, start + side, device=device)
         return self.ring.slots(axis, cells.clamp(first, first + side - 1))
 
 
 def _first(offset: int, first: int, patch_size: int) -> int:
-    """The first cell of a view, by that of the frame before and the frame's offset in pixels."""
+    """First cell of a view, from that of the previous frame and the frame's offset in pixels."""
     if offset - first * patch_size >= patch_size:
         return offset // patch_size
     if offset - first * patch_size <= -patch_size:

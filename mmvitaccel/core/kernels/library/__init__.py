@@ -1,1 +1,1 @@
-"""Where the compiled kernels come from: made ahead for some processors, or compiled here."""
+"""Loading the compiled kernels: prebuilt for some processors, or compiled locally."""

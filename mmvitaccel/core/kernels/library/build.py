@@ -1,6 +1,6 @@
 """Compiling the kernels: on first use on a user's machine, and for a wheel.
 
-The sources include no header but the language's own, so that a compiler is all they need.
+The sources include only standard headers, so they only need a compiler.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parents[1]
 FLAGS = ("-O3", "-std=c++17", "-fPIC")
-NATIVE = ("-march=native",)  # the processor that it is compiled on
+NATIVE = ("-march=native",)  # the local processor
 
 
 def find_compiler() -> str | None:
-    """Path of the C++ compiler: the one that ``CXX`` names, else ``c++``; None if there is none."""
+    """Path of the C++ compiler: the one in ``CXX``, else ``c++``; None if there is none."""
     return shutil.which(os.environ.get("CXX", "c++"))
 
 
 def compiled(compiler: str, *target: str) -> Path:
-    """The library that a compiler makes, from the user's cache if it is there.
+    """Compile the library, or take it from the user's cache.
 
     Args:
         compiler: Path of the C++ compiler.
-        *target: Flags that say for which processor.
+        *target: Flags that select the processor.
 
     Raises:
         OSError: The cache cannot be written.
-        RuntimeError: There is no home directory to hold the cache.
+        RuntimeError: There is no home directory for the cache.
         subprocess.SubprocessError: The compiler failed, or took minutes.
     """
     sources = sorted(SOURCES.glob("*.cpp"))
     flags = (*FLAGS, *target)
-    # reason: these macros tell compiler, version and processor: a cache may be on a shared disk.
+    # reason: these macros identify compiler, version and processor; a cache may be on a shared disk
     macros = _run(compiler, *flags, "-E", "-dM", "-x", "c++", os.devnull)
     texts = [path.read_bytes() for path in (*sources, *sorted(SOURCES.glob("*.h")))]
     parts = (*texts, macros, " ".join(flags).encode(), platform.machine().encode())
@@ -47,7 +47,7 @@ def compiled(compiler: str, *target: str) -> Path:
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     library = cache / f"kernels-{key[:16]}.so"
     if not library.exists():
-        # Made beside and moved: processes that start together each find a whole file or none.
+        # written under a temporary name and moved, so concurrent processes never see a partial file
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             objects = [Path(folder) / f"{path.stem}.o" for path in sources]
             with ThreadPoolExecutor() as pool:

@@ -1,9 +1,10 @@
-"""Which kernels run in this process: the one place that decides it.
+"""Selection of the kernels of this process.
 
-The first of these that there is: prebuilt kernels (a wheel for a platform has them) for the best
-instruction set that the processor has; kernels compiled here for this processor; none, and torch's
-operators compute the same, more slowly. The variable ``MMVITACCEL_KERNELS`` takes another: the name
-of an instruction set (prebuilt, else compiled here), ``native`` (compiled here) or ``none``.
+The first available of these is used: prebuilt kernels (from a platform wheel) for the best
+instruction set that the processor supports; kernels compiled locally for this processor; none, in
+which case torch's operators compute the same result more slowly. The variable
+``MMVITACCEL_KERNELS`` overrides this: the name of an instruction set (prebuilt, else compiled
+locally), ``native`` (compiled locally) or ``none``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mmvitaccel.core.kernels.library.instruction_sets import INSTRUCTION_SETS, I
 from mmvitaccel.core.kernels.library.openmp import FUNCTIONS, torch_runtime
 
 VARIABLE = "MMVITACCEL_KERNELS"
-PREBUILT = SOURCES / "prebuilt"  # of a wheel: NAME.so for the names of some instruction sets
+PREBUILT = SOURCES / "prebuilt"  # in wheels: NAME.so for some instruction sets
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,10 @@ class Choice:
     """The kernels of this process.
 
     Args:
-        library: They themselves, or None.
-        name: The instruction set, ``native``, ``none`` if that was asked for; empty if there are
-            none though they were wanted.
-        why: Where they are from, or why there are none.
+        library: The loaded library, or None.
+        name: The instruction set, ``native``, or ``none`` if requested; empty if there are no
+            kernels.
+        why: Their origin, or why there are none.
     """
 
     library: ctypes.CDLL | None
@@ -41,16 +42,16 @@ class Choice:
 
 @functools.cache
 def chosen() -> Choice:
-    """The kernels of this process, with a warning if they cannot be had.
+    """The kernels of this process, with a warning if there are none.
 
     Raises:
-        ValueError: ``MMVITACCEL_KERNELS`` names nothing that this machine can run.
+        ValueError: ``MMVITACCEL_KERNELS`` is unknown or not supported by this machine.
     """
     choice = find(os.environ.get(VARIABLE, ""))
     if choice.library is None and choice.name != "none":
         warnings.warn(
             f"mmvitaccel has no compiled kernels: {choice.why}. "
-            "Torch's operators compute the same, more slowly.",
+            "Torch's operators compute the same result more slowly.",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -58,13 +59,13 @@ def chosen() -> Choice:
 
 
 def find(asked: str) -> Choice:
-    """Kernels, run by torch's threads.
+    """Find kernels that can use torch's threads.
 
     Args:
-        asked: As ``MMVITACCEL_KERNELS``; empty for the best that there are.
+        asked: Value of ``MMVITACCEL_KERNELS``; empty for the best available.
 
     Raises:
-        ValueError: It names nothing that this machine can run.
+        ValueError: The value is unknown or not supported by this machine.
     """
     if asked == "none":
         return Choice(None, "none", f"{VARIABLE}=none")
@@ -114,7 +115,7 @@ def _named(asked: str) -> InstructionSet:
 
 
 def load_prebuilt(wanted: InstructionSet) -> Choice:
-    """A wheel's kernels for an instruction set; without a reason where it brings none."""
+    """A wheel's kernels for an instruction set; the reason is empty if it has none."""
     path = PREBUILT / f"{wanted.name}.so"
     if not path.exists():
         return Choice(None, "", "")
@@ -125,20 +126,18 @@ def load_prebuilt(wanted: InstructionSet) -> Choice:
 
 
 def compile_here(name: str, target: tuple[str, ...]) -> Choice:
-    """The kernels compiled on this machine, by flags that say for which processor."""
+    """Compile the kernels on this machine, with flags that select the processor."""
     compiler = find_compiler()
     if compiler is None:
         wanted = os.environ.get("CXX", "c++")
-        return Choice(
-            None, "", f"no C++ compiler ({wanted} is not found): install one, or name it in CXX"
-        )
+        return Choice(None, "", f"no C++ compiler ({wanted} not found): install one, or set CXX")
     try:
         path = compiled(compiler, *target)
         return Choice(ctypes.CDLL(str(path)), name, f"compiled here by {compiler}: {path}")
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode(errors="replace").strip().partition("\n")[0]
         why = f"{compiler} failed with status {error.returncode}: {said or 'no message'}"
-    # reason: RuntimeError: there is no home.
+    # reason: RuntimeError without a home directory
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         why = f"the kernels could not be compiled or loaded: {error}"
     return Choice(None, "", why)

@@ -1,4 +1,4 @@
-"""Instruction sets that kernels are made for ahead of time, and which of them a processor has."""
+"""Instruction sets of prebuilt kernels, and the detection of processor features."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
-# As Linux names them; it leaves out what the system does not save between threads.
+# Names in Linux, which only lists features supported by the system.
 _V3 = frozenset(["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"])
 _V4 = _V3 | frozenset(["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"])
 
 
 @dataclass(frozen=True)
 class InstructionSet:
-    """What a compiler may use.
+    """An instruction set of prebuilt kernels.
 
     Args:
-        name: As in ``MMVITACCEL_KERNELS``.
-        machine: Of ``platform.machine()``.
-        flags: That make GCC and Clang use it.
-        features: That a processor must have, as ``/proc/cpuinfo`` names them.
+        name: Name in ``MMVITACCEL_KERNELS``.
+        machine: Value of ``platform.machine()``.
+        flags: Compiler flags for GCC and Clang.
+        features: Required processor features, as named in ``/proc/cpuinfo``.
     """
 
     name: str
@@ -30,7 +30,7 @@ class InstructionSet:
     features: frozenset[str]
 
     def missing(self) -> str:
-        """Why this machine cannot run it; empty if it can."""
+        """Why this machine does not support it; empty if it does."""
         machine = platform.machine()
         if machine != self.machine:
             return f"this machine is {machine}, not {self.machine}"
@@ -38,7 +38,7 @@ class InstructionSet:
         return f"this processor lacks {', '.join(lacking)}" if lacking else ""
 
 
-#: Of each machine the fastest first.
+#: Fastest first for each machine.
 INSTRUCTION_SETS = (
     InstructionSet(
         "x86-64-v4-bf16",
@@ -53,7 +53,7 @@ INSTRUCTION_SETS = (
 
 
 def processor_features() -> frozenset[str]:
-    """Features of this processor, as Linux names them; none where it cannot be asked."""
+    """Features of this processor, as named by Linux; empty if unknown."""
     try:
         text = CPUINFO.read_text()
     except OSError:
@@ -65,8 +65,8 @@ def processor_features() -> frozenset[str]:
 def multiplies_half_faster() -> bool:
     """Whether this processor multiplies bfloat16 faster than single precision.
 
-    Instructions for it are not enough: Intel's without AMX take twice as long as those for single
-    precision and do twice the work (measured on a Xeon of 2023).
+    Support for bfloat16 instructions is not sufficient: on Intel without AMX they take twice as
+    long as those for single precision and do twice the work (measured on a Xeon of 2023).
     """
     features = processor_features()
     if platform.machine() != "x86_64":
@@ -75,7 +75,7 @@ def multiplies_half_faster() -> bool:
 
 
 def _vendor() -> str:
-    """The maker of an x86 processor, as it names itself; empty where it cannot be asked."""
+    """Vendor of an x86 processor; empty if unknown."""
     try:
         found = re.search(r"^vendor_id\s*:\s*(\S+)", CPUINFO.read_text(), re.MULTILINE)
     except OSError:

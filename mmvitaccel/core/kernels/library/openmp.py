@@ -1,9 +1,9 @@
 """The OpenMP runtime of torch, for the kernels' threads.
 
-Kernels run on torch's own threads. Which runtime that is differs: torch from PyPI brings GNU's,
-under a name of its own; conda's brings LLVM's or Intel's, which serve GNU's calls too; a runtime
-that is preloaded stands before both. So the kernels are not linked with any: they are given the
-functions that torch's own calls go to.
+Kernels run on torch's own threads. The runtime differs: torch from PyPI includes GNU's under a
+special name; conda's includes LLVM's or Intel's, which also support GNU's calls; a preloaded
+runtime takes precedence over both. The kernels are therefore not linked with a runtime, but get the
+addresses of the functions that torch uses.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ FUNCTIONS = ("GOMP_parallel", "GOMP_barrier")
 
 
 def torch_runtime() -> list[ctypes.c_void_p] | None:
-    """Addresses of ``FUNCTIONS`` in the runtime that torch uses; None if it has no such functions.
+    """Addresses of ``FUNCTIONS`` in torch's runtime; None if it does not have them.
 
-    As the dynamic linker does, it looks first in what is loaded for everybody, then in what torch
-    is linked with.
+    Like the dynamic linker, it searches globally loaded libraries first, then those that torch is
+    linked with.
     """
     for place in (None, torch._C.__file__):
         library = ctypes.CDLL(place)
@@ -31,7 +31,7 @@ def torch_runtime() -> list[ctypes.c_void_p] | None:
 
 
 def runtime_is_gnu() -> bool:
-    """Whether the functions are GNU's own, and not LLVM's or Intel's that serve the same calls."""
+    """Whether the functions are GNU's own, not LLVM's or Intel's compatible ones."""
     for place in (None, torch._C.__file__):
         library = ctypes.CDLL(place)
         if all(hasattr(library, name) for name in FUNCTIONS):

@@ -74,12 +74,12 @@ def test_the_policy_keeps_nothing_of_a_stream():
 
 
 def test_what_makes_no_sense_is_refused():
-    with pytest.raises(ValueError, match=r"importance=\[\] is empty"):
+    with pytest.raises(ValueError, match=r"importance=\[\] must be a list of one or more"):
         Weighted(TopK(1), [])
     for floor in (-0.1, 1, float("nan")):
         with pytest.raises(ValueError, match=rf"floor={floor!r} must be at least 0"):
             Weighted(TopK(1), [LastObjects()], floor)
-    with pytest.raises(ValueError, match=r"and here is none .*; use TopK\(k=1\)"):
+    with pytest.raises(ValueError, match=r"which is missing here .*; use TopK\(k=1\)"):
         Weighted(TopK(1), [LastObjects()]).select(torch.ones(1, 24))
-    with pytest.raises(ValueError, match="the grid of a transformer's tokens, and here is none"):
+    with pytest.raises(ValueError, match="the token grid of a transformer, which is missing here"):
         Weighted(TopK(1), [LastObjects()]).of_frame(Matters(CORNER), None, 0)

@@ -13,6 +13,7 @@ from mmvitaccel.core.eventful.maps.memory import MapMemory
 from mmvitaccel.core.eventful.maps.rows import grown, rows_where, squares_with_any
 from mmvitaccel.core.eventful.maps.sheets import Sheet
 from mmvitaccel.core.eventful.maps.steps import Above, Mix, Spread, mix, spread, subsample
+from mmvitaccel.core.kernels import half_linear
 
 CHANNELS = 6
 
@@ -211,3 +212,15 @@ def test_rows_and_masks():
     assert grown(mask, 2).nonzero().tolist() == [
         [0, 0, 0], [1, 1, 0], [1, 1, 1], [1, 2, 1],
     ]  # fmt: skip
+
+
+def test_where_single_precision_is_faster_weights_are_not_rounded(monkeypatch):
+    monkeypatch.setattr(half_linear, "_single_is_faster", lambda: True)
+    torch.manual_seed(0)
+    step = Mix(torch.randn(4, 5, 3, 3), torch.randn(4), nn.Identity())
+    near = torch.randn(200, 45).bfloat16()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        out = step.around(near, None, torch.zeros(200, dtype=torch.int64))
+    expected = F.linear(near.double(), step.matrix.double(), step.bias.double())
+    assert out.dtype == torch.bfloat16
+    assert ((out.double() - expected).abs() <= expected.abs() * 2**-8 + 1e-5).all()

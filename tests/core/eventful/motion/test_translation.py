@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -59,6 +61,87 @@ def test_a_fixed_camera_stays_while_half_of_the_picture_moves():
     assert {moved.place for moved in followed(pictures)} == {(0, 0)}
 
 
+def seen(whole, zoom=1.0, degrees=0.0, place=(0, 0)):
+    """A frame of a camera that zooms and turns about its middle."""
+    turn = math.radians(degrees)
+    y, x = torch.meshgrid(*(torch.arange(SIDE) - (SIDE - 1) / 2,) * 2, indexing="ij")
+    down = (y * math.cos(turn) - x * math.sin(turn)) / zoom + place[0]
+    right = (y * math.sin(turn) + x * math.cos(turn)) / zoom + place[1]
+    grid = torch.stack((right, down), -1)[None] / (whole.shape[-1] / 2)
+    return nn.functional.grid_sample(whole, grid, align_corners=False)
+
+
+def ground(whole, by):
+    """A frame of a plane that recedes to a horizon: its lower end moves by most."""
+    y, x = torch.meshgrid(*(torch.arange(SIDE) - (SIDE - 1) / 2,) * 2, indexing="ij")
+    x = x + by * (y / SIDE + 0.5)
+    grid = torch.stack((x, y), -1)[None] / (whole.shape[-1] / 2)
+    return nn.functional.grid_sample(whole, grid, align_corners=False)
+
+
+UNLIKE_SHIFTS = {
+    "zoom": lambda t: seen(still(), zoom=1.01**t),
+    "zoom out": lambda t: seen(still(), zoom=0.98**t),
+    "fast zoom": lambda t: seen(still(), zoom=1.05**t),
+    "turn": lambda t: seen(still(), degrees=0.6 * t),
+    "fast turn": lambda t: seen(still(), degrees=3 * t),
+    "parallax": lambda t: ground(still(), 12 * t),
+}
+
+
+@pytest.mark.parametrize("picture", UNLIKE_SHIFTS.values(), ids=UNLIKE_SHIFTS)
+def test_what_no_shift_explains_does_not_fit_and_stays(picture):
+    found = followed([picture(t) for t in range(5)])
+    assert found == [((0, 0), False)] * 4
+
+
+def shaken(t):
+    return (4 * math.sin(0.9 * t) + math.sin(2.3 * t + 1), 3 * math.sin(1.3 * t))
+
+
+SHIFTS = {
+    "shake": lambda t: shown(still(), shaken(t)),
+    "half a pixel": lambda t: shown(still(), (0.5 * t, 0.5 * t)),
+    "noise": lambda t: noisy(shown(still(), (0, 0)), t),
+    "pan in noise": lambda t: noisy(shown(still(), (3.5 * t, -2.0 * t)), t),
+    "flicker": lambda t: shown(still(), (0, 2 * t)) * (0.8 if t % 2 else 1.0),
+    "very slow zoom": lambda t: seen(still(), zoom=1.001**t),
+    "no structure": lambda t: torch.full((1, 3, SIDE, SIDE), 0.1 * t) + torch.arange(SIDE) / SIDE,
+}
+
+
+def noisy(picture, seed):
+    """With noise that is a quarter of its contrast."""
+    noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(seed))
+    return picture + 0.25 * picture.std() * noise
+
+
+@pytest.mark.parametrize("picture", SHIFTS.values(), ids=SHIFTS)
+def test_shifts_noise_and_flicker_fit(picture):
+    assert all(moved.fits for moved in followed([picture(t) for t in range(8)]))
+
+
+@pytest.mark.parametrize("step", [(0, 4), (-3, 5), (9, 0)])
+def test_the_background_is_followed_round_an_object_that_the_camera_follows(step):
+    """The object fills the middle, which is what the correlation of whole pictures sees most of."""
+    whole, thing = still(), shown(still(1), (0, 0))
+    pictures = [shown(whole, (t * step[0], t * step[1])) for t in range(6)]
+    for picture in pictures:
+        picture[..., 45:115, 40:120] = thing[..., 45:115, 40:120]
+    found = followed(pictures)
+    assert [moved.place for moved in found] == [(t * step[0], t * step[1]) for t in range(1, 6)]
+    assert all(moved.fits for moved in found)
+
+
+def test_a_scene_goes_on_after_a_zoom():
+    whole = still()
+    pictures = [seen(whole, zoom=1.03**t) for t in range(3)]
+    pictures += [seen(whole, zoom=1.03**2, place=(0, 4 * t / 1.03**2)) for t in (1, 2)]
+    found = followed(pictures)
+    assert [moved.fits for moved in found] == [False, False, True, True]
+    assert [moved.place for moved in found] == [(0, 0), (0, 0), (0, 4), (0, 8)]
+
+
 def test_another_scene_stays_where_it_was():
     a, b = still(), still(1)
     found = followed([shown(a, (0, 0)), shown(a, (0, 4)), shown(b, (9, 9)), shown(b, (12, 9))])
@@ -74,7 +157,7 @@ def test_what_is_not_finite_does_not_fit():
     assert found[-1].place == (2, 0)
 
 
-@pytest.mark.parametrize("name", ["smallest_fit", "reach"])
+@pytest.mark.parametrize("name", ["smallest_fit", "smallest_share", "reach"])
 def test_refusals(name):
     with pytest.raises(ValueError, match=rf"Translation: {name}=1.5 must be above 0 and below 1"):
         Translation(**{name: 1.5})

@@ -93,7 +93,7 @@ def test_the_best_that_was_made_ahead_is_taken(wheel, processor, monkeypatch, na
     if others:
         assert chosen().name == others[0]
     else:
-        with pytest.warns(RuntimeWarning, match="no-such-compiler is not found"):
+        with pytest.warns(RuntimeWarning, match="no-such-compiler not found"):
             assert chosen().library is None
 
 
@@ -160,8 +160,7 @@ def test_without_a_compiler_or_with_one_that_fails_it_is_said_once(cache, monkey
     compiler.write_text("#!/bin/sh\necho 'error: no such flag' >&2\nexit 3\n")
     compiler.chmod(0o755)
     for name, why in {
-        "no-such-compiler": "no C++ compiler (no-such-compiler is not found): install one, or name "
-        "it in CXX",
+        "no-such-compiler": "no C++ compiler (no-such-compiler not found): install one, or set CXX",
         str(compiler): f"{compiler} failed with status 3: error: no such flag",
     }.items():
         chosen.cache_clear()
@@ -171,7 +170,7 @@ def test_without_a_compiler_or_with_one_that_fails_it_is_said_once(cache, monkey
             assert [can_run(torch.zeros(3)) for _ in range(3)] == [False] * 3
         assert [str(w.message) for w in said] == [
             f"mmvitaccel has no compiled kernels: {why}. "
-            "Torch's operators compute the same, more slowly."
+            "Torch's operators compute the same result more slowly."
         ]
         slower = "; torch's operators compute the same on a CPU, more slowly"
         assert inspect_kernels() == Row("kernels", "-", "note", why + slower)

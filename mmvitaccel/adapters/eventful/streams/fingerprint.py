@@ -1,4 +1,4 @@
-"""Whether a model is still the one that a stream's memory was made with."""
+"""Detects changes of a model since a stream's state was created."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mmvitaccel.core.torch_modes import autocast_dtype
 
 
 def fingerprint(model: nn.Module) -> Hashable:
-    """Something that differs once a weight, a dtype, a device or autocast changed.
+    """A value that changes when a weight, a dtype, a device or autocast changes.
 
-    Place and version of every parameter and buffer tell nearly all changes; :func:`norms` tell the
-    others.
+    Addresses and versions of parameters and buffers detect nearly all changes; :func:`norms`
+    detects the others.
     """
     tensors = [*model.parameters(), *model.buffers()]
     places = tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
@@ -24,8 +24,8 @@ def fingerprint(model: nn.Module) -> Hashable:
 def norms(model: nn.Module) -> Tensor | None:
     """Norms of the one-dimensional parameters and buffers, (n,) float32 on their device.
 
-    A copy through ``.data`` leaves place and version as they were (that is how mmengine swaps
-    averaged weights in); biases and norm layers tell it. None where a model has none.
+    A copy through ``.data``, with which mmengine swaps in averaged weights, does not change address
+    and version; biases and norm layers reveal it. None if the model has none of these.
     """
     tensors = [*model.parameters(), *model.buffers()]
     small = [t.detach() for t in tensors if t.ndim == 1 and t.is_floating_point()]

@@ -1,8 +1,8 @@
-"""The models around a module: they know whose images a module that remembers streams is given.
+"""The models that contain a module, which know the streams of its images.
 
-A backbone is built before the detector that it becomes a part of, and that before the tracker
-around it; or a method goes on a backbone that is a part of both already. Torch says when a module
-becomes a part of another, which is noted, so that either way every model around is met.
+A backbone is built before the detector that contains it, and a detector before its tracker; or a
+method is attached to a backbone that is already inside both. Torch reports when a module becomes a
+submodule, so all containing models are found in both cases.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from mmvitaccel.adapters.attach import link
-from mmvitaccel.adapters.eventful.metainfo import takes_data_samples
-from mmvitaccel.adapters.eventful.stream_run import StreamRun
+from mmvitaccel.adapters.eventful.streams.metainfo import takes_data_samples
+from mmvitaccel.adapters.eventful.streams.stream_run import StreamRun
 
 _PARENTS: weakref.WeakKeyDictionary[nn.Module, list[weakref.ref[nn.Module]]] = (
     weakref.WeakKeyDictionary()
@@ -24,9 +24,9 @@ _ROOTS: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
 def follow_models_around(root: nn.Module) -> None:
-    """Let the streams of ``root``'s method be told by every model that it is or becomes a part of.
+    """Take stream names of ``root``'s method from all models that contain it, now or later.
 
-    A model that is called with ``data_samples`` tells them.
+    Models called with ``data_samples`` provide them.
     """
     _ROOTS.add(root)
     for model in _around(root):
@@ -34,7 +34,7 @@ def follow_models_around(root: nn.Module) -> None:
 
 
 def _around(module: nn.Module) -> Iterator[nn.Module]:
-    """The modules that hold ``module``, however deep."""
+    """The modules that contain ``module`` at any depth."""
     pending, seen = [module], set()
     while pending:
         for reference in _PARENTS.get(pending.pop(), ()):
@@ -48,7 +48,7 @@ def _around(module: nn.Module) -> Iterator[nn.Module]:
 def _follow(root: nn.Module, model: nn.Module) -> None:
     found = link(root)
     if found is None or not isinstance(found.state, StreamRun):
-        return  # taken off meanwhile
+        return  # removed meanwhile
     if takes_data_samples(model):
         found.state.follow_metainfo(model)
 
@@ -65,5 +65,5 @@ def _note(parent: nn.Module, name: str, child: nn.Module | None) -> None:
                 _follow(root, model)
 
 
-# reason: registered once and kept, since torch forbids to take such a hook off while it runs.
+# reason: registered once and kept, because such a hook cannot be removed while it runs
 register_module_module_registration_hook(_note)

@@ -29,7 +29,7 @@ _CURE = (
     "put 'video_id' and 'frame_id' in the meta_keys, or name the stream: `with handle.stream(...)`."
 )
 
-#: Boxes of a lower score are no objects.
+#: Boxes with a lower score do not count as objects.
 SMALLEST_SCORE = 0.3
 _SIZES = ("batch_input_shape", "pad_shape", "img_shape")  # the first that is there is the input's
 
@@ -146,8 +146,8 @@ class _Open(threading.local):
 class FollowMetainfo:
     """Forward hooks that say, for the length of a call, whose images it is given.
 
-    Images without a video id are strangers to each other: each is computed whole, which is said
-    once. Streams that somebody named around the call stay as named.
+    Images without a video id are unrelated: each is computed densely, with one warning. Stream
+    names set around the call take precedence.
 
     Args:
         on_result: Given each frame of a call and its image's result, when the call has ended.

@@ -1,0 +1,1 @@
+"""Code shared by methods with streams: batches of frames with the states of their streams."""

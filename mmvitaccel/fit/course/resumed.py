@@ -1,0 +1,135 @@
+"""What a training that goes on takes from its checkpoint against what its config says."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
+from typing import Any
+
+from mmengine.config import Config
+
+_NAMED = 4
+_ABSENT = object()
+
+
+def check_resumed_batch(cfg: Config, path: str, meta: Mapping[str, Any]) -> None:
+    """Warn where a training goes on with another batch size than it began with.
+
+    Args:
+        cfg: Resumes.
+        path: The checkpoint, for the sentence.
+        meta: Its ``meta``, whose config is read as text and never run.
+    """
+    before = _value(_saved(meta, "train_dataloader"), "batch_size")
+    now = (cfg.get("train_dataloader") or {}).get("batch_size")
+    if before is not None and now is not None and before != now:
+        warnings.warn(
+            f"train_dataloader.batch_size is {now}, but checkpoint {path} was trained with "
+            f"{before}: the count of iterations, the learning rate and the schedule belong to the "
+            f"other size; set train_dataloader.batch_size={before} if this is not meant.",
+            stacklevel=2,
+        )
+
+
+def check_resumed_settings(cfg: Config, path: str, meta: Mapping[str, Any]) -> None:
+    """Warn of settings of optimizer and schedule that a resumed training does not follow.
+
+    mmengine loads the state of both, in which learning rates, milestones and ends are.
+
+    Args:
+        cfg: Resumes.
+        path: The checkpoint, for the sentence.
+        meta: Its ``meta``, whose config is read as text and never run.
+    """
+    changed: list[tuple[str, Any, Any]] = []
+    wrapper = _saved(meta, "optim_wrapper")
+    now = cfg.get("optim_wrapper")
+    for key in ("optimizer", "paramwise_cfg"):
+        before, own = _value(wrapper, key), _value(now, key)
+        if isinstance(before, Mapping) and isinstance(own, Mapping):
+            changed += _differences(f"optim_wrapper.{key}", before, own)
+    before = _saved(meta, "param_scheduler")
+    if before is not None and cfg.get("param_scheduler") is not None:
+        changed += _differences("param_scheduler", before, cfg.param_scheduler)
+    if changed:
+        shown = ", ".join(
+            f"{key} is {_word(own)} (there {_word(saved)})" for key, own, saved in changed[:_NAMED]
+        )
+        more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+        warnings.warn(
+            f"{shown}{more}: a resumed training takes optimizer and schedule from its checkpoint, "
+            f"{path}, and these settings change nothing; to train with them, start from its "
+            "weights (load_from without resume), or put them back.",
+            stacklevel=2,
+        )
+
+
+def _saved(meta: Mapping[str, Any], name: str) -> Any:
+    """A top setting in the text of the config that a checkpoint holds; None where it has none."""
+    text = meta.get("cfg")
+    try:
+        statements = ast.parse(text).body if isinstance(text, str) else []
+    except SyntaxError:
+        return None
+    for node in statements:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            try:
+                return ast.literal_eval(ast.fix_missing_locations(_Plain().visit(node.value)))
+            except (ValueError, TypeError):
+                return None
+    return None
+
+
+class _Plain(ast.NodeTransformer):
+    """Makes ``{"a": 1}`` of ``dict(a=1)``, as mmengine writes them."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if ast.unparse(node.func) != "dict":
+            return node
+        names: list[ast.expr | None] = [
+            ast.Constant(keyword.arg) if keyword.arg else None for keyword in node.keywords
+        ]
+        inner = [argument for argument in node.args if isinstance(argument, ast.Dict)]
+        return ast.Dict(
+            [*(key for part in inner for key in part.keys), *names],
+            [
+                *(value for part in inner for value in part.values),
+                *(keyword.value for keyword in node.keywords),
+            ],
+        )
+
+
+def _differences(where: str, before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Dotted keys whose value differs, with the new and the saved one."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*now, *before]):
+            # reason: mmengine notes in `_scope_` which package a base of the config is from
+            if key == "_scope_":
+                continue
+            yield from _differences(
+                f"{where}.{key}", before.get(key, _ABSENT), now.get(key, _ABSENT)
+            )
+    elif _are_lists(before, now) and any(isinstance(x, Mapping) for x in (*before, *now)):
+        for index, pair in enumerate(zip_longest(before, now, fillvalue=_ABSENT)):
+            yield from _differences(f"{where}.{index}", *pair)
+    elif _are_lists(before, now):
+        if list(before) != list(now):
+            yield where, now, before
+    elif not where.endswith(".type") and before != now:
+        # reason: a type is written by another name where the config has the class itself
+        yield where, now, before
+
+
+def _are_lists(*values: Any) -> bool:
+    return all(isinstance(value, (list, tuple)) for value in values)
+
+
+def _value(holder: Any, key: str) -> Any:
+    return holder.get(key) if isinstance(holder, Mapping) else None
+
+
+def _word(value: Any) -> str:
+    return "not set" if value is _ABSENT else repr(value)

@@ -1,0 +1,1 @@
+"""XML files of VOC's layout, one a picture."""
