@@ -11,6 +11,7 @@ from torch import nn
 _NESTED = ("detector", "student")
 _HEADS = (
     *("bbox_head", "mask_head", "panoptic_head", "roi_head.bbox_head", "roi_head.mask_head"),
+    *("roi_head.mask_iou_head", "roi_head.point_head", "roi_head.glbctx_head", "query_head"),
     *("cls_head", "head"),
 )
 _OF_THINGS = ("panoptic_head", "semantic_head", "panoptic_fusion_head")

@@ -97,6 +97,12 @@ def _declared(detector: nn.Module, cfg: Config, name: str) -> Iterator[Declared]
                     continue
                 seen.add(id(generator))
                 yield Declared(_stride_key(cfg, f"{prefix}{head}"), _pairs(strides))
+    mask_head = getattr(detector, "mask_head", None)
+    if any("SOLO" in kind.__name__ for kind in type(mask_head).__mro__):
+        # reason: it makes the first map half as large, and the last one as large as that before
+        first, *others = mask_head.strides[:-1]
+        where = f"{prefix}mask_head.strides, before the first map is halved and without the last,"
+        yield Declared(where, _pairs([first / 2, *others]), prefix=True)
     roi_head = getattr(detector, "roi_head", None)
     for key, extractor in _extractors(roi_head):
         strides = _pairs(extractor.featmap_strides)

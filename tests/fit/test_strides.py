@@ -61,6 +61,8 @@ def check(path: str, **options) -> None:
          "model.roi_head.mask_roi_extractor.featmap_strides is [4, 8, 16, 32]"),
         ("cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py", "", "[16, 32, 64, 128, 256]",
          "model.roi_head.bbox_roi_extractor.featmap_strides is [4, 8, 16, 32]"),
+        ("solo/solo_r50_fpn_1x_coco.py", "", "[16, 32, 64, 128, 256]",
+         "before the first map is halved and without the last, is [4, 8, 16, 32]"),
     ],
 )  # fmt: skip
 def test_heads_made_for_other_strides_are_refused(tmp_path, base, neck, maps, made_for):
@@ -119,6 +121,8 @@ def test_roi_extractors_alone(tmp_path):
         "detr/detr_r50_8xb2-150e_coco.py",
         "sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py",
         "solo/solo_r50_fpn_1x_coco.py",
+        "solo/decoupled-solo_r50_fpn_1x_coco.py",
+        "solov2/solov2_r50_fpn_1x_coco.py",
     ],
 )
 def test_stock_configs_of_other_kinds_fit(name):
