@@ -21,6 +21,15 @@ _SHAPES_DIFFER = re.compile(
     r"|normalized_shape|is invalid for input of size|Kernel size can't be greater|too small"
     r"|running_mean should contain|Expected more than 1 value per channel"
 )
+# What a pipeline loads, by the name under which a loss looks for it in the samples.
+_LOADED = {
+    "bboxes": "boxes; set with_bbox=True in LoadAnnotations",
+    "labels": "labels; set with_label=True in LoadAnnotations",
+    "masks": "masks; set with_mask=True in LoadAnnotations, or use a model without a mask head",
+    "gt_sem_seg": "segmentation maps; set with_seg=True in LoadAnnotations",
+    "gt_panoptic_seg": "panoptic maps; load them with LoadPanopticAnnotations",
+}
+_NOT_LOADED = re.compile(r"'(?:InstanceData|DetDataSample)' object has no attribute '_?(\w+)'")
 
 
 @contextmanager
@@ -58,6 +67,11 @@ def _explain_run(error: Exception, model: nn.Module) -> str | None:
             return f"{place}{message}; correct the channels or the input's size"
     if is_refusal(error) or isinstance(error, FileNotFoundError):
         return message
+    lacks = _NOT_LOADED.search(message) if isinstance(error, AttributeError) else None
+    # reason: outside of a loss it is a prediction that lacks it
+    if lacks and lacks[1] in _LOADED and any(f.f_code.co_name == "loss" for f in frames):
+        what = f"the samples of the training pipeline have no {_LOADED[lacks[1]]}"
+        return f"{_place(frames, model)}{what}"
     return None
 
 

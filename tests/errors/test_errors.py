@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.registry import Registry
+from mmengine.structures import InstanceData
 from torch import nn
 
 from mmvitaccel.core.macs.counter import MacsCounter
@@ -107,6 +109,27 @@ def test_running_leaves_errors_of_the_program_alone():
     caught = pytest.raises(UserError, match=r"^try: ZeroDivisionError$")
     with caught, running(Model(), "try", every_error=True):
         raise ZeroDivisionError
+
+
+class Trained(nn.Module):
+    def loss(self, sample, name):
+        return getattr(sample, name)
+
+
+def test_running_names_what_the_pipeline_does_not_load():
+    model = nn.ModuleDict({"head": Trained()})
+    for sample, name, cure in (
+        (InstanceData(), "masks", "masks; set with_mask=True in LoadAnnotations, or"),
+        (InstanceData(), "bboxes", "boxes; set with_bbox=True"),
+        (DetDataSample(), "gt_sem_seg", "segmentation maps; set with_seg=True"),
+    ):
+        sentence = rf"^try: in head \(Trained\): the samples of the training .* have no {cure}"
+        with pytest.raises(UserError, match=sentence), running(model, "try"):
+            model["head"].loss(sample, name)
+    with pytest.raises(AttributeError), running(model, "try"):
+        model["head"].loss(InstanceData(), "whatever")
+    with pytest.raises(AttributeError), running(model, "try"):
+        InstanceData().masks  # noqa: B018
 
 
 def test_running_takes_the_packages_refusals_and_missing_files():
