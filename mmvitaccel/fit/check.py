@@ -13,9 +13,11 @@ from mmvitaccel.fit.classes import (
     check_checkpoint_classes,
     check_folder_classes,
     check_head_classes,
+    check_palettes,
     check_set_classes,
 )
 from mmvitaccel.fit.course.hooks import check_hooks
+from mmvitaccel.fit.course.optimizer import check_clipping, check_paramwise
 from mmvitaccel.fit.course.resumed import check_resumed_batch, check_resumed_settings
 from mmvitaccel.fit.course.samplers import check_samplers
 from mmvitaccel.fit.datasets import data_sets
@@ -54,10 +56,12 @@ def check_inputs(cfg: Config, *splits: str) -> None:
         check_length(cfg)
         check_schedule(cfg)
         check_hooks(cfg)
+        check_clipping(cfg)
     sets = data_sets(cfg, *splits)
     check_objects(sets)
     check_set_classes(sets)
     check_evaluators(cfg, *(split for split in splits if split != "train"))
+    check_palettes(cfg, data_sets(cfg, *(split for split in splits if split != "train")))
     check_picture_sizes(sets)
 
 
@@ -118,6 +122,8 @@ def check_model(cfg: Config, model: nn.Module, *splits: str) -> None:
     """
     sets = data_sets(cfg, *splits)
     check_head_classes(model, sets)
+    if "train" in splits and cfg.get("train_cfg") is not None:
+        check_paramwise(cfg, model)
     head = next(heads_of(model), None)
     for data in sets:
         check_folder_classes(data, head)

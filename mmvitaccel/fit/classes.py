@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+from mmengine.config import Config
 from torch import nn
 
 from mmvitaccel.errors import UserError, closest
@@ -16,6 +17,7 @@ from mmvitaccel.fit.heads import Head, class_weights, heads_of, things_and_stuff
 from mmvitaccel.fit.json_classes import check_json_classes, compare_names, list_names
 from mmvitaccel.fit.lists import reading_class
 from mmvitaccel.fit.voc.names import object_names
+from mmvitaccel.registry import type_name
 
 _XML_FOLDER = "Annotations"  # of mmdet's data set, where nothing is given
 
@@ -86,6 +88,29 @@ def check_set_classes(sets: Sequence[DataSet]) -> None:
             _check_xml_classes(data, data.annotations, data.classes)
     for one, other in combinations([data for data in sets if data.classes], 2):
         compare_names(one.where, one.classes, other.where, other.classes, "metainfo.classes")
+
+
+def check_palettes(cfg: Config, sets: Sequence[DataSet]) -> None:
+    """Refuse fewer colours than classes where mmdet's hook draws, which would end there.
+
+    Raises:
+        UserError: A data set has fewer.
+    """
+    hook = (cfg.get("default_hooks") or {}).get("visualization") or {}
+    own_colour = (cfg.get("visualizer") or {}).get("bbox_color") is not None
+    if type_name(hook) != "DetVisualizationHook" or not hook.get("draw") or own_colour:
+        return
+    for data in sets:
+        given = (data.config.get("metainfo") or {}).get("palette")
+        palette = given or getattr(data.kind, "METAINFO", {}).get("palette")
+        # reason: a tuple is one colour for all, and a text a name
+        if isinstance(palette, list) and data.classes and len(palette) < len(data.classes):
+            raise UserError(
+                f"{data.where}.metainfo.palette has {len(palette)} colours"
+                f"{'' if given else f' ({data.kind.__name__} has them)'} for {len(data.classes)} "
+                "classes, and drawing ends at a class without one; give one for each class, or "
+                "palette='random'."
+            )
 
 
 def _check_xml_classes(data: DataSet, path: str, classes: Sequence[str]) -> None:

@@ -129,6 +129,11 @@ def _check_paths(where: str, dataset: Mapping[str, Any]) -> None:
     root, metainfo = dataset.get("data_root"), dataset.get("metainfo")
     if root is not None and not isinstance(root, (str, os.PathLike)):
         raise UserError(f"{where}.data_root is {root!r}; give the path of a folder.")
+    if isinstance(dataset.get("ann_file"), (list, tuple)):
+        raise UserError(
+            f"{where}.ann_file is the list {list(dataset['ann_file'])}; give one file, and join "
+            "several data sets with type=ConcatDataset."
+        )
     if metainfo is not None and not isinstance(metainfo, Mapping):
         raise UserError(f"{where}.metainfo is {metainfo!r}; give a dict, such as classes=(...).")
     old = next(

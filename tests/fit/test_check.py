@@ -23,6 +23,8 @@ from mmvitaccel.video.clip_steps import ClipSettings
             param_scheduler=[dict(type="StepLR", end=3)]), "config: .*'<' not supported"),
         (lambda cfg: check_data(cfg, "test"), dict(test_cfg={}, test_dataloader=dict(
             dataset=dict(ann_file="a", data_root=["b"]))), "data_root is .*give the path of"),
+        (lambda cfg: check_data(cfg, "test"), dict(test_cfg={}, test_dataloader=dict(
+            dataset=dict(ann_file=["a"]))), r"ann_file is the list \['a'\]; .*ConcatDataset"),
         (lambda cfg: set_work_dir(cfg, None), dict(work_dir=5), "config: .*NoneType"),
         (scale_learning_rate, dict(auto_scale_lr=5), "config: .*'int' object"),
         (augment_test, dict(test_dataloader=5), "config: .*'int' object"),

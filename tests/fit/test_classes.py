@@ -16,7 +16,12 @@ from torch import nn
 
 from mmvitaccel.errors import UserError
 from mmvitaccel.fit.check import SPLITS, check_inputs, check_model, check_start
-from mmvitaccel.fit.classes import check_folder_classes, check_head_classes, check_set_classes
+from mmvitaccel.fit.classes import (
+    check_folder_classes,
+    check_head_classes,
+    check_palettes,
+    check_set_classes,
+)
 from mmvitaccel.fit.datasets import data_sets
 from mmvitaccel.fit.heads import Head, heads_of
 from mmvitaccel.models.vivit.verb_noun_head import VerbNounHead
@@ -90,6 +95,22 @@ def test_boxes_of_a_panoptic_set_are_of_its_things():
 
 
 @pytest.mark.parametrize(
+    ("base", "name"),
+    [
+        ("ms_rcnn/ms-rcnn_r50-caffe_fpn_1x_coco.py", "mask_iou_head"),
+        ("point_rend/point-rend_r50-caffe_fpn_ms-1x_coco.py", "point_head"),
+    ],
+)
+def test_heads_beside_those_of_boxes_and_masks(base, name):
+    cfg = load_config(f"mmdet::{base}", {f"model.roi_head.{name}.num_classes": 5})
+    model, sets = build_model(cfg), data_sets(cfg, *SPLITS)
+    with pytest.raises(UserError, match=rf"^model\.roi_head\.{name}\.num_classes is 5, but"):
+        check_head_classes(model, sets)
+    getattr(model.roi_head, name).num_classes = 80
+    check_head_classes(model, sets)
+
+
+@pytest.mark.parametrize(
     ("change", "sentence"),
     [
         (dict(num_things_classes=3, num_stuff_classes=0), "num_things_classes is 3, but "),
@@ -141,6 +162,24 @@ def test_weights_of_other_losses(detector_config, recognizer_config):
     recognizer.cls_head.loss_cls.class_weight = torch.ones(classes + 1)
     with pytest.raises(UserError, match=rf"cls_head\.loss_cls\.class_weight has {classes + 1} "):
         check_head_classes(recognizer, [])
+
+
+def test_a_colour_for_each_class_that_is_drawn(detector_config):
+    cfg = load(detector_config)
+    metainfo = cfg.test_dataloader.dataset.metainfo
+    metainfo.palette = [(1, 2, 3)]
+    check_inputs(cfg, "test")
+    cfg.default_hooks.visualization.draw = True
+    sentence = r"^test_dataloader\.dataset\.metainfo\.palette has 1 colours for 2 classes"
+    with pytest.raises(UserError, match=sentence):
+        check_inputs(cfg, "test")
+    for palette in ([(1, 2, 3)] * 2, (1, 2, 3), "random"):
+        metainfo.palette = palette
+        check_inputs(cfg, "test")
+    del metainfo["palette"]
+    metainfo.classes = tuple(map(str, range(81)))
+    with pytest.raises(UserError, match=r"has 80 colours \(CocoDataset has them\) for 81 classes"):
+        check_palettes(cfg, data_sets(cfg, "test"))
 
 
 def test_proposals_have_a_class_of_their_own():
