@@ -361,11 +361,11 @@ def test_vivit_merges_in_its_clips():
 def test_what_is_refused_by_name():
     model = scramble(vitdet()).eval()
     handle = apply_eventful(model, TopK(6))
-    with pytest.raises(RuntimeError, match=r"mmvitaccel ViTDet give all tokens back.*remove Even"):
+    with pytest.raises(RuntimeError, match=r"mmvitaccel ViTDet return all tokens.*remove Even"):
         apply_tome(model, R)
     handle.remove()
     apply_tome(model, R)
-    with pytest.raises(RuntimeError, match=r"mmvitaccel ViTDet give all tokens back.*remove ToMe"):
+    with pytest.raises(RuntimeError, match=r"mmvitaccel ViTDet return all tokens.*remove ToMe"):
         apply_eventful(model, TopK(6))
     model = make_model()
     handle = apply_tome(model, R, matching=dict(type="Threshold"))

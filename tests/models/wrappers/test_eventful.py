@@ -385,7 +385,7 @@ def test_a_detectors_boxes_say_what_matters():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(policy=dict(type="TopKK", k=3)), "policy={'type': 'TopKK', 'k': 3} has no type"),
+        (dict(policy=dict(type="TopKK", k=3)), "policy={'type': 'TopKK', 'k': 3} has no reg"),
         (dict(policy=dict(k=3)), "known are Always, .*TopK"),
         (dict(policy=dict(type="TopK", k=0)), "k=0 must be a whole number"),
         (dict(backbone=None), "got neither of backbone"),
