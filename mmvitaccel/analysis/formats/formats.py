@@ -149,20 +149,25 @@ def _onnx(source: Source) -> Built:
 
 
 def _openvino(source: Source) -> Built:
-    return _openvino_file(source, source.folder / "model.xml", False)
+    return _openvino_file(source, source.folder / "model.xml")
+
+
+def _openvino_bfloat16(source: Source) -> Built:
+    return _openvino_file(source, source.folder / "model.xml", precision="bf16")
 
 
 def _openvino_int8(source: Source) -> Built:
-    return _openvino_file(source, source.folder / "model_int8.xml", True)
+    return _openvino_file(source, source.folder / "model_int8.xml", int8=True)
 
 
-def _openvino_file(source: Source, path: Path, int8: bool) -> Built:
+def _openvino_file(source: Source, path: Path, int8: bool = False, precision: str = "f32") -> Built:
     require("deploy", "onnx", "openvino", *(["nncf"] if int8 else []))
     _check_file_is_possible(source)
     if not path.is_file():
         images = list(_calibration(source)) if int8 else None
         export_openvino(source.part, source.size, path, source.dynamic, images)
-    return _of_files(source, open_openvino(path), [path, path.with_suffix(".bin")])
+    run = open_openvino(path, precision)
+    return _of_files(source, run, [path, path.with_suffix(".bin")])
 
 
 #: In the order in which they are compared.
@@ -172,6 +177,7 @@ FORMATS: dict[str, Callable[[Source], Built]] = {
     "compiled-steps": _compiled_steps,
     "onnx": _onnx,
     "openvino": _openvino,
+    "openvino-bfloat16": _openvino_bfloat16,
     "openvino-int8": _openvino_int8,
 }
 

@@ -82,6 +82,22 @@ def test_files(compare, m0_config, tmp_path):
 
 
 @needs_files
+def test_openvino_in_bfloat16(compare, m0_config, tmp_path):
+    from openvino import Core
+
+    if "BF16" not in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("OpenVINO computes in no bfloat16 on this processor")
+    names = ("torch", "openvino", "openvino-bfloat16")
+    rows = compare(m0_config, "--formats", *names, "--keep", "files")
+    assert rows["openvino"]["error"] < 1e-3 < rows["openvino-bfloat16"]["error"] < 0.2
+    assert rows["openvino"]["size_bytes"] == rows["openvino-bfloat16"]["size_bytes"]
+    found = scores(rows)
+    assert found["torch"] != found["openvino-bfloat16"]
+    assert found["openvino-bfloat16"] == pytest.approx(found["torch"], rel=0.1)
+    assert {path.name for path in (tmp_path / "files").iterdir()} == {"model.xml", "model.bin"}
+
+
+@needs_files
 def test_tokens_merged_in_a_file(compare, scored):
     rows = compare(scored[0], "--formats", "torch", "onnx", cfg_options=TOME)
     assert rows["onnx"]["error"] < 1e-3
@@ -126,7 +142,7 @@ def test_what_cannot_be_is_left_out_with_the_reason(compare, scored, capsys):
     assert list(rows) == ["torch", "torch-bfloat16"]
     said = capsys.readouterr().out
     assert "left out: compiled-steps: Eventful would be bypassed" in said
-    for name in ("onnx", "openvino", "openvino-int8"):
+    for name in ("onnx", "openvino", "openvino-bfloat16", "openvino-int8"):
         assert f"left out: {name}: " in said
 
 
