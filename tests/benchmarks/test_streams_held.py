@@ -65,7 +65,7 @@ def test_the_largest_number_is_searched(benchmark, monkeypatch, limit, tried, la
             pass
 
     monkeypatch.setattr(benchmark, "Cameras", Limited)
-    found, played = benchmark.held(None, SHOWN, 2.0, 49.9, 64, 0.5)
+    found, played = benchmark.held(None, SHOWN, 2.0, 47.5, 64, 0.5)
     assert found == largest and list(played) == numbers
     assert numbers == tried
     assert {number for number, p90 in played.items() if p90 is None} == {
