@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from mmvitaccel.adapters.base import host_class
+from mmvitaccel.core.torch_modes import is_compiling
 
 _LINKS = "_mmvitaccel_links"
 # Pairs of compatible methods: the first is inside the second, whose overrides call it as their
@@ -127,6 +128,25 @@ def detach(root: nn.Module, method: str) -> None:
         _set_links(module, [found for found in links(module) if found.method != method])
 
 
+def check_attached(root: nn.Module, found: Link) -> None:
+    """Check at the end of a pass that the method is still attached as it was at the start.
+
+    Raises:
+        RuntimeError: It was removed or attached again during the pass, by a hook or another thread,
+            so that some blocks ran with it and others without.
+    """
+    if not is_compiling() and link(root, found.method) is not found:
+        raise _changed_during(root, found.method)
+
+
+def _changed_during(module: nn.Module, method: str) -> RuntimeError:
+    return RuntimeError(
+        f"{method} was removed from {host_class(module).__name__} or attached again during a "
+        "forward pass, by a hook or another thread: the output would be partly with and partly "
+        "without it; do it before or after."
+    )
+
+
 def detach_all(root: nn.Module) -> None:
     """Detach all methods with ``root`` as their root."""
     for found in links(root):
@@ -196,18 +216,20 @@ def _subclass(host: type, layers: tuple[tuple[str, tuple[tuple[str, Override], .
     }
     if "__deepcopy__" not in dir(host):
         body["__deepcopy__"] = _deepcopy
-    for _, overrides in layers:
+    for method, overrides in layers:
         for name, override in overrides:
-            body[name] = _method(body.get(name, getattr(host, name)), override)
+            body[name] = _method(body.get(name, getattr(host, name)), override, method)
     return type(host.__name__, (host,), body)
 
 
-def _method(original: Callable[..., Any], override: Override) -> Callable[..., Any]:
+def _method(original: Callable[..., Any], override: Override, method: str) -> Callable[..., Any]:
     @functools.wraps(original)
     def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         def host(*host_args: Any, **host_kwargs: Any) -> Any:
             return original(self, *host_args, **host_kwargs)
 
+        if link(self, method) is None:  # since this function was looked up
+            raise _changed_during(self, method)
         return override(self, host, *args, **kwargs)
 
     return call

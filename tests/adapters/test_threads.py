@@ -535,3 +535,44 @@ def test_what_a_detector_says_of_its_images_holds_in_its_thread():
 
     for index, seen in enumerate(at_once(work, 4)):
         assert [[frame.stream[0] for frame in clips.frames] for clips in seen] == [[index]] * 5
+
+
+@pytest.mark.parametrize("change", ["remove", "attach again"])
+@pytest.mark.parametrize("method", ["ToMe", "Eventful"])
+def test_a_method_that_changes_during_a_pass_is_refused(method, change):
+    model = scramble(timm_vit()).eval()
+    put = {
+        "ToMe": lambda: apply_tome(model, 3),
+        "Eventful": lambda: apply_eventful(model, TopK(5)),
+    }[method]
+    x, current = torch.randn(1, 3, 32, 32), []
+
+    def steer(*_):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is replaced
+            current[-1].remove() if change == "remove" else put()
+
+    def in_a_thread(*_):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(steer).result()
+
+    for by in (steer, in_a_thread):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            current.append(put())
+        hook = model.blocks[1].register_forward_hook(by)
+        with torch.no_grad(), pytest.raises(RuntimeError, match=rf"^{method} was removed from"):
+            model(x)
+        hook.remove()
+        with torch.no_grad():
+            assert torch.isfinite(model(x)).all()
+
+
+@pytest.mark.parametrize("method", ["ToMe", "Eventful"])
+def test_a_method_that_is_removed_while_a_block_is_called_is_refused(method):
+    model = scramble(timm_vit()).eval()
+    handle = apply_tome(model, 3) if method == "ToMe" else apply_eventful(model, TopK(5))
+    forward = model.blocks[1].forward
+    handle.remove()
+    with pytest.raises(RuntimeError, match=rf"{method} was removed from Block or attached again"):
+        forward(torch.randn(1, 17, 32))

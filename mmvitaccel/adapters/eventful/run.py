@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmvitaccel.adapters.attach import link
+from mmvitaccel.adapters.attach import check_attached, link
 from mmvitaccel.adapters.base import BlockInput, BlockSpec, Normed, class_name
 from mmvitaccel.adapters.eventful.merging import MergedFrames
 from mmvitaccel.adapters.eventful.scene import on_scene, place_tokens, refuse_inner, tokens_given
@@ -79,9 +79,10 @@ class EventfulState(StreamRun):
 
 def entry(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
     """The override of a method by which tokens enter the blocks: it notes the input's shape."""
-    state: EventfulState = link(model).state
+    found = link(model)
+    state: EventfulState = found.state
     given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-    adapter = link(model).info.adapter
+    adapter = found.info.adapter
     # reason: it refuses unsupported calls
     inner = any(index != state.num_blocks - 1 for index in adapter.asked(model, kwargs))
     if inner and state.motion is not None:
@@ -94,7 +95,9 @@ def entry(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
         call = functools.partial(host, *args, **kwargs)
         if state.motion is not None and not (model.training or state.is_part_of_a_pass):
             call = functools.partial(on_scene, model, host, args, kwargs)
-        return state.run_pass(image, call)
+        out = state.run_pass(image, call)
+        check_attached(model, found)
+        return out
 
     if not (model.training or state.is_part_of_a_pass) and state.go_in_turn(size):
         return in_turn(run, size, dim, args, kwargs)

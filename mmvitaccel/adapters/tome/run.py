@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from mmvitaccel.adapters.attach import is_attached, link
+from mmvitaccel.adapters.attach import check_attached, is_attached, link
 from mmvitaccel.adapters.base import BlockSpec, class_name, host_class
 from mmvitaccel.adapters.bypass import Bypass, wraps_own
 from mmvitaccel.adapters.tome.restore import continue_block, restore_block
@@ -62,9 +62,11 @@ def entry_method(name: str) -> Any:
         trace = Trace(state.schedule, full_at)
         before = traces.start(trace)
         try:
-            return host(*args, **kwargs)
+            out = host(*args, **kwargs)
         finally:
             traces.stop(trace, before)
+        check_attached(model, found)
+        return out
 
     return run
 
