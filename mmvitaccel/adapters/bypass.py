@@ -77,12 +77,16 @@ class Bypass:
     ) -> None:
         self.method, self.model = method, model
         self.parts = [part for part, _ in parts]
+        self.forwards = [host_class(part).forward for part in self.parts]
         found = [(part, *each) for part, names in parts for each in _find(part, names)]
         self.bypassed = [_Bypassed(*each[1:]) for each in found]
         self.parts_of = parts_of
         # reason: these names are used because torch.compile skips guards on names of hooks
         self.watched = [getattr(found.module, kind) for found in self.bypassed for kind in _HOOKS]
         self.inside = () if gradients else [m for part in self.parts for m in part.modules()]
+        for part in self.parts:
+            if _is_patched(part):
+                self._refuse(part, "", f"the forward of its class {class_name(part)} was replaced")
         for part, path, parent, name, module, _ in found:
             if _is_strange(module, part):
                 reason = f"its class {class_name(module)} has methods of its own"
@@ -123,9 +127,11 @@ class Bypass:
         self._check_parts()
         if any(_GLOBAL_HOOKS):
             self._check_global_hooks()
-        for part in self.parts:
+        for part, forward in zip(self.parts, self.forwards):
             if "forward" in part.__dict__ and not wraps_own(part):
                 self._refuse(part, "", "its forward was replaced on the instance")
+            if host_class(part).forward is not forward:
+                self._refuse(part, "", f"the forward of its class {class_name(part)} was replaced")
         for path, parent, name, module, forward in self.bypassed:
             part = parent._modules.get(name)
             if part is None:
@@ -208,8 +214,17 @@ def wraps_own(part: nn.Module, name: str = "forward") -> bool:
     return is_own(inspect.unwrap(part.__dict__[name], stop=is_own))
 
 
+def _is_patched(module: nn.Module) -> bool:
+    """Whether the ``forward`` of a module's class is a function of somebody else's."""
+    kind = next(kind for kind in host_class(module).__mro__ if "forward" in vars(kind))
+    origin = str(getattr(vars(kind)["forward"], "__module__", None)).partition(".")[0]
+    return origin not in (*_KNOWN, "torch", "mmvitaccel", kind.__module__.partition(".")[0])
+
+
 def _is_strange(module: nn.Module, part: nn.Module) -> bool:
-    """Whether a foreign class defines what a bypassed module does: a wrapper or a subclass."""
+    """Whether foreign code defines what a bypassed module does: a wrapper, subclass or patch."""
+    if _is_patched(module):
+        return True
     known = {*_KNOWN, host_class(part).forward.__module__.partition(".")[0]}
     for kind in host_class(module).__mro__:
         if kind.__module__.partition(".")[0] in known or kind.__module__.startswith("torch.nn."):

@@ -191,6 +191,30 @@ def test_wrappers_and_subclasses_that_are_there_first_are_refused(name):
         setattr(parent, child, own)
 
 
+@pytest.mark.parametrize("path", ["attn", ""])
+@pytest.mark.parametrize("name", ["timm class token", "mmvitaccel ViViT", "mmpretrain class token"])
+def test_a_patched_class_is_refused_before_and_after(name, path, monkeypatch):
+    model, x = scramble(HOSTS[name].build()), torch.randn(HOSTS[name].shape)
+    model.eval()
+    inner = locate(model)[1]
+    kind = type(find_adapter(inner).blocks(inner)[1].get_submodule(path))
+    own = kind.forward
+
+    def forward(self, x, *args, **kwargs):
+        return 2 * own(self, x, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "forward", forward)
+        with pytest.raises(RuntimeError, match=r"ToMe: 'blocks\.0|ToMe: '.*\.0.*would be dropped"):
+            apply_tome(model, r=0)
+    apply_tome(model, r=0)
+    with torch.no_grad():
+        model(x)
+        monkeypatch.setattr(kind, "forward", forward)
+        with pytest.raises(RuntimeError, match=r"ToMe: '.*\.0.*would be dropped"):
+            model(x)
+
+
 def flat(out):
     return [out] if isinstance(out, torch.Tensor) else [t for part in out for t in flat(part)]
 
