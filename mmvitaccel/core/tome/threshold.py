@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mmvitaccel.arguments import number
+from mmvitaccel.core.kernels.export import refuse_export
 from mmvitaccel.core.tome.matcher import Candidates
 from mmvitaccel.core.tome.merge import (
     Matching,
@@ -13,6 +14,12 @@ from mmvitaccel.core.tome.merge import (
     first_of_sets,
     places_of,
     ranked,
+)
+
+_NOT_EXPORTED = (
+    "ToMe with matching=Threshold cannot be exported: the number of merges depends on the picture, "
+    "and a graph would keep that of the picture it was traced with; use a matching that merges r, "
+    "such as Bipartite."
 )
 
 
@@ -37,7 +44,12 @@ class Threshold:
         self.similarity = number("Threshold", "similarity", similarity, least=-1, most=1)
 
     def match(self, given: Candidates) -> Matching | None:
-        """Match the edges above the threshold, best first."""
+        """Match the edges above the threshold, best first.
+
+        Raises:
+            RuntimeError: The model is being traced or exported.
+        """
+        refuse_export(_NOT_EXPORTED)
         p, present = given.num_prefix_tokens, given.size[..., 0] > 0
         first_a, first_b = first_of_sets(p)
         best, edge = self._edges(given.metric, present, first_a, first_b)

@@ -163,3 +163,30 @@ def test_the_similarity_of_the_default_is_an_argument():
         ValueError, match="similarity='dot' is of the paper's matching, and matchin"
     ):
         apply_tome(vit(), 4, similarity="dot", matching=dict(type="Grid"))
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "trace",
+        "onnx",
+        pytest.param(
+            "export",
+            marks=pytest.mark.skipif(
+                not hasattr(torch.compiler, "is_exporting"), reason="torch 2.7 tells an export"
+            ),
+        ),
+    ],
+)
+def test_a_number_of_merges_that_depends_on_the_picture_is_not_exported(way, tmp_path):
+    model, x = vit(), torch.randn(1, 3, 32, 32)
+    apply_tome(model, 4, matching=dict(type="Threshold", similarity=0.1))
+    export = {
+        "trace": lambda: torch.jit.trace(model, x),
+        "onnx": lambda: torch.onnx.export(model, (x,), tmp_path / "m.onnx", dynamo=False),
+        "export": lambda: torch.export.export(model, (x,)),
+    }[way]
+    with torch.no_grad():
+        model(x)
+        with pytest.raises(RuntimeError, match="matching=Threshold cannot be exported"):
+            export()
