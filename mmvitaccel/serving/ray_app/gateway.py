@@ -94,6 +94,7 @@ class Gateway:
         # by token too, so that whoever has another one takes no place of the stream's
         self._unanswered: Counter[tuple[str, str]] = Counter()
         self._closes = 0  # of all streams so far
+        self._closing: Counter[str] = Counter()  # requests that close a stream now
         #: Frames that got no answer from their replica, and streams that moved.
         self.counts: Counter[str] = Counter(lost_frames=0, moved_streams=0)
 
@@ -117,12 +118,17 @@ class Gateway:
         Raises:
             Refused: As there.
         """
+        self._closing[check_name(stream)] += 1
         try:
             await self._call(stream, "close_stream", token)
         except Refused as refused:
-            if not self._moved(refused, stream, token):
+            if refused.reason != "unknown" or not self._knows(stream, token):
                 raise
-            await self._forget(stream, token, "")
+            await self._forget(stream, token, "")  # it is where it was before replicas changed
+        finally:
+            self._closing[stream] -= 1
+            if not self._closing[stream]:
+                del self._closing[stream]
         self._closes += 1
         self._known.pop(stream, None)
 
@@ -179,7 +185,8 @@ class Gateway:
         try:
             reply = await self._call(*given)
         except Refused as refused:
-            if not self._moved(refused, stream, token):
+            moved = self._knows(stream, token) and stream not in self._closing
+            if refused.reason != "unknown" or not moved:
                 raise
             before = self._known[stream]
             await self._call(stream, "open_stream", token, before.last_id)
@@ -225,10 +232,10 @@ class Gateway:
             raise reply.result
         return reply
 
-    def _moved(self, refused: Refused, stream: str, token: str) -> bool:
-        """Whether a stream of that token is open, but not where it would be now."""
+    def _knows(self, stream: str, token: str) -> bool:
+        """Whether a stream was opened with that token."""
         known = self._known.get(stream)
-        return refused.reason == "unknown" and known is not None and same_token(known.token, token)
+        return known is not None and same_token(known.token, token)
 
     async def _note(self, stream: str, token: str, reply: Reply) -> _Known:
         """Note which replica has a stream; if it moved, let the others forget it."""

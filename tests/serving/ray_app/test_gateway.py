@@ -249,6 +249,28 @@ def test_a_stream_that_is_closed_while_a_frame_is_computed_leaves_its_name_free(
         asyncio.run(play(known))
 
 
+def test_a_frame_does_not_open_a_stream_again_that_is_being_closed(gateway, replicas, pictures):
+    replicas.start("r0")
+    call = replicas.call
+
+    async def late(stream, method, *args):
+        reply = await call(stream, method, *args)
+        if method == "close_stream":  # the replica has closed it, the gateway does not know yet
+            with pytest.raises(Refused, match="stream 'a' is not open"):
+                await gateway.submit("a", 1, pictures[1], TOKEN)
+        return reply
+
+    async def play():
+        await gateway.open_stream("a", TOKEN)
+        await gateway.submit("a", 0, pictures[0], TOKEN)
+        replicas.call = late
+        await gateway.close_stream("a", TOKEN)
+        assert replicas.all["r0"].worker.report().streams == 0
+        await gateway.open_stream("a", "another")
+
+    asyncio.run(play())
+
+
 def test_a_stream_that_is_closed_while_it_moves_is_answered(gateway, replicas, pictures):
     for name in ("r0", "r1"):
         replicas.start(name)
