@@ -45,7 +45,7 @@ def check_clipping(cfg: Config) -> None:
 
 
 def check_paramwise(cfg: Config, model: nn.Module) -> None:
-    """Check settings by parameter, of which mmengine's constructor passes over what it lacks.
+    """Warn of settings by parameter that mmengine's constructor passes over.
 
     Configs share keys that only some of their models have (``absolute_pos_embed``): one that is in
     no name is a warning where it is nearly one that is there.
@@ -53,21 +53,20 @@ def check_paramwise(cfg: Config, model: nn.Module) -> None:
     Args:
         cfg: A training's.
         model: Built from it.
-
-    Raises:
-        UserError: A key is none of the constructor's.
     """
     wrapper = cfg.get("optim_wrapper") or {}
     given = wrapper.get("paramwise_cfg")
     default = DefaultOptimWrapperConstructor.__name__
     if not isinstance(given, Mapping) or wrapper.get("constructor", default) != default:
         return
-    unread = [key for key in given if key not in (*_PARAMWISE, "_scope_")]
+    # reason: stock configs have `_delete` for `_delete_`, which does no harm
+    unread = [key for key in given if key not in _PARAMWISE and not key.startswith("_")]
     where = "optim_wrapper.paramwise_cfg"
     if unread:
-        raise UserError(
+        warnings.warn(
             f"{where} has the key {unread[0]!r}, which {default} does not read; remove or correct "
-            f"it{closest(unread[0], _PARAMWISE) or '.'}"
+            f"it{closest(unread[0], _PARAMWISE) or '.'}",
+            stacklevel=2,
         )
     names = [name for name, _ in model.named_parameters()]
     parts = {part for name in names for part in name.split(".")}
