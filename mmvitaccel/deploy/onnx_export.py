@@ -17,6 +17,7 @@ from mmvitaccel.adapters.attach import links
 from mmvitaccel.core.kernels.export import why_not_exported
 from mmvitaccel.deploy.detection_graph import DetectionGraph
 from mmvitaccel.errors import UserError, running
+from mmvitaccel.errors.sentence import message_of
 from mmvitaccel.extras import require
 from mmvitaccel.fit.check import SPLITS, check_model, check_start
 from mmvitaccel.fit.heads import backbone_of
@@ -196,7 +197,13 @@ def check_outputs(
         size = (images.shape[0], *images.shape[2:])
         with torch.no_grad(), running(module, f"an input of {size}", every_error=True):
             expected = module(images)
+        try:
             given = run(images)
+        except Exception as error:
+            raise UserError(
+                f"an input of {size}: {message_of(error)}; this file does not accept every size: "
+                "give --static and the --shape to use."
+            ) from error
         if isinstance(module, DetectionGraph):
             checks.append(compare_detections(size, expected, given))
         else:
@@ -225,7 +232,9 @@ def compare_detections(size: Size, expected: Sequence[Tensor], given: Sequence[T
 
 
 def relative_error(given: Tensor, expected: Tensor) -> float:
-    """The largest difference over the largest value."""
+    """The largest difference over the largest value; infinite for another shape."""
+    if given.shape != expected.shape:
+        return float("inf")
     most = expected.abs().max().clamp(min=1e-12)
     return float((given - expected).abs().max() / most)
 

@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from mmvitaccel.core.attention import dense
 from mmvitaccel.deploy.detection_graph import DetectionGraph, NonMaxSuppression
 from mmvitaccel.deploy.onnx_export import (
     CHECKED_SIZES,
     Check,
     build_part,
     check_file,
+    check_outputs,
     compare_detections,
     export_module,
     open_session,
@@ -22,6 +24,7 @@ from mmvitaccel.deploy.onnx_export import (
 from mmvitaccel.errors import UserError
 from mmvitaccel.models.efficientvit.layers import WindowAttention
 from mmvitaccel.runner.config import load_config
+from mmvitaccel.testing.models import vitdet
 
 needs_onnx = pytest.mark.extras("deploy", "onnx", "onnxruntime")
 
@@ -86,8 +89,27 @@ def test_candidates_without_suppression(exported):
 def test_a_static_file_takes_its_own_size_alone(exported):
     module, path = exported("backbone", dynamic=False, size=(1, 160, 160))
     assert check_file(module, path, [(1, 160, 160)])[0].passed
-    with pytest.raises(UserError, match="an input of"):
+    with pytest.raises(UserError, match=r"an input of .* give --static and the --shape"):
         check_file(module, path, [(2, 96, 96)])
+
+
+@needs_onnx
+def test_attention_in_blocks_of_unequal_length(monkeypatch, tmp_path):
+    """Rows of 25 tokens in blocks of 9, 9 and 7, which the exporter would take for three of 9."""
+    monkeypatch.setattr(dense, "CPU_BLOCK_LOGITS", 250)
+    module = lively(vitdet(img_size=80, embed_dim=32, depth=2, num_heads=2, window_size=3,
+                           window_block_indexes=(0,))).eval()  # fmt: skip
+    export_module(module, (1, 80, 80), tmp_path / "model.onnx", dynamic=False)
+    (check,) = check_file(module, tmp_path / "model.onnx", [(1, 80, 80)])
+    assert check.passed, check
+
+
+def test_maps_of_another_shape_do_not_pass():
+    def run(images):
+        return [torch.zeros(1, 3, 4, 5)]
+
+    (check,) = check_outputs(nn.Conv2d(3, 3, 1), run, [torch.randn(1, 3, 4, 4)])
+    assert not check.passed
 
 
 @needs_onnx

@@ -155,7 +155,9 @@ def _in_blocks(
             # Blocks of equal size, because a small last one would leave processors idle.
             blocks = -(-length // max(budget // cost, 1))
             step = -(-length // blocks)
-            parts = [t.split(step, dim) for t in inputs]
+            # reason: torch's exporter to ONNX takes the parts of split(step) for equally long
+            sizes = [int(min(step, length - first)) for first in range(0, length, step)]
+            parts = [t.split(sizes, dim) for t in inputs]
             if dim == 2:  # all rows use all keys and values
                 parts[1:3] = [(t,) * len(parts[0]) for t in inputs[1:3]]
             outs = [_in_blocks(attend, part, scale) for part in zip(*parts)]
