@@ -197,6 +197,41 @@ def test_what_came_into_view_passes_every_gate(policy):
         assert {n for block in handle.frames[0].passed for n in block} == {max(policy.k, 19)}
 
 
+class Largest:
+    """A policy of a user's own, without a budget that can change."""
+
+    def __init__(self, k):
+        self.k = k
+
+    def select(self, error):
+        return error.topk(self.k, dim=1, sorted=False).indices
+
+    def most(self, num_tokens):
+        return self.k
+
+
+class LargestInBudget(Largest):
+    """The same with one."""
+
+    def with_budget(self, k, num_tokens):
+        return LargestInBudget(k)
+
+
+def test_a_policy_of_ones_own_saves_as_top_k_does():
+    outs, counts = {}, {}
+    for policy in (TopK(20), LargestInBudget(20), Largest(20)):
+        model, kind = timm_small(), type(policy)
+        handle = apply_eventful(model, policy, motion=Translation(reach=0.9))
+        outs[kind], counts[kind] = [], []
+        for frame, _ in pan((2, 3), 10):
+            outs[kind].append(run(model, frame))
+            counts[kind].append(handle.frames[0].passed)
+    assert counts[LargestInBudget] == counts[TopK] != counts[Largest]
+    assert all(map(torch.equal, outs[LargestInBudget], outs[TopK]))
+    assert {min(map(min, passed)) for passed in counts[Largest][1:]} == {20}
+    assert min(min(map(min, passed)) for passed in counts[TopK]) == 16
+
+
 def test_maps_on_the_view_are_those_of_the_aligned_model_itself():
     model, dense, naive = vitdet_small(), vitdet_small(), NaiveScene(PATCH, ROOM)
     handle = apply_eventful(model, Always(), motion=Translation(reach=0.9, maps="view"))

@@ -28,10 +28,9 @@ from mmvitaccel.core.eventful.frame import Clips, Frame, current_frames, tell, t
 from mmvitaccel.core.eventful.gates.policy import (
     Always,
     Policy,
-    TopFraction,
-    TopK,
     for_one_frame,
     frames_for_all,
+    most_of,
 )
 from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
 from mmvitaccel.core.eventful.gates.required import Required
@@ -273,11 +272,12 @@ class StreamRun:
 
 def _with_entered(scene: Scene, policy: Policy, x: Tensor) -> Policy:
     """A policy for the tokens (1, N, C), of which those pass that came into view."""
-    if type(policy) in (TopK, TopFraction):
-        num_tokens = x.shape[1]
-        policy = TopK(scene.budget(policy.most(num_tokens), num_tokens))
+    num_tokens = x.shape[1]
+    if hasattr(policy, "with_budget"):
+        budget = scene.budget(most_of(policy, num_tokens), num_tokens)
+        policy = policy.with_budget(budget, num_tokens)
     entered = scene.entered(x.device)
     if entered is None:
         return policy
-    prefix = entered.new_zeros(x.shape[1] - len(entered))
+    prefix = entered.new_zeros(num_tokens - len(entered))
     return Required(policy, torch.cat((prefix, entered)), scene.ring.count_entered(scene.before))

@@ -86,6 +86,12 @@ class TopK:
         """Largest number of ``num_tokens`` tokens that can pass."""
         return min(self.k, num_tokens)
 
+    def with_budget(self, k: int, num_tokens: int) -> TopK:
+        """The same policy, with k tokens let through."""
+        changed = copy.copy(self)
+        changed.k = k
+        return changed
+
     def __repr__(self) -> str:
         return f"TopK(k={self.k})"
 
@@ -119,6 +125,12 @@ class TopFraction:
     def most(self, num_tokens: int) -> int:
         """Largest number of ``num_tokens`` tokens that can pass."""
         return math.ceil(self.fraction * num_tokens)
+
+    def with_budget(self, k: int, num_tokens: int) -> TopFraction:
+        """The same policy, with k of that many tokens let through."""
+        changed = copy.copy(self)
+        changed.fraction = (k - 0.5) / num_tokens  # which rounding does not raise above k
+        return changed
 
     def __repr__(self) -> str:
         return f"TopFraction(fraction={self.fraction})"

@@ -55,6 +55,20 @@ def test_k_must_be_a_positive_number_of_tokens(k):
     assert policy.k == 2
 
 
+@pytest.mark.parametrize("kind", [TopK, TopFraction])
+def test_another_budget_of_the_same_policy(kind):
+    class Marked(kind):
+        """A subclass stays what it is."""
+
+    policy, num_tokens = Marked(1), 49
+    error = torch.arange(float(num_tokens))[None]
+    for k in range(1, num_tokens + 1):
+        changed = policy.with_budget(k, num_tokens)
+        assert type(changed) is Marked and changed.most(num_tokens) == k
+        assert passing(changed, error)[0].nonzero().flatten().tolist() == [*range(49 - k, 49)]
+    assert vars(policy) == vars(Marked(1))
+
+
 def test_other_arguments_are_checked():
     for fraction in (0, -0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match=f"fraction={fraction}"):
