@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from mmvitaccel.adapters.attach import link
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
@@ -34,7 +35,6 @@ from mmvitaccel.core.eventful.maps.memory import cells_of
 from mmvitaccel.core.eventful.stream import StreamStore
 
 METHOD = "EventfulHead"
-_BEYOND = "_mmvitaccel_beyond"
 
 
 class _Decoding(threading.local):
@@ -55,11 +55,14 @@ class HeadState(StreamRun):
     Attributes:
         buffer_dtype: In which the maps between its convolutions are kept; None as they are.
         on_scene: Whether its levels are those of views over scenes.
+        beyond: For each image of outputs that are still in use, pixels (down, right) by which its
+            frame lies further than the levels' picture; by the first of the outputs.
         decoding: What boxes a thread decodes now.
     """
 
     buffer_dtype: torch.dtype | None = None
     on_scene: bool = False
+    beyond: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
     decoding: _Decoding = field(default_factory=_Decoding)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HeadState:
@@ -132,14 +135,14 @@ def _forward(head: nn.Module, host: Any, x: Sequence[Tensor]) -> Any:
     else:
         outs = run(lambda: one(x))
     if state.on_scene:
-        setattr(outs[0][0], _BEYOND, beyond)
+        state.beyond[outs[0][0]] = beyond
     return outs
 
 
 def _decode(head: nn.Module, host: Any, scores: Sequence[Tensor], *args: Any, **kwargs: Any) -> Any:
     """The override of the method that decodes what the head says of a batch."""
-    decoding = link(head).state.decoding
-    beyond = getattr(scores[0], _BEYOND, None)
+    state: HeadState = link(head).state
+    decoding, beyond = state.decoding, state.beyond.get(scores[0])
     decoding.beyond = None if beyond is None else iter(beyond)
     try:
         return host(scores, *args, **kwargs)
