@@ -221,7 +221,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # many videos, many workers
     "serving/batch": (
         {"errors", "extras", "loaders", "models/weights", "runner", "video_demo", "video_reader"}
-        | {"text_files", "whole_files"},
+        | {"serving/ray_app", "text_files", "whole_files"},
         set(),
     ),
     # the outermost layer: a server of what the tool for videos does

@@ -21,12 +21,11 @@ from mmvitaccel.extras import require
 from mmvitaccel.serving.batch.outcome import Outcome, write_result
 from mmvitaccel.serving.batch.settings import BatchSettings
 from mmvitaccel.serving.batch.sources import BatchVideo
+from mmvitaccel.serving.ray_app.loopback import bind_ports
 from mmvitaccel.video_demo import VideoDemo
 
 _OBJECT_STORE = 80 * 2**20  # bytes; only names pass through it, no frames
 _CORES_OF_A_WORKER = 2  # by default
-# reason: with "0", Ray binds its ports to loopback, as it does on Windows and macOS
-_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 class VideoWorker:
@@ -128,7 +127,7 @@ def run_batch(
 def _ray(address: str | None) -> Iterator[None]:
     """Use the Ray of this process or of an address, or start one on this machine."""
     if address is None:
-        os.environ.setdefault(_LOOPBACK, "0")
+        bind_ports()
     try:
         import ray.data
     except ImportError as error:

@@ -13,18 +13,25 @@ from typing import Any
 from mmvitaccel.errors import UserError
 
 ADDRESS = "127.0.0.1"
-#: Ray reads these on import, here and in the processes that it starts. The gateway reads the
-#: stream's name itself; Serve's proxy would answer 500 to one that is not UTF-8.
+# Ray reads these on import, here and in the processes that it starts.
+_PORTS = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+#: Those of a service. The gateway reads the stream's name itself; Serve's proxy would answer 500 to
+#: one that is not UTF-8.
 VARIABLES = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    **_PORTS,
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_SESSION_ID_HEADER_KEY": "x-not-used",
 }
 _ALL = "[::]:"
 
 
+def bind_ports() -> None:
+    """Let a Ray that is started here bind its ports to loopback; call it before ray is imported."""
+    os.environ.update(_PORTS)
+
+
 def set_variables() -> None:
-    """Set the variables; call it before ray is imported."""
+    """Set the variables of a service; call it before ray is imported."""
     os.environ.update(VARIABLES)
     # reason: a Ray that is started here asks for its token, which a process that connects to it
     # gives only where it is told to
