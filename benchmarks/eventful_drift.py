@@ -1,10 +1,12 @@
 """How far exact attention strays from dense attention over the same gated tokens, in a long run.
 
     python benchmarks/eventful_drift.py VIDEO [VIDEO ...] --frames 1000
+    python benchmarks/eventful_drift.py VIDEO [VIDEO ...] --width 768 --depth 3 --dtype bfloat16
     python benchmarks/eventful_drift.py VIDEO --record    # keep the rows in benchmarks/results
 
-The frames of the videos, played forwards and backwards, pass a ViTDet with random weights. Every so
-often the output of each global block's running sums is compared with dense attention over the very
+The frames of the videos, played forwards and backwards, pass a ViTDet with random weights; from one
+video to the next is a cut of which the model is not told. After every frame the output of each
+global block's running sums is compared with dense attention in single precision over the very
 queries, keys and values that its gate let through: the largest difference over the largest value.
 """
 
@@ -20,10 +22,12 @@ from torch import Tensor
 
 from mmvitaccel import TopK, ViTDet, apply_eventful
 from mmvitaccel.core.eventful.modes.global_attention import GlobalAttention
-from mmvitaccel.core.eventful.modes.mode import TokenwiseAttention
-from mmvitaccel.errors import one_sentence_errors
+from mmvitaccel.core.eventful.modes.mode import QKV, TokenwiseAttention
+from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.records.recording import Recording, add_record_option
 from mmvitaccel.video_reader import open_video
+
+HEAD_WIDTH = 64  # channels of a head, as in ViTDet-B
 
 
 def to_and_fro(videos: list[str], size: int) -> Iterator[Tensor]:
@@ -40,50 +44,77 @@ def prepare(frame: np.ndarray, size: int) -> Tensor:
     return x.permute(2, 0, 1)[None].contiguous()
 
 
+def make_model(size: int, width: int, depth: int) -> ViTDet:
+    """A ViTDet whose every third block is global, as in ViTDet-B, with random weights.
+
+    Queries and keys are larger than at the start of a training, so that attention is not flat.
+    """
+    windowed = tuple(index for index in range(depth) if index % 3 != 2)
+    model = ViTDet(
+        size, embed_dim=width, num_heads=width // HEAD_WIDTH, depth=depth,
+        window_block_indexes=windowed,
+    ).eval()  # fmt: skip
+    for name, parameter in model.named_parameters():
+        if name.endswith("qkv.weight"):
+            parameter.data.normal_(std=1.5 / width**0.5)
+        elif "rel_pos" in name:
+            parameter.data.normal_(std=0.1)
+    return model
+
+
 def deviation(attention: GlobalAttention) -> float:
     """Largest difference of the running sums to dense attention, over the largest value."""
     sums = attention.memory
-    dense, _ = TokenwiseAttention().start(attention.qkv, attention.logits)
+    qkv = QKV(*(t.float() for t in attention.qkv))
+    dense, _ = TokenwiseAttention().start(qkv, attention.logits)
     kept = sums.numerator / sums.denominator.unsqueeze(-1)
     return float((kept - dense).abs().max() / dense.abs().max())
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("videos", nargs="+", help="files, or folders of numbered pictures")
+    parser.add_argument("--frames", type=int, default=1000)
+    parser.add_argument("--size", type=int, default=336, help="side of the frames, in pixels")
+    parser.add_argument("--k", type=int, default=64, help="tokens that gates let through")
+    parser.add_argument("--width", type=int, default=384, help="channels; ViTDet-B has 768")
+    parser.add_argument("--depth", type=int, default=6, help="blocks, every third of them global")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    add_record_option(parser)
+    args = parser.parse_args(argv)
+    for name, unit in (("width", HEAD_WIDTH), ("depth", 3)):
+        value = getattr(args, name)
+        if value < unit or value % unit:
+            raise UserError(f"--{name} {value}: give a multiple of {unit}.")
+    return args
 
 
 @one_sentence_errors
 def main(argv: list[str] | None = None) -> None:
     """Run, and print the deviation at 1, 2, 5, 10, 20, 50, ... frames."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("videos", nargs="+", help="files")
-    parser.add_argument("--frames", type=int, default=1000)
-    parser.add_argument("--size", type=int, default=336, help="side of the frames, in pixels")
-    parser.add_argument("--k", type=int, default=64, help="tokens that gates let through")
-    add_record_option(parser)
-    args = parser.parse_args(argv)
+    args = parse_args(argv)
     recording = Recording(args.record, __file__, argv)
     torch.manual_seed(0)
-    model = ViTDet(
-        args.size, embed_dim=384, num_heads=6, depth=6, window_block_indexes=(0, 1, 3, 4)
-    ).eval()
-    for name, parameter in model.named_parameters():
-        # Weights that are larger than at the start of a training, so that attention is not flat.
-        parameter.data.normal_(std=0.1 if "qkv" in name or "rel_pos" in name else 0.02)
+    dtype = getattr(torch, args.dtype)
+    model = make_model(args.size, args.width, args.depth).to(dtype)
     handle = apply_eventful(model, TopK(args.k))
     frames, largest, shown = to_and_fro(args.videos, args.size), 0.0, {1, 2, 5}
     rows = []
     print("frame  deviation  largest so far")
     with torch.inference_mode():
         for number, frame in zip(range(1, args.frames + 1), frames):
-            model(frame)
-            if number not in shown and number % 100 and number != args.frames:
-                continue
+            model(frame.to(dtype))
             blocks = handle.remembered(handle.streams[0]).values()
             kept = [block.attention for block in blocks]
             now = max(deviation(one) for one in kept if isinstance(one, GlobalAttention))
             largest = max(largest, now)
             if number in shown or number == args.frames:
                 print(f"{number:5d}{now:11.1e}{largest:16.1e}", flush=True)
-                rows.append(dict(frame=number, deviation=now, largest=largest))
+                of_run = dict(width=args.width, dtype=args.dtype)
+                rows.append(dict(of_run, frame=number, deviation=now, largest=largest))
                 shown.add(10 * number)
     recording.save(rows)
 

@@ -4,6 +4,7 @@ import json
 
 import cv2
 import pytest
+import torch
 
 from mmvitaccel.core.eventful.modes import exact
 
@@ -57,15 +58,40 @@ def test_a_video_that_is_too_short_or_missing(benchmark, noise_video, capsys):
         assert sentence in capsys.readouterr().err
 
 
-def test_drift_stays_small_and_would_be_seen(load_benchmark, noise_video, capsys, monkeypatch):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_drift_stays_small_and_would_be_seen(
+    load_benchmark, noise_video, recorded, monkeypatch, dtype
+):
     drift = load_benchmark("eventful_drift")
-    asked = [str(noise_video), "--frames", "30", "--size", "128", "--k", "6"]
+    asked = ["--frames", "30", "--size", "128", "--k", "6", "--width", "128", "--depth", "3"]
 
-    def printed():
-        drift.main(asked)
-        return [float(line.split()[2]) for line in capsys.readouterr().out.splitlines()[1:]]
+    def rows():
+        drift.main([str(noise_video), *asked, "--dtype", dtype, "--record", "drift"])
+        return recorded("drift").rows
 
-    sound = printed()
-    assert len(sound) == 6 and 0 <= sound[0] < 1e-6 and max(sound) < 1e-5
+    sound = rows()
+    assert [row["frame"] for row in sound] == [1, 2, 5, 10, 20, 30]
+    assert {(row["width"], row["dtype"]) for row in sound} == {(128, dtype)}
+    assert sound[0]["deviation"] < 1e-6 and 0 < sound[-1]["largest"] < 5e-5
+    assert sound[-1]["largest"] >= max(row["deviation"] for row in sound)
     monkeypatch.setattr(exact, "exchange_keys", lambda *given: None)
-    assert printed()[-1] > 1e-3
+    assert rows()[-1]["deviation"] > 1e-2
+
+
+def test_attention_whose_drift_is_measured_is_not_flat(load_benchmark):
+    model = load_benchmark("eventful_drift").make_model(128, 128, 3)
+    seen = []
+    qkv = model.blocks[2].attn.qkv
+    qkv.register_forward_hook(lambda module, given, out: seen.append(out.flatten(0, -2)))
+    with torch.inference_mode():
+        model(torch.rand(1, 3, 128, 128) * 4 - 2)
+    q, k = (t.unflatten(-1, (2, 64)).transpose(0, 1) for t in seen[0].split(128, -1)[:2])
+    weights = (q @ k.mT / 8).softmax(-1)  # (2 heads, 64 tokens, 64 tokens)
+    assert float(weights.amax(-1).mean()) > 4 / 64
+
+
+@pytest.mark.parametrize(("name", "value", "unit"), [("width", 100, 64), ("depth", 4, 3)])
+def test_a_shape_that_drift_cannot_be_measured_on(load_benchmark, capsys, name, value, unit):
+    with pytest.raises(SystemExit, match="2"):
+        load_benchmark("eventful_drift").main(["video.mp4", f"--{name}", str(value)])
+    assert f"--{name} {value}: give a multiple of {unit}." in capsys.readouterr().err
