@@ -48,6 +48,7 @@ def check_inputs(cfg: Config, *splits: str) -> None:
     Raises:
         UserError: A file is missing, or there is a mismatch.
     """
+    _check_dicts(cfg)
     check_data(cfg, *splits)
     _check_preprocessor(cfg)
     check_samplers(cfg, *splits)
@@ -63,6 +64,14 @@ def check_inputs(cfg: Config, *splits: str) -> None:
     check_evaluators(cfg, *(split for split in splits if split != "train"))
     check_palettes(cfg, data_sets(cfg, *(split for split in splits if split != "train")))
     check_picture_sizes(sets)
+
+
+def _check_dicts(cfg: Config) -> None:
+    """Refuse another value where the checks and the runner read a dict."""
+    for key in (*(f"{split}_cfg" for split in SPLITS), "optim_wrapper", "default_hooks"):
+        value = cfg.get(key)
+        if value is not None and not isinstance(value, Mapping):
+            raise UserError(f"{key} is {value!r}; give a dict.")
 
 
 def _check_preprocessor(cfg: Config) -> None:

@@ -265,7 +265,7 @@ def test_a_second_call_on_a_stream_is_refused_and_changes_nothing(held):
     stop, future = held(model, handle, frames[1])
     with (
         handle.stream("a"),
-        pytest.raises(RuntimeError, match=r"of stream 'a' came in thread 'MainThread' .* 'held_0'"),
+        pytest.raises(RuntimeError, match=r"'a' was given in thread 'MainThread' .* 'held_0'"),
     ):
         model(frames[2])
     with handle.stream("b"):

@@ -18,7 +18,7 @@ from mmvitaccel.video.clip_steps import ClipSettings
 @pytest.mark.parametrize(
     ("read", "setting", "what"),
     [
-        (lambda cfg: check_inputs(cfg, "train"), dict(train_cfg=5), "config: .*'int' object"),
+        (lambda cfg: check_inputs(cfg, "train"), dict(train_cfg=5), "train_cfg is 5; give a dict"),
         (lambda cfg: check_inputs(cfg, "train"), dict(train_cfg=dict(max_epochs="x"),
             param_scheduler=[dict(type="StepLR", end=3)]), "config: .*'<' not supported"),
         (lambda cfg: check_data(cfg, "test"), dict(test_cfg={}, test_dataloader=dict(
@@ -63,3 +63,11 @@ def test_the_order_of_three_channels_is_of_three(key, channels):
     check_inputs(Config(dict(model=model)))
     model["data_preprocessor"], model["backbone"] = {key: True}, dict(in_channels=3)
     check_inputs(Config(dict(model=model)))
+
+
+@pytest.mark.parametrize(
+    "key", ["train_cfg", "val_cfg", "test_cfg", "optim_wrapper", "default_hooks"]
+)
+def test_another_value_in_the_place_of_a_dict(key):
+    with pytest.raises(UserError, match=rf"{key} is \[1\]; give a dict"):
+        check_inputs(Config({"model": {}, key: [1]}), "train", "val", "test")
