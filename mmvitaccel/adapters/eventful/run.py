@@ -131,7 +131,7 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
         )
     if index == 0 and state.running.next_block == 0:
         if state.motion is not None:
-            given = given._replace(x=place_tokens(state, model, given.x, num_prefix_tokens))
+            given = given._replace(x=place_tokens(state, model, given.x))
         grid = given.grid_size
         if grid is None and given.sequences == 1:
             grid = grid_of(state.call.image, given.x.shape[1] - num_prefix_tokens)

@@ -111,7 +111,7 @@ def _say_misfit(frame: Frame, stream: StreamState) -> None:
     )
 
 
-def place_tokens(state: StreamRun, model: nn.Module, x: Tensor, prefix: int) -> Tensor:
+def place_tokens(state: StreamRun, model: nn.Module, x: Tensor) -> Tensor:
     """Tokens that reach the first block, each with the position of its place in the scene."""
     patches, parts = link(model).info.adapter.patches, state.running.parts(x)
     placed = [
