@@ -29,13 +29,13 @@ def surveyed(tmp_path):
 def test_a_good_file_lacks_nothing(surveyed):
     found = surveyed(BOX, {**BOX, "id": "six"}, {**BOX, "ignore": 1, "bbox": None})
     assert (found.total, found.lacking, found.no_crowd) == (2, "", "")
-    assert found.strangers.count == found.empty.count == found.beyond.count == 0
+    assert found.unlisted.count == found.empty.count == found.beyond.count == 0
 
 
 @pytest.mark.parametrize(
     ("record", "lacking"),
     [
-        (7, "annotations[1] is 7 and no record"),
+        (7, "annotations[1] is 7, not an object"),
         ({**BOX, "id": None}, "annotations[1] has None as 'id' where a number or a text is needed"),
         (
             {**BOX, "image_id": [1]},
@@ -92,7 +92,7 @@ def test_the_first_lacking_annotation_is_named_and_not_counted(surveyed, record,
         ),
         (
             dict(images=[IMAGE, {**IMAGE, "file_name": "b.jpg"}]),
-            "images[1] (id 1) has the id of the picture a.jpg too",
+            "images[1] (id 1) has the id of the picture a.jpg",
         ),
     ],
 )
@@ -112,7 +112,7 @@ def test_annotations_without_iscrowd_or_picture_are_counted(surveyed):
     lone = {k: v for k, v in BOX.items() if k != "iscrowd"}
     found = surveyed(BOX, {**lone, "id": 6}, {**lone, "id": 7}, {**BOX, "id": 8, "image_id": 2})
     assert found.no_crowd == "annotations[1] (id 6)"
-    assert (found.strangers.count, found.strangers.first) == (
+    assert (found.unlisted.count, found.unlisted.first) == (
         1,
         "annotations[3] (id 8) with image_id 2",
     )
