@@ -89,7 +89,7 @@ def test_versions_that_do_not_fit(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert row(done.stdout, "torch").split() == ["torch", "2.14.1+cpu", "ok"]
     assert "untested  tested with 0.10.7" in row(done.stdout, "mmengine")
-    assert "torch 2.14 goes with torchvision 0.29" in row(done.stdout, "torch + torchvision")
+    assert "torch 2.14 needs torchvision 0.29" in row(done.stdout, "torch + torchvision")
     assert 'torch + torchvision: pip install "torchvision==0.29.*"' in done.stdout
     assert "2.2.0 (onedl-mmcv)" in row(done.stdout, "mmcv")
     refusal = "mmdet 3.3.0 refuses mmcv 2.2.0 and newer, and mmcv 2.2.0 is installed"
@@ -234,7 +234,7 @@ def test_package_that_is_too_old() -> None:
 
     found = inspect_package(Package("packaging", (), "packaging==99", lowest="98", why="a test"))
     assert (found.found, found.verdict, found.stops) == (packaging.__version__, "wrong", True)
-    assert found.remark == "wants >= 98: a test"
+    assert found.remark == "must be >= 98: a test"
 
 
 @pytest.mark.parametrize(
