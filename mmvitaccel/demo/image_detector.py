@@ -23,6 +23,7 @@ from torch import nn
 
 from mmvitaccel.analysis.timing import alternate
 from mmvitaccel.datasets.synthetic import ImageSetSettings, make_image_set
+from mmvitaccel.demo.stages import Stages, clock
 from mmvitaccel.errors import UserError
 from mmvitaccel.pictures.detections import draw_comparison
 from mmvitaccel.runner.checkpoint import check_checkpoint
@@ -76,7 +77,7 @@ class Demo:
         self.settings = settings or ImageSetSettings()
         self.cfg = load_config(str(config), {})
         self.console = Console()
-        self._stage = 0
+        self._stages = Stages(self.console, STAGES)
         self._figures: dict[str, Figures] = {}
 
     def run(self) -> float:
@@ -93,18 +94,20 @@ class Demo:
         checkpoint = self.train()
         trained = self.test(checkpoint, "test")
         deployed = self.test(checkpoint, "test_deploy", "--deploy")
-        self.announce("Count parameters and multiply-adds, before and after folding")
+        self._stages.announce("Count parameters and multiply-adds, before and after folding")
         counts = [
             self.count("macs.json"),
             self.count("macs_deploy.json", "--cfg-options", "model.backbone.deploy=True"),
         ]
         threads = torch.get_num_threads()
-        self.announce(f"Time both in turn, batch {BATCH_SIZE}, {threads} threads, {ROUNDS} rounds")
+        self._stages.announce(
+            f"Time both in turn, batch {BATCH_SIZE}, {threads} threads, {ROUNDS} rounds"
+        )
         model, folded = self.load(checkpoint), self.load(checkpoint)
         folded.backbone.switch_to_deploy()
         batch = held_out(self.cfg, BATCH_SIZE)
         speeds = images_per_second({"trained": model, "deployed": folded}, batch, ROUNDS)
-        self.announce("Draw detections next to ground truth")
+        self._stages.announce("Draw detections next to ground truth")
         picture = self.work_dir / "detections.png"
         draw_comparison(batch, predict(folded, batch), self.cfg.classes, picture)
         rows = self._figures = {
@@ -116,7 +119,7 @@ class Demo:
         self.console.print(figures_table(rows, self.cfg.img_size))
         self.console.print(f"Detections next to ground truth: {picture}", soft_wrap=True)
         self.console.print(f"Figures: {results}; checkpoint: {checkpoint}", soft_wrap=True)
-        self.console.print(f"Done in {_clock(time.monotonic() - start)}.")
+        self.console.print(f"Done in {clock(time.monotonic() - start)}.")
         self.console.print("Next: make demo-video, a detector on videos, dense and eventful.")
         return min(trained, deployed)
 
@@ -124,23 +127,17 @@ class Demo:
         """Return the results of :meth:`run`, one row for each state of the detector."""
         return [dict(state=state) | asdict(figures) for state, figures in self._figures.items()]
 
-    def announce(self, text: str) -> None:
-        """Print the number and name of the stage that starts."""
-        self._stage += 1
-        line = f"\n[{self._stage}/{STAGES}] {text}"
-        self.console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
-
     def draw_images(self) -> None:
         """Generate the images in the folder that the config names, or reuse them."""
         folder = Path(self.cfg.train_dataloader.dataset.data_root)
         settings = self.settings
-        self.announce(
+        self._stages.announce(
             f"Draw {settings.num_train} images to train on and {settings.num_val} held out, "
             f"in {folder}"
         )
         start = time.monotonic()
         make_image_set(folder, settings, overwrite=True, progress=self._drawn)
-        self.console.print(f"  ready after {_clock(time.monotonic() - start)}")
+        self.console.print(f"  ready after {clock(time.monotonic() - start)}")
 
     def _drawn(self, what: str, done: int, total: int) -> None:
         if done % max(total // 4, 1) == 0 or done == total:
@@ -148,14 +145,14 @@ class Demo:
 
     def train(self) -> Path:
         """Train from scratch and return the last checkpoint."""
-        self.announce("Train an EfficientViT RetinaNet from scratch on the CPU")
+        self._stages.announce("Train an EfficientViT RetinaNet from scratch on the CPU")
         folder = self.work_dir / "train"
         self.call("train.py", str(self.config), "--work-dir", str(folder))
         return Path((folder / "last_checkpoint").read_text().strip())
 
     def test(self, checkpoint: Path, name: str, *flags: str) -> float:
         """Test on the held-out images and return AP50."""
-        self.announce(f"Test on held-out images {' '.join(flags)}".rstrip())
+        self._stages.announce(f"Test on held-out images {' '.join(flags)}".rstrip())
         folder = self.work_dir / name
         self.call("test.py", str(self.config), str(checkpoint), "--work-dir", str(folder), *flags)
         # mmengine names the file after the start time of the run.
@@ -257,7 +254,3 @@ def verdict(ap50: float) -> str | None:
         f"The detector did not learn: AP50 is {ap50:.3f} on the held-out images and should be at "
         f"least {LEAST_AP50}; check the losses above, and please report it."
     )
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"

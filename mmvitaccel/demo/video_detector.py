@@ -21,6 +21,7 @@ from rich.table import Table
 from mmvitaccel.analysis.sweep.evaluate import evaluate
 from mmvitaccel.analysis.tradeoff import draw_generated, train
 from mmvitaccel.demo.alternation import frame_times
+from mmvitaccel.demo.stages import Stages, clock
 from mmvitaccel.errors import UserError
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.video_demo import VideoDemo
@@ -73,7 +74,7 @@ class Demo:
         self.work_dir = work_dir
         self.video = work_dir / "side_by_side.mp4"
         self.console = Console()
-        self._stage = 0
+        self._stages = Stages(self.console, STAGES)
 
     def run(self) -> list[Figures]:
         """Run all stages and print the results.
@@ -85,23 +86,23 @@ class Demo:
             UserError: If a folder contains a training of another config or is not writable.
         """
         start = time.monotonic()
-        self.announce("Draw images to train on and videos to test on")
+        self._stages.announce("Draw images to train on and videos to test on")
         for cfg in (self.small, self.dense):
             draw_generated(cfg, self._progress)
-        self.announce("Train a small ViTDet detector at 160 pixels")
+        self._stages.announce("Train a small ViTDet detector at 160 pixels")
         small = self.train(self.small, "train_160")
-        self.announce("Train it at 320 pixels")
+        self._stages.announce("Train it at 320 pixels")
         cfg = copy.deepcopy(self.dense)
         cfg.load_from = str(small)
         checkpoint = self.train(cfg, "train_320")
         accuracy = self.test(checkpoint)
-        self.announce(f"Time dense, eventful and random tokens in turn, {TIMED} video")
+        self._stages.announce(f"Time dense, eventful and random tokens in turn, {TIMED} video")
         times = frame_times(self.ways, checkpoint, TIMED)
         figures = [
             Figures(way, accuracy[way]["map50"], 1e3 * median(times[way]), accuracy[way]["gmacs"])
             for way in self.ways
         ]
-        self.announce("Write a video of dense and eventful side by side")
+        self._stages.announce("Write a video of dense and eventful side by side")
         self.write_video(checkpoint)
         results = self.work_dir / "results.json"
         _write_json(results, [asdict(row) for row in figures])
@@ -110,12 +111,6 @@ class Demo:
         self.console.print(f"Figures: {results}; checkpoint: {checkpoint}", soft_wrap=True)
         self.console.print(f"Done in {clock(time.monotonic() - start)}.")
         return figures
-
-    def announce(self, text: str) -> None:
-        """Print the number and name of the stage that starts."""
-        self._stage += 1
-        line = f"\n[{self._stage}/{STAGES}] {text}"
-        self.console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
 
     def train(self, cfg: Config, name: str) -> Path:
         """Train, resume an interrupted training, or reuse a finished one.
@@ -141,7 +136,7 @@ class Demo:
 
         A later run with the same weights and configs reuses them.
         """
-        self.announce("Test dense, eventful and random tokens on every frame of the videos")
+        self._stages.announce("Test dense, eventful and random tokens on every frame of the videos")
         kept = self.work_dir / "accuracy.json"
         known = json.loads(kept.read_text()) if kept.is_file() else {}
         for way, cfg in self.ways.items():
@@ -223,11 +218,6 @@ def figures_table(figures: list[Figures], img_size: int) -> Table:
             row.way, f"{row.map50:.1f} %", f"{row.milliseconds:.1f}", f"{row.gmacs:.2f} G"
         )
     return table
-
-
-def clock(seconds: float) -> str:
-    """Return a duration as minutes and seconds."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
 
 
 def _claim(folder: Path, cfg: Config) -> None:
