@@ -8,6 +8,8 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from mmvitaccel.video_reader.signature import mp4_boxes
+
 
 class Display(NamedTuple):
     """Signs of the 2 x 2 part of a display matrix that rotates and mirrors.
@@ -105,16 +107,4 @@ def _matrix(file: BinaryIO, start: int, place: int, place_of_version_1: int) -> 
 
 def _boxes(file: BinaryIO, start: int, stop: int, name: bytes) -> Iterator[tuple[int, int]]:
     """Yield the start and end of the contents of each box ``name`` between two file offsets."""
-    while start + 8 <= stop:
-        file.seek(start)
-        size, found = struct.unpack(">I4s", file.read(8))
-        head = 8
-        if size == 1:
-            (size,) = struct.unpack(">Q", file.read(8))
-            head = 16
-        size = stop - start if size == 0 else size
-        if size < head or start + size > stop:
-            return
-        if found == name:
-            yield start + head, start + size
-        start += size
+    return ((at, end) for found, at, end in mp4_boxes(file, start, stop) if found == name)

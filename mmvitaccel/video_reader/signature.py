@@ -6,6 +6,7 @@ import codecs
 import os
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -85,7 +86,10 @@ def read_signature(path: str | Path) -> Signature:
             data = head + file.read(_LONGEST_JPEG)
             # Phones append a second image to a JPEG and announce it with MPF.
             container = MJPEG if _NEXT_JPEG in data and b"MPF\0" not in data else PICTURE
-        return Signature(container, _boxes(file) if container == ISO else None)
+        if container != ISO:
+            return Signature(container)
+        size = os.fstat(file.fileno()).st_size
+        return Signature(container, tuple(name for name, _, _ in mp4_boxes(file, 0, size)))
 
 
 def codec_name(path: str | Path) -> str | None:
@@ -161,18 +165,26 @@ def _page_or_text(head: bytes) -> str | None:
     return TEXT if all(c.isprintable() or c.isspace() for c in text) else None
 
 
-def _boxes(file: BinaryIO) -> tuple[bytes, ...]:
-    """Return the names of the top-level boxes of an MP4 that are complete."""
-    end = os.fstat(file.fileno()).st_size
-    names, position = [], 0
-    while position + 8 <= end:
-        file.seek(position)
+def mp4_boxes(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the boxes of an MP4 between two offsets; stop at one that is incomplete.
+
+    Args:
+        file: The file; its position is changed.
+        start: Offset of the first box in bytes.
+        stop: Offset of the end of the last box in bytes.
+
+    Yields:
+        Name of a box, and the offsets of the start and end of its contents.
+    """
+    while start + 8 <= stop:
+        file.seek(start)
         size, name = struct.unpack(">I4s", file.read(8))
-        if size == 1:
-            (size,) = struct.unpack(">Q", file.read(8).rjust(8, b"\0"))
-        size = end - position if size == 0 else size
-        if size < 8 or position + size > end:
-            break
-        names.append(name)
-        position += size
-    return tuple(names)
+        header = 8
+        if size == 1:  # a 64-bit size follows
+            size, header = int.from_bytes(file.read(8), "big"), 16
+        elif size == 0:
+            size = stop - start
+        if size < header or start + size > stop:
+            return
+        yield name, start + header, start + size
+        start += size
