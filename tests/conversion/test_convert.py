@@ -1,4 +1,4 @@
-"""Files to convert: safe ones of every kind, damaged ones, foreign ones, and what is written."""
+"""Conversion of files: every format, damaged and unknown files, and the result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DIM, BLOCKS = 16, 2
 
 
 def image_vit(dim=DIM, blocks=BLOCKS):
-    """A small plain transformer in MAE's names."""
+    """Return a small plain transformer's weights by MAE's names."""
     shapes = {"cls_token": (1, 1, dim), "pos_embed": (1, 17, dim)}
     layers = {"patch_embed.proj": (dim, 3, 4, 4), "norm": (dim,)}
     for i in range(blocks):
@@ -297,7 +297,7 @@ def converted(weights, convert):
 
 
 def test_pixels_of_older_detectron2_models(convert):
-    """The embedding of normalised pixels is the same before and after, each in its own way."""
+    """The embedding is the same before and after, each with its own normalisation of the pixels."""
     weights = small_detector()
     patch = weights["backbone.net.patch_embed.proj.weight"]
     rgb = torch.rand(1, 3, 4, 4) * 255

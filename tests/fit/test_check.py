@@ -1,4 +1,4 @@
-"""Settings of another kind than expected end in a sentence, wherever they are read."""
+"""Settings of an unexpected type cause an error with one sentence."""
 
 from __future__ import annotations
 

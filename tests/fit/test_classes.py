@@ -302,7 +302,7 @@ def test_a_json_with_one_name_twice(detector_config, boxes):
 
 
 def stock(tmp_path, kind, categories) -> list:
-    """A data set of mmdet with the classes that it names itself, and a json of others."""
+    """A data set of mmdet with its default classes, and a json with other categories."""
     path = tmp_path / "stock.json"
     one = dict(id=1, image_id=1, category_id=categories[0]["id"], bbox=[0, 0, 9, 9], area=81)
     path.write_text(json.dumps(dict(images=[], annotations=[one], categories=categories)))
@@ -372,7 +372,7 @@ def test_verbs_and_nouns(split):
 
 
 class Pictures(BaseDataset):
-    """As mmpretrain's data sets: labels are numbers, names are shown."""
+    """As in mmpretrain's data sets: labels are numbers and names are only displayed."""
 
     METAINFO = dict(classes=("crane", "heron", "crane"))
 
@@ -458,7 +458,7 @@ def test_what_the_checkpoint_was_trained_on(detector_config):
 
 @pytest.mark.parametrize("options", [[], ["--weights", "averaged"], ["--prefix", "net."]])
 def test_the_order_of_chosen_weights_is_compared(run_tool, detector_config, capsys, options):
-    """Whichever weights of a file are taken, it was trained on what its ``meta`` says."""
+    """The classes are those of the file's ``meta``, whichever of its weights are used."""
     weights = build_model(load_config(str(detector_config), {})).state_dict()
     held = {f"net.{name}": value for name, value in weights.items()} | weights
     content = dict(state_dict=held, averaged=weights, meta=trained_on("dark", "bright"))

@@ -16,7 +16,7 @@ from mmvitaccel.runner.session import build_model
 
 @pytest.fixture
 def other(boxes):
-    """Write another json for the evaluator, of the same image ids."""
+    """Write another json for the evaluator, with the same image ids."""
 
     def write(change) -> str:
         content = json.loads((boxes / "boxes.json").read_text())
@@ -98,7 +98,7 @@ def test_an_evaluator_that_sorts_categories(detector_config, other):
 
 @pytest.fixture
 def two_sets(detector_config, boxes):
-    """A config that tests two sets at once; the second's json with other ids of pictures."""
+    """A config that tests two data sets at once; the second json has other picture ids."""
 
     def make(shift: int, **evaluator):
         content = json.loads((boxes / "boxes.json").read_text())

@@ -1,4 +1,4 @@
-"""Lists of videos, frame folders and pictures, line by line."""
+"""Checks of lists of videos, frame folders and pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records that lack what is read, and boxes that do not belong to their pictures."""
+"""Records with missing fields, and boxes outside their pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmvitaccel.runner.config import load_config
 
 @pytest.fixture
 def check(detector_config, boxes):
-    """Change the json of five pictures with two boxes each, and check it; gives what warns."""
+    """Change the json of five pictures with two boxes each, check it, and return the warnings."""
 
     def run(change, kind: str = "CocoDataset") -> list[str]:
         path = boxes / "boxes.json"
@@ -34,7 +34,7 @@ def check(detector_config, boxes):
 
 
 def put(key, index, **values):
-    """Change a record; None takes the key out."""
+    """Change a record; None removes the key."""
 
     def change(content):
         content[key][index].update(values)
@@ -136,7 +136,7 @@ def test_other_ways_of_reading_are_left_alone(check):
 
 @pytest.fixture
 def scored(boxes):
-    """Change the json of the boxes, and look at what scoring reads."""
+    """Change the json of the boxes and check what the metric reads."""
 
     def run(change) -> None:
         path = boxes / "boxes.json"

@@ -15,7 +15,7 @@ from mmvitaccel.runner.config import load_config
 
 @pytest.fixture
 def turned(boxes):
-    """The set with one picture of 64 x 32 that an EXIF entry turns; its json has it unturned."""
+    """A data set with a picture of 64 x 32 that EXIF rotates; its json has the stored size."""
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (64, 32)).save(boxes / "images" / "3.jpg", exif=exif)

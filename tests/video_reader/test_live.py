@@ -1,4 +1,4 @@
-"""Live sources: a local MJPEG server, and a capture that breaks off when told to."""
+"""Live sources: a local MJPEG server, and a fake capture that disconnects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmvitaccel.video_reader.video import Video
 
 
 class FakeCapture:
-    """Gives frames whose shade is their number, and waits for ``pace`` before each."""
+    """Returns frames whose brightness is their index, and waits ``pace`` seconds before each."""
 
     fps = count = duration = None
     damaged = 0
@@ -174,7 +174,7 @@ def test_leaving_early_stops_the_thread():
 
 @pytest.fixture
 def serve():
-    """``serve(handle)`` answers GET on loopback; returns the address."""
+    """``serve(handle)`` answers GET requests on loopback and returns the URL."""
     servers = []
 
     def run(handle):
@@ -201,7 +201,7 @@ def serve():
 
 
 def mjpeg(count, pace):
-    """A camera that sends so many JPEG pictures and hangs up."""
+    """A camera that sends ``count`` JPEG images and disconnects."""
 
     def handle(request):
         request.send_response(200)

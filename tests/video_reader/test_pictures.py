@@ -1,4 +1,4 @@
-"""Numbered pictures as a video."""
+"""Numbered images read as a video."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmvitaccel.video_reader import frame_seconds, open_indexed, open_video
 
 
 def draw(folder, names):
-    """Pictures whose brightness is their number, red in front."""
+    """Write images of one colour: red is 255, green and blue are given by ``names``."""
     folder.mkdir(exist_ok=True)
     for name, shade in names.items():
         image = np.full((8, 12, 3), shade, np.uint8)

@@ -1,4 +1,4 @@
-"""What the words for a video mean."""
+"""Parsing of video sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files as they come: turned, with odd headers, damaged, of codecs that are not everywhere."""
+"""Real-world files: rotated, damaged, with wrong headers or unusual codecs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_selected_frames(write, backend, number_of):
 
 
 def corner(image):
-    """Where the red corner is: (bottom, right)."""
+    """Return the position of the red corner: (bottom, right)."""
     red = image[..., 0].astype(int) - image[..., 2] > 100
     rows, columns = np.nonzero(red)
     return rows.mean() > image.shape[0] / 2, columns.mean() > image.shape[1] / 2

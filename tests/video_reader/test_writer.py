@@ -1,4 +1,4 @@
-"""Frames into a file and back."""
+"""Writing of frames, read back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a json of COCO's layout, and which of its boxes fit."""
+"""Survey of COCO json files: invalid records, and boxes outside their picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BOX = dict(id=5, image_id=1, category_id=3, bbox=[10, 20, 30, 40], area=1200, is
 
 @pytest.fixture
 def surveyed(tmp_path):
-    """Surveys a json with these annotations; keywords replace other parts."""
+    """Survey a json with these annotations; keywords replace its other parts."""
 
     def write(*annotations, **parts):
         content = dict(images=[IMAGE], categories=[CATEGORY], annotations=list(annotations))

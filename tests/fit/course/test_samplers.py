@@ -1,4 +1,4 @@
-"""A sampler without an end, where the end is waited for."""
+"""Infinite samplers in loops that wait for their end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classes of sets of VOC's layout, whose objects of other names are left out without a word."""
+"""Classes of VOC data sets, which silently ignore objects with other names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OBJECTS = [["bright", "dark"], ["dark"], []]
 
 @pytest.fixture
 def check(detector_config, tmp_path):
-    """Writes a set of three pictures, and checks it with these classes; gives what warns."""
+    """Write a data set of three pictures, check it with these classes, and return the warnings."""
     folder = tmp_path / "voc" / "VOC2007" / "Annotations"
     folder.mkdir(parents=True)
 
