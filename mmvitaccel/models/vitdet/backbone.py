@@ -112,20 +112,6 @@ class Attention(nn.Module):
         return dense_attention(q, k, v, self.scale, rel_pos).transpose(1, 2).flatten(2)
 
 
-class Mlp(nn.Module):
-    """Two linear layers with a GELU between them."""
-
-    def __init__(self, dim: int, hidden_dim: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden_dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., C)."""
-        return self.fc2(self.act(self.fc1(x)))
-
-
 class ViTDetBlock(nn.Module):
     """Pre-norm transformer block over a map of tokens, windowed or global.
 
@@ -154,6 +140,8 @@ class ViTDetBlock(nn.Module):
         norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
+        from timm.layers import Mlp  # reason: half a second that other models need not wait
+
         self.window_size = window_size
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, num_heads, qkv_bias, rel_pos_size, rel_pos_resize)
