@@ -21,6 +21,7 @@ class Stopwatch:
         ]
 
     def remove(self) -> None:
+        """Remove the hooks from the module."""
         for hook in self.hooks:
             hook.remove()
 

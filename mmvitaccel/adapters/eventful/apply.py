@@ -35,7 +35,7 @@ from mmvitaccel.core.eventful.modes.exact import ExactAttention
 from mmvitaccel.core.eventful.modes.mode import AttentionMode, TokenwiseAttention
 from mmvitaccel.core.eventful.motion.translation import Motion, OnView
 from mmvitaccel.core.eventful.options import EventfulOptions, buffer_dtype_of
-from mmvitaccel.core.eventful.stream import StreamStore
+from mmvitaccel.core.eventful.store import StreamStore
 
 ATTENTION_MODES: dict[str, type] = {
     "tokenwise": TokenwiseAttention,
