@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from mmvitaccel.errors import UserError, building, running
 from mmvitaccel.loaders.checked import check_loader, without_workers
-from mmvitaccel.models.efficientvit.layers import KEY_DIMS, CascadedGroupAttention, FeedForward
+from mmvitaccel.models.efficientvit.attention import KEY_DIMS, CascadedGroupAttention
+from mmvitaccel.models.efficientvit.layers import FeedForward
 
 STRUCTURES = ("Q", "K", "V", "FFN")
 Rows = tuple[str, str, nn.Parameter, slice]

@@ -18,7 +18,7 @@ from mmvitaccel.adapters.hosts.find import find_adapter, locate
 from mmvitaccel.core.attention.rel_pos import position_terms
 from mmvitaccel.core.attention.windows import pad_map, to_windows
 from mmvitaccel.errors import UserError
-from mmvitaccel.models.efficientvit.layers import KEY_DIMS, CascadedGroupAttention
+from mmvitaccel.models.efficientvit.attention import KEY_DIMS, CascadedGroupAttention
 
 Report = Callable[[str, Tensor], None]
 

@@ -31,11 +31,13 @@ from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.runner.session import run
 from mmvitaccel.runner.storage import last_checkpoint
 
-#: Arguments of Eventful for each method.
+#: Arguments of :func:`eventful_point` for each method. With ``all-parts-k``, the neck's gate passes
+#: exactly k cells.
 METHODS: dict[str, dict[str, Any]] = {
     "token-wise": dict(attention="tokenwise"),
     "exact": dict(attention="exact"),
     "all-parts": dict(attention="exact", parts="all"),
+    "all-parts-k": dict(attention="exact", parts="all", each=("backbone", "neck")),
     "delta": dict(attention="delta"),
     "STGT": dict(attention="tokenwise", reference="last_frame"),
 }
@@ -248,7 +250,7 @@ def _panels(points: Sequence[Point]) -> list[Panel]:
             level = (method, scores[0])
             continue
         # reason: these overlap with token-wise; dashed and dotted lines keep all visible
-        style = {"exact": "s--", "all-parts": "^:"}.get(method, "o-")
+        style = {"exact": "s--", "all-parts": "^:", "all-parts-k": "v:"}.get(method, "o-")
         by_cost.append(Line(method, x, scores, style))
         by_k.append(Line(method, [point.k for point in mine], scores, style))
     return [

@@ -1,4 +1,4 @@
-"""All known layouts; no weights match two of them."""
+"""List of all layouts. No weights match two of them."""
 
 from __future__ import annotations
 
@@ -32,5 +32,9 @@ LAYOUTS = (
 
 
 def recognise(weights: Weights) -> Layout | None:
-    """Find the layout that matches the parameter names, or None."""
+    """Return the layout that matches the parameter names, or None.
+
+    Args:
+        weights: Tensors by their names in the file.
+    """
     return next((layout for layout in LAYOUTS if layout.recognise(weights)), None)

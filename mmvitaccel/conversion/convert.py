@@ -1,4 +1,4 @@
-"""Converts a file of released weights to a checkpoint for this project's configs."""
+"""Conversion of released weights to a checkpoint for this project's configs."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from mmvitaccel.whole_files import check_folder, whole_file
 
 
 def convert_file(source: Path, target: Path, layout: str = "", choice: Choice = USUAL) -> Report:
-    """Convert a file.
+    """Convert a file of weights to a checkpoint of mmengine.
 
     Args:
         source: Released weights: ``.pth``, ``.pyth``, ``.pkl`` or ``.safetensors``.
-        target: The ``.pth`` to write: ``state_dict`` and ``meta``, which mmengine reads.
-        layout: A layout's name; by default it is recognised.
+        target: The ``.pth`` file to write, with ``state_dict`` and ``meta``.
+        layout: Name of the layout; by default it is recognised.
         choice: Which weights of the file to use, and the prefix of their names.
 
     Returns:
         The layout and what was done with each tensor.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It cannot be read, has no known layout, or is incomplete. Nothing is written.
-        UserError: The target cannot be written.
+        FileNotFoundError: If the source does not exist.
+        ValueError: If the source cannot be read, has no known layout or is incomplete, or if the
+            target's name is wrong. Nothing is written.
+        UserError: If the target cannot be written.
     """
     check_folder(target.parent, 0, f"the checkpoint {target.name}")
     if target.suffix == ".safetensors" or target.resolve() == source.resolve():
         raise ValueError(
-            f"{target}: the result is a file of torch's, beside the source; give another name "
+            f"{target}: the result is a .pth file and cannot replace the source; give another name "
             "that ends in .pth."
         )
     read = read_source(source, choice)
@@ -50,10 +51,15 @@ def convert_file(source: Path, target: Path, layout: str = "", choice: Choice = 
 
 
 def find_layout(weights: Mapping[str, Tensor], source: str, name: str = "") -> Layout:
-    """Recognise the layout of weights by their parameter names, or use the named one.
+    """Recognise the layout of weights by their parameter names, or look up the named one.
+
+    Args:
+        weights: Tensors by their names in the file.
+        source: Path of the file, for messages.
+        name: Name of a layout; empty to recognise it.
 
     Raises:
-        ValueError: The name is not known, or nothing was recognised.
+        ValueError: If the name is unknown or no layout is recognised.
     """
     known = {layout.name: layout for layout in LAYOUTS}
     if name and name not in known:
@@ -73,24 +79,27 @@ def find_layout(weights: Mapping[str, Tensor], source: str, name: str = "") -> L
 def convert_weights(
     weights: Mapping[str, Tensor], layout: Layout, source: str
 ) -> tuple[dict[str, Tensor], Report]:
-    """Rename and adapt weights, and check that nothing is missing.
+    """Rename and adapt weights, and check that they are complete.
 
     Args:
-        weights: Tensors by the layout's names.
-        layout: Their layout.
-        source: The file, for messages.
+        weights: Tensors by their names in the file.
+        layout: Layout of the file.
+        source: Path of the file, for messages.
+
+    Returns:
+        Tensors by this project's names, and the report.
 
     Raises:
-        ValueError: A tensor is missing, duplicate or of a wrong shape, or the weights cannot be
-            adapted.
+        ValueError: If a tensor is missing, duplicate or has the wrong shape, or if the weights
+            cannot be adapted.
     """
-    places = {name: layout.targets(name, weights) for name in weights}
-    check_apart(places, source)
-    adapted = Adapted({t: weights[name] for name, found in places.items() for t in found})
+    renaming = {name: layout.targets(name, weights) for name in weights}
+    check_duplicates(renaming, source)
+    adapted = Adapted({t: weights[name] for name, targets in renaming.items() for t in targets})
     if not adapted.weights:
         raise ValueError(
-            f"{source}: none of its names is one of {layout.title} (the first is "
-            f"'{next(iter(weights))}'); give the --format that it is of."
+            f"{source}: none of its names belongs to {layout.title} (the first is "
+            f"'{next(iter(weights))}'); give the --format of this file."
         )
     try:
         if layout.adapt is not None:
@@ -98,9 +107,9 @@ def convert_weights(
         needed = layout.needed(adapted.weights)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
-    check_whole(adapted.weights, needed, layout, source)
+    check_complete(adapted.weights, needed, layout, source)
     entries = []
-    for name, targets in places.items():
+    for name, targets in renaming.items():
         notes = [adapted.changes[t] for t in targets if t in adapted.changes]
         if not targets:
             entry = Entry(name, "left over", note=layout.reason(name))
@@ -113,24 +122,28 @@ def convert_weights(
     return adapted.weights, report
 
 
-def check_apart(places: Mapping[str, tuple[str, ...]], source: str) -> None:
+def check_duplicates(renaming: Mapping[str, tuple[str, ...]], source: str) -> None:
     """Check that no two tensors of the file have the same target name.
 
+    Args:
+        renaming: Target names by names in the file.
+        source: Path of the file, for messages.
+
     Raises:
-        ValueError: Names the first two that do.
+        ValueError: If two tensors do; it names the first two.
     """
     taken: dict[str, str] = {}
-    for name, targets in places.items():
+    for name, targets in renaming.items():
         for target in targets:
             if target in taken:
                 raise ValueError(
-                    f"{source}: its '{taken[target]}' and '{name}' are both '{target}' here; give "
-                    "the --prefix of the model that is meant."
+                    f"{source}: '{taken[target]}' and '{name}' would both become '{target}'; give "
+                    "the --prefix of one model."
                 )
             taken[target] = name
 
 
-def check_whole(
+def check_complete(
     weights: Mapping[str, Tensor],
     needed: Mapping[str, tuple[int, ...]],
     layout: Layout,
@@ -138,25 +151,31 @@ def check_whole(
 ) -> None:
     """Check that every tensor of the model is present and has the right shape.
 
+    Args:
+        weights: Tensors by this project's names.
+        needed: Shapes of the complete model by this project's names.
+        layout: Layout of the file.
+        source: Path of the file, for messages.
+
     Raises:
-        ValueError: Names the first that is not.
+        ValueError: If a tensor is missing or has the wrong shape; it names the first one.
     """
     missing = [name for name in needed if name not in weights]
     if missing:
         raise ValueError(
-            f"{source}: as {layout.name} it lacks {len(missing)} of {len(needed)} tensors, first "
-            f"'{missing[0]}'; it was cut short or is of another model."
+            f"{source}: {len(missing)} of the {len(needed)} tensors of {layout.name} are missing, "
+            f"first '{missing[0]}'; the file is truncated or belongs to another model."
         )
     for name, shape in needed.items():
         if tuple(weights[name].shape) != shape:
             raise ValueError(
-                f"{source}: as {layout.name} its '{name}' is {tuple(weights[name].shape)} and not "
-                f"{shape}; it is of another model."
+                f"{source}: '{name}' has shape {tuple(weights[name].shape)}, but {layout.name} "
+                f"needs {shape}; the file belongs to another model."
             )
 
 
 def metadata(source: Source, layout: Layout, report: Report) -> dict:
-    """Metadata of the result; OpenMMLab's inferencers read ``dataset_meta``."""
+    """Return the metadata of the result; OpenMMLab's inferencers read ``dataset_meta``."""
     meta: dict = dict(
         conversion=dict(
             format=layout.name,
@@ -177,7 +196,7 @@ def write(target: Path, weights: Mapping[str, Tensor], meta: dict) -> None:
     """Write a checkpoint atomically.
 
     Raises:
-        UserError: The folder cannot be written into, or its disk is full.
+        UserError: If the folder is not writable or its disk is full.
     """
     plain = {name: value.detach().clone().contiguous() for name, value in weights.items()}
     size = sum(value.numel() * value.element_size() for value in plain.values())

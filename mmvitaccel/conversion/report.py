@@ -14,10 +14,10 @@ class Entry:
     """One tensor of the file.
 
     Attributes:
-        name: Its name in the file.
+        name: Name in the file.
         kind: One of :data:`KINDS`.
-        targets: Its names in the result.
-        note: How it was changed, or why it was left over.
+        targets: Names in the result.
+        note: How the tensor was changed, or why it was left over.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Entry:
     note: str = ""
 
     def __str__(self) -> str:
-        """One line."""
+        """Return the entry as one line."""
         arrow = f" -> {', '.join(self.targets)}" if self.kind in ("renamed", "resized") else ""
         return f"{self.kind:9}  {self.name}{arrow}{f' ({self.note})' if self.note else ''}"
 
@@ -36,9 +36,9 @@ class Report:
     """The recognised layout and what was done with each tensor.
 
     Attributes:
-        layout: The layout's name.
-        title: Its description.
-        entries: One for each tensor of the file, in its order.
+        layout: Name of the layout.
+        title: Description of the layout.
+        entries: One entry per tensor of the file, in the file's order.
         settings: Values that a config must have for these weights.
         classes: Class names, if the layout defines them.
     """
@@ -50,11 +50,11 @@ class Report:
     classes: tuple[str, ...] = ()
 
     def of_kind(self, kind: str) -> list[Entry]:
-        """The entries of a kind."""
+        """Return the entries of a kind."""
         return [entry for entry in self.entries if entry.kind == kind]
 
     def lines(self) -> Iterable[str]:
-        """The whole report, line by line."""
+        """Yield the lines of the report."""
         yield f"layout: {self.layout} ({self.title})"
         for entry in self.entries:
             yield str(entry)

@@ -22,11 +22,11 @@ class Source:
     """Contents of a file.
 
     Attributes:
-        path: The file.
-        sha256: Its checksum, hexadecimal.
+        path: Path of the file.
+        sha256: Checksum of the file, hexadecimal.
         weights: Tensors by name, without the prefix.
         elsewhere: Names that do not start with the prefix.
-        meta: mmengine's or mmdet's metadata in the file.
+        meta: Metadata that mmengine or mmdet stored in the file.
     """
 
     path: Path
@@ -37,7 +37,7 @@ class Source:
 
 
 def read_source(path: Path, choice: Choice = USUAL) -> Source:
-    """Read a file of weights without executing anything in it.
+    """Read a file of weights without executing code from it.
 
     Args:
         path: ``.pth``, ``.pyth``, ``.pkl`` or ``.safetensors``.
@@ -45,15 +45,16 @@ def read_source(path: Path, choice: Choice = USUAL) -> Source:
             are read, and the prefix is removed.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not a file of weights, is already converted, or no name has the prefix.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it contains no weights, is already converted, has classes that begin with
+            the background, or has no name with the prefix.
     """
     content = safe_load(path, map_location="cpu")
     meta = content.get("meta") if isinstance(content, dict) else None
     meta = meta if isinstance(meta, dict) else {}
     if "conversion" in meta:
         raise ValueError(
-            f"{path}: it is converted already, from {meta['conversion'].get('format')}; use it as "
+            f"{path}: it is already converted, from {meta['conversion'].get('format')}; use it as "
             "it is."
         )
     version = str(meta.get("mmdet_version", ""))
@@ -64,8 +65,8 @@ def read_source(path: Path, choice: Choice = USUAL) -> Source:
         )
     if isinstance(content, dict) and "blobs" in content:
         raise ValueError(
-            f"{path}: it is Caffe2's Detectron, with the background as first class; convert it "
-            "with detectron2 first."
+            f"{path}: it is from Caffe2's Detectron, whose classes begin with the background; "
+            "convert it with detectron2 first."
         )
     below = choose_weights(content, str(path), (), choice)
     held = find_weights(content, str(path), choice.entry)
@@ -74,7 +75,7 @@ def read_source(path: Path, choice: Choice = USUAL) -> Source:
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
@@ -86,11 +87,11 @@ def check_finite(path: Path, weights: dict[str, Tensor]) -> None:
     """Refuse weights with NaN or infinity.
 
     Raises:
-        ValueError: Names the first such tensor.
+        ValueError: If there are any; it names the first tensor.
     """
     bad = [n for n, v in weights.items() if v.is_floating_point() and not torch.isfinite(v).all()]
     if bad:
         raise ValueError(
-            f"{path}: {len(bad)} of its tensors hold NaN or infinity, first '{bad[0]}'; the "
-            "training that wrote it had diverged or the file is damaged, take another."
+            f"{path}: {len(bad)} of its tensors contain NaN or infinity, first '{bad[0]}'; the "
+            "training diverged or the file is damaged, use another one."
         )

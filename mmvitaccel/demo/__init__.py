@@ -1,1 +1,1 @@
-"""The demonstration jobs of the Makefile."""
+"""The demonstrations that ``make demo`` and ``make demo-video`` run."""

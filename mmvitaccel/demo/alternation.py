@@ -1,4 +1,4 @@
-"""Several configs of one detector, timed in turn on the same frames of videos."""
+"""Timing of several configs of a detector, which take turns on each frame of videos."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from torch import nn
 from mmvitaccel.runner.checkpoint import check_checkpoint
 from mmvitaccel.runner.session import build_model
 
-_WARM_UP = 2  # frames of each video, of which the first is computed whole
+_WARM_UP = 2  # untimed frames of each video; the first one is computed completely
 
 
 def frame_times(
     ways: Mapping[str, Config], checkpoint: Path, videos: int
 ) -> dict[str, list[float]]:
-    """Time detectors frame by frame, so that what disturbs one disturbs the others alike.
+    """Time detectors in turn on each frame, so that disturbances affect all of them alike.
 
     Args:
-        ways: Configs by name, each with its methods; the first one's test set is used.
-        checkpoint: Weights of all.
-        videos: How many of the set's videos.
+        ways: Configs by name; the test set of the first one is used.
+        checkpoint: Weights of all detectors.
+        videos: Number of videos.
 
     Returns:
-        Seconds of each on every frame after the first two of a video.
+        For each detector, seconds per frame, without the first two frames of each video.
     """
     models = {name: _load(cfg, checkpoint) for name, cfg in ways.items()}
     dataset = DATASETS.build(next(iter(ways.values())).test_dataloader.dataset)

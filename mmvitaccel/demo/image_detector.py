@@ -1,4 +1,4 @@
-"""The demonstration: a detector from nothing to figures, through the tools that users call."""
+"""The demonstration on images: train, test and time a detector with the tools of users."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from torch import nn
 
 from mmvitaccel.analysis.timing import alternate
 from mmvitaccel.datasets.synthetic import ImageSetSettings, make_image_set
+from mmvitaccel.demo.stages import Stages, clock
 from mmvitaccel.errors import UserError
 from mmvitaccel.pictures.detections import draw_comparison
 from mmvitaccel.runner.checkpoint import check_checkpoint
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.runner.session import build_model
 
-# reason: less, and the detector has not learned what it was shown
+# A detector below this has not learned the task.
 LEAST_AP50 = 0.5
 BATCH_SIZE = 16
 ROUNDS = 20
@@ -38,14 +39,13 @@ STAGES = 7
 
 @dataclass(frozen=True)
 class Figures:
-    """What is measured of the detector, once as trained and once folded.
+    """Results of the detector as trained, or with BatchNorm folded.
 
     Attributes:
-        ap50: COCO's AP at an overlap of 0.5 on the held-out images.
-        params: Learned parameters.
-        macs: Multiply-adds for one image.
-        images_per_second: Median; preprocessing, network and box suppression, without reading
-            files.
+        ap50: COCO's AP at an IoU of 0.5 on the held-out images.
+        params: Number of parameters.
+        macs: Multiply-adds per image.
+        images_per_second: Median speed of preprocessing, network and NMS, without reading files.
     """
 
     ap50: float
@@ -55,14 +55,13 @@ class Figures:
 
 
 class Demo:
-    """Every stage of the demonstration, each printed as it starts.
+    """The stages of the demonstration. Each one is announced when it starts.
 
     Args:
         tools: Folder of ``train.py``, ``test.py`` and ``analysis/get_flops.py``.
-        config: The detector's config. It says where its images are, and sets ``img_size`` and
-            ``classes``.
-        work_dir: Where everything else goes.
-        settings: The images to draw; the default set if None.
+        config: Config of the detector, with the paths of its images, ``img_size`` and ``classes``.
+        work_dir: Folder for all other files.
+        settings: Settings of the generated images; None for the defaults.
     """
 
     def __init__(
@@ -78,14 +77,14 @@ class Demo:
         self.settings = settings or ImageSetSettings()
         self.cfg = load_config(str(config), {})
         self.console = Console()
-        self._stage = 0
+        self._stages = Stages(self.console, STAGES)
         self._figures: dict[str, Figures] = {}
 
     def run(self) -> float:
-        """Do everything and print the table.
+        """Run all stages and print the results.
 
         Returns:
-            AP50 of the detector as trained, or folded if that is less.
+            AP50 of the detector as trained or folded, whichever is less.
 
         Raises:
             UserError: If one of the tools fails.
@@ -95,18 +94,20 @@ class Demo:
         checkpoint = self.train()
         trained = self.test(checkpoint, "test")
         deployed = self.test(checkpoint, "test_deploy", "--deploy")
-        self.announce("Count parameters and multiply-adds, before and after folding")
+        self._stages.announce("Count parameters and multiply-adds, before and after folding")
         counts = [
             self.count("macs.json"),
             self.count("macs_deploy.json", "--cfg-options", "model.backbone.deploy=True"),
         ]
         threads = torch.get_num_threads()
-        self.announce(f"Time both in turn, batch {BATCH_SIZE}, {threads} threads, {ROUNDS} rounds")
+        self._stages.announce(
+            f"Time both in turn, batch {BATCH_SIZE}, {threads} threads, {ROUNDS} rounds"
+        )
         model, folded = self.load(checkpoint), self.load(checkpoint)
         folded.backbone.switch_to_deploy()
         batch = held_out(self.cfg, BATCH_SIZE)
         speeds = images_per_second({"trained": model, "deployed": folded}, batch, ROUNDS)
-        self.announce("Draw detections next to ground truth")
+        self._stages.announce("Draw detections next to ground truth")
         picture = self.work_dir / "detections.png"
         draw_comparison(batch, predict(folded, batch), self.cfg.classes, picture)
         rows = self._figures = {
@@ -118,73 +119,67 @@ class Demo:
         self.console.print(figures_table(rows, self.cfg.img_size))
         self.console.print(f"Detections next to ground truth: {picture}", soft_wrap=True)
         self.console.print(f"Figures: {results}; checkpoint: {checkpoint}", soft_wrap=True)
-        self.console.print(f"Done in {_clock(time.monotonic() - start)}.")
+        self.console.print(f"Done in {clock(time.monotonic() - start)}.")
         self.console.print("Next: make demo-video, a detector on videos, dense and eventful.")
         return min(trained, deployed)
 
     def rows(self) -> list[dict[str, Any]]:
-        """What :meth:`run` measured, a row for each state of the detector."""
+        """Return the results of :meth:`run`, one row for each state of the detector."""
         return [dict(state=state) | asdict(figures) for state, figures in self._figures.items()]
 
-    def announce(self, text: str) -> None:
-        """Print the number and name of the stage that starts."""
-        self._stage += 1
-        line = f"\n[{self._stage}/{STAGES}] {text}"
-        self.console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
-
     def draw_images(self) -> None:
-        """Make the image set where the config looks for it, or reuse it."""
+        """Generate the images in the folder that the config names, or reuse them."""
         folder = Path(self.cfg.train_dataloader.dataset.data_root)
         settings = self.settings
-        self.announce(
+        self._stages.announce(
             f"Draw {settings.num_train} images to train on and {settings.num_val} held out, "
             f"in {folder}"
         )
         start = time.monotonic()
         make_image_set(folder, settings, overwrite=True, progress=self._drawn)
-        self.console.print(f"  ready after {_clock(time.monotonic() - start)}")
+        self.console.print(f"  ready after {clock(time.monotonic() - start)}")
 
     def _drawn(self, what: str, done: int, total: int) -> None:
         if done % max(total // 4, 1) == 0 or done == total:
             self.console.print(f"  {what}: {done}/{total}")
 
     def train(self) -> Path:
-        """Train from scratch; returns the last checkpoint."""
-        self.announce("Train an EfficientViT RetinaNet from scratch on the CPU")
+        """Train from scratch and return the last checkpoint."""
+        self._stages.announce("Train an EfficientViT RetinaNet from scratch on the CPU")
         folder = self.work_dir / "train"
         self.call("train.py", str(self.config), "--work-dir", str(folder))
         return Path((folder / "last_checkpoint").read_text().strip())
 
     def test(self, checkpoint: Path, name: str, *flags: str) -> float:
-        """Test on the held-out images; returns AP50."""
-        self.announce(f"Test on held-out images {' '.join(flags)}".rstrip())
+        """Test on the held-out images and return AP50."""
+        self._stages.announce(f"Test on held-out images {' '.join(flags)}".rstrip())
         folder = self.work_dir / name
         self.call("test.py", str(self.config), str(checkpoint), "--work-dir", str(folder), *flags)
-        # reason: mmengine names the file after the time that the run started
+        # mmengine names the file after the start time of the run.
         newest = max(folder.glob("*/*.json"), key=lambda path: path.stat().st_mtime)
         return float(json.loads(newest.read_text())["coco/bbox_mAP_50"])
 
     def count(self, name: str, *flags: str) -> tuple[int, int]:
-        """Count the model; returns parameters and multiply-adds."""
+        """Return the numbers of parameters and multiply-adds."""
         out = self.work_dir / name
         self.call("analysis/get_flops.py", str(self.config), "--json", str(out), *flags)
         figures = json.loads(out.read_text())
         return figures["params"], figures["macs"]
 
     def load(self, checkpoint: Path) -> nn.Module:
-        """Build the detector with trained weights, ready to predict."""
+        """Build the detector in eval mode with the trained weights."""
         model = build_model(self.cfg)
         check_checkpoint(model, str(checkpoint))
         return model.eval()
 
     def call(self, tool: str, *arguments: str) -> None:
-        """Run a tool as a user would, its output passed on.
+        """Run a tool as a user would; its output is shown.
 
         Raises:
-            UserError: If it fails.
+            UserError: If the tool fails.
         """
         script = str(self.tools / tool)
-        # reason: OpenMP's threads wait for the slowest, and one core has the images to load
+        # One core is left for loading images: OpenMP's threads wait for the slowest of them.
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 2) - 1))
         env = {**os.environ, "OMP_NUM_THREADS": threads}
         shown = f"OMP_NUM_THREADS={threads} {shlex.join(['python', script, *arguments])}"
@@ -192,15 +187,15 @@ class Demo:
         command = [sys.executable, script, *arguments]
         status = subprocess.run(command, env=env, check=False).returncode
         if status:
-            raise UserError(f"'{shown}' ended with status {status}; its own message is above.")
+            raise UserError(f"'{shown}' ended with status {status}; see its message above.")
 
 
 def held_out(cfg: Config, count: int) -> dict[str, Any]:
-    """Read the first held-out images, as the detector's ``test_step`` takes them.
+    """Read the first held-out images as a batch for the detector's ``test_step``.
 
     Args:
         cfg: A config with ``test_dataloader``.
-        count: How many, at most.
+        count: Maximum number of images.
 
     Returns:
         ``inputs`` and ``data_samples``, each a list with one entry per image.
@@ -210,7 +205,7 @@ def held_out(cfg: Config, count: int) -> dict[str, Any]:
 
 
 def predict(model: nn.Module, batch: dict[str, Any]) -> list[Any]:
-    """Detect; returns one data sample per image."""
+    """Run the detector and return one data sample per image."""
     with torch.no_grad():
         return model.test_step(batch)
 
@@ -222,11 +217,11 @@ def images_per_second(
 
     Args:
         models: Detectors by name, in eval mode.
-        batch: From :func:`held_out`.
-        rounds: How often each is timed.
+        batch: A batch from :func:`held_out`.
+        rounds: Number of timings per detector.
 
     Returns:
-        Images per second of each, from the median round.
+        Images per second of each detector, from the median round.
     """
     runs = {name: lambda model=model: predict(model, batch) for name, model in models.items()}
     seconds = alternate(runs, rounds)
@@ -234,7 +229,7 @@ def images_per_second(
 
 
 def figures_table(rows: dict[str, Figures], img_size: int) -> Table:
-    """Lay out figures, a line per state of the detector."""
+    """Return a table with one row for each state of the detector."""
     title = f"EfficientViT RetinaNet, {img_size} x {img_size} pixels, held-out images"
     table = Table(title=title)
     table.add_column("", no_wrap=True)
@@ -252,14 +247,10 @@ def figures_table(rows: dict[str, Figures], img_size: int) -> Table:
 
 
 def verdict(ap50: float) -> str | None:
-    """Say that the detector has not learned, if so."""
+    """Return a message if the detector has not learned, else None."""
     if ap50 >= LEAST_AP50:
         return None
     return (
         f"The detector did not learn: AP50 is {ap50:.3f} on the held-out images and should be at "
-        f"least {LEAST_AP50}; look at the losses above, and please report it."
+        f"least {LEAST_AP50}; check the losses above, and please report it."
     )
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"

@@ -1,4 +1,4 @@
-"""The demonstration on videos: a detector trained from nothing, then dense beside eventful."""
+"""The demonstration on videos: train a detector, then compare it dense and eventful."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from rich.table import Table
 from mmvitaccel.analysis.sweep.evaluate import evaluate
 from mmvitaccel.analysis.tradeoff import draw_generated, train
 from mmvitaccel.demo.alternation import frame_times
+from mmvitaccel.demo.stages import Stages, clock
 from mmvitaccel.errors import UserError
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.video_demo import VideoDemo
@@ -28,23 +29,24 @@ from mmvitaccel.video_demo.files import FinishedVideo
 from mmvitaccel.video_reader import open_video
 from mmvitaccel.whole_files import whole_file
 
-# reason: less, and the detector has not learned what it was shown
+# A detector below this has not learned the task.
 LEAST_MAP50 = 45.0
 STAGES = 6
-TIMED = 1  # videos whose frames are timed
-SHOWN = 2  # videos in the mp4
-FPS = 10.0  # of the mp4, so that one can follow
+TIMED = 1  # number of videos whose frames are timed
+SHOWN = 2  # number of videos in the mp4
+FPS = 10.0  # of the mp4, slow enough to follow
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What is measured of one way to run the detector.
+    """Results of one way to run the detector.
 
     Attributes:
         way: ``dense``, ``eventful`` or ``random tokens``.
-        map50: mAP50 on every frame of the held-out videos, in percent.
-        milliseconds: Of a later frame, the median; preprocessing, network and box suppression.
-        gmacs: 1e9 multiply-adds of a frame, the mean.
+        map50: mAP50 on all frames of the held-out videos, in percent.
+        milliseconds: Median time per frame, without the first frames of a video: preprocessing,
+            network and NMS.
+        gmacs: Mean multiply-adds per frame, in 1e9.
     """
 
     way: str
@@ -54,12 +56,12 @@ class Figures:
 
 
 class Demo:
-    """Every stage of the demonstration; what an earlier run has finished is not done again.
+    """The stages of the demonstration. Results of an earlier run are reused.
 
     Args:
-        configs: Files of the detector: of its training at a smaller size, of itself, and of itself
-            eventful with :class:`~mmvitaccel.TopK`.
-        work_dir: Where checkpoints, results and the video go.
+        configs: Configs of the detector: of its training at a smaller size, of the dense detector,
+            and of the eventful one with :class:`~mmvitaccel.TopK`.
+        work_dir: Folder for checkpoints, results and the video.
     """
 
     def __init__(self, configs: tuple[Path, Path, Path], work_dir: Path) -> None:
@@ -72,35 +74,35 @@ class Demo:
         self.work_dir = work_dir
         self.video = work_dir / "side_by_side.mp4"
         self.console = Console()
-        self._stage = 0
+        self._stages = Stages(self.console, STAGES)
 
     def run(self) -> list[Figures]:
-        """Do everything and print the table.
+        """Run all stages and print the results.
 
         Returns:
-            The figures of each way, dense first.
+            The results of each way, dense first.
 
         Raises:
-            UserError: A folder holds something else, or cannot be written.
+            UserError: If a folder contains a training of another config or is not writable.
         """
         start = time.monotonic()
-        self.announce("Draw images to train on and videos to test on")
+        self._stages.announce("Draw images to train on and videos to test on")
         for cfg in (self.small, self.dense):
             draw_generated(cfg, self._progress)
-        self.announce("Train a small ViTDet detector at 160 pixels")
+        self._stages.announce("Train a small ViTDet detector at 160 pixels")
         small = self.train(self.small, "train_160")
-        self.announce("Train it at 320 pixels")
+        self._stages.announce("Train it at 320 pixels")
         cfg = copy.deepcopy(self.dense)
         cfg.load_from = str(small)
         checkpoint = self.train(cfg, "train_320")
         accuracy = self.test(checkpoint)
-        self.announce(f"Time dense, eventful and random tokens in turn, {TIMED} video")
+        self._stages.announce(f"Time dense, eventful and random tokens in turn, {TIMED} video")
         times = frame_times(self.ways, checkpoint, TIMED)
         figures = [
             Figures(way, accuracy[way]["map50"], 1e3 * median(times[way]), accuracy[way]["gmacs"])
             for way in self.ways
         ]
-        self.announce("Write a video of dense and eventful side by side")
+        self._stages.announce("Write a video of dense and eventful side by side")
         self.write_video(checkpoint)
         results = self.work_dir / "results.json"
         _write_json(results, [asdict(row) for row in figures])
@@ -110,20 +112,18 @@ class Demo:
         self.console.print(f"Done in {clock(time.monotonic() - start)}.")
         return figures
 
-    def announce(self, text: str) -> None:
-        """Print the number and name of the stage that starts."""
-        self._stage += 1
-        line = f"\n[{self._stage}/{STAGES}] {text}"
-        self.console.print(line, style="bold", markup=False, highlight=False, soft_wrap=True)
-
     def train(self, cfg: Config, name: str) -> Path:
-        """Train, or go on where a run was stopped, or do nothing where one has ended.
+        """Train, resume an interrupted training, or reuse a finished one.
+
+        Args:
+            cfg: Config of the training.
+            name: Name of its folder.
 
         Returns:
             The last checkpoint.
 
         Raises:
-            UserError: The folder holds a training of another config.
+            UserError: If the folder contains a training of another config.
         """
         folder = self.work_dir / name
         _claim(folder, cfg)
@@ -132,15 +132,19 @@ class Demo:
         return checkpoint
 
     def test(self, checkpoint: Path) -> dict[str, dict[str, float]]:
-        """mAP50 and multiply-adds of each way, of these weights; kept for the next run."""
-        self.announce("Test dense, eventful and random tokens on every frame of the videos")
+        """Return ``map50`` and ``gmacs`` of each way with these weights; they are stored.
+
+        A later run with the same weights and configs reuses them.
+        """
+        self._stages.announce("Test dense, eventful and random tokens on every frame of the videos")
         kept = self.work_dir / "accuracy.json"
         known = json.loads(kept.read_text()) if kept.is_file() else {}
         for way, cfg in self.ways.items():
             digest = _digest(checkpoint.read_bytes(), _content(cfg))
             if known.get(way, {}).get("of") != digest:
                 folder = self.work_dir / "tests" / way.replace(" ", "_")
-                found = evaluate(cfg, checkpoint, folder, hooks=[_Told(way, self._progress)])
+                hook = _ProgressHook(way, self._progress)
+                found = evaluate(cfg, checkpoint, folder, hooks=[hook])
                 figures = dict(map50=found["vid/mAP50"], gmacs=found["cost/gmacs"])
                 known[way] = dict(of=digest, **figures)
                 _write_json(kept, known)
@@ -152,7 +156,7 @@ class Demo:
         return known
 
     def write_video(self, checkpoint: Path) -> None:
-        """Write the mp4."""
+        """Write the mp4 of the dense and the eventful detector side by side."""
         demo = VideoDemo(self.ways["eventful"], checkpoint, beside=True)
         folder = Path(self.dense.data_root, "videos", "val")
         names = sorted(path for path in folder.iterdir() if path.is_dir())[:SHOWN]
@@ -167,19 +171,19 @@ class Demo:
             self.console.print(f"  {what}: {done}/{total}", highlight=False)
 
 
-class _Told(Hook):
-    """Tells how far a test has come."""
+class _ProgressHook(Hook):
+    """Reports the progress of a test."""
 
     def __init__(self, what: str, progress: Callable[[str, int, int], None]) -> None:
         self.what, self.progress = what, progress
 
     def after_test_iter(self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any) -> None:
-        """A frame is done."""
+        """Report a frame."""
         self.progress(f"{self.what}, frames", batch_idx + 1, len(runner.test_dataloader))
 
 
 def at_random(eventful: Config) -> Config:
-    """The config with as many tokens let through, at random."""
+    """Return a copy of a config that passes the same number of tokens, chosen at random."""
     cfg = copy.deepcopy(eventful)
     k = cfg.model.backbone.policy.k
     cfg.model.backbone.policy = ConfigDict(type="RandomTokens", k=k)
@@ -187,19 +191,24 @@ def at_random(eventful: Config) -> Config:
 
 
 def verdict(figures: list[Figures], least: float = LEAST_MAP50) -> str | None:
-    """Say that the detector has not learned, or that eventful has lost it, if so."""
+    """Return a message if mAP50 of the dense or the eventful detector is too low, else None.
+
+    Args:
+        figures: Results from :meth:`Demo.run`.
+        least: The lowest acceptable mAP50 in percent.
+    """
     low = [row for row in figures if row.way != "random tokens" and not row.map50 >= least]
     if not low:
         return None
     what = " and ".join(f"{row.map50:.2f} % {row.way}" for row in low)
     return (
         f"The detector did not learn: mAP50 is {what} on the held-out videos and should be at "
-        f"least {least:g} %; look at the losses above, and please report it."
+        f"least {least:g} %; check the losses above, and please report it."
     )
 
 
 def figures_table(figures: list[Figures], img_size: int) -> Table:
-    """Lay out figures, a line for each way."""
+    """Return a table with one row for each way."""
     table = Table(title=f"Small ViTDet detector, {img_size} x {img_size} pixels, held-out videos")
     table.add_column("", no_wrap=True)
     for name in ("mAP50", "ms a frame", "multiply-adds a frame"):
@@ -211,20 +220,15 @@ def figures_table(figures: list[Figures], img_size: int) -> Table:
     return table
 
 
-def clock(seconds: float) -> str:
-    """Minutes and seconds."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
-
-
 def _claim(folder: Path, cfg: Config) -> None:
-    """Note in a training's folder what is trained there, or compare it with the note."""
+    """Store the config's hash in the folder of a training, or compare it with the stored one."""
     note, digest = folder / "config.sha256", _digest(_content(cfg))
     if not note.is_file():
         with whole_file(note) as file:
             file.write(digest.encode())
     elif note.read_text() != digest:
         raise UserError(
-            f"{folder} holds a training of another config or version; remove it to train again."
+            f"{folder} contains a training of another config or version; remove it to train again."
         )
 
 

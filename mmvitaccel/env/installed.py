@@ -1,4 +1,4 @@
-"""What is installed: distributions and versions by import name, and whether a module imports."""
+"""Installed distributions and versions by import name, and a check whether a module imports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from importlib import import_module
 
 
 def number(version: str) -> tuple[int, ...]:
-    """Return the leading numbers of a version: ``2.1.0rc1+cu121`` is (2, 1, 0).
+    """Return the release numbers of a version: (2, 1, 0) for ``2.1.0rc1+cu121``.
 
     Args:
         version: Version string of a package.
@@ -49,7 +49,7 @@ def import_quietly(module: str) -> str:
             warnings.simplefilter("ignore")
             with contextlib.redirect_stderr(noise):
                 import_module(module)
-    # reason: a broken installation fails in any way, a wrong binary with an OSError for one.
+    # A broken installation can raise anything; a wrong binary raises an OSError.
     except Exception as error:
         return f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
     return ""

@@ -1,4 +1,4 @@
-"""Known facts about the packages, and the commands that install and replace them."""
+"""Supported versions of the packages, and the commands that install and replace them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from mmvitaccel.env.installed import number
 
 @dataclass(frozen=True)
 class Package:
-    """Known facts about one package.
+    """A package and its supported versions.
 
     Args:
         module: Import name.
         tested: Versions with which the test suite passed.
         install: Arguments of ``pip install``.
         lowest: First version that works.
-        below: First later version that is known not to work, or None.
-        why: Where this limit comes from.
-        needed: Whether the main job needs it.
-        fork: The same of the fork named onedl-*, or nothing.
+        below: First later version that does not work, or None.
+        why: Reason for that limit.
+        needed: Whether the main job needs the package.
+        fork: Arguments of ``pip install`` for the fork named onedl-*; empty if there is none.
     """
 
     module: str
@@ -33,7 +33,10 @@ class Package:
     fork: str = ""
 
     def wanted(self) -> str:
-        """Return what to install: the fork beside other forks, which refuse the official ones."""
+        """Return the arguments of ``pip install``: the fork's if other forks are installed.
+
+        The forks do not work together with the official packages.
+        """
         return self.fork if self.fork and forks() else self.install
 
 
@@ -65,19 +68,19 @@ PACKAGES = (
         fork="onedl-mmpretrain==1.3.6",
     ),
 )
-# The packages that are installed as a set: the official ones, or the forks named onedl-*.
+# These are installed as a set: all official packages, or all forks named onedl-*.
 OPENMMLAB = ("mmengine", "mmcv", "mmdet", "mmaction", "mmpretrain")
 
 
 @dataclass(frozen=True)
 class MmcvLimit:
-    """A package that refuses mmcv from some version on, with an assertion when it is imported.
+    """A package that asserts an upper limit of mmcv's version when it is imported.
 
     Args:
         module: Import name of the package.
         name: Name of its distribution.
-        versions: Its versions that do so, from the first to below the second.
-        refused: The first version of mmcv that it refuses.
+        versions: Versions of the package with this limit: from the first to below the second.
+        refused: First version of mmcv that the package refuses.
     """
 
     module: str
@@ -86,7 +89,7 @@ class MmcvLimit:
     refused: str
 
     def applies(self, version: str) -> bool:
-        """Check whether a version of the package refuses the mmcv that is installed.
+        """Check whether a version of the package refuses the installed mmcv.
 
         Args:
             version: Version of the package.
@@ -97,7 +100,7 @@ class MmcvLimit:
         )
 
     def sentence(self, version: str) -> str:
-        """Return what the package refuses and what is installed.
+        """Return a clause that names the refused and the installed version of mmcv.
 
         Args:
             version: Version of the package.
@@ -118,26 +121,26 @@ MMCV_LIMITS = {
 }
 
 
-def in_place_of_this_mmcv() -> list[Package]:
-    """Return mmcv and those of OpenMMLab's packages that a fork, made for its mmcv, installed."""
+def with_mmcv() -> list[Package]:
+    """Return mmcv and the OpenMMLab packages to replace with it: the installed forks."""
     return [
         package
         for package in PACKAGES
-        if package.module == "mmcv" or (package.module in OPENMMLAB and strangers(package))
+        if package.module == "mmcv" or (package.module in OPENMMLAB and other_names(package))
     ]
 
 
 def forks() -> bool:
-    """Check whether forks named onedl-* are installed in the place of the official packages."""
+    """Check whether forks named onedl-* are installed instead of the official packages."""
     return any(n.startswith("onedl-") for m in OPENMMLAB for n in installed.distributions_of(m))
 
 
-def strangers(package: Package, install: str = "") -> list[str]:
-    """Return the installed distributions of a package that a ``pip install`` does not name.
+def other_names(package: Package, install: str = "") -> list[str]:
+    """Return the installed distributions of a package that ``pip install`` would not replace.
 
     Args:
         package: The package.
-        install: What is installed; by default the official package.
+        install: Arguments of ``pip install``; by default those of the official package.
     """
     install = install or package.install
     return [n for n in installed.distributions_of(package.module) if f"{n}==" not in install]
@@ -148,10 +151,10 @@ def replacing(*packages: Package, forks: bool = False) -> str:
 
     Args:
         packages: The packages.
-        forks: Whether the forks named onedl-* are to be installed, else the tested packages.
+        forks: Whether to install the forks named onedl-* instead of the official packages.
     """
     installs = [(forks and package.fork) or package.install for package in packages]
     pairs = zip(packages, installs)
-    others = [name for package, install in pairs for name in strangers(package, install)]
+    others = [name for package, install in pairs for name in other_names(package, install)]
     remove = f"pip uninstall -y {' '.join(others)} && " if others else ""
     return f"{remove}pip install {' '.join(installs)}"

@@ -1,4 +1,4 @@
-"""The whole report, as rows and as a text."""
+"""The report as rows and as text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAIN_JOB = "the main job (train and test an EfficientViT detector)"
 
 
 def inspect() -> list[Row]:
-    """Return the whole report."""
+    """Return all rows of the report."""
     rows = [inspect_python(), Row("mmvitaccel", __version__, "ok")]
     rows += [inspect_package(package) for package in PACKAGES]
     rows += [
@@ -33,7 +33,7 @@ def inspect() -> list[Row]:
         *inspect_mmcv_operators(),
         *inspect_surroundings(),
     ]
-    # If a package is missing or wrong, its own row says more than a failing import.
+    # The row of a missing or wrong package says more than a failing import.
     return rows if any(row.stops for row in rows) else [*rows, *inspect_imports()]
 
 
@@ -41,7 +41,7 @@ def render(rows: list[Row]) -> str:
     """Return the report as an aligned table, followed by the commands and a summary line.
 
     Args:
-        rows: What :func:`inspect` found.
+        rows: Rows from :func:`inspect`.
     """
     name, found = (max(len(getattr(row, key)) for row in rows) for key in ("name", "found"))
     lines = [
@@ -57,7 +57,7 @@ def render(rows: list[Row]) -> str:
 
 
 def main() -> int:
-    """Print the report; return the exit status."""
+    """Print the report and return the exit status."""
     argparse.ArgumentParser(prog="python -m mmvitaccel.env", description=env.__doc__).parse_args()
     rows = inspect()
     print(render(rows))

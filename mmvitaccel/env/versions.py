@@ -1,4 +1,4 @@
-"""Versions of packages against those that are known to work."""
+"""Comparison of the installed versions with the supported ones."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mmvitaccel.env.packages import (
     PACKAGES,
     Package,
     forks,
-    in_place_of_this_mmcv,
     replacing,
+    with_mmcv,
 )
 
 
@@ -26,12 +26,12 @@ class Row:
     """One line of the report.
 
     Args:
-        name: What was checked.
-        found: What was found.
+        name: Name of what was checked.
+        found: Version or state that was found; ``-`` if there is none.
         verdict: ``ok``, ``untested``, ``missing``, ``wrong`` or ``note``.
-        remark: Why.
-        fix: Command that fixes it, or nothing.
-        stops: Whether it prevents the main job.
+        remark: Reason for the verdict.
+        fix: Command that fixes the problem; empty if there is none.
+        stops: Whether the problem prevents the main job.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Row:
 
 
 def inspect_package(package: Package) -> Row:
-    """Find and import one package and compare its version with the known ones.
+    """Find and import a package and compare its version with the supported ones.
 
     Args:
         package: The package.
@@ -64,19 +64,19 @@ def inspect_package(package: Package) -> Row:
     found = f"{version} ({', '.join(names)})" if names else version
     too_old = version != "?" and number(version) < number(package.lowest)
     if too_old or (package.below and number(version) >= number(package.below)):
-        wanted = f"wants >= {package.lowest}" + (f", < {package.below}" if package.below else "")
-        remark = wanted + (f": {package.why}" if package.why else "")
+        range_ = f"must be >= {package.lowest}" + (f", < {package.below}" if package.below else "")
+        remark = range_ + (f": {package.why}" if package.why else "")
         return Row(
             package.module, found, "wrong", remark, replacing(package, forks=forks()), needed
         )
     limit = MMCV_LIMITS.get(package.module)
     if limit is not None and limit.applies(version):
-        fix = replacing(*in_place_of_this_mmcv())
+        fix = replacing(*with_mmcv())
         return Row(package.module, found, "wrong", limit.sentence(version), fix, needed)
     if error:
         absent = re.search(r"No module named '(\w+)", error)
         known = absent is not None and absent[1] in {p.module for p in PACKAGES}
-        # reason: where another package of the table is what lacks, its own row has the command.
+        # If another package of the report is missing, that package's row has the command.
         fix = "" if known else f"pip install --force-reinstall --no-deps {package.wanted()}"
         return Row(package.module, found, "wrong", error, fix, needed)
     if version.split("+")[0] in package.tested:
@@ -95,7 +95,7 @@ def inspect_python() -> Row:
 
 
 def inspect_torchvision_pair() -> Iterable[Row]:
-    """Check that torchvision was built for this torch: 0.(N + 15) goes with 2.N."""
+    """Check that torchvision was built for the installed torch: 0.(N + 15) matches 2.N."""
     if not {"torch", "torchvision"} <= sys.modules.keys():
         return
     torch, vision = (
@@ -108,14 +108,14 @@ def inspect_torchvision_pair() -> Iterable[Row]:
             "torch + torchvision",
             f"{installed.version_of('torch')} + {installed.version_of('torchvision')}",
             "wrong",
-            f"torch 2.{torch[1]} goes with torchvision {wanted}",
+            f"torch 2.{torch[1]} needs torchvision {wanted}",
             f'pip install "torchvision=={wanted}.*"',
             True,
         )
 
 
 def inspect_doubles() -> Iterable[Row]:
-    """Report OpenMMLab's packages that two distributions installed, as mmcv and mmcv-lite do."""
+    """Report OpenMMLab packages that two distributions installed, such as mmcv and mmcv-lite."""
     for package in (p for p in PACKAGES if p.module in OPENMMLAB):
         names = installed.distributions_of(package.module)
         if len(names) > 1:

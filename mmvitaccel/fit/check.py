@@ -1,4 +1,4 @@
-"""All checks, in the order in which they become possible."""
+"""All checks of a run, in the order in which they can run."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from mmvitaccel.fit.course.optimizer import check_clipping, check_paramwise
 from mmvitaccel.fit.course.resumed import check_resumed_batch, check_resumed_settings
 from mmvitaccel.fit.course.samplers import check_samplers
 from mmvitaccel.fit.datasets import data_sets
-from mmvitaccel.fit.evaluators import check_evaluators, check_given
+from mmvitaccel.fit.evaluators import check_evaluators, check_predictions
 from mmvitaccel.fit.files import check_data, check_pretrained
 from mmvitaccel.fit.heads import heads_of
 from mmvitaccel.fit.lists import check_list
 from mmvitaccel.fit.objects import check_objects
 from mmvitaccel.fit.pictures import check_picture_sizes
-from mmvitaccel.fit.schedule import check_length, check_schedule, check_what_is_left
+from mmvitaccel.fit.schedule import check_length, check_remaining_length, check_schedule
 from mmvitaccel.fit.strides import check_strides
 from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.runner.checkpoint import check_checkpoint
@@ -46,7 +46,7 @@ def check_inputs(cfg: Config, *splits: str) -> None:
         *splits: The splits of the run: ``train``, ``val``, ``test``.
 
     Raises:
-        UserError: A file is missing, or there is a mismatch.
+        UserError: If a file is missing or there is a mismatch.
     """
     _check_dicts(cfg)
     check_data(cfg, *splits)
@@ -67,7 +67,7 @@ def check_inputs(cfg: Config, *splits: str) -> None:
 
 
 def _check_dicts(cfg: Config) -> None:
-    """Refuse another value where the checks and the runner read a dict."""
+    """Refuse other values for the keys whose value must be a dict."""
     for key in (*(f"{split}_cfg" for split in SPLITS), "optim_wrapper", "default_hooks"):
         value = cfg.get(key)
         if value is not None and not isinstance(value, Mapping):
@@ -75,7 +75,7 @@ def _check_dicts(cfg: Config) -> None:
 
 
 def _check_preprocessor(cfg: Config) -> None:
-    """Refuse a std of 0, and a channel order for a number of channels other than three."""
+    """Refuse a std of 0, and a change of the channel order unless there are three channels."""
     channels = backbone_channels(cfg)
     for where, holder in (("model.data_preprocessor", cfg.model), ("data_preprocessor", cfg)):
         part = holder.get("data_preprocessor") or {}
@@ -87,24 +87,24 @@ def _check_preprocessor(cfg: Config) -> None:
         order = next((key for key in ("bgr_to_rgb", "rgb_to_bgr") if part.get(key)), None)
         if order is not None and channels not in (None, 3):
             raise UserError(
-                f"{where}.{order} puts three channels into another order, but model.backbone."
+                f"{where}.{order} reorders three channels, but model.backbone."
                 f"in_channels is {channels}; set {where}.{order}=False."
             )
 
 
 def check_test(cfg: Config, checkpoint: str, choice: Choice = USUAL) -> nn.Module:
-    """Run all checks before a test, and set the checkpoint in the config.
+    """Run all checks before a test, and set ``load_from`` in the config.
 
     Args:
-        cfg: A config; ``load_from`` is set.
-        checkpoint: A file, or a URL.
-        choice: Which weights in it.
+        cfg: A config; it is changed.
+        checkpoint: A file or a URL.
+        choice: Which weights of the checkpoint to use.
 
     Returns:
-        The model with these weights on the CPU, without the methods of the config's hooks.
+        The model with these weights on the CPU. Hooks of the config have not been applied to it.
 
     Raises:
-        UserError: A file is missing, or there is a mismatch.
+        UserError: If a file is missing or there is a mismatch.
     """
     if cfg.get("test_dataloader") is None:
         raise UserError(f"config {cfg.filename} has no test_dataloader; define it to test.")
@@ -119,15 +119,15 @@ def check_test(cfg: Config, checkpoint: str, choice: Choice = USUAL) -> nn.Modul
 
 @building("config")
 def check_model(cfg: Config, model: nn.Module, *splits: str) -> None:
-    """Compare a built model with its data sets and its own parts.
+    """Compare a built model with its data sets, and its parts with each other.
 
     Args:
         cfg: Config of the model.
-        model: The model in any mode, which is not changed.
+        model: The model, in train or eval mode; it is not changed.
         *splits: Splits whose data sets are checked; missing files are ignored.
 
     Raises:
-        UserError: Numbers of classes, labels or strides do not match.
+        UserError: If numbers of classes, labels or strides do not match.
     """
     sets = data_sets(cfg, *splits)
     check_head_classes(model, sets)
@@ -137,7 +137,7 @@ def check_model(cfg: Config, model: nn.Module, *splits: str) -> None:
     for data in sets:
         check_folder_classes(data, head)
         check_list(data, head, labels_needed=not data.where.startswith("test"))
-    check_given(cfg, model, *(split for split in splits if split != "train"))
+    check_predictions(cfg, model, *(split for split in splits if split != "train"))
     check_strides(cfg, model)
 
 
@@ -147,16 +147,17 @@ def check_start(cfg: Config, path: str, meta: Mapping[str, Any], whole: bool, *s
 
     Args:
         cfg: A config.
-        path: The checkpoint, for messages.
-        meta: Its ``meta``, as :func:`~mmvitaccel.runner.checkpoint.check_checkpoint` returns it.
+        path: Path of the checkpoint, for messages.
+        meta: ``meta`` of the checkpoint, as
+            :func:`~mmvitaccel.runner.checkpoint.check_checkpoint` returns it.
         whole: Whether the training is resumed; False if only weights are loaded.
         *splits: Splits whose data sets are checked.
 
     Raises:
-        UserError: It was trained on the same classes in another order.
+        UserError: If it was trained on the same classes in another order.
     """
     check_checkpoint_classes(path, meta, data_sets(cfg, *splits), whole)
     if cfg.get("resume"):
         check_resumed_batch(cfg, path, meta)
         check_resumed_settings(cfg, path, meta)
-        check_what_is_left(cfg, path, meta)
+        check_remaining_length(cfg, path, meta)

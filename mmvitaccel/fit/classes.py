@@ -1,4 +1,4 @@
-"""Checks of classes of heads, data sets, json files and checkpoints: number, names, order."""
+"""Checks of the number, names and order of classes in heads, data sets and checkpoints."""
 
 from __future__ import annotations
 
@@ -19,36 +19,37 @@ from mmvitaccel.fit.lists import reading_class
 from mmvitaccel.fit.voc.names import object_names
 from mmvitaccel.registry import type_name
 
-_XML_FOLDER = "Annotations"  # of mmdet's data set, where nothing is given
+_XML_FOLDER = "Annotations"  # mmdet's default of ann_subdir
 
 
 def check_head_classes(model: nn.Module, sets: Sequence[DataSet]) -> None:
-    """Compare the number of classes of each head with each data set's, and with its loss's.
+    """Compare the number of classes of each head with its data sets and its class weights.
 
     Raises:
-        UserError: They differ.
+        UserError: If they differ.
     """
     for data in sets:
         _check_label_counts(model, data)
         _check_things(model, data)
         for head in heads_of(model) if data.classes else ():
-            # reason: in a panoptic set, boxes are of things only and maps of all classes
+            # In a panoptic data set, boxes only have thing classes; maps have all classes.
             if head.num_classes not in (len(data.classes), data.num_things):
                 raise UserError(_count_sentence(head, data))
     for where, given, needed in class_weights(model):
         if given != needed:
             raise UserError(
-                f"{where} has {given} weights, but the head has {needed} scores (of a head that "
-                "tells objects from none, one is the background's); give a weight for each."
+                f"{where} has {given} weights, but the head has {needed} scores (with softmax, one "
+                "of them is the background's); give one weight for each score."
             )
 
 
 def _check_things(model: nn.Module, data: DataSet) -> None:
-    """Compare what can be counted, and what cannot, of a panoptic head with a data set's."""
+    """Compare the numbers of thing and stuff classes of a panoptic head with the data set's."""
     classes = data.classes or ()
     known = data.num_things
     for where, things, stuff in things_and_stuff(model) if classes else ():
-        # reason: names of things that are left from the class itself say nothing of own classes
+        # With own classes, thing_classes may still be the default of the data set's class. Then
+        # the number of things is unknown.
         wanted = len(classes) if known is None else known if known <= len(classes) else things
         for key, own, right in (
             ("num_things_classes", things, wanted),
@@ -63,10 +64,10 @@ def _check_things(model: nn.Module, data: DataSet) -> None:
 
 
 def _check_label_counts(model: nn.Module, data: DataSet) -> None:
-    """Compare a head with several classifiers with a data set whose labels have several parts."""
+    """Compare the classifiers of a head with a data set whose labels have several parts."""
     head = getattr(model, "cls_head", None)
     for key, count in getattr(data.kind, "LABEL_COUNTS", {}).items():
-        # reason: a part may be disabled with 0; other heads do not have this number
+        # 0 disables a classifier; other heads do not have this attribute.
         own = getattr(head, key, None)
         if own and own != count:
             raise UserError(
@@ -76,11 +77,12 @@ def _check_label_counts(model: nn.Module, data: DataSet) -> None:
 
 
 def check_set_classes(sets: Sequence[DataSet]) -> None:
-    """Compare the classes of the data sets with each other and with their json files.
+    """Compare the classes of the data sets with each other and with their annotation files.
 
     Raises:
-        UserError: A json lacks a class or has it twice, its labels have another order, or two data
-            sets have the same classes in different orders.
+        UserError: If a json file lacks a class or has it twice, if its labels have another order,
+            if no object of XML files has one of the classes, or if two data sets have the same
+            classes in different orders.
     """
     for data in sets:
         if data.classes and data.annotations:
@@ -91,10 +93,10 @@ def check_set_classes(sets: Sequence[DataSet]) -> None:
 
 
 def check_palettes(cfg: Config, sets: Sequence[DataSet]) -> None:
-    """Refuse fewer colours than classes where mmdet's hook draws, which would end there.
+    """Refuse a palette with fewer colours than classes if mmdet's hook draws: it would fail.
 
     Raises:
-        UserError: A data set has fewer.
+        UserError: If a data set has such a palette.
     """
     hook = (cfg.get("default_hooks") or {}).get("visualization") or {}
     own_colour = (cfg.get("visualizer") or {}).get("bbox_color") is not None
@@ -103,21 +105,21 @@ def check_palettes(cfg: Config, sets: Sequence[DataSet]) -> None:
     for data in sets:
         given = (data.config.get("metainfo") or {}).get("palette")
         palette = given or getattr(data.kind, "METAINFO", {}).get("palette")
-        # reason: a tuple is one colour for all, and a text a name
+        # A tuple is one colour for all classes; a string is the name of a palette.
         if isinstance(palette, list) and data.classes and len(palette) < len(data.classes):
             raise UserError(
                 f"{data.where}.metainfo.palette has {len(palette)} colours"
                 f"{'' if given else f' ({data.kind.__name__} has them)'} for {len(data.classes)} "
-                "classes, and drawing ends at a class without one; give one for each class, or "
+                "classes, and drawing a class without one fails; give one for each class, or "
                 "palette='random'."
             )
 
 
 def _check_xml_classes(data: DataSet, path: str, classes: Sequence[str]) -> None:
-    """Compare the classes of a set of VOC's layout, which leaves out objects of other names.
+    """Compare the classes of a VOC data set with its files; it ignores objects of other classes.
 
     Raises:
-        UserError: No object is left.
+        UserError: If no object has one of the classes.
     """
     if reading_class(data.kind) != "XMLDataset":
         return
@@ -128,20 +130,20 @@ def _check_xml_classes(data: DataSet, path: str, classes: Sequence[str]) -> None
     what = f"{data.where}.metainfo.classes has {list_names(absent)}, of which the {files} files"
     if found and len(absent) == len(classes):
         raise UserError(
-            f"{what} below {folder} have no object (theirs are {list_names(others)}): none would "
-            f"be left; give the names as they stand there{closest(absent[0], others) or '.'}"
+            f"{what} below {folder} have no object (their names are {list_names(others)}), so all "
+            f"would be ignored; use the names in the files{closest(absent[0], others) or '.'}"
         )
     if absent and others:
         warnings.warn(
             f"{what} below {folder} have no object, and objects named {list_names(others)} are "
-            "left out; correct the names if this is not meant"
+            "ignored; correct the names if this is not intended"
             f"{next(filter(None, (closest(name, others) for name in absent)), '.')}",
             stacklevel=4,
         )
     elif not found and data.where.startswith("train"):
         warnings.warn(
-            f"the {files} files below {folder} have no objects: the training of {data.where} sees "
-            "none; correct the folder if this is not meant.",
+            f"the {files} files below {folder} have no objects, so the training with {data.where} "
+            "sees none; correct the folder if this is not intended.",
             stacklevel=4,
         )
 
@@ -151,10 +153,11 @@ def check_folder_classes(data: DataSet, head: Head | None) -> None:
 
     Args:
         data: A ``CustomDataset`` of mmpretrain without an annotation file; others are ignored.
-        head: The classifier's head; None if unknown.
+        head: Head of the classifier; None if unknown.
 
     Raises:
-        UserError: The names have another order than the folders, or the head another number.
+        UserError: If the order of the names or the head's number of classes differs from the
+            folders.
     """
     root = _folder_of_classes(data)
     folders = sorted(f.name for f in os.scandir(root) if f.is_dir()) if root else []
@@ -162,8 +165,8 @@ def check_folder_classes(data: DataSet, head: Head | None) -> None:
     if names and sorted(names) == folders and list(names) != folders:
         raise UserError(
             f"{data.where}.metainfo.classes is {list_names(names)}, but labels follow the folders "
-            f"of {root} in the order {list_names(folders)}: pictures would carry another class's "
-            "name; use that order."
+            f"of {root} in the order {list_names(folders)}, so pictures would get the name of "
+            "another class; use that order."
         )
     if head is not None and folders and not names and head.num_classes != len(folders):
         raise UserError(
@@ -174,7 +177,7 @@ def check_folder_classes(data: DataSet, head: Head | None) -> None:
 
 
 def _folder_of_classes(data: DataSet) -> str | None:
-    """Folder with a data set's class folders; None for other kinds of data sets."""
+    """Return the folder with a data set's class folders; None for other kinds of data sets."""
     config = data.config
     if reading_class(data.kind) != "CustomDataset" or "split" in config:
         return None
@@ -189,19 +192,19 @@ def _folder_of_classes(data: DataSet) -> str | None:
 def check_checkpoint_classes(
     path: str, meta: Mapping[str, Any], sets: Sequence[DataSet], whole: bool
 ) -> None:
-    """Compare the classes that a checkpoint was trained on with the data sets'.
+    """Compare the classes that a checkpoint was trained on with the first data set's.
 
     Args:
-        path: The checkpoint, for the sentence.
-        meta: Its ``meta``; older files have no ``dataset_meta``.
+        path: Path of the checkpoint, for messages.
+        meta: ``meta`` of the checkpoint; older files have no ``dataset_meta``.
         sets: Data sets of the config.
-        whole: Whether the training is resumed; with only its weights, a mismatch is a warning.
+        whole: Whether the training is resumed; if only weights are loaded, a mismatch is a warning.
 
     Raises:
-        UserError: The same classes in another order.
+        UserError: If a resumed training has the same classes in another order.
     """
-    held = meta.get("dataset_meta")
-    classes = held.get("classes") if isinstance(held, Mapping) else meta.get("CLASSES")
+    info = meta.get("dataset_meta")
+    classes = info.get("classes") if isinstance(info, Mapping) else meta.get("CLASSES")
     if not isinstance(classes, (list, tuple)) or not all(isinstance(c, str) for c in classes):
         return
     for data in sets[:1]:

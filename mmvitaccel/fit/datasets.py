@@ -24,9 +24,9 @@ class DataSet:
     """One data set of a config.
 
     Attributes:
-        where: Its dotted key.
-        config: Its config.
-        kind: Its class; None if it is not registered.
+        where: Dotted key in the config.
+        config: Config of the data set.
+        kind: Class of the data set; None if it is not registered.
     """
 
     where: str
@@ -38,22 +38,22 @@ class DataSet:
         """Class names in the order of the labels; None if unknown before building.
 
         Raises:
-            UserError: The names are a string, or a name occurs twice in a data set that finds
-                labels by name.
+            UserError: If the names are a string, or if a name occurs twice in a data set that
+                finds labels by name.
         """
         if self.kind is None or not issubclass(self.kind, BaseDataset):
             return None
         given = self.config.get("metainfo") or {}
         if self.kind.__name__ == _BENCHMARK and "classes" not in given:
-            # reason: it has the benchmark's 13 classes, but trackers only follow pedestrians
+            # Its default is the benchmark's 13 classes, but trackers only follow pedestrians.
             return None
         classes = given.get("classes", getattr(self.kind, "METAINFO", {}).get("classes"))
         if isinstance(classes, str):
             if not os.path.isfile(classes):
                 raise UserError(
                     f"{self.where}.metainfo.classes is the text {classes!r}, not a list of names; "
-                    f"write ({classes!r},) with a comma, or give an existing file with a name a "
-                    "line."
+                    f"write ({classes!r},) with a comma, or give an existing file with one name "
+                    "per line."
                 )
             classes = _names_in(classes)
         if not isinstance(classes, Sequence) or not classes:
@@ -77,30 +77,33 @@ class DataSet:
 
     @property
     def num_things(self) -> int | None:
-        """Number of thing classes; None for a set that is not panoptic."""
+        """Number of thing classes; None if the data set is not panoptic."""
         given = self.config.get("metainfo") or {}
         things = given.get("thing_classes", getattr(self.kind, "METAINFO", {}).get("thing_classes"))
         return len(things) if things else None
 
     @property
     def annotations(self) -> str | None:
-        """The annotation file; None if it is not on this machine."""
+        """Path of the annotation file; None if it does not exist on this machine."""
         path = path_below(self.config.get("data_root") or "", self.config.get("ann_file"))
         return path if isinstance(path, str) and os.path.isfile(path) else None
 
     def folder(self, name: str) -> str:
-        """The folder in ``data_prefix`` with this name."""
+        """Return the path of the folder with this name in ``data_prefix``."""
         prefix = self.config.get("data_prefix")
         inner = prefix.get(name) if isinstance(prefix, Mapping) else None
         return path_below(self.config.get("data_root") or "", inner or "")
 
 
 def data_sets(cfg: Config, *splits: str) -> list[DataSet]:
-    """The data sets in use; wrappers are replaced by their data sets.
+    """Return the data sets in use; wrappers are replaced by the data sets that they wrap.
 
     Args:
         cfg: A config.
         *splits: ``train``, ``val``, ``test``.
+
+    Raises:
+        UserError: See :func:`dataset_configs`.
     """
     scope = cfg.get("default_scope") or "mmengine"
     return [
@@ -110,7 +113,15 @@ def data_sets(cfg: Config, *splits: str) -> list[DataSet]:
 
 
 def dataset_configs(cfg: Config, *splits: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Dotted key and config of every data set of the splits that are switched on."""
+    """Yield the dotted key and config of every data set of the splits that are enabled.
+
+    Args:
+        cfg: A config.
+        *splits: ``train``, ``val``, ``test``.
+
+    Raises:
+        UserError: If a data loader, a path or ``metainfo`` has the wrong type.
+    """
     for split in splits:
         loader = cfg.get(f"{split}_dataloader")
         if loader is None or cfg.get(f"{split}_cfg") is None:
@@ -125,7 +136,7 @@ def dataset_configs(cfg: Config, *splits: str) -> Iterator[tuple[str, dict[str, 
 
 
 def _check_paths(where: str, dataset: Mapping[str, Any]) -> None:
-    """Refuse paths and class names of wrong types."""
+    """Refuse paths and ``metainfo`` of wrong types."""
     root, metainfo = dataset.get("data_root"), dataset.get("metainfo")
     if root is not None and not isinstance(root, (str, os.PathLike)):
         raise UserError(f"{where}.data_root is {root!r}; give the path of a folder.")
@@ -141,19 +152,19 @@ def _check_paths(where: str, dataset: Mapping[str, Any]) -> None:
     )
     if old is not None:
         raise UserError(
-            f"{where}.metainfo has the key {old!r}, which nothing reads; rename it to 'classes'."
+            f"{where}.metainfo has the key {old!r}, which is not used; rename it to 'classes'."
         )
 
 
 def path_below(root: str, path: Any) -> Any:
-    """A path as used by the data sets: below ``data_root`` unless absolute or a URL."""
+    """Return a path as the data sets use it: below ``data_root`` unless absolute or a URL."""
     if not isinstance(path, str) or not path or "://" in path or os.path.isabs(path):
         return path or root
     return os.path.join(root, path)
 
 
 def _unwrapped(dataset: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A data set's config, or those of the data sets that it wraps at any depth."""
+    """Yield a data set's config, or those of the data sets that it wraps at any depth."""
     if isinstance(dataset, (list, tuple)):
         for index, item in enumerate(dataset):
             yield from _unwrapped(item, f"{where}.{index}")
@@ -174,16 +185,16 @@ def _kind(config: Mapping[str, Any], scope: str) -> type | None:
 
 
 def _names_in(path: str) -> list[str]:
-    """The names in a file with a class a line, as mmengine reads it.
+    """Read a file with one class name per line, as mmengine does.
 
     Raises:
-        UserError: It is no text in UTF-8, or a name is empty or has spaces around it.
+        UserError: If it is not UTF-8 text, or if a name is empty or has spaces around it.
     """
     names = read_lines_for_others(path, UserError)
     odd = next((line for line, name in enumerate(names, 1) if not name or name != name.strip()), 0)
     if odd:
         raise UserError(
-            f"{path}, line {odd}: the class is named {names[odd - 1]!r}, spaces and tabs included; "
-            "take these out, and lines without a name."
+            f"{path}, line {odd}: the class name is {names[odd - 1]!r}; remove spaces and tabs "
+            "around names, and lines without a name."
         )
     return names

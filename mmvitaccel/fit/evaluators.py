@@ -1,4 +1,4 @@
-"""Compares the annotations of evaluators with those of the data sets."""
+"""Checks of evaluators: their annotations against the data sets', their metrics and the model."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from mmvitaccel.registry import type_name
 def check_evaluators(cfg: Config, *splits: str) -> None:
     """Compare each evaluator's annotation file with its data set's, by path, else by content.
 
-    Image ids alone are not sufficient, because ids of both sets may start at 1.
+    Pictures are compared by id and file name, because the ids of any two data sets may start at 1.
 
     Args:
         cfg: A config.
         *splits: ``val``, ``test``.
 
     Raises:
-        UserError: Pictures of one id are different ones in the two files, one is missing,
-            annotations lack what scoring reads, or the file's categories are not the classes.
+        UserError: If an id means different pictures in the two files, a picture is missing,
+            annotations lack a field that the metric reads, or the categories are not the classes.
     """
     for split in splits:
         coco = [e for e in _evaluators(cfg, split) if type_name(e[1]) == "CocoMetric"]
@@ -47,8 +47,8 @@ def check_evaluators(cfg: Config, *splits: str) -> None:
                 _check_file(sets, f"{where}.ann_file", evaluator)
 
 
-def check_given(cfg: Config, model: nn.Module, *splits: str) -> None:
-    """Refuse a model that does not give what an evaluator takes.
+def check_predictions(cfg: Config, model: nn.Module, *splits: str) -> None:
+    """Refuse a model that does not predict what an evaluator needs.
 
     Args:
         cfg: A config.
@@ -56,8 +56,8 @@ def check_given(cfg: Config, model: nn.Module, *splits: str) -> None:
         *splits: ``val``, ``test``.
 
     Raises:
-        UserError: A recognizer's head gives scores view by view where they are scored by sample, a
-            model without masks is scored by them, or more classes are ranked than there are.
+        UserError: If a recognizer does not average the scores of a sample's views, if a mask metric
+            is given for a model without masks, or if ``topk`` exceeds the number of classes.
     """
     for split in splits:
         for where, evaluator in _evaluators(cfg, split):
@@ -73,8 +73,8 @@ def check_given(cfg: Config, model: nn.Module, *splits: str) -> None:
 def _check_averaged(model: nn.Module, where: str) -> None:
     if getattr(getattr(model, "cls_head", None), "average_clips", "") is None:
         raise UserError(
-            f"{where} has an AccMetric, which takes one score for each sample, but "
-            "model.cls_head.average_clips is None, so that there is one for each view; set "
+            f"{where} has an AccMetric, which needs one score per sample, but "
+            "model.cls_head.average_clips is None, so there is one per view; set "
             "model.cls_head.average_clips='prob'."
         )
 
@@ -84,28 +84,28 @@ def _check_masks(model: nn.Module, where: str, evaluator: Mapping[str, Any]) -> 
     if "segm" not in ([given] if isinstance(given, str) else given):
         return
     parts = (f"{name} {type(part).__name__}".lower() for name, part in model.named_modules())
-    # reason: whatever makes masks is called so, in mmdet and in its projects
+    # In mmdet and its projects, every module that predicts masks has "mask" in its name.
     if not any("mask" in part for part in parts):
         raise UserError(
-            f"{where}.metric has 'segm', but the model has no part that makes masks; set "
-            f"{where}.metric=bbox, or give it a mask head."
+            f"{where}.metric has 'segm', but the model does not predict masks; set "
+            f"{where}.metric=bbox, or use a model with a mask head."
         )
 
 
 def _check_ranks(model: nn.Module, where: str, evaluator: Mapping[str, Any]) -> None:
-    """Compare mmpretrain's ``topk`` with the number of classes: it ends when it is above that."""
+    """Compare ``topk`` with the number of classes; mmpretrain fails if it is larger."""
     given = evaluator.get("topk", 1)
     most = max(given) if isinstance(given, (list, tuple)) and given else given
     for head in heads_of(model):
         if isinstance(most, int) and most > head.num_classes:
             raise UserError(
-                f"{where}.topk is {given}, but {head.where} is {head.num_classes}: of so few "
-                f"classes there are no {most} best; give no number above {head.num_classes}."
+                f"{where}.topk is {given}, but {head.where} is {head.num_classes}; give numbers "
+                f"up to {head.num_classes}."
             )
 
 
 def _evaluators(cfg: Config, split: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Dotted key and config of each evaluator."""
+    """Yield the dotted key and config of each evaluator."""
     given = cfg.get(f"{split}_evaluator")
     several = isinstance(given, (list, tuple))
     for index, evaluator in enumerate(given if several else [given]):
@@ -123,10 +123,10 @@ def _is_same(one: str, other: str) -> bool:
 
 
 def _check_several(sets: Sequence[DataSet]) -> None:
-    """Refuse one id in two of the sets that are scored together, by these ids.
+    """Refuse an id that occurs in two data sets, if both are evaluated together.
 
     Raises:
-        UserError: Two have it.
+        UserError: If there is one.
     """
     seen: dict[Any, tuple[DataSet, str]] = {}
     for data in sets:
@@ -136,14 +136,14 @@ def _check_several(sets: Sequence[DataSet]) -> None:
                 other, first = seen[picture]
                 raise UserError(
                     f"{other.where} and {data.where} both have a picture with the id {picture!r} "
-                    f"({first} and {name}), and CocoMetric scores by these ids; give each picture "
-                    "an id of its own, or test one set after the other."
+                    f"({first} and {name}), but CocoMetric finds pictures by id; give each picture "
+                    "its own id, or test the data sets one by one."
                 )
         seen |= {picture: (data, name) for picture, name in own.items()}
 
 
 def _check_file(sets: Sequence[DataSet], where: str, evaluator: Mapping[str, Any]) -> None:
-    """Compare an evaluator's json with those of the data sets that it scores."""
+    """Compare an evaluator's json with those of the data sets that it evaluates."""
     path = evaluator["ann_file"]
     for data in sets:
         own = data.annotations
@@ -159,7 +159,7 @@ def _compare(data: DataSet, own: str, where: str, path: str, alone: bool) -> Non
     both = f"{where} is {path} and {data.where}.ann_file is {own}"
     ours, theirs = _pictures(own), _pictures(path)
     if ours is None or theirs is None:
-        warnings.warn(f"{both}; give one file to both if this is not meant.", stacklevel=3)
+        warnings.warn(f"{both}; give one file to both if this is not intended.", stacklevel=3)
         return
     for picture, name in ours.items():
         if picture not in theirs:
@@ -171,8 +171,8 @@ def _compare(data: DataSet, own: str, where: str, path: str, alone: bool) -> Non
             )
     if alone:
         warnings.warn(
-            f"{both}: they name the same pictures and differ in the rest; give one file to both "
-            "if this is not meant.",
+            f"{both}: they have the same pictures but differ otherwise; give one file to both if "
+            "this is not intended.",
             stacklevel=3,
         )
 

@@ -1,4 +1,4 @@
-"""Checks for missing files of a config before anything is written."""
+"""Checks for missing files of a config, before anything is written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_data(cfg: Config, *splits: str) -> None:
         *splits: ``train``, ``val``, ``test``: data loaders to check, if the config has them.
 
     Raises:
-        UserError: A local file or folder is missing.
+        UserError: If a local file or folder is missing.
     """
     for where, dataset in dataset_configs(cfg, *splits):
         _check_dataset(where, dataset)
@@ -30,8 +30,12 @@ def check_data(cfg: Config, *splits: str) -> None:
 def check_pretrained(model: Any, where: str = "model") -> None:
     """Check that local checkpoints of ``init_cfg`` exist, at any depth of a model's config.
 
+    Args:
+        model: Config of a model, or any value in it.
+        where: Dotted key of the value, for messages.
+
     Raises:
-        UserError: A checkpoint is missing.
+        UserError: If a checkpoint is missing.
     """
     if isinstance(model, dict):
         path = model.get("checkpoint")
@@ -71,7 +75,7 @@ def _check_dataset(where: str, dataset: dict[str, Any]) -> None:
 
 
 def _missing(path: Any) -> bool:
-    """Whether a local path is missing; empty and remote paths are not checked."""
+    """Check whether a local path is missing; False for empty and remote paths."""
     if not isinstance(path, str) or not path or "://" in path or path.startswith("s3:"):
         return False
     return not os.path.exists(path)

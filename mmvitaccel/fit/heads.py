@@ -1,4 +1,4 @@
-"""The heads of a built model: how many classes each tells apart, and how it weighs them."""
+"""The classification heads of a built model, and their class weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Head:
     """A classification head.
 
     Attributes:
-        where: Dotted key of the number of classes.
+        where: Dotted key of the number of classes in the config.
         num_classes: Number of classes.
     """
 
@@ -32,14 +32,14 @@ class Head:
 
 
 def parts_with(model: nn.Module, method: str) -> Iterator[tuple[str, nn.Module]]:
-    """The model, or the detector inside a tracker or a semi-supervised training.
+    """Yield the model, or the detector inside a tracker or a semi-supervised model.
 
     Args:
-        model: Any.
-        method: Only modules with this method.
+        model: Any model.
+        method: Name of a method; modules without it are skipped.
 
     Yields:
-        Name within the model, empty for itself, and the module.
+        The name within the model (empty for the model itself) and the module.
     """
     nested = [name for name in _NESTED if isinstance(getattr(model, name, None), nn.Module)]
     for name in nested or [""]:
@@ -49,7 +49,7 @@ def parts_with(model: nn.Module, method: str) -> Iterator[tuple[str, nn.Module]]
 
 
 def backbone_of(model: nn.Module) -> nn.Module | None:
-    """The backbone of a model, or of the detector inside; None where there is none."""
+    """Return the backbone of a model, or of the detector inside it; None if there is none."""
     for _, part in parts_with(model, "forward"):
         backbone = getattr(part, "backbone", None)
         if isinstance(backbone, nn.Module):
@@ -58,9 +58,9 @@ def backbone_of(model: nn.Module) -> nn.Module | None:
 
 
 def heads_of(model: nn.Module) -> Iterator[Head]:
-    """The heads for the classes of the data set.
+    """Yield the heads that classify the classes of the data set.
 
-    Region proposal heads (one class) and open-vocabulary models are not included.
+    Class-agnostic heads (RPN), panoptic heads and open-vocabulary models are not included.
     """
     for where, head in _named_heads(model):
         if not hasattr(head, "num_things_classes"):
@@ -68,7 +68,7 @@ def heads_of(model: nn.Module) -> Iterator[Head]:
 
 
 def things_and_stuff(model: nn.Module) -> Iterator[tuple[str, int, int]]:
-    """Dotted key of each head of a panoptic model, and its numbers of things and of stuff."""
+    """Yield the dotted key of each panoptic head, and its numbers of thing and stuff classes."""
     for name, part in parts_with(model, "forward"):
         for key in _OF_THINGS:
             head = getattr(part, key, None)
@@ -78,9 +78,9 @@ def things_and_stuff(model: nn.Module) -> Iterator[tuple[str, int, int]]:
 
 
 def class_weights(model: nn.Module) -> Iterator[tuple[str, int, int]]:
-    """Dotted key of each loss that weighs classes, how many weights it has, and how many it needs.
+    """Yield the dotted key of each loss with class weights, their number and the needed number.
 
-    Heads of mmdet whose scores sum up to 1 weigh the background too.
+    mmdet's heads with softmax also need a weight for the background.
     """
     for where, head in _named_heads(model):
         for key in _LOSSES:
@@ -93,18 +93,18 @@ def class_weights(model: nn.Module) -> Iterator[tuple[str, int, int]]:
 
 
 def _named_heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Dotted key and module of each head that has a number of classes."""
+    """Yield the dotted key and module of each head that has a number of classes."""
     for name, part in parts_with(model, "forward"):
         if hasattr(part, "language_model"):
             continue
         for key in _HEADS:
             for index, head in _each(part, key):
-                if _is_count(getattr(head, "num_classes", None)) and not _tells_none_apart(head):
+                if _is_count(getattr(head, "num_classes", None)) and not _is_agnostic(head):
                     yield ".".join(filter(None, ("model", name, key, index))), head
 
 
 def _each(part: Any, key: str) -> Iterator[tuple[str, nn.Module]]:
-    """A head by its dotted name, or the stages of a cascade."""
+    """Yield a head by its dotted name, or the heads of a cascade's stages, with their index."""
     for name in key.split("."):
         part = getattr(part, name, None)
     if isinstance(part, nn.ModuleList):
@@ -113,10 +113,10 @@ def _each(part: Any, key: str) -> Iterator[tuple[str, nn.Module]]:
         yield "", part
 
 
-def _tells_none_apart(head: nn.Module) -> bool:
-    """Whether the head is class-agnostic: masks of any class, and proposals."""
-    proposes = any("RPN" in kind.__name__ for kind in type(head).__mro__)
-    return proposes or bool(getattr(head, "class_agnostic", False))
+def _is_agnostic(head: nn.Module) -> bool:
+    """Check whether a head is class-agnostic: an RPN, or masks of any class."""
+    is_rpn = any("RPN" in kind.__name__ for kind in type(head).__mro__)
+    return is_rpn or bool(getattr(head, "class_agnostic", False))
 
 
 def _is_count(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Names of classes in the order of their labels against the categories of a json."""
+"""Comparison of class names, in the order of their labels, with the categories of a json."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _BY_NAME, _BY_NAME_AND_ID, _BY_PLACE = "by name", "by name in the order of ids",
 
 
 def check_json_classes(data: DataSet, path: str, classes: Sequence[str]) -> None:
-    """Compare the classes of a data set with the categories by which a json gives its labels.
+    """Compare the classes of a data set with the categories of its json.
 
     Args:
-        data: One that reads its labels otherwise, or by code of its own, is left alone.
-        path: Its json.
-        classes: Its classes.
+        data: A data set; it is not checked if mmdet's functions do not read its json.
+        path: Path of the json.
+        classes: Classes of the data set.
 
     Raises:
-        UserError: The json lacks a class or has it twice, gives labels in another order, or has
-            annotations of no category that it lists.
+        UserError: If the json lacks a class or has it twice, if its labels have another order, or
+            if no annotation has a category that it lists.
     """
     way = _ways().get(getattr(data.kind, "load_data_list", None))
     categories = read_list(path, "categories") if way else None
@@ -42,16 +42,16 @@ def check_json_classes(data: DataSet, path: str, classes: Sequence[str]) -> None
 
 
 def check_scored_classes(data: DataSet, path: str, sorts: bool) -> None:
-    """Compare the classes of a data set with the categories of a json that scores its labels.
+    """Compare the classes of a data set with the categories of the json that evaluates it.
 
     Args:
-        data: Whose labels are scored.
-        path: The json of mmdet's ``CocoMetric``, which finds a label's category by its place among
-            those of the classes' names.
-        sorts: Whether it sorts the categories by their ids.
+        data: The data set.
+        path: Path of the json of mmdet's ``CocoMetric``. Label i means the i-th category whose
+            name is one of the classes.
+        sorts: Whether the metric sorts the categories by id.
 
     Raises:
-        UserError: It lacks a class or has it twice, or gives labels in another order.
+        UserError: If the json lacks a class or has it twice, or if its labels have another order.
     """
     categories = read_list(path, "categories") if data.classes else None
     if categories is None:
@@ -62,14 +62,14 @@ def check_scored_classes(data: DataSet, path: str, sorts: bool) -> None:
 
 
 def reads_json(kind: type | None) -> bool:
-    """Whether a data set reads its json by a function of mmdet's that is known here."""
+    """Check whether a data set reads its json with a function of mmdet that is known here."""
     return getattr(kind, "load_data_list", None) in _ways()
 
 
 @cache
 def _ways() -> dict[Any, str]:
-    """How mmdet's data sets give labels, by the function that reads the json."""
-    # reason: imported here, since recognizers and classifiers do without mmdet
+    """Return how mmdet's data sets assign labels, by the function that reads the json."""
+    # Imported here, because recognizers and classifiers do not need mmdet.
     try:
         from mmdet import datasets
     except ImportError:
@@ -86,12 +86,12 @@ def _ways() -> dict[Any, str]:
 
 
 def _check_places(data: DataSet, path: str, classes: Sequence[str], names: Sequence[str]) -> None:
-    """Compare classes of which every category of the json is one, whatever its name."""
+    """Compare classes with a json in which each category is a class, whatever its name."""
     place = f"{data.where}.metainfo.classes"
     if len(names) != len(classes):
         raise UserError(
             f"{place} has {len(classes)} names ({list_names(classes)}), but {path} has "
-            f"{len(names)} categories ({list_names(names)}), and {data.kind.__name__} gives a "
+            f"{len(names)} categories ({list_names(names)}), and {data.kind.__name__} assigns a "
             "label to each; give the names of all, in the json's order."
         )
     compare_names(place, classes, path, names, "the json's order")
@@ -99,52 +99,51 @@ def _check_places(data: DataSet, path: str, classes: Sequence[str], names: Seque
 
 def _check_names(data: DataSet, path: str, classes: Sequence[str], names: Sequence[str]) -> None:
     """Compare classes with the categories that have their names."""
-    held = [name for name in names if name in set(classes)]
-    absent = [name for name in classes if name not in held]
+    known = [name for name in names if name in set(classes)]
+    absent = [name for name in classes if name not in known]
     place = f"{data.where}.metainfo.classes"
     if absent:
         raise UserError(
             f"{place} has {list_names(absent)}, which {path} lacks (it has "
-            f"{list_names(names) or 'none'}): the labels of other classes would move; correct the "
-            f"names{closest(absent[0], names) or '.'}"
+            f"{list_names(names) or 'none'}), so the labels of other classes would shift; correct "
+            f"the names{closest(absent[0], names) or '.'}"
         )
-    double = next((name for name in held if held.count(name) > 1), None)
+    double = next((name for name in known if known.count(name) > 1), None)
     if double is not None:
         raise UserError(
-            f"{path} has {held.count(double)} categories named {double!r}: the labels of {place} "
-            "would move; give each category a name of its own."
+            f"{path} has {known.count(double)} categories named {double!r}, so the labels of "
+            f"{place} would shift; give each category its own name."
         )
-    if held != list(classes):
+    if known != list(classes):
         raise UserError(
             f"{place} is {list_names(classes)}, but {path} has these in the order "
-            f"{list_names(held)}, by which labels are given: boxes would carry another class's "
-            "name; use the json's order."
+            f"{list_names(known)}, which is the order of the labels; boxes would get the name of "
+            "another class; use the json's order."
         )
 
 
 def _check_annotations(data: DataSet, path: str, ids: Sequence[Any]) -> None:
-    """Compare the categories that annotations name with those that the json lists."""
+    """Compare the categories of annotations with those that the json lists."""
     used = category_ids(path)
     unknown = sorted(used - set(filter(_is_plain, ids)), key=repr)
     if not used:
         if data.where.startswith("train"):
             warnings.warn(
-                f"{path} has no annotations: the training of {data.where} sees no object; give "
-                "the json with the boxes if this is not meant.",
+                f"{path} has no annotations, so the training with {data.where} sees no object; "
+                "give the json with the boxes if this is not intended.",
                 stacklevel=4,
             )
     elif unknown:
         shown = ", ".join(map(repr, unknown[:_NAMED]))
         what = (
-            f"{path}: annotations have the category_id {shown}, and its categories the id "
+            f"{path}: annotations have the category_id {shown}, but the ids of its categories are "
             f"{', '.join(map(repr, ids[:_NAMED]))}"
         )
         if len(unknown) == len(used):
             raise UserError(
-                f"{what}: none belongs to a class, so that no object is left; give both the same "
-                "numbers."
+                f"{what}: no object belongs to a class; use the same ids in both places."
             )
-        warnings.warn(f"{what}: these objects are left out; correct one of them.", stacklevel=4)
+        warnings.warn(f"{what}: these objects are ignored; correct the ids.", stacklevel=4)
 
 
 def _is_plain(value: Any) -> bool:
@@ -159,7 +158,19 @@ def compare_names(
     cure: str,
     certain: bool = True,
 ) -> None:
-    """Refuse one set of names in two orders; warn of names that differ at their place."""
+    """Refuse the same names in two orders; warn if the names differ.
+
+    Args:
+        left: Where the first names are, for messages.
+        names: The first names.
+        right: Where the other names are, for messages.
+        others: The other names.
+        cure: What to give to both, for messages.
+        certain: Whether another order is an error; else it is a warning.
+
+    Raises:
+        UserError: If the order differs and this is certainly wrong.
+    """
     if tuple(names) == tuple(others):
         return
     reordered = sorted(names) == sorted(others)
@@ -173,11 +184,11 @@ def compare_names(
         if certain:
             raise UserError(sentence)
     else:
-        sentence = f"{what}: names at one place should mean one thing; correct one if they do not."
+        sentence = f"{what}: correct one of them if they do not mean the same."
     warnings.warn(sentence, stacklevel=3)
 
 
 def list_names(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
+    """Return the first five names, and the number of the others, as text."""
     shown = ", ".join(map(repr, names[:_NAMED]))
     return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"

@@ -1,4 +1,4 @@
-"""Lists of videos, frame folders, sounds and pictures, read line by line before a run."""
+"""Checks of annotation lists: videos, frame folders, audio and pictures, one per line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmvitaccel.fit.lines.readers import READERS, Reader
 from mmvitaccel.text_files import read_lines_for_others
 
 _SAMPLE = 32
-_AVA_CLASSES = 81  # as mmaction2's data set has it where nothing is given
+_AVA_CLASSES = 81  # mmaction2's default of num_classes
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Entry:
     """A line of a list.
 
     Attributes:
-        line: Its number, from 1.
-        text: As it stands there.
-        name: The file or folder.
-        labels: Its classes.
+        line: Line number, from 1.
+        text: The line as it is in the file.
+        name: Name of the file or folder.
+        labels: Labels of the sample.
     """
 
     line: int
@@ -35,16 +35,17 @@ class Entry:
 
 
 def check_list(data: DataSet, head: Head | None, labels_needed: bool) -> None:
-    """Read a data set's list as the data set will, and compare its labels with the head.
+    """Read a data set's list as the data set does, and compare its labels with the head.
 
     Args:
-        data: Of mmaction2's ``VideoDataset``, ``RawframeDataset``, ``AudioDataset`` and
-            ``AVADataset`` or mmpretrain's ``CustomDataset``; others are left alone.
-        head: The recognizer's; None where it is not known.
-        labels_needed: Whether a line without a label is a mistake.
+        data: A ``VideoDataset``, ``RawframeDataset``, ``AudioDataset`` or ``AVADataset`` of
+            mmaction2, or a ``CustomDataset`` of mmpretrain; others are ignored.
+        head: Head of the recognizer; None if unknown.
+        labels_needed: Whether a line without a label is an error.
 
     Raises:
-        UserError: A line cannot be read, a label is none of the head's, or a file is not there.
+        UserError: If a line cannot be read, a label is out of the head's range, or a file is
+            missing.
     """
     reader = READERS.get(reading_class(data.kind))
     if reader is None or data.annotations is None:
@@ -52,7 +53,7 @@ def check_list(data: DataSet, head: Head | None, labels_needed: bool) -> None:
     split, folder = reader
     entries = list(_entries(data, split))
     if not entries:
-        raise UserError(f"{data.annotations} has no lines; give a list with a sample a line.")
+        raise UserError(f"{data.annotations} has no lines; give a list with one sample per line.")
     if head is not None and reading_class(data.kind) == "AVADataset":
         _check_actions(data, head, entries)
     elif head is not None:
@@ -61,7 +62,7 @@ def check_list(data: DataSet, head: Head | None, labels_needed: bool) -> None:
 
 
 def reading_class(kind: type | None) -> str:
-    """The class whose way of reading a list a data set has."""
+    """Return the name of the class whose ``load_data_list`` a data set uses."""
     name = getattr(getattr(kind, "load_data_list", None), "__qualname__", "")
     return name.partition(".")[0]
 
@@ -86,17 +87,17 @@ def _reason(error: ValueError) -> str:
 
 def _check_labels(data: DataSet, head: Head, entries: Sequence[Entry], labels_needed: bool) -> None:
     labels = {label for entry in entries for label in entry.labels}
-    bare = next((entry for entry in entries if not entry.labels), None)
-    if labels_needed and bare is not None and data.config.get("with_label", True):
+    without = next((entry for entry in entries if not entry.labels), None)
+    if labels_needed and without is not None and data.config.get("with_label", True):
         raise UserError(
-            f"{data.annotations}, line {bare.line}: {bare.text!r} has no label; add one from 0 to "
-            f"{head.num_classes - 1}."
+            f"{data.annotations}, line {without.line}: {without.text!r} has no label; add one from "
+            f"0 to {head.num_classes - 1}."
         )
     count = data.config.get("num_classes") if data.config.get("multi_class") else None
     if count is not None and count != head.num_classes:
         raise UserError(
             f"{head.where} is {head.num_classes}, but {data.where}.num_classes, the length of its "
-            f"labels, is {count}; give both one number."
+            f"labels, is {count}; set both to the same number."
         )
     for entry in entries:
         wrong = [x for x in entry.labels if not 0 <= x < head.num_classes]
@@ -110,7 +111,7 @@ def _check_labels(data: DataSet, head: Head, entries: Sequence[Entry], labels_ne
         )
         raise UserError(
             f"{data.annotations}, line {entry.line}: {entry.text!r} has the label {wrong[0]}, but "
-            f"{head.where} is {head.num_classes}, for labels from 0 to {head.num_classes - 1}; "
+            f"{head.where} is {head.num_classes}, so labels are 0 to {head.num_classes - 1}; "
             f"{cure}."
         )
     if data.where.startswith("train") and labels and max(labels) + 1 < head.num_classes:
@@ -121,32 +122,32 @@ def _check_labels(data: DataSet, head: Head, entries: Sequence[Entry], labels_ne
         )
     elif labels and min(labels) == 1 and len(labels) > 1 and data.where.startswith("train"):
         warnings.warn(
-            f"the labels of {data.annotations} begin at 1, and labels count from 0; subtract 1 "
-            "from each if class 0 is not meant to be without samples.",
+            f"the labels of {data.annotations} begin at 1, but labels count from 0; subtract 1 "
+            "from each unless class 0 has no samples.",
             stacklevel=3,
         )
 
 
 def _check_actions(data: DataSet, head: Head, entries: Sequence[Entry]) -> None:
-    """Compare actions of persons, of which one has several, with data set and head."""
+    """Compare the actions of persons (one person may have several) with data set and head."""
     count = data.config.get("num_classes", _AVA_CLASSES)
     if count != head.num_classes:
         raise UserError(
-            f"{head.where} is {head.num_classes}, but {data.where}.num_classes is {count}; give "
-            "both one number, that of the actions and 1 for none of them."
+            f"{head.where} is {head.num_classes}, but {data.where}.num_classes is {count}; set "
+            "both to the number of actions plus 1."
         )
     for entry in entries:
         wrong = next((label for label in entry.labels if not 0 <= label < count), None)
         if wrong is not None:
             raise UserError(
                 f"{data.annotations}, line {entry.line}: {entry.text!r} has the action {wrong}, "
-                f"but {data.where}.num_classes is {count}, for actions from 1 to {count - 1}; "
-                "correct the action, or both numbers of classes."
+                f"but {data.where}.num_classes is {count}, so actions are 1 to {count - 1}; "
+                "correct the action, or num_classes of the data set and the head."
             )
 
 
 def _check_files(data: DataSet, entries: Sequence[Entry], prefix: str) -> None:
-    """Look for some of the files, spread over the list; all would take minutes on a network."""
+    """Check that a sample of the files exists; all could take minutes on a network drive."""
     given = data.config.get("data_prefix")
     if isinstance(given, str):
         folder = os.path.join(data.config.get("data_root") or "", given)

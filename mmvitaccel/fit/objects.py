@@ -1,4 +1,4 @@
-"""The records of a json that a data set and its evaluator read, and boxes against the pictures."""
+"""Checks of the records and boxes of a COCO json that a data set and its evaluator read."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mmvitaccel.registry import type_name
 
 
 def check_objects(sets: Sequence[DataSet]) -> None:
-    """Look at each annotation of the data sets that read them as mmdet's ``CocoDataset`` does.
+    """Check each annotation of the data sets that parse them as mmdet's ``CocoDataset`` does.
 
     Raises:
-        UserError: A record lacks what is read, two annotations have one id, no annotation is of a
-            picture, no box is left, or masks are loaded and one is not there.
+        UserError: If a record lacks a field, two annotations have the same id, no annotation
+            belongs to a picture, no box is valid, or masks are loaded and one is missing.
     """
     for data in sets:
         path = data.annotations
@@ -37,39 +37,38 @@ def check_objects(sets: Sequence[DataSet]) -> None:
 
 
 def check_scored(path: str) -> None:
-    """Look at what pycocotools reads of a json that results are scored by.
+    """Check what pycocotools reads from the json of an evaluator.
 
     Raises:
-        UserError: An annotation lacks ``iscrowd``, at which scoring would end, or has the id of
-            another one, for which it would stand too.
+        UserError: If an annotation lacks ``iscrowd`` (the evaluation would fail) or has the id of
+            another one (it would be used instead of that one).
     """
     found = survey(path)
     if found.no_crowd:
         raise UserError(
-            f"{path}: {found.no_crowd} has no 'iscrowd', which CocoMetric reads when all pictures "
-            "are done; add 0 to each annotation that is no crowd."
+            f"{path}: {found.no_crowd} has no 'iscrowd', which CocoMetric reads after the last "
+            "picture; add 'iscrowd': 0 to each annotation that is not a crowd."
         )
     _check_ids(path, found)
     if found.zero:
         warnings.warn(
-            f"{path}: {found.zero} has the id 0, which pycocotools takes for none when it counts "
-            "what was found: this object counts as missed; let the ids of annotations begin at 1.",
+            f"{path}: {found.zero} has the id 0, with which pycocotools marks objects that were "
+            "not detected, so this one counts as missed; let the ids of annotations begin at 1.",
             stacklevel=3,
         )
 
 
 def _check_ids(path: str, found: Survey) -> None:
-    """Refuse an id that two annotations have: what asks for either gets the last of them."""
+    """Refuse an id that two annotations have, because a look-up returns the last of them."""
     if found.double:
         raise UserError(
-            f"{path}: {found.double} has the id of another annotation too, by which annotations "
-            "are found: one box would stand for both; give each an id of its own in the whole "
-            "file."
+            f"{path}: {found.double} has the id of another annotation, so one box would be used "
+            "for both; give each annotation of the file its own id."
         )
 
 
 def _check_outlines(data: DataSet, path: str, found: Survey) -> None:
-    """Refuse a box of a class without a mask, where the pipeline loads masks."""
+    """Refuse a box without a mask if its class is used and the pipeline loads masks."""
     steps = data.config.get("pipeline") or ()
     loads = [s for s in steps if isinstance(s, Mapping) and type_name(s) == "LoadAnnotations"]
     if not any(step.get("with_mask") for step in loads):
@@ -77,20 +76,20 @@ def _check_outlines(data: DataSet, path: str, found: Survey) -> None:
     names = {c["id"]: c["name"] for c in read_list(path, "categories") or ()}
     kept = [
         place
-        for category, place in found.no_outline.items()
+        for category, place in found.no_mask.items()
         if category in names and (not data.classes or names[category] in data.classes)
     ]
     if kept:
         raise UserError(
             f"{path}: {kept[0]} has no 'segmentation', but {data.where}.pipeline loads masks; add "
-            "an outline to each annotation, or set with_mask=False in LoadAnnotations and take a "
-            "model without a mask head."
+            "a mask to each annotation, or set with_mask=False in LoadAnnotations and use a model "
+            "without a mask head."
         )
 
 
 @cache
 def _parser() -> Any:
-    """What makes objects of annotations; None without mmdet, which recognizers need not have."""
+    """Return the function that parses annotations; a new object if mmdet is not installed."""
     try:
         from mmdet.datasets import CocoDataset
     except ImportError:
@@ -99,42 +98,42 @@ def _parser() -> Any:
 
 
 def _check_pictures(path: str, found: Survey) -> None:
-    """Compare the pictures that annotations name with those that there are."""
-    strangers = found.strangers
-    if not strangers.count:
+    """Check that annotations refer to pictures that the json lists."""
+    unlisted = found.unlisted
+    if not unlisted.count:
         return
     what = (
-        f"{path}: {strangers.count} of {found.total} annotations are of no picture that it lists, "
-        f"the first {strangers.first}"
+        f"{path}: {unlisted.count} of {found.total} annotations belong to no picture that it "
+        f"lists, the first is {unlisted.first}"
     )
-    if strangers.count == found.total:
+    if unlisted.count == found.total:
         raise UserError(f"{what}: no object is left; give images and annotations the same ids.")
-    warnings.warn(f"{what}: they are left out; correct the ids if not meant.", stacklevel=3)
+    warnings.warn(f"{what}: they are ignored; correct the ids if not intended.", stacklevel=3)
 
 
 def _check_boxes(path: str, found: Survey) -> None:
     """Compare boxes with their pictures."""
     empty, beyond = found.empty, found.beyond
-    placed = found.total - found.strangers.count
+    total = found.total - found.unlisted.count
     if empty.count:
         what = (
-            f"{path}: {empty.count} of {placed} boxes have less than a pixel or no area, or lie "
-            f"outside of their picture, the first {empty.first}"
+            f"{path}: {empty.count} of {total} boxes have a side below one pixel or no area, or "
+            f"lie outside their picture, the first is {empty.first}"
         )
-        if empty.count == placed:
+        if empty.count == total:
             raise UserError(
-                f"{what}: no object is left; boxes are x, y, width and height in pixels, of the "
-                "pictures as they are loaded."
+                f"{what}: no object is left; boxes are x, y, width, height in pixels of the loaded "
+                "picture."
             )
-        warnings.warn(f"{what}: they are left out; correct them if not meant.", stacklevel=3)
+        warnings.warn(f"{what}: they are ignored; correct them if not intended.", stacklevel=3)
     if beyond.count:
         cause = (
-            "; all boxes would fit as x1, y1, x2, y2, but x, y, width, height is what is read"
+            "; all boxes would fit as x1, y1, x2, y2, but they are read as x, y, width, height"
             if found.corners
             else ""
         )
         warnings.warn(
-            f"{path}: {beyond.count} of {placed} boxes end outside of their picture, the first "
-            f"{beyond.first}{cause}; correct them if this is not meant.",
+            f"{path}: {beyond.count} of {total} boxes extend beyond their picture, the first is "
+            f"{beyond.first}{cause}; correct them if this is not intended.",
             stacklevel=3,
         )

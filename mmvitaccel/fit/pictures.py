@@ -1,4 +1,4 @@
-"""Sizes of pictures against those that the annotations were made for."""
+"""Comparison of the sizes of pictures with the sizes in their annotations."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ from mmvitaccel.fit.datasets import DataSet
 
 _SAMPLE = 32
 _ORIENTATION = 0x0112
-_SAME_SIZE = {2: "mirrored", 3: "turned by 180 degrees", 4: "mirrored"}
+_SAME_SIZE = {2: "mirrored", 3: "rotated by 180 degrees", 4: "mirrored"}
 
 
 def check_picture_sizes(sets: Sequence[DataSet]) -> None:
-    """Look at some pictures of each data set, and warn of the first of another size."""
+    """Check a sample of each data set's pictures; warn of the first with another size.
+
+    A picture that loading mirrors or rotates by 180 degrees causes a warning too.
+    """
     for data in sets:
         images = _images(data)
         for image in images[:: max(len(images) // _SAMPLE, 1)]:
@@ -37,48 +40,47 @@ def check_picture_sizes(sets: Sequence[DataSet]) -> None:
                 break
             if turn in _SAME_SIZE:
                 warnings.warn(
-                    f"{path} is {_SAME_SIZE[turn]} when loaded, as its EXIF orientation {turn} "
-                    "says, and its size does not tell whether its boxes were drawn on the picture "
-                    "as shown or as stored; look at one, and save the pictures upright if they "
-                    "are of the stored one.",
+                    f"{path} is {_SAME_SIZE[turn]} when loaded, because of its EXIF orientation "
+                    f"{turn}. Its boxes may belong to the stored picture, which its size does not "
+                    "tell; check a box, and if so, save the pictures without the orientation.",
                     stacklevel=2,
                 )
                 break
 
 
 class PictureSizeHook(Hook):
-    """Compares the size of each picture with its annotation's when it is loaded, and warns once.
+    """Compares the size of each loaded picture with its annotation, and warns once.
 
-    It puts a step into the pipelines of the built data sets, after the one that loads a picture;
-    the config stays as it is.
+    It inserts a transform into the pipelines of the built data sets, after ``LoadImageFromFile``.
+    The config is not changed.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Watch the training set."""
+        """Insert the comparison into the training set."""
         _watch(runner.train_dataloader)
 
     def before_val(self, runner: Runner) -> None:
-        """Watch the validation set."""
+        """Insert the comparison into the validation set."""
         _watch(runner.val_dataloader)
 
     def before_test(self, runner: Runner) -> None:
-        """Watch the test set."""
+        """Insert the comparison into the test set."""
         _watch(runner.test_dataloader)
 
 
 class ComparePictureSize:
-    """A step of a pipeline that lets everything through and warns of the first misfit."""
+    """A pipeline transform that changes nothing and warns of the first picture of another size."""
 
     def __init__(self) -> None:
-        # reason: in memory that the loader's workers share, so that one of them warns for all
-        self.told = torch.zeros(1, dtype=torch.uint8).share_memory_()
+        # Shared memory, so that one of the loader's workers warns for all.
+        self.warned = torch.zeros(1, dtype=torch.uint8).share_memory_()
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Compare ``ori_shape`` with the annotation's ``height`` and ``width``."""
         given = (results.get("height"), results.get("width"))
         size = tuple(results.get("ori_shape") or given)[:2]
-        if None not in given and size != given and not self.told[0]:
-            self.told[0] = 1
+        if None not in given and size != given and not self.warned[0]:
+            self.warned[0] = 1
             _warn(str(results.get("img_path")), size, given)
         return results
 
@@ -97,7 +99,7 @@ def _watch(loader: Any) -> None:
 
 
 def _built(dataset: Any) -> Iterator[Any]:
-    """A built data set, or those inside wrappers."""
+    """Yield a built data set, or those that it wraps."""
     inner = [getattr(dataset, "dataset", None), *(getattr(dataset, "datasets", None) or ())]
     inner = [item for item in inner if item is not None]
     if dataset is not None and not inner:
@@ -113,32 +115,33 @@ def _images(data: DataSet) -> list[dict[str, Any]]:
 
 
 def _turned_size(path: str) -> tuple[tuple[int, int] | None, Any]:
-    """Height and width as OpenCV loads it, turned as its EXIF says; and what that says."""
+    """Return (height, width) as OpenCV loads a picture, and its EXIF orientation if applied."""
     try:
         with Image.open(path) as image:
             width, height = image.size
             turn, kind = image.getexif().get(_ORIENTATION), image.format
         if turn in (None, 1):
             return (height, width), None
-        # reason: which kinds are turned by it depends on OpenCV, and Pillow turns TIFF's size alone
+        # OpenCV decides for which formats it applies the orientation, and Pillow already swaps the
+        # size of a TIFF, so the picture is decoded.
         loaded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, cv2.error):
-        # reason: a picture that cannot be read is said by what loads it
+        # An unreadable picture is reported when it is loaded.
         return None, None
     if loaded is None:
         return None, None
-    # reason: OpenCV leaves WebP as it is stored
+    # OpenCV ignores the orientation of WebP.
     return loaded.shape[:2], None if kind == "WEBP" else turn
 
 
 def _warn(path: str, size: Sequence[int], given: Sequence[int]) -> None:
-    """Warn of a picture, always from this line: Python shows one text from one line once."""
+    """Warn of a picture. Python shows a text only once per line, so the warning is always here."""
     cause = ""
     if tuple(size) == tuple(given)[::-1]:
-        cause = " (an EXIF turn, which loading applies?)"
+        cause = " (probably rotated by its EXIF orientation)"
     warnings.warn(
         f"{path} is {size[1]} x {size[0]} pixels when loaded, but its annotation says "
-        f"{given[1]} x {given[0]}{cause}: its boxes are of another picture; save the pictures "
-        "upright, or make the annotations for them as loaded.",
+        f"{given[1]} x {given[0]}{cause}, so its boxes do not fit; save the pictures without an "
+        "EXIF orientation, or annotate them as loaded.",
         stacklevel=1,
     )

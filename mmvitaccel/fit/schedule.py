@@ -1,4 +1,4 @@
-"""The learning rate's schedule against the length of training, and what is left of it."""
+"""Comparison of the learning rate schedule and of a resumed training with the training length."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LENGTHS = ("end", "T_max", "total_iters", "total_steps")
 
 
 def check_length(cfg: Config) -> None:
-    """Refuse a training that has no length.
+    """Refuse a training without any epoch or iteration.
 
     Raises:
-        UserError: A number of epochs, iterations or between validations is below 1.
+        UserError: If ``max_epochs``, ``max_iters`` or ``val_interval`` is below 1.
     """
     loop = cfg.get("train_cfg") or {}
     for key in ("max_epochs", "max_iters", "val_interval"):
@@ -31,9 +31,9 @@ def check_length(cfg: Config) -> None:
 
 
 def check_schedule(cfg: Config) -> None:
-    """Warn of a schedule that ends before the training does, goes on after it, or never steps.
+    """Warn of a schedule that is shorter or longer than the training, or that never steps.
 
-    Schedules in iterations of a training in epochs (a warm-up) are left to :class:`ScheduleHook`.
+    :class:`ScheduleHook` checks schedules in iterations (a warm-up) for a training in epochs.
     """
     length, unit = _length(cfg)
     schedulers = list(_schedulers(cfg.get("param_scheduler")))
@@ -44,7 +44,7 @@ def check_schedule(cfg: Config) -> None:
     if length is not None and idle is not None:
         warnings.warn(
             f"train_cfg counts iterations, but param_scheduler's {type_name(idle)} counts epochs, "
-            "of which such a training has one: it changes nothing; set its by_epoch=False and "
+            "and such a training has only one, so it has no effect; set its by_epoch=False and "
             "give its lengths in iterations.",
             stacklevel=2,
         )
@@ -53,11 +53,11 @@ def check_schedule(cfg: Config) -> None:
 class ScheduleHook(Hook):
     """Warns of a schedule in iterations that is longer or shorter than a training in epochs.
 
-    How many iterations these are is known when the data set is built.
+    The number of iterations per epoch is known only when the data set is built.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Compare both."""
+        """Compare the schedule with the training length."""
         length, unit = _length(runner.cfg)
         if unit != "epochs" or length is None:
             return
@@ -68,49 +68,50 @@ class ScheduleHook(Hook):
 
 
 def _compare(schedulers: Sequence[Mapping[str, Any]], length: int, what: str, whole: bool) -> None:
-    """Warn of schedules that end before a length, if they are the whole schedule, or behind it."""
+    """Warn of schedules that end after ``length``, or before it if they are the whole schedule."""
     if not schedulers:
         return
     last = max(map(_end, schedulers))
     if whole and last < length:
         warnings.warn(
-            f"{what}, but param_scheduler ends at {last:g}: the learning rate stays what it is "
-            "then; set the schedulers' end and milestones to the training's length if this is not "
-            "meant.",
+            f"{what}, but param_scheduler ends at {last:g}, and the learning rate is constant "
+            "from there; set the schedulers' end and milestones to the training's length if this "
+            "is not intended.",
             stacklevel=3,
         )
         return
     late = next((found for s in schedulers for found in _late(s, length)), None)
     if late is not None:
         warnings.warn(
-            f"{what}, but param_scheduler has {late}: the training ends before; set the "
-            "schedulers' end and milestones to the training's length if this is not meant.",
+            f"{what}, but param_scheduler has {late}, which the training does not reach; set the "
+            "schedulers' end and milestones to the training's length if this is not intended.",
             stacklevel=3,
         )
 
 
 def _waits_for_epochs(scheduler: Mapping[str, Any]) -> bool:
-    """Whether a scheduler steps when an epoch ends, and neither with iterations nor validation."""
+    """Check whether a scheduler only steps at the end of an epoch."""
     by_value = type_name(scheduler).startswith("ReduceOnPlateau")
     return (
         _unit(scheduler) == "epochs" and not scheduler.get("convert_to_iter_based") and not by_value
     )
 
 
-def check_what_is_left(cfg: Config, path: str, meta: Mapping[str, Any]) -> None:
-    """Warn where a training that goes on is at its end already.
+def check_remaining_length(cfg: Config, path: str, meta: Mapping[str, Any]) -> None:
+    """Warn if a resumed training has already reached its end.
 
     Args:
-        cfg: Resumes.
-        path: The checkpoint, for the sentence.
-        meta: Its ``meta``.
+        cfg: Config of the resumed training.
+        path: Path of the checkpoint, for messages.
+        meta: ``meta`` of the checkpoint.
     """
     length, unit = _length(cfg)
     done = meta.get("epoch" if unit == "epochs" else "iter")
     if isinstance(done, int) and isinstance(length, int) and done >= length:
         warnings.warn(
-            f"checkpoint {path} has {done} {unit} behind it and train_cfg.max_{unit} is {length}: "
-            f"nothing is left to train; set train_cfg.max_{unit} to more if this is not meant.",
+            f"checkpoint {path} was trained for {done} {unit}, but train_cfg.max_{unit} is "
+            f"{length}, so nothing is left to train; increase train_cfg.max_{unit} if this is not "
+            "intended.",
             stacklevel=2,
         )
 
@@ -123,7 +124,7 @@ def _length(cfg: Config) -> tuple[int | None, str]:
 
 
 def _schedulers(given: Any) -> Iterator[Mapping[str, Any]]:
-    """Of one optimizer, or of several by name."""
+    """Yield the schedulers of one optimizer, or of several optimizers by name."""
     if isinstance(given, (list, tuple)):
         for item in given:
             yield from _schedulers(item)
@@ -139,13 +140,13 @@ def _unit(scheduler: Mapping[str, Any]) -> str:
 
 
 def _end(scheduler: Mapping[str, Any]) -> float:
-    """When it stops to change anything; never, for one whose end is not set."""
+    """Return when a scheduler stops changing values; infinity if its end is not set."""
     end = scheduler.get("end")
     return float("inf") if end is None else float(end)
 
 
 def _late(scheduler: Mapping[str, Any], length: int) -> Iterator[str]:
-    """What lies behind the end of the training."""
+    """Yield descriptions of a scheduler's settings that the training does not reach."""
     name = type_name(scheduler)
     for key in _LENGTHS:
         value = scheduler.get(key)

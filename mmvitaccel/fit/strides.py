@@ -1,4 +1,4 @@
-"""Strides of the maps that a detector computes against those that its heads were made for."""
+"""Comparison of the strides of a detector's feature maps with the strides of its heads."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Declared:
-    """Strides that a part of the model was made for.
+    """Strides that a part of the model expects.
 
     Attributes:
-        where: The dotted key that sets them.
+        where: Dotted key that sets them.
         strides: (y, x) of each map, in pixels.
-        prefix: Whether the part takes the first maps alone, as RoI extractors do.
+        prefix: Whether the part only uses the first maps, as RoI extractors do.
     """
 
     where: str
@@ -39,18 +39,18 @@ class Declared:
 
 
 def check_strides(cfg: Config, model: nn.Module) -> None:
-    """Compare the maps' strides with those of priors and RoI extractors.
+    """Compare the strides of the feature maps with those of priors and RoI extractors.
 
-    The model runs once in eval mode on zeros, on the smallest image in which every stride shows;
-    only where that does not agree on larger ones, the last of the test pipeline's size (SSD's maps
-    fit at one size alone). A model that takes none of them is left to the run itself.
+    The model runs in eval mode on an image of zeros, twice as large as the largest stride. If the
+    strides do not match, it runs on larger images, the last one of the test pipeline's size,
+    because SSD's maps only fit at one size. If the model fails on all of them, nothing is reported.
 
     Args:
-        cfg: What the model was built from.
-        model: A detector; others have no strides and are not run.
+        cfg: Config of the model.
+        model: A detector; other models have no strides and are not run.
 
     Raises:
-        UserError: They differ.
+        UserError: If the strides differ.
     """
     for name, detector in parts_with(model, "extract_feat"):
         declared = list(_declared(detector, cfg, name))
@@ -70,7 +70,7 @@ def _check_detector(
             if not _misfits(declared, sizes, (side, side)):
                 return
             found = [(side / h, side / w) for h, w in sizes]
-        # reason: a map of one pixel shows no stride; larger images make the sentence's figures true
+        # A map of one pixel does not determine a stride; larger images give those of the message.
         if side * 2 > _LARGEST or (sizes is not None and min(map(min, sizes)) > 1):
             break
         side *= 2
@@ -86,7 +86,7 @@ def _check_detector(
 
 
 def _declared(detector: nn.Module, cfg: Config, name: str) -> Iterator[Declared]:
-    """What the detector's own heads were made for."""
+    """Yield the strides that the detector's heads expect."""
     prefix = f"model.{name}." if name else "model."
     seen: set[int] = set()
     for head in ("rpn_head", "bbox_head"):
@@ -99,7 +99,7 @@ def _declared(detector: nn.Module, cfg: Config, name: str) -> Iterator[Declared]
                 yield Declared(_stride_key(cfg, f"{prefix}{head}"), _pairs(strides))
     mask_head = getattr(detector, "mask_head", None)
     if any("SOLO" in kind.__name__ for kind in type(mask_head).__mro__):
-        # reason: it makes the first map half as large, and the last one as large as that before
+        # SOLO halves the first map and resizes the last one to the size of the one before.
         first, *others = mask_head.strides[:-1]
         where = f"{prefix}mask_head.strides, before the first map is halved and without the last,"
         yield Declared(where, _pairs([first / 2, *others]), prefix=True)
@@ -115,7 +115,7 @@ def _modules(head: Any) -> Iterator[nn.Module]:
 
 
 def _extractors(roi_head: Any) -> Iterator[tuple[str, nn.Module]]:
-    """RoI extractors of backbone and neck; those of a semantic branch have maps of their own."""
+    """Yield the RoI extractors, without those of a semantic branch, which has its own maps."""
     for key in dir(roi_head) if roi_head is not None and not _is_plain(roi_head) else ():
         if not key.endswith("roi_extractor") or key.startswith("semantic"):
             continue
@@ -131,12 +131,12 @@ def _is_plain(roi_head: Any) -> bool:
 
 
 def _stride_key(cfg: Config, head: str) -> str:
-    """The dotted key under which a head's config has its strides."""
+    """Return the dotted key of the strides in a head's config."""
     node: Any = cfg.model
     for part in head.split(".")[1:]:
         node = node.get(part) if isinstance(node, Mapping) else None
     if node is None and head == "model.bbox_head":
-        # reason: mmdet's RPN is a detector of one stage with `rpn_head` as its `bbox_head`
+        # mmdet's RPN is a one-stage detector whose `bbox_head` is configured as `rpn_head`.
         node, head = cfg.model.get("rpn_head"), "model.rpn_head"
     for key in _KEYS if isinstance(node, Mapping) else ():
         if isinstance(node.get(key), Mapping) and "strides" in node[key]:
@@ -148,23 +148,23 @@ def _stride_key(cfg: Config, head: str) -> str:
 
 
 def _pairs(strides: Sequence[Any]) -> tuple[tuple[float, float], ...]:
-    """(y, x) of each stride; generators hold (x, y) or one number."""
+    """Return each stride as (y, x); generators have (x, y) or one number."""
     return tuple((s[1], s[0]) if isinstance(s, (tuple, list)) else (s, s) for s in strides)
 
 
 def _map_sizes(
     detector: nn.Module, channels: int, size: tuple[int, int]
 ) -> list[tuple[int, int]] | None:
-    """Height and width of the maps for an image; None where the model does not take it."""
+    """Return (height, width) of each map for an image of a size; None if the model fails on it."""
     images = torch.zeros(1, channels, *size)
     training = detector.training
     detector.eval()
     try:
-        # reason: a frame of no stream, so that a model that remembers remembers nothing of it
+        # A frame without a stream, so that an eventful model keeps no state of it.
         with torch.no_grad(), streams(frames_of(None)):
             maps = detector.extract_feat(images)
     except Exception:
-        # reason: whatever it is, the run itself says it, of the user's own input
+        # If it is a mistake in the config, the run reports it for the user's own input.
         return None
     finally:
         detector.train(training)
@@ -184,7 +184,7 @@ def _misfits(
 
 
 def _fits(part: Declared, sizes: Sequence[tuple[int, int]], image: tuple[int, int]) -> bool:
-    """Whether every map is its image divided by the stride, rounded up or down."""
+    """Check whether every map has the image's size divided by the stride, rounded up or down."""
     if len(part.strides) > len(sizes) or (len(part.strides) < len(sizes) and not part.prefix):
         return False
     return all(
@@ -214,8 +214,8 @@ def _sentence(
     cure = "set these to the maps' strides, or change the backbone or neck"
     if "EfficientViT" in _backbone(cfg, name):
         cure += (
-            " (mmvitaccel.EfficientViTFPN with num_extra_trans_convs=1 in place of the neck makes "
-            "maps of 8 to 128 from EfficientViT's 16 to 64)"
+            " (mmvitaccel.EfficientViTFPN with num_extra_trans_convs=1 as the neck makes maps of "
+            "strides 8 to 128 from EfficientViT's 16 to 64)"
         )
     return f"{maps}: the maps have the strides {_words(found)}, but {places}; {cure}."
 
@@ -236,6 +236,6 @@ def _backbone(cfg: Config, name: str) -> str:
 
 
 def _words(strides: Sequence[tuple[float, float]]) -> str:
-    """One number a map where both directions agree."""
+    """Return strides as text, with one number for a map if both directions agree."""
     shown = [f"{y:g}" if y == x else f"({y:g}, {x:g})" for y, x in strides]
     return f"[{', '.join(shown)}]"

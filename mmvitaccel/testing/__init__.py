@@ -1,1 +1,1 @@
-"""Models and baselines that the tests and the benchmarks share."""
+"""Models, baselines and helpers that tests and benchmarks share."""

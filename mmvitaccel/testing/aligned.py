@@ -1,6 +1,6 @@
-"""What a moving camera's frames are compared with: dense models on pictures that stay on the scene.
+"""Reference for moving cameras: dense models on frames that are aligned with the scene.
 
-Written down as it is defined, pixel by pixel and without any ring, for tests and benchmarks.
+It follows the definition pixel by pixel, without the ring buffers of the implementation.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from mmvitaccel.testing.models import sharing_weights
 
 
 class NaiveScene:
-    """A plane on which frames are put down, of which the view is cut out.
+    """A plane into which frames are pasted and from which the view is cropped.
 
     Args:
-        patch_size: Pixels a side of a patch.
-        room: Pixels on every side of the first frame.
+        patch_size: Side of a patch in pixels.
+        room: Margin of the plane on each side of the first frame, in pixels.
     """
 
     def __init__(self, patch_size: int, room: int) -> None:
@@ -29,13 +29,16 @@ class NaiveScene:
         self.first: tuple[int, int] | None = None
 
     def see(self, frame: Tensor, offset: tuple[int, int], fits: bool = True) -> Tensor:
-        """A frame (1, C, H, W) whose top left pixel is that of the scene at ``offset``.
+        """Paste a frame and return the view.
 
-        Nothing that was seen before stands beside a frame that does not fit.
+        Args:
+            frame: (1, C, H, W).
+            offset: (y, x) of the frame's top left pixel in the scene, in pixels.
+            fits: Whether the frame shows the same scene; otherwise earlier frames are discarded.
 
         Returns:
-            The view, (1, C, H, W): what was last seen at each place since it came into view, and
-            where nothing was, what the nearest pixel of the frame shows.
+            The view, (1, C, H, W): the latest pixel at each position since it came into view. A
+            position without one has the nearest pixel of the frame.
         """
         before, patch = self.first, self.patch_size
         at = before or (0, 0)
@@ -48,7 +51,7 @@ class NaiveScene:
             self.plane = frame.new_full((*frame.shape[:2], *size), torch.nan)
         top, left = (self.room + cell * patch for cell in self.first)
         seen = self.plane.clone()
-        self.plane[:] = torch.nan  # what is out of view is forgotten
+        self.plane[:] = torch.nan  # discards what is out of view
         if before is not None and fits:
             old_top, old_left = (self.room + cell * patch for cell in before)
             old = slice(old_top, old_top + height), slice(old_left, old_left + width)
@@ -64,7 +67,10 @@ class NaiveScene:
         return view
 
     def _first(self, pixels: int, cell: int) -> int:
-        """The view goes once the frame is a whole patch away, to the patch that is seen in full."""
+        """Return the first patch of the view on one axis.
+
+        The view moves once the frame is a whole patch away, to the first fully visible patch.
+        """
         if abs(pixels - cell * self.patch_size) < self.patch_size:
             return cell
         ahead = pixels > cell * self.patch_size
@@ -78,14 +84,15 @@ def aligned_vit(
     offset: tuple[int, int],
     patch: int,
 ) -> nn.Module:
-    """Timm's ViT for a view: a token has the position of its place in the scene.
+    """Return timm's ViT for a view: the position embeddings are those of the scene.
 
     Args:
         model: The dense model; not changed.
         grid: (H, W) of its tokens.
-        first: Row and column of the scene at the view's corner, in tokens.
-        offset: Of the frame in the scene, in pixels; what the last block gives is put on it.
-        patch: Pixels a side of a patch.
+        first: Row and column of the view's corner in the scene, in tokens.
+        offset: (y, x) of the frame in the scene, in pixels; the last block's output is resampled
+            to the frame.
+        patch: Side of a patch in pixels.
     """
     model = sharing_weights(model)
     table, count = model.pos_embed, grid[0] * grid[1]
@@ -101,7 +108,7 @@ def aligned_vit(
 
 
 def _shifted(table: Tensor, grid: tuple[int, int], first: tuple[int, int]) -> Tensor:
-    """Positions (1, H * W, C) of the view's places; beyond the table those of its nearest edge."""
+    """Return the view's position embeddings (1, H * W, C); beyond the table, those of its edge."""
     rows, columns = (
         (torch.arange(side) + start).clamp(0, side - 1) for side, start in zip(grid, first)
     )
@@ -115,7 +122,18 @@ def on_frame(
     offset: tuple[int, int],
     patch: int,
 ) -> Tensor:
-    """Tokens of a view (1, H * W, C) interpolated at the centres of the frame's patches."""
+    """Interpolate the tokens of a view (1, H * W, C) at the centres of the frame's patches.
+
+    Args:
+        tokens: (1, H * W, C).
+        grid: (H, W).
+        first: Row and column of the view's corner in the scene, in tokens.
+        offset: (y, x) of the frame in the scene, in pixels.
+        patch: Side of a patch in pixels.
+
+    Returns:
+        (1, H * W, C).
+    """
     at = torch.stack(
         torch.meshgrid(
             *(
@@ -127,7 +145,7 @@ def on_frame(
         -1,
     )
     size = torch.tensor(grid)
-    places = (2 * at + 1) / size - 1  # grid_sample's own unit: edges of the map are -1 and 1
+    places = (2 * at + 1) / size - 1  # the unit of grid_sample: edges of the map are -1 and 1
     map_of = tokens.transpose(1, 2).unflatten(2, grid)
     out = F.grid_sample(
         map_of, places.flip(-1)[None].to(tokens), padding_mode="border", align_corners=False
@@ -141,14 +159,14 @@ def aligned_vitdet(
     first: tuple[int, int],
     offset: tuple[int, int] | None = None,
 ) -> nn.Module:
-    """This package's ViTDet for a view: positions and borders of windows are those of the scene.
+    """Return this package's ViTDet for a view: positions and windows are those of the scene.
 
     Args:
         model: The dense model; not changed.
         grid: (H, W) of its tokens.
-        first: Row and column of the scene at the view's corner, in tokens.
-        offset: Of the frame in the scene, in pixels; the features are put on it. None leaves them
-            on the view.
+        first: Row and column of the view's corner in the scene, in tokens.
+        offset: (y, x) of the frame in the scene, in pixels; the features are resampled to the
+            frame. None keeps them on the view.
     """
     model = sharing_weights(model)
     if model.pos_embed is not None:
@@ -168,7 +186,7 @@ def aligned_vitdet(
 
 
 def _windows_of_scene(block: nn.Module, first: tuple[int, int], x: Tensor) -> Tensor:
-    """Attention of a windowed block over (1, H, W, C), windows counted from the scene's start."""
+    """Compute a block's windowed attention over (1, H, W, C), with windows aligned to the scene."""
     (height, width), size = x.shape[1:3], block.window_size
     top, left = (start % size for start in first)
     below, right = -(top + height) % size, -(left + width) % size

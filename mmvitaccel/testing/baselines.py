@@ -1,4 +1,4 @@
-"""The ways of others to run a model, which this project's ways are compared with."""
+"""Baselines: other ways to run a model."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mmvitaccel.extras import require
 def traced(
     model: nn.Module, x: Tensor, then: Callable[[Any], Any] = lambda module: module
 ) -> Callable[[Tensor], Any]:
-    """A model as ``torch.jit.trace`` records it: how EfficientViT's authors deploy theirs.
+    """Trace a model with ``torch.jit.trace``, as EfficientViT's authors deploy theirs.
 
     Args:
-        model: In evaluation mode, folded.
+        model: A model in eval mode, with BatchNorm folded.
         x: Example input.
-        then: What is done with the traced module.
+        then: Applied to the traced module.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -29,12 +29,17 @@ def traced(
 
 
 def traced_and_frozen(model: nn.Module, x: Tensor) -> Callable[[Tensor], Any]:
-    """The same with the weights as constants: attention biases are looked up once, as in theirs."""
+    """Trace and freeze a model: attention biases are indexed once, as in the authors' code.
+
+    Args:
+        model: See :func:`traced`.
+        x: Example input.
+    """
     return traced(model, x, torch.jit.freeze)
 
 
 def timm_efficientvit(arch: str) -> nn.Module:
-    """EfficientViT of timm with its BatchNorm folded, without a classifier.
+    """Create timm's EfficientViT with BatchNorm folded and without a classifier.
 
     Args:
         arch: ``m0`` to ``m5``.
@@ -47,12 +52,12 @@ def timm_efficientvit(arch: str) -> nn.Module:
 
 
 def compiled(model: nn.Module, x: Tensor, **options: bool) -> Callable[[Tensor], Any]:
-    """The model in ``torch.compile`` for this size of input, compiled now.
+    """Compile a model with ``torch.compile`` for the size of the input.
 
     Args:
-        model: In evaluation mode.
-        x: Example input.
-        **options: Of the inductor.
+        model: A model in eval mode.
+        x: Example input; the model runs on it once, which compiles it.
+        **options: Options of the inductor.
     """
     function = torch.compile(model, options=options or None, dynamic=False)
     function(x)
@@ -62,15 +67,15 @@ def compiled(model: nn.Module, x: Tensor, **options: bool) -> Callable[[Tensor],
 def openvino(
     model: nn.Module, x: Tensor, precision: str = "f32"
 ) -> Callable[[Tensor], list[Tensor]]:
-    """The model in OpenVINO on the CPU for this size of input, tuned for latency.
+    """Convert a model to OpenVINO on the CPU for the size of the input, tuned for latency.
 
     Args:
-        model: In evaluation mode; what it returns is flattened into a list.
+        model: A model in eval mode; its output is flattened into a list.
         x: Example input.
         precision: ``f32``, or ``bf16`` on processors that have instructions for it.
 
     Raises:
-        UserError: OpenVINO is not installed, or it would compute in another precision than asked.
+        UserError: If OpenVINO is not installed or would compute in another precision.
     """
     require("benchmarks", "openvino")
     import openvino as ov

@@ -1,4 +1,4 @@
-"""Frames and clips of real videos, as benchmarks take them."""
+"""Frames and clips of real videos for benchmarks."""
 
 from __future__ import annotations
 
@@ -20,12 +20,19 @@ _CONFIG = Path(__file__).parents[2] / "configs/vivit/vivit-base_32x2x1_kinetics4
 
 
 def read_clips(video: str, count: int) -> Tensor:
-    """The first clips of a video, (count, 3, 32, 224, 224), each a time step later.
+    """Read the first clips of a video, each one time step later than the one before.
 
-    They are sampled as by the Kinetics configs.
+    They are sampled and normalised as in the Kinetics configs.
+
+    Args:
+        video: See :func:`~mmvitaccel.video_reader.open_video`.
+        count: Number of clips.
+
+    Returns:
+        (count, 3, 32, 224, 224) float32.
 
     Raises:
-        UserError: It cannot be opened, or is too short.
+        UserError: If the video cannot be opened or is too short.
     """
     source, length = open_video(video), FRAMES // TUBELET
     maker = StepMaker(ClipSettings.of(load_config(str(_CONFIG), {})), TUBELET, source.fps)
@@ -44,11 +51,14 @@ def read_clips(video: str, count: int) -> Tensor:
 
 
 def first_frames_of(folders: Sequence[Path], count: int) -> dict[str, list[np.ndarray]]:
-    """The first frames (height, width, 3), RGB, of each video, by its name.
+    """Read the first frames of each video.
 
     Args:
-        folders: Each holds videos: files, or folders with pictures in ``frames``.
-        count: Frames of a video, at most.
+        folders: Folders of videos: files, or folders with numbered images in ``frames``.
+        count: Maximum number of frames per video.
+
+    Returns:
+        For each video, by name, a list of (H, W, 3) uint8 RGB arrays.
     """
     videos = {}
     for path in sorted(entry for folder in folders for entry in folder.iterdir()):

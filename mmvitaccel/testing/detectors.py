@@ -1,4 +1,4 @@
-"""Small detectors of every kind that Eventful serves, with random weights, and videos for them."""
+"""Small detectors of every type that Eventful supports, with random weights, and videos."""
 
 from __future__ import annotations
 
@@ -35,7 +35,11 @@ _RCNN_TEST = dict(
 
 
 def build(cfg: dict[str, Any]) -> nn.Module:
-    """A detector in evaluation, its weights the same in every call."""
+    """Build a detector in eval mode, with the same random weights in every call.
+
+    Args:
+        cfg: Config of the detector.
+    """
     from mmdet.utils import register_all_modules
     from mmengine.config import Config
 
@@ -51,7 +55,13 @@ def build(cfg: dict[str, Any]) -> nn.Module:
 
 
 def retinanet(backbone: dict = VITDET, neck: dict = PYRAMID, **head: Any) -> nn.Module:
-    """RetinaNet."""
+    """Build a RetinaNet.
+
+    Args:
+        backbone: Config of the backbone.
+        neck: Config of the neck.
+        **head: Changes of the head's config.
+    """
     strides = [4, 8, 16, 32, 64] if backbone is VITDET else [8, 16, 32, 64, 128]
     anchors = dict(
         type="AnchorGenerator", octave_base_scale=4, scales_per_octave=1, ratios=[1.0],
@@ -75,7 +85,7 @@ def retinanet(backbone: dict = VITDET, neck: dict = PYRAMID, **head: Any) -> nn.
 
 
 def efficientvit_retinanet() -> nn.Module:
-    """RetinaNet with an EfficientViT and its pyramid."""
+    """Build a RetinaNet with EfficientViT-M0 and EfficientViTFPN."""
     backbone = dict(type="mmvitaccel.EfficientViT", arch="m0", out_indices=(0, 1, 2))
     neck = dict(
         type="mmvitaccel.EfficientViTFPN", in_channels=(64, 128, 192), out_channels=16, num_outs=5,
@@ -94,7 +104,12 @@ def _box_head(**changes: Any) -> dict[str, Any]:
 
 
 def extractor(size: int = 7, **changes: Any) -> dict[str, Any]:
-    """A config of mmdet's extractor; finest_scale is small, as the pictures are."""
+    """Return a config of mmdet's RoI extractor; finest_scale suits the small images.
+
+    Args:
+        size: Output size.
+        **changes: Changes of the config.
+    """
     kind = dict(
         type="SingleRoIExtractor", roi_layer=dict(type="RoIAlign", output_size=size,
         sampling_ratio=0), out_channels=16, featmap_strides=[4, 8, 16, 32], finest_scale=14,
@@ -103,7 +118,13 @@ def extractor(size: int = 7, **changes: Any) -> dict[str, Any]:
 
 
 def rcnn(cascade: bool = False, mask: bool = False, **roi_head: Any) -> nn.Module:
-    """Faster or Mask R-CNN, or a cascade."""
+    """Build a Faster, Mask or Cascade R-CNN.
+
+    Args:
+        cascade: Whether to build a cascade of three stages.
+        mask: Whether to add a mask head.
+        **roi_head: Changes of the RoI head's config.
+    """
     anchors = dict(
         type="AnchorGenerator", scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64]
     )
@@ -140,7 +161,13 @@ def rcnn(cascade: bool = False, mask: bool = False, **roi_head: Any) -> nn.Modul
 
 
 def frames(count: int, seed: int = 0, size: tuple[int, int] = SIZE) -> Iterator[Tensor]:
-    """Pictures (3, H, W) of which a square of 24 pixels is another one in each frame."""
+    """Yield images (3, H, W), float32 from 0 to 255; a random 24 x 24 square changes per frame.
+
+    Args:
+        count: Number of frames.
+        seed: Seed of the images.
+        size: (H, W).
+    """
     generator = torch.Generator().manual_seed(seed)
     picture = torch.randint(0, 256, (3, *size), generator=generator).float()
     for _ in range(count):
@@ -152,7 +179,13 @@ def frames(count: int, seed: int = 0, size: tuple[int, int] = SIZE) -> Iterator[
 
 
 def sample(video_id: Any, frame_id: int | None, **meta: Any) -> Any:
-    """The data sample of a picture; without a video where ``video_id`` is None."""
+    """Return the data sample of an image.
+
+    Args:
+        video_id: Video of the image; None for an image without a video.
+        frame_id: Number of the frame.
+        **meta: More metainfo.
+    """
     from mmdet.structures import DetDataSample
 
     shape = dict(img_shape=SIZE, ori_shape=SIZE, scale_factor=(1.0, 1.0), img_id=0)
@@ -161,7 +194,7 @@ def sample(video_id: Any, frame_id: int | None, **meta: Any) -> Any:
 
 
 def detect(model: nn.Module, pictures: Sequence[Tensor], samples: Sequence[Any]) -> list[Any]:
-    """The instances that a detector finds in a batch."""
+    """Return the instances that a detector finds in a batch, one entry per image."""
     with torch.no_grad():
         results = model.test_step(dict(inputs=list(pictures), data_samples=list(samples)))
     return [result.pred_instances for result in results]

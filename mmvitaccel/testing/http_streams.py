@@ -1,4 +1,4 @@
-"""The streams of a service over HTTP, with the methods of a worker."""
+"""A client of a service's streams over HTTP, with the interface of a worker."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Kept(NamedTuple):
     """Streams whose state the service keeps.
 
     Attributes:
-        remembered: Their number.
-        memory_bytes: Bytes of their state.
+        remembered: Number of streams.
+        memory_bytes: Size of their state in bytes.
     """
 
     remembered: int
@@ -25,11 +25,11 @@ class Kept(NamedTuple):
 
 
 class HttpStreams:
-    """Opens, closes and plays streams of a service, in place of a worker.
+    """Opens and closes streams of a service and sends frames, with the interface of a worker.
 
     Args:
         service: The service.
-        most: Most frames on their way at a time.
+        most: Maximum number of frames in flight.
     """
 
     def __init__(self, service: Service, most: int) -> None:
@@ -46,16 +46,16 @@ class HttpStreams:
     def submit(
         self, stream: str, frame_id: int, frame: np.ndarray, token: str
     ) -> Future[dict[str, Any]]:
-        """Send a picture (H, W, 3) uint8 as raw pixels.
+        """Send a frame (H, W, 3) uint8 as raw pixels.
 
         Returns:
-            The future of the answer as the service says it; its exception may be a
+            The future of the service's answer; its exception can be a
             :class:`~mmvitaccel.serving.Refused`.
         """
         return self._pool.submit(self._frame, stream, frame_id, frame, token)
 
     def report(self) -> Kept:
-        """The streams' memory."""
+        """Return the number of the streams with state, and its size."""
         metrics = self._service.ask("GET", "/metrics")[1]
 
         def total(name: str) -> int:
@@ -65,7 +65,7 @@ class HttpStreams:
         return Kept(total("remembered_streams"), total("state_bytes"))
 
     def close(self) -> None:
-        """End the threads."""
+        """Stop the threads."""
         self._pool.shutdown()
 
     def _frame(self, stream: str, frame_id: int, frame: np.ndarray, token: str) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class HttpStreams:
 
 
 def _checked(status: int, said: Any) -> Any:
-    """What was said; a refusal is raised."""
+    """Return the content of an answer; raise an error if it is not a success."""
     if status == 200:
         return said
     if isinstance(said, dict) and "reason" in said:

@@ -1,4 +1,4 @@
-"""Detectors' necks and heads with random weights, and maps that change."""
+"""Necks and heads of detectors with random weights, and sequences of feature maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ CHANNELS = (6, 8, 10)
 
 
 def build(cfg: dict[str, Any]) -> nn.Module:
-    """A module of mmdet in evaluation, every weight and statistic random."""
+    """Build a module of mmdet in eval mode, with random weights and BatchNorm statistics.
+
+    Args:
+        cfg: Config of the module.
+    """
     from mmdet.registry import MODELS
     from mmdet.utils import register_all_modules
 
@@ -30,14 +34,14 @@ def build(cfg: dict[str, Any]) -> nn.Module:
 
 
 def fpn(**changes: Any) -> nn.Module:
-    """Mmdet's FPN of three maps."""
+    """Build mmdet's FPN on three maps; ``changes`` update its config."""
     return build(
         {**dict(type="FPN", in_channels=list(CHANNELS), out_channels=8, num_outs=4), **changes}
     )
 
 
 def efficientvit_fpn(**changes: Any) -> nn.Module:
-    """The pyramid of the EfficientViT detectors, of three maps."""
+    """Build the EfficientViTFPN on three maps; ``changes`` update its config."""
     kind = dict(type="mmvitaccel.EfficientViTFPN", num_outs=5, num_extra_trans_convs=1)
     return build({**kind, **dict(in_channels=CHANNELS, out_channels=8), **changes})
 
@@ -46,25 +50,25 @@ ANCHORS = dict(type="AnchorGenerator", scales=[8], ratios=[0.5, 1.0], strides=[4
 
 
 def rpn(**changes: Any) -> nn.Module:
-    """Mmdet's RPN head."""
+    """Build mmdet's RPN head; ``changes`` update its config."""
     kind = dict(type="RPNHead", in_channels=8, feat_channels=8, anchor_generator=ANCHORS)
     return build({**kind, **changes})
 
 
 def retina(**changes: Any) -> nn.Module:
-    """RetinaNet's head."""
+    """Build the head of RetinaNet; ``changes`` update its config."""
     kind = dict(type="RetinaHead", in_channels=8, feat_channels=8, num_classes=3, stacked_convs=2)
     return build({**kind, "anchor_generator": ANCHORS, **changes})
 
 
 def fcos(**changes: Any) -> nn.Module:
-    """FCOS's head, without norms."""
+    """Build the head of FCOS without norms; ``changes`` update its config."""
     kind = dict(type="FCOSHead", in_channels=8, feat_channels=8, num_classes=3, stacked_convs=2)
     return build({**kind, "strides": [4, 8, 16, 32], "norm_cfg": None, **changes})
 
 
 def atss(**changes: Any) -> nn.Module:
-    """ATSS's head, without norms."""
+    """Build the head of ATSS without norms; ``changes`` update its config."""
     kind = dict(type="ATSSHead", in_channels=8, feat_channels=8, num_classes=3, stacked_convs=2)
     anchors = {**ANCHORS, "ratios": [1.0]}
     return build({**kind, "anchor_generator": anchors, "norm_cfg": None, **changes})
@@ -77,7 +81,18 @@ def video(
     share: float = 0.04,
     seed: int = 1,
 ) -> Iterator[list[Tensor]]:
-    """Frames of maps, fine to coarse; of each at least one cell changes."""
+    """Yield the feature maps of consecutive frames, fine to coarse.
+
+    Args:
+        frames: Number of frames.
+        channels: Channels of each map.
+        sizes: (H, W) of each map.
+        share: Share of a map's cells that change per frame; at least one changes.
+        seed: Seed of the values.
+
+    Yields:
+        A list of maps (1, C, H, W).
+    """
     generator = torch.Generator().manual_seed(seed)
     maps = [torch.randn(1, c, *s, generator=generator) for c, s in zip(channels, sizes)]
     for _ in range(frames):
@@ -89,7 +104,7 @@ def video(
 
 
 def assert_close(found: Any, expected: Any) -> None:
-    """Nested lists of maps are alike, to 1e-5."""
+    """Assert that nested lists of maps are equal within 1e-5, relative or absolute."""
     if isinstance(expected, Tensor):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
         return

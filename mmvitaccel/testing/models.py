@@ -1,7 +1,7 @@
-"""Models with random weights in which every part counts; small ones by their arguments.
+"""Models with random weights in which every part affects the output.
 
-New models hide errors and costs: blocks of EfficientViT begin as the identity, and relative
-positions of ViTDet as zeros. The builders here fill them.
+New models can hide errors: the blocks of EfficientViT are the identity, and ViTDet's relative
+positions are zero. These builders give them random values. Arguments make small models.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 
 def vitdet(**kwargs: Any) -> nn.Module:
-    """ViTDet-B at 1024 x 1024 pixels, its relative positions not zero.
+    """Build a ViTDet-B for 1024 x 1024 pixels, with random relative positions.
 
     Args:
-        **kwargs: Of :class:`mmvitaccel.models.vitdet.backbone.ViTDet`.
+        **kwargs: Arguments of :class:`mmvitaccel.models.vitdet.backbone.ViTDet`.
     """
     from mmvitaccel.models.vitdet.backbone import ViTDet
 
@@ -29,32 +29,40 @@ def vitdet(**kwargs: Any) -> nn.Module:
 
 
 def vivit(**kwargs: Any) -> nn.Module:
-    """ViViT-B on clips of 32 frames at 224 x 224 pixels, or what ``kwargs`` say."""
+    """Build a ViViT-B for clips of 32 frames at 224 x 224 pixels.
+
+    Args:
+        **kwargs: Arguments of :class:`mmvitaccel.models.vivit.backbone.ViViT`.
+    """
     from mmvitaccel.models.vivit.backbone import ViViT
 
     return ViViT(**kwargs)
 
 
 def videomae(**kwargs: Any) -> nn.Module:
-    """mmaction2's VideoMAE ViT-B on clips of 16 frames at 224 x 224 pixels, or as in ``kwargs``."""
+    """Build mmaction2's VideoMAE ViT-B for clips of 16 frames at 224 x 224 pixels.
+
+    Args:
+        **kwargs: Arguments of mmaction2's ``VisionTransformer``.
+    """
     from mmaction.models.backbones.vit_mae import VisionTransformer
 
     return VisionTransformer(**{"num_frames": 16, "img_size": 224, **kwargs})
 
 
 def timm_model(name: str, **kwargs: Any) -> nn.Module:
-    """A model of timm by name."""
+    """Build a model of timm by name."""
     import timm
 
     return timm.create_model(name, **kwargs)
 
 
 def efficientvit(arch: Any = "m0", **kwargs: Any) -> nn.Module:
-    """A folded EfficientViT in evaluation mode, its blocks not the identity.
+    """Build an EfficientViT in eval mode with BatchNorm folded and random weights.
 
     Args:
-        arch: ``m0`` to ``m5``, or a dict of sizes.
-        **kwargs: Of :class:`mmvitaccel.models.efficientvit.backbone.EfficientViT`.
+        arch: ``m0`` to ``m5``, or a dict of dimensions.
+        **kwargs: Arguments of :class:`mmvitaccel.models.efficientvit.backbone.EfficientViT`.
     """
     from mmvitaccel.models.efficientvit.backbone import EfficientViT
 
@@ -68,23 +76,23 @@ def efficientvit(arch: Any = "m0", **kwargs: Any) -> nn.Module:
 
 
 class Heads(nn.Module):
-    """A single-stage detector from pixels to the outputs of its head, in one tuple."""
+    """A single-stage detector that returns the raw outputs of its head in one tuple."""
 
     def __init__(self, detector: nn.Module) -> None:
         super().__init__()
         self.detector = detector
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) to scores and deltas of every level."""
+        """Compute scores and deltas of every level for images (B, 3, H, W)."""
         scores, deltas = self.detector.bbox_head(self.detector.extract_feat(images))
         return (*scores, *deltas)
 
 
 def detector_heads(config: Path) -> nn.Module:
-    """The folded detector of a config, without decoding of boxes and suppression.
+    """Build a config's detector with BatchNorm folded, without box decoding and NMS.
 
     Args:
-        config: Of a single-stage detector.
+        config: Path of the config of a single-stage detector.
     """
     from mmvitaccel.deploy.onnx_export import build_part
     from mmvitaccel.runner.config import load_config
@@ -93,5 +101,5 @@ def detector_heads(config: Path) -> nn.Module:
 
 
 def sharing_weights(model: nn.Module) -> nn.Module:
-    """A copy to put a method on, with the very parameters of the dense model."""
+    """Return a copy of a model that shares its parameters."""
     return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})

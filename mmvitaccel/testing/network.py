@@ -1,4 +1,4 @@
-"""Refuse the network to a process of tests: only loopback and sockets of the machine itself."""
+"""Blocking of network access in tests: only loopback and Unix sockets are allowed."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ _LOOK_UP = ("socket.getaddrinfo", "socket.gethostbyname")
 
 
 class NetworkRefusedError(RuntimeError):
-    """Something asked for an address outside this machine.
+    """Raised if code tries to reach an address outside this machine.
 
-    No ``OSError``: code that carries on without a network must not take it for a lost connection.
+    It is not an ``OSError``, so code that handles a missing network does not hide it.
     """
 
 
 refused: list[str] = []
-"""What was refused since the list was last cleared, also where the caller dropped the error."""
+"""Messages of all refused accesses since the list was last cleared, caught errors included."""
 
 _hooked = False
 
 
 def refuse_network() -> None:
-    """Refuse, from now on and in forked processes too, what Python code sends off this machine.
+    """Block network access by Python code in this process and in processes forked from it.
 
-    Connections, datagrams and look-ups of names are refused unless they are for loopback, an
-    unspecified address or this host's own name. Unix sockets pass. Libraries that open sockets in C
-    or C++ themselves (FFmpeg, gloo) are not seen.
+    Connections, datagrams and name look-ups are refused unless they are for loopback, an
+    unspecified address or this host's own name. Unix sockets are allowed. Sockets that libraries
+    open in C or C++ (FFmpeg, gloo) are not detected.
 
-    A hook cannot be taken off again; calling this twice adds it once.
+    The audit hook cannot be removed; further calls have no effect.
     """
     global _hooked
     if not _hooked:
@@ -43,7 +43,7 @@ def refuse_network() -> None:
 def _refuse(event: str, args: tuple[Any, ...]) -> None:
     if event in _TO_ADDRESS:
         sock, address = args
-        # reason: without an address, it goes where an earlier connect went
+        # Without an address, the data goes to the address of an earlier connect.
         if sock.family not in _INTERNET or not isinstance(address, tuple):
             return
         host = address[0]

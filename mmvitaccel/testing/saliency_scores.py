@@ -1,7 +1,7 @@
-"""How well a map of saliency finds an object: best F, best IoU and AUC.
+"""Metrics of saliency maps: best F-measure, best IoU and AUC.
 
-A map is taken relative to its own smallest and largest value. F weighs precision more than recall
-(beta squared is 0.3), as is usual for saliency; F and IoU are those of the best threshold.
+The F-measure weighs precision more than recall (beta squared is 0.3), as usual for saliency. F and
+IoU are those at the best threshold.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ BETA_SQUARED = 0.3
 
 
 class Scores(NamedTuple):
-    """Of one map, each from 0 to 1.
+    """Metrics of one map, each from 0 to 1.
 
     Attributes:
-        f: Best F over all thresholds.
-        iou: Best intersection over union.
-        auc: Area under the curve of true over false positives.
+        f: Best F-measure over all thresholds.
+        iou: Best intersection over union over all thresholds.
+        auc: Area under the ROC curve.
     """
 
     f: float
@@ -28,17 +28,19 @@ class Scores(NamedTuple):
 
 
 def scores_of(map_: np.ndarray, mask: np.ndarray) -> Scores:
-    """Compare a map with the mask of the objects.
+    """Compare a saliency map with the mask of the objects.
 
     Args:
-        map_: (H, W), any scale: scores depend on the order of its values alone.
+        map_: (H, W), any scale: the metrics only depend on the order of the values.
         mask: (H, W) bool.
 
     Raises:
-        ValueError: The shapes differ, or the mask is empty or full, where nothing can be found.
+        ValueError: If the shapes differ, or if the mask is empty or full.
     """
     if map_.shape != mask.shape:
-        raise ValueError(f"scores_of: a map {map_.shape} for a mask {mask.shape}; resize one.")
+        raise ValueError(
+            f"scores_of: the map has shape {map_.shape} and the mask {mask.shape}; resize one."
+        )
     positives = int(mask.sum())
     negatives = mask.size - positives
     if not positives or not negatives:
@@ -48,7 +50,7 @@ def scores_of(map_: np.ndarray, mask: np.ndarray) -> Scores:
         )
     order = np.argsort(-map_, axis=None, kind="stable")
     values, hits = map_.ravel()[order], mask.ravel()[order]
-    # reason: pixels of one value are above a threshold all together or not at all
+    # Pixels of equal value are on the same side of every threshold.
     last = np.append(values[1:] != values[:-1], True)
     true = np.cumsum(hits)[last]
     false = np.cumsum(~hits)[last]

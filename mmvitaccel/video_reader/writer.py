@@ -1,4 +1,4 @@
-"""Frames into a video file."""
+"""Writing of frames to a video file."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ H264, MPEG4 = "H.264", "MPEG-4"
 
 
 class VideoWriter:
-    """Writes an mp4 that browsers play (H.264) where PyAV is installed, else MPEG-4 by OpenCV.
+    """Writes an mp4: H.264, which browsers play, if PyAV is installed, else MPEG-4 with OpenCV.
 
     Args:
-        path: The file.
-        fps: Frames a second.
+        path: Path of the file.
+        fps: Frames per second.
 
     Attributes:
-        codec: What it writes: ``'H.264'`` or ``'MPEG-4'``.
+        codec: Codec of the file: ``'H.264'`` or ``'MPEG-4'``.
     """
 
     def __init__(self, path: str | os.PathLike, fps: float) -> None:
@@ -40,11 +40,14 @@ class VideoWriter:
         self.close()
 
     def add(self, image: np.ndarray) -> None:
-        """Append a frame (H, W, 3) uint8 RGB; all have the size of the first.
+        """Append a frame.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, with the size of the first frame.
 
         Raises:
-            UserError: The file cannot be written.
-            ValueError: The size is another.
+            UserError: If the file cannot be written.
+            ValueError: If the size differs from the first frame's.
         """
         if self._writer is None:
             try:
@@ -58,12 +61,12 @@ class VideoWriter:
         if image.shape != self._shape:
             raise ValueError(
                 f"VideoWriter: a frame has shape {image.shape} and the first had {self._shape}; "
-                f"{self.path} takes one size, give pictures of one."
+                f"give frames of one size for {self.path}."
             )
         self._writer.add(image)
 
     def close(self) -> None:
-        """Finish the file."""
+        """Write what is still buffered and close the file."""
         if self._writer is not None:
             self._writer.close()
 
@@ -93,13 +96,13 @@ class _H264Writer:
         rate = Fraction(fps).limit_denominator(1001)
         try:
             self.stream = self.container.add_stream("h264", rate=rate)
-        except ValueError as error:  # PyAV's error where FFmpeg has no such encoder
+        except ValueError as error:  # PyAV raises it if FFmpeg lacks the encoder
             self.container.close()
             raise UserError(
-                f"{path} cannot be written: the FFmpeg of this PyAV has no encoder of H.264; "
+                f"{path} cannot be written: PyAV's FFmpeg has no H.264 encoder; "
                 "install PyAV's own wheel, pip install --force-reinstall av."
             ) from error
-        # reason: the format that every player knows takes even sides only
+        # yuv420p, which every player supports, requires even sides.
         self.padding = (shape[0] % 2, shape[1] % 2)
         self.stream.height, self.stream.width = (s + s % 2 for s in shape[:2])
         self.stream.pix_fmt = "yuv420p"
@@ -114,16 +117,16 @@ class _H264Writer:
             self.container.mux(self.stream.encode(frame))
         except av.error.FFmpegError as error:
             self.failed = True
-            if isinstance(error, OSError):  # of the disk
+            if isinstance(error, OSError):  # from the disk
                 raise
             height, width = image.shape[:2]
             raise UserError(
-                f"{self.path} cannot be written: the encoder of H.264 refuses frames of {width} x "
+                f"{self.path} cannot be written: the H.264 encoder refuses frames of {width} x "
                 f"{height} pixels ({error.strerror}); make them smaller."
             ) from error
 
     def close(self) -> None:
-        # reason: what an encoder that has failed still holds is not worth a second error
+        # Flushing an encoder that has failed would only raise a second error.
         if not self.failed:
             self.container.mux(self.stream.encode())
         self.container.close()

@@ -77,11 +77,12 @@ def test_all_parts_are_measured_beside_the_backbone_alone(video_config, weights_
     cfg = with_costs(load_config(str(video_config), {}))
     cfg.test_evaluator[0].by_motion = True
     weights = weights_of(video_config)
-    told = []
-    found = measure(cfg, weights, ["exact", "all-parts"], [6], tmp_path / "tests", told.append)
-    dense, exact, whole = found
-    assert told == found and [point.method for point in found] == ["dense", "exact", "all-parts"]
-    assert whole.backbone_gmacs == exact.backbone_gmacs < dense.backbone_gmacs
-    assert whole.gmacs < exact.gmacs < dense.gmacs
+    told, methods = [], ["exact", "all-parts", "all-parts-k"]
+    found = measure(cfg, weights, methods, [6], tmp_path / "tests", told.append)
+    dense, exact, whole, whole_k = found
+    assert told == found and [point.method for point in found] == ["dense", *methods]
+    backbones = [point.backbone_gmacs for point in found]
+    assert backbones[0] > backbones[1] == backbones[2] == backbones[3]
+    assert whole_k.gmacs <= whole.gmacs < exact.gmacs < dense.gmacs
     speeds = [(p.map50_slow, p.map50_medium, p.map50_fast) for p in found]
     assert all(any(speed is not None for speed in of_point) for of_point in speeds)

@@ -27,7 +27,7 @@ def test_drawn_clips_are_videos(tmp_path):
     ("content", "message"),
     [
         (b"", r"^mine\.mp4 cannot be opened as a video: it is empty"),
-        (b"<html><body>", "it is a HTML page"),
+        (b"<html><body>", "it is an HTML page"),
         (PLAYLIST, "it is a text file; give a video"),
         (PLAYLIST + bytes(16), r"^mine\.mp4 is not in a known video container"),
         (b"\x00\x00\x00\x18ftypmp42" + b"\x00" * 200, r"mine\.mp4 .* \(moov\)"),

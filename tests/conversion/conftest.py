@@ -1,4 +1,4 @@
-"""Full-size released models made up from names and shapes, with weights of some size everywhere."""
+"""Full-size released models, generated from names and shapes with random weights."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _read_metafiles_once() -> Iterator[None]:
 
 
 def fill_shapes(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, Tensor]:
-    """Seeded noise: weights that keep the size of activations, norms about one."""
+    """Return seeded random weights that preserve the scale of activations; norms are about one."""
     noise = torch.Generator().manual_seed(seed)
     weights = {}
     for name, shape in shapes.items():
@@ -68,12 +68,12 @@ def build_from() -> Callable[..., nn.Module]:
             warnings.simplefilter("ignore")
             cfg = Config.fromfile(CONFIGS / path)
         cfg.merge_from_dict(changes)
-        # reason: what layers begin with is overwritten, and takes seconds to draw
+        # Initial values are overwritten, and drawing them takes seconds.
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(nn.init, "kaiming_uniform_", lambda tensor, *args, **kwargs: tensor)
             with DefaultScope.overwrite_default_scope(cfg.default_scope):
                 model = MODELS.build(copy.deepcopy(cfg.model))
-        # reason: nothing but what the conversion gave, and all of it
+        # The converted weights are complete, and nothing is left out.
         model.load_state_dict(weights, strict=True, assign=True)
         return model.eval().requires_grad_(False)
 
@@ -82,7 +82,7 @@ def build_from() -> Callable[..., nn.Module]:
 
 @pytest.fixture
 def convert() -> Callable[..., dict[str, Tensor]]:
-    """Convert weights that have to be recognised as a layout; nothing may be left over unknown."""
+    """Convert weights that must be recognised as a layout, without unknown tensors."""
 
     def run(weights: Mapping[str, Tensor], name: str, recognised: bool = True) -> dict:
         layout = find_layout(weights, "released.pth", "" if recognised else name)

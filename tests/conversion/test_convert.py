@@ -1,4 +1,4 @@
-"""Files to convert: safe ones of every kind, damaged ones, foreign ones, and what is written."""
+"""Conversion of files: every format, damaged and unknown files, and the result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DIM, BLOCKS = 16, 2
 
 
 def image_vit(dim=DIM, blocks=BLOCKS):
-    """A small plain transformer in MAE's names."""
+    """Return a small plain transformer's weights by MAE's names."""
     shapes = {"cls_token": (1, 1, dim), "pos_embed": (1, 17, dim)}
     layers = {"patch_embed.proj": (dim, 3, 4, 4), "norm": (dim,)}
     for i in range(blocks):
@@ -96,9 +96,9 @@ def test_the_report_lists_every_tensor(tmp_path):
     assert "renamed    cls_token -> backbone.spatial.cls_token" in held
     assert (
         "resized    patch_embed.proj.weight -> backbone.patch_embed.weight "
-        "(the middle one of 2 frames, the others zero)" in held
+        "(middle one of 2 frames; the others are zero)" in held
     )
-    assert "left over  patch_embed.scale (not known in this layout)" in held
+    assert "left over  patch_embed.scale (unknown in this layout)" in held
     assert re.fullmatch(r"0 used, \d+ renamed, 1 resized, 2 left over", lines[-1])
 
 
@@ -192,18 +192,21 @@ def with_nan(value):
             lambda p: torch.save({"fc.weight": torch.ones(1)}, p),
             "'fc.weight', ...\\) match no known layout",
         ),
-        (bad("blocks.1.mlp.fc2.bias", None), "lacks 1 of 27 tensors, first 'backbone.blocks.1.mlp"),
+        (
+            bad("blocks.1.mlp.fc2.bias", None),
+            "1 of the 27 tensors of mae-vit are missing, first 'backbone.blocks.1.m",
+        ),
         (
             bad("blocks.0.norm2.bias", torch.ones(3)),
-            r"'backbone.blocks.0.norm2.bias' is \(3,\) and",
+            r"'backbone.blocks.0.norm2.bias' has shape \(3,\), but mae-vit needs \(16,\)",
         ),
         (
             bad("blocks.0.attn.proj.weight", with_nan),
-            "1 of its tensors hold NaN or infinity, first",
+            "1 of its tensors contain NaN or infinity, first",
         ),
         (
             lambda p: torch.save(image_vit(dim=768, blocks=1), p),
-            "as mae-vit it lacks 132 of 147 tensors, first 'backbone.blocks.1.norm1.weight'",
+            "132 of the 147 tensors of mae-vit are missing, first 'backbone.blocks.1.norm1.weight'",
         ),
         (
             lambda p: torch.save({"meta": {"mmdet_version": "1.2.0"}, "state_dict": {}}, p),
@@ -211,7 +214,7 @@ def with_nan(value):
         ),
         (
             lambda p: p.write_bytes(pickle.dumps({"blobs": {"conv1_w": np.ones(1)}})),
-            "Caffe2's Detectron, with the background as first class",
+            "Caffe2's Detectron, whose classes begin with the background",
         ),
     ],
 )
@@ -231,12 +234,12 @@ def test_wrong_requests(tmp_path):
         convert_file(tmp_path / "nowhere.pth", target)
     with pytest.raises(ValueError, match="--format vit is not known; known are efficientvit-imag"):
         convert_file(source, target, "vit")
-    with pytest.raises(ValueError, match="none of its names is one of TAdaConv's"):
+    with pytest.raises(ValueError, match="none of its names belongs to TAdaConv's"):
         convert_file(source, target, "tadaconv-vivit")
     with pytest.raises(ValueError, match="give another name"):
         convert_file(source, source)
     convert_file(source, target)
-    with pytest.raises(ValueError, match="it is converted already, from mae-vit"):
+    with pytest.raises(ValueError, match="it is already converted, from mae-vit"):
         convert_file(target, tmp_path / "again.pth")
 
 
@@ -294,7 +297,7 @@ def converted(weights, convert):
 
 
 def test_pixels_of_older_detectron2_models(convert):
-    """The embedding of normalised pixels is the same before and after, each in its own way."""
+    """The embedding is the same before and after, each with its own normalisation of the pixels."""
     weights = small_detector()
     patch = weights["backbone.net.patch_embed.proj.weight"]
     rgb = torch.rand(1, 3, 4, 4) * 255
@@ -328,7 +331,7 @@ def test_heads_that_do_not_agree(convert):
     for name in ("weight", "bias"):
         name = f"roi_heads.box_predictor.bbox_pred.{name}"
         weights[name] = weights[name][:8]
-    with pytest.raises(ValueError, match=r"has 4 scores and 8 box outputs; for 3 classes and the"):
+    with pytest.raises(ValueError, match=r"has 4 scores and 8 box outputs; 3 classes and the back"):
         convert(weights, "detectron2-vitdet")
 
 

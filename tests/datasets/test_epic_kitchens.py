@@ -193,7 +193,7 @@ def test_video_that_ends_in_the_middle(tmp_path, real_video):
     path.write_bytes(real_video.read_bytes())
     blank_half_of_the_pictures(path)
     with pytest.raises(
-        ValueError, match=r"damaged\.mp4' announces 300 frames, but not all .*ends in"
+        ValueError, match=r"damaged\.mp4' should have 300 frames, but some .* incomplete"
     ):
         run(dict(filename=str(path)), pipeline(*READ))
 

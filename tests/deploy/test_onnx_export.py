@@ -22,7 +22,7 @@ from mmvitaccel.deploy.onnx_export import (
     run_session,
 )
 from mmvitaccel.errors import UserError
-from mmvitaccel.models.efficientvit.layers import WindowAttention
+from mmvitaccel.models.efficientvit.attention import WindowAttention
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.testing.models import vitdet
 

@@ -1,4 +1,4 @@
-"""The environment report: what is there, what fits, what does not and the command."""
+"""The environment report: versions, verdicts and the commands that fix problems."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMMAND = [sys.executable, "-m", "mmvitaccel.env"]
 
 
 def report(*extra_path: Path, bare: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run the command; ``bare`` without any installed package but those in ``extra_path``."""
+    """Run the report; with ``bare``, only packages in ``extra_path`` are found."""
     path = os.pathsep.join(map(str, (*extra_path, ROOT)))
     command = [sys.executable, "-S", *COMMAND[1:]] if bare else COMMAND
     return subprocess.run(
@@ -89,7 +89,7 @@ def test_versions_that_do_not_fit(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert row(done.stdout, "torch").split() == ["torch", "2.14.1+cpu", "ok"]
     assert "untested  tested with 0.10.7" in row(done.stdout, "mmengine")
-    assert "torch 2.14 goes with torchvision 0.29" in row(done.stdout, "torch + torchvision")
+    assert "torch 2.14 needs torchvision 0.29" in row(done.stdout, "torch + torchvision")
     assert 'torch + torchvision: pip install "torchvision==0.29.*"' in done.stdout
     assert "2.2.0 (onedl-mmcv)" in row(done.stdout, "mmcv")
     refusal = "mmdet 3.3.0 refuses mmcv 2.2.0 and newer, and mmcv 2.2.0 is installed"
@@ -128,7 +128,7 @@ FORKS = {
 
 @pytest.fixture
 def forks(tmp_path: Path) -> Path:
-    """A folder of packages that look like the forks named onedl-*."""
+    """A folder with fake packages of the forks named onedl-*."""
     for module, (version, name) in FORKS.items():
         fake(tmp_path, module, f"__version__ = {version!r}")
         distribution(tmp_path, name, version, module)
@@ -234,7 +234,7 @@ def test_package_that_is_too_old() -> None:
 
     found = inspect_package(Package("packaging", (), "packaging==99", lowest="98", why="a test"))
     assert (found.found, found.verdict, found.stops) == (packaging.__version__, "wrong", True)
-    assert found.remark == "wants >= 98: a test"
+    assert found.remark == "must be >= 98: a test"
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_table_is_aligned() -> None:
 
 def test_the_table_is_that_of_the_requirements_and_of_the_page_on_installing() -> None:
     names = {"cv2": "opencv-python", "mmcv": "mmcv-lite", "mmaction": "mmaction2"}
-    # reason: the suite has not run whole on requirements/onedl.txt
+    # The whole suite has not run on requirements/onedl.txt.
     requirements = ("default", "classic", "mmpretrain")
     files = [(ROOT / "requirements" / f"{n}.txt").read_text() for n in requirements]
     page = (ROOT / "docs" / "start" / "install.md").read_text()

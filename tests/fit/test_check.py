@@ -1,4 +1,4 @@
-"""Settings of another kind than expected end in a sentence, wherever they are read."""
+"""Settings of an unexpected type cause an error with one sentence."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_order_of_three_channels_is_of_three(key, channels):
         backbone=dict(type="Eventful", backbone=dict(in_channels=channels)),
         data_preprocessor={key: True},
     )
-    sentence = rf"{key} puts three .*in_channels is {channels}; set .*\.{key}=False"
+    sentence = rf"{key} reorders three .*in_channels is {channels}; set .*\.{key}=False"
     with pytest.raises(UserError, match=sentence):
         check_inputs(Config(dict(model=model)))
     model["data_preprocessor"] = {key: False}

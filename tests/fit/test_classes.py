@@ -191,7 +191,7 @@ def test_proposals_have_a_class_of_their_own():
     ("classes", "sentence"),
     [
         (("bright", "drak"), r"classes has 'drak', which .*boxes\.json lacks \(it has 'bright', "
-                             r"'dark'\): .*did you mean 'dark'\?"),
+                             r"'dark'\), .*did you mean 'dark'\?"),
         (("Bright", "Dark"), r"classes has 'Bright', 'Dark', which .*lacks"),
         (("dark", "bright"), r"classes is 'dark', 'bright', but .*boxes\.json has these in the "
                              r"order 'bright', 'dark'"),
@@ -230,8 +230,8 @@ def test_names_in_a_file(detector_config, tmp_path):
     [
         (b"\xef\xbb\xbfbright\ndark\n", "begins with a byte order mark"),
         (b"bright\rdark\r", r"has a carriage return \(CR\)"),
-        (b"bright\ndark\n\n", "line 3: the class is named '', spaces"),
-        (b"bright\ndark\t\n", r"line 2: the class is named 'dark\\t', spaces and tabs included"),
+        (b"bright\ndark\n\n", "line 3: the class name is ''; remove spaces"),
+        (b"bright\ndark\t\n", r"line 2: the class name is 'dark\\t'; remove spaces and tabs"),
         ("bright\ndark\n".encode("utf-16"), "is text in UTF-16"),
         (b"bright\nd\xe4rk\n", "is no text in UTF-8: byte 8 is 0xe4, in line 2"),
     ],
@@ -257,7 +257,7 @@ def test_a_part_of_the_json_in_its_order_is_fine(detector_config):
         (dict(categories=[]), r"has 'bright', 'dark', which .*boxes\.json lacks \(it has none\)"),
         (
             dict(categories=[dict(id="1", name="bright"), dict(id="2", name="dark")]),
-            r"category_id 1, 2, and its categories the id '1', '2': none belongs to a class",
+            r"category_id 1, 2, but the ids of its categories are '1', '2': no object belongs",
         ),
     ],
     ids=["no categories", "ids as texts"],
@@ -275,11 +275,11 @@ def test_objects_that_are_left_out_and_sets_without_any(detector_config, boxes):
     content["annotations"][3]["category_id"] = 9
     (boxes / "boxes.json").write_text(json.dumps(content))
     cfg = load_config(str(detector_config), {})
-    sentence = r"category_id 9, and its categories the id 1, 2: these objects are left out"
+    sentence = r"category_id 9, but the ids of its categories are 1, 2: these objects are ignored"
     with pytest.warns(UserWarning, match=sentence):
         check_inputs(cfg, "train")
     (boxes / "boxes.json").write_text(json.dumps({**content, "annotations": []}))
-    with pytest.warns(UserWarning, match=r"boxes\.json has no annotations: the training of train"):
+    with pytest.warns(UserWarning, match=r"boxes\.json has no annotations, so the training with"):
         check_inputs(cfg, "train")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -302,7 +302,7 @@ def test_a_json_with_one_name_twice(detector_config, boxes):
 
 
 def stock(tmp_path, kind, categories) -> list:
-    """A data set of mmdet with the classes that it names itself, and a json of others."""
+    """A data set of mmdet with its default classes, and a json with other categories."""
     path = tmp_path / "stock.json"
     one = dict(id=1, image_id=1, category_id=categories[0]["id"], bbox=[0, 0, 9, 9], area=81)
     path.write_text(json.dumps(dict(images=[], annotations=[one], categories=categories)))
@@ -323,7 +323,7 @@ def test_stock_classes_whose_labels_are_the_places_in_the_json(tmp_path, kind):
         check_set_classes(stock(tmp_path, kind, categories))
     count = len(categories)
     with pytest.raises(UserError, match=rf"classes has {count} names .*stock\.json has {count - 1} "
-                       rf"categories .*, and {kind} gives a label to each"):  # fmt: skip
+                       rf"categories .*, and {kind} assigns a label to each"):  # fmt: skip
         check_set_classes(stock(tmp_path, kind, categories[1:]))
     swapped = [categories[1], categories[0], *categories[2:]]
     with pytest.raises(UserError, match=r"class 0 is .*: the same classes in another order; give"):
@@ -372,7 +372,7 @@ def test_verbs_and_nouns(split):
 
 
 class Pictures(BaseDataset):
-    """As mmpretrain's data sets: labels are numbers, names are shown."""
+    """As in mmpretrain's data sets: labels are numbers and names are only displayed."""
 
     METAINFO = dict(classes=("crane", "heron", "crane"))
 
@@ -458,7 +458,7 @@ def test_what_the_checkpoint_was_trained_on(detector_config):
 
 @pytest.mark.parametrize("options", [[], ["--weights", "averaged"], ["--prefix", "net."]])
 def test_the_order_of_chosen_weights_is_compared(run_tool, detector_config, capsys, options):
-    """Whichever weights of a file are taken, it was trained on what its ``meta`` says."""
+    """The classes are those of the file's ``meta``, whichever of its weights are used."""
     weights = build_model(load_config(str(detector_config), {})).state_dict()
     held = {f"net.{name}": value for name, value in weights.items()} | weights
     content = dict(state_dict=held, averaged=weights, meta=trained_on("dark", "bright"))

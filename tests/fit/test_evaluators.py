@@ -9,14 +9,14 @@ import torch
 from mmengine.config import Config
 
 from mmvitaccel.errors import UserError
-from mmvitaccel.fit.evaluators import check_evaluators, check_given
+from mmvitaccel.fit.evaluators import check_evaluators, check_predictions
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.runner.session import build_model
 
 
 @pytest.fixture
 def other(boxes):
-    """Write another json for the evaluator, of the same image ids."""
+    """Write another json for the evaluator, with the same image ids."""
 
     def write(change) -> str:
         content = json.loads((boxes / "boxes.json").read_text())
@@ -67,7 +67,7 @@ def test_a_picture_that_is_not_in_it(detector_config, other):
 
 def test_other_boxes_are_a_warning(detector_config, other):
     path = other(lambda content: content["annotations"].pop())
-    with pytest.warns(UserWarning, match=r"other\.json .* same pictures and differ in the rest"):
+    with pytest.warns(UserWarning, match=r"other\.json .* same pictures but differ otherwise"):
         check(detector_config, path)
 
 
@@ -83,7 +83,7 @@ def test_other_boxes_are_a_warning(detector_config, other):
     ],
 )
 def test_labels_are_scored_by_the_evaluators_categories(detector_config, other, change, sentence):
-    differ = pytest.warns(UserWarning, match="differ in the rest")
+    differ = pytest.warns(UserWarning, match="differ otherwise")
     with differ, pytest.raises(UserError, match=sentence):
         check(detector_config, other(change))
 
@@ -92,13 +92,13 @@ def test_an_evaluator_that_sorts_categories(detector_config, other):
     cfg = load_config(str(detector_config), {})
     cfg.test_evaluator.ann_file = other(lambda content: content["categories"].reverse())
     cfg.test_evaluator.sort_categories = True
-    with pytest.warns(UserWarning, match="differ in the rest"):
+    with pytest.warns(UserWarning, match="differ otherwise"):
         check_evaluators(cfg, "test")
 
 
 @pytest.fixture
 def two_sets(detector_config, boxes):
-    """A config that tests two sets at once; the second's json with other ids of pictures."""
+    """A config that tests two data sets at once; the second json has other picture ids."""
 
     def make(shift: int, **evaluator):
         content = json.loads((boxes / "boxes.json").read_text())
@@ -142,12 +142,12 @@ def test_sets_that_are_scored_together_are_in_one_json(two_sets, boxes):
 def test_masks_that_a_model_does_not_make(detector_config, metric):
     cfg = load_config(str(detector_config), {})
     model = build_model(cfg)
-    check_given(cfg, model, "test")
+    check_predictions(cfg, model, "test")
     cfg.test_evaluator.metric = metric
     with pytest.raises(UserError, match=r"^test_evaluator\.metric has 'segm', but the model"):
-        check_given(cfg, model, "test")
+        check_predictions(cfg, model, "test")
     model.mask_head = torch.nn.Identity()
-    check_given(cfg, model, "test")
+    check_predictions(cfg, model, "test")
 
 
 def test_ranks_below_the_number_of_classes():
@@ -156,19 +156,19 @@ def test_ranks_below_the_number_of_classes():
     model = torch.nn.Module()
     model.head = head
     cfg = Config(dict(test_evaluator=[dict(type="Accuracy", topk=(1, 3))]))
-    check_given(cfg, model, "test")
+    check_predictions(cfg, model, "test")
     cfg.test_evaluator[0].topk = (1, 5)
-    sentence = r"^test_evaluator\.0\.topk is \(1, 5\), but model\.head\.num_classes is 3: "
+    sentence = r"^test_evaluator\.0\.topk is \(1, 5\), but model\.head\.num_classes is 3; "
     with pytest.raises(UserError, match=sentence):
-        check_given(cfg, model, "test")
+        check_predictions(cfg, model, "test")
 
 
 def test_scores_of_views_are_refused_where_samples_are_scored(recognizer_config):
     cfg = load_config(str(recognizer_config), {})
-    check_given(cfg, build_model(cfg), "val", "test")
+    check_predictions(cfg, build_model(cfg), "val", "test")
     cfg.model.cls_head.average_clips = None
     model = build_model(cfg)
     with pytest.raises(UserError, match=r"val_evaluator .*average_clips is None.*='prob'"):
-        check_given(cfg, model, "val", "test")
+        check_predictions(cfg, model, "val", "test")
     cfg.val_evaluator = cfg.test_evaluator = dict(type="mmvitaccel.MacsMetric")
-    check_given(cfg, model, "val", "test")
+    check_predictions(cfg, model, "val", "test")

@@ -1,4 +1,4 @@
-"""Lists of videos, frame folders and pictures, line by line."""
+"""Checks of lists of videos, frame folders and pictures."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def videos(recognizer_config, tmp_path):
     ("lines", "sentence"),
     [
         (("a.mp4 1", "b.mp4 2"), r"list\.txt, line 2: 'b\.mp4 2' has the label 2, but "
-                                 r"model\.cls_head\.num_classes is 2, for labels from 0 to 1; "
+                                 r"model\.cls_head\.num_classes is 2, so labels are 0 to 1; "
                                  r"labels count from 0, subtract 1"),
         (("a.mp4 0", "b.mp4 7"), r"line 2: .* has the label 7.*set model\.cls_head\.num_classes=8"),
         (("a.mp4 0", "b.mp4 -2"), r"line 2: .* has the label -2"),
-        (("a.mp4 0", "clip (1).mp4 1"), r"line 2: 'clip \(1\)\.mp4 1' has 3 fields and not two"
+        (("a.mp4 0", "clip (1).mp4 1"), r"line 2: 'clip \(1\)\.mp4 1' has 3 fields, but a name"
                                         r".*delimiter"),
         (("a.mp4 0", "", "b.mp4 1"), r"line 2: '' names no video"),
         (("a.mp4 0", "b.mp4 one"), r"line 2: 'b\.mp4 one' has 'one' where a whole number"),
@@ -57,8 +57,8 @@ def videos(recognizer_config, tmp_path):
         (("\ufeffa.mp4 0", "b.mp4 1"), r"list\.txt begins with a byte order mark"),
         (("a.mp4 0\rb.mp4 1",), r"list\.txt has a carriage return \(CR\) .* in line 1"),
         (("a.mp4 0", "b.mp4 1", "", ""), r"line 3: '' names no video; remove the line"),
-        (("a.mp4\t0", "b.mp4\t1"), r"line 1: .* by the delimiter ' '; set the data set's delimiter "
-                                   r"to '\\t'"),
+        (("a.mp4\t0", "b.mp4\t1"), r"line 1: .* with the delimiter ' ', .*; set the data set's "
+                                   r"delimiter to '\\t'"),
         (("a.mp4  0", "b.mp4 1"), r"line 1: .* has the delimiter ' ' twice in a row"),
         (("a.mp4,0",), r"line 1: 'a\.mp4,0' has one field .* delimiter to ','"),
         ((), r"list\.txt has no lines"),
@@ -98,7 +98,7 @@ def test_several_labels(videos):
 def test_what_may_be_meant_is_a_warning(videos):
     with pytest.warns(UserWarning, match=r"num_classes is 400, but the labels .* end at 1; set"):
         videos("a.mp4 0", "b.mp4 1", head=Head("model.cls_head.num_classes", 400))
-    with pytest.warns(UserWarning, match=r"begin at 1, and labels count from 0"):
+    with pytest.warns(UserWarning, match=r"begin at 1, but labels count from 0"):
         videos("a.mp4 1", "b.mp4 2", head=Head("model.cls_head.num_classes", 3))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -110,9 +110,9 @@ def test_what_may_be_meant_is_a_warning(videos):
     ("line", "options", "sentence"),
     [
         ("clip0 6 2", {}, r"line 5: .* has the label 2"),
-        ("clip 0 6 1", {}, r"line 5: 'clip 0 6 1' has 4 fields .* rename"),
+        ("clip 0 6 1", {}, r"line 5: 'clip 0 6 1' has 4 fields, .* rename"),
         ("clip0", {}, r"line 5: 'clip0' has 1 fields"),
-        ("clip0 0 1", {}, r"line 5: .* says 0 frames"),
+        ("clip0 0 1", {}, r"line 5: .* has 0 frames"),
         ("", {}, r"line 5: '' names no folder or file; remove the line"),
         ("clip9 6 1", {}, r"line 5: .*clip9 does not exist"),
         ("clip0 6 1", {}, None),
@@ -166,12 +166,12 @@ PERSON = "clip0,1,0.1,0.1,0.8,0.9,1,0"
         (["clip0,1,0.1,0.1,0.8,0.9,8,0"], dict(custom_classes=[7, 3, 2, 1]), None),
         (["video,t,x1,y1,x2,y2,action,person"], {}, r"line 1: .* has 't' where a whole number"),
         ([PERSON, "clip0,1,a,0.1,0.8,0.9,1,0"], {}, r"line 2: .* has 'a' where a number"),
-        ([PERSON, "clip0,1,0.1"], {}, r"line 2: .* has 3 fields and not 8: video, time, x1"),
-        ([PERSON, "clip0,1,3,3,30,35,1,0"], {}, r"line 2: .* has the box 3, 3, 30, 35; .* shares"),
+        ([PERSON, "clip0,1,0.1"], {}, r"line 2: .* has 3 fields, but 8 are expected: video, time"),
+        ([PERSON, "clip0,1,3,3,30,35,1,0"], {}, r"line 2: .* has the box 3, 3, 30, 35, but .* rel"),
         ([PERSON, "clip0,1,0.1,0.1,0.8,0.9,9,0"], {}, r"line 2: .* has the action 9, but "
-         r"train_dataloader\.dataset\.num_classes is 5, for actions from 1 to 4"),
+         r"train_dataloader\.dataset\.num_classes is 5, so actions are 1 to 4"),
         ([PERSON], dict(num_classes=81), r"bbox_head\.num_classes is 5, but train_dataloader\."
-                                         r"dataset\.num_classes is 81; give both one number"),
+                                         r"dataset\.num_classes is 81; set both to the"),
         ([PERSON.replace("clip0", "clip9")], {}, r"line 1: .*clip9 does not exist"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Records that lack what is read, and boxes that do not belong to their pictures."""
+"""Records with missing fields, and boxes outside their pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmvitaccel.runner.config import load_config
 
 @pytest.fixture
 def check(detector_config, boxes):
-    """Change the json of five pictures with two boxes each, and check it; gives what warns."""
+    """Change the json of five pictures with two boxes each, check it, and return the warnings."""
 
     def run(change, kind: str = "CocoDataset") -> list[str]:
         path = boxes / "boxes.json"
@@ -34,7 +34,7 @@ def check(detector_config, boxes):
 
 
 def put(key, index, **values):
-    """Change a record; None takes the key out."""
+    """Change a record; None removes the key."""
 
     def change(content):
         content[key][index].update(values)
@@ -65,14 +65,14 @@ def each(change):
         (put("images", 1, file_name=None), r"images\[1\] \(id 1\) has no 'file_name'"),
         (put("images", 1, height=None), r"images\[1\] \(id 1\) has no 'height'"),
         (put("images", 1, width="64"), r"images\[1\] .* has '64' as 'width' where a number is"),
-        (put("images", 1, width=0, height=0), r"images\[1\] \(id 1\) is 0 x 0 pixels"),
-        (put("images", 1, height=-4), r"images\[1\] \(id 1\) is 64 x -4 pixels"),
-        (put("images", 1, id=0), r"images\[1\] \(id 0\) has the id of the picture 0\.png too"),
+        (put("images", 1, width=0, height=0), r"images\[1\] \(id 1\) has the size 0 x 0 pixels"),
+        (put("images", 1, height=-4), r"images\[1\] \(id 1\) has the size 64 x -4 pixels"),
+        (put("images", 1, id=0), r"images\[1\] \(id 0\) has the id of the picture 0\.png; correct"),
         (put("categories", 0, id=None), r"categories\[0\] has no 'id'"),
-        (put("categories", 1, id=1), r"categories\[1\] .* has the id of the category 'bright' too; "
+        (put("categories", 1, id=1), r"categories\[1\] .* has the id of the category 'bright'; "
                                      r"correct the file"),
-        (put("annotations", 7, id=3), r"annotations\[7\] \(id 3\) has the id of another annotation "
-                                      r"too, .* one box would stand for both; give each"),
+        (put("annotations", 7, id=3), r"annotations\[7\] \(id 3\) has the id of another annot"
+                                      r"ation, .*one box would be used for both; give each"),
         (put("categories", 1, name=None), r"categories\[1\] \(id 2\) has no 'name'"),
         (lambda c: c.pop("categories"), r"it has no list of records under 'categories'"),
         (lambda c: c.pop("images"), r"it has no list of records under 'images'"),
@@ -82,11 +82,11 @@ def each(change):
         (put("annotations", 2, bbox=[1, 2, 3, float("nan")]), r"nan\] as 'bbox' where"),
         (put("annotations", 2, bbox=[10, 10, -5, 20]), r"\[10, 10, -5, 20\] as 'bbox', with a "
                                                        r"width or height below 0"),
-        (lambda c: c["annotations"].__setitem__(2, None), r"annotations\[2\] is None and no"),
-        (each(lambda a: a.update(image_id=str(a["image_id"]))), r"10 of 10 annotations are of no "
-         r"picture that it lists, the first annotations\[0\] \(id 1\) with image_id '0'"),
-        (each(lambda a: a.update(bbox=[x / 64 for x in a["bbox"]])), r"10 of 10 boxes have less "
-         r"than a pixel.*no object is left; boxes are x, y, width and height in pixels"),
+        (lambda c: c["annotations"].__setitem__(2, None), r"annotations\[2\] is None, not an obj"),
+        (each(lambda a: a.update(image_id=str(a["image_id"]))), r"10 of 10 annotations belong to "
+         r"no picture that it lists, the first is annotations\[0\] \(id 1\) with image_id '0'"),
+        (each(lambda a: a.update(bbox=[x / 64 for x in a["bbox"]])), r"10 of 10 boxes have a side "
+         r"below one pixel.*no object is left; boxes are x, y, width, height in pixels"),
         (each(lambda a: a.update(area=0)), r"10 of 10 boxes .* area 0, in 0\.png of 64 x 64"),
     ],
 )  # fmt: skip
@@ -99,16 +99,16 @@ def test_what_cannot_be_is_refused_with_the_entry(check, change, sentence):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (put("annotations", 2, bbox=[50, 50, 40, 40]), r"1 of 10 boxes end outside of their "
-         r"picture, the first annotations\[2\] \(id 3\), bbox \[50, 50, 40, 40\], area 576, in "
+        (put("annotations", 2, bbox=[50, 50, 40, 40]), r"1 of 10 boxes extend beyond their "
+         r"picture, the first is annotations\[2\] \(id 3\), bbox \[50, 50, 40, 40\], area 576, in "
          r"1\.png of 64 x 64; correct"),
-        (put("annotations", 2, bbox=[-9, 5, 20, 20]), r"1 of 10 boxes end outside"),
-        (put("annotations", 2, bbox=[10, 10, 0, 20]), r"1 of 10 boxes have less than a pixel.*left "
-                                                      r"out"),
-        (put("annotations", 2, bbox=[70, 10, 9, 9]), r"1 of 10 boxes have .* lie outside of their"),
-        (put("annotations", 2, image_id=99), r"1 of 10 annotations are of no picture.*image_id 99"),
+        (put("annotations", 2, bbox=[-9, 5, 20, 20]), r"1 of 10 boxes extend beyond"),
+        (put("annotations", 2, bbox=[10, 10, 0, 20]), r"1 of 10 boxes have a side below one "
+                                                      r"pixel.*ignored"),
+        (put("annotations", 2, bbox=[70, 10, 9, 9]), r"1 of 10 boxes have .* lie outside their"),
+        (put("annotations", 2, image_id=99), r"1 of 10 annotations belong to no .*image_id 99"),
         (each(lambda a: a.update(bbox=[*a["bbox"][:2], a["bbox"][0] + 24, a["bbox"][1] + 24])),
-         r"boxes end outside of .*all boxes would fit as x1, y1, x2, y2"),
+         r"boxes extend beyond .*all boxes would fit as x1, y1, x2, y2"),
     ],
 )  # fmt: skip
 def test_what_may_be_meant_is_one_warning(check, change, sentence, kind):
@@ -136,7 +136,7 @@ def test_other_ways_of_reading_are_left_alone(check):
 
 @pytest.fixture
 def scored(boxes):
-    """Change the json of the boxes, and look at what scoring reads."""
+    """Change the json of the boxes and check what the metric reads."""
 
     def run(change) -> None:
         path = boxes / "boxes.json"
@@ -234,7 +234,7 @@ def test_scoring_needs_iscrowd_before_the_first_picture(
     assert caught.value.code == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "boxes.json: annotations[4] (id 5) has no 'iscrowd'" in error
-    assert "add 0 to each annotation that is no crowd" in error
+    assert "to each annotation that is not a crowd" in error
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The example of the page on one's own project, as it stands there, on small pictures."""
+"""The example of the page on your own project, on small pictures."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from mmvitaccel.errors import UserError
 from mmvitaccel.fit.schedule import (
     ScheduleHook,
     check_length,
+    check_remaining_length,
     check_schedule,
-    check_what_is_left,
 )
 
 WARM_UP = dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=500)
@@ -128,13 +128,15 @@ def test_a_training_without_length(loop):
 
 def test_a_training_at_its_end():
     cfg = Config(dict(train_cfg=dict(max_epochs=2)))
-    sentence = r"a\.pth has 2 epochs behind it and train_cfg\.max_epochs is 2: nothing is left"
+    sentence = (
+        r"a\.pth was trained for 2 epochs, but train_cfg\.max_epochs is 2, so nothing is left"
+    )
     with pytest.warns(UserWarning, match=sentence):
-        check_what_is_left(cfg, "a.pth", dict(epoch=2, iter=50))
+        check_remaining_length(cfg, "a.pth", dict(epoch=2, iter=50))
     by_iterations = Config(dict(train_cfg=dict(by_epoch=False, max_iters=50)))
-    with pytest.warns(UserWarning, match=r"has 50 iters behind it"):
-        check_what_is_left(by_iterations, "a.pth", dict(epoch=2, iter=50))
+    with pytest.warns(UserWarning, match=r"was trained for 50 iters,"):
+        check_remaining_length(by_iterations, "a.pth", dict(epoch=2, iter=50))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_what_is_left(cfg, "a.pth", dict(epoch=1, iter=50))
-        check_what_is_left(cfg, "a.pth", {})
+        check_remaining_length(cfg, "a.pth", dict(epoch=1, iter=50))
+        check_remaining_length(cfg, "a.pth", {})

@@ -1,4 +1,4 @@
-"""EfficientViT's strides of 16 to 64 under heads made for others, and what fits."""
+"""Strides of heads that match or do not match EfficientViT's 16 to 64."""
 
 from __future__ import annotations
 

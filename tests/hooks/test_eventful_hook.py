@@ -13,6 +13,7 @@ from mmvitaccel.adapters.attach import is_attached
 from mmvitaccel.adapters.eventful.apply import EventfulHandle
 from mmvitaccel.adapters.eventful.detector import EventfulDetectorHandle
 from mmvitaccel.compat.checkpoint import safe_load
+from mmvitaccel.core.eventful.maps.top_up import TIMES
 from mmvitaccel.hooks import BudgetScheduleHook, EventfulHook
 from mmvitaccel.models.vitdet.backbone import ViTDet
 from mmvitaccel.runner.evaluation import augment_test
@@ -251,11 +252,16 @@ def test_the_budget_is_that_of_backbone_and_neck(config):
         runner = Runner.from_cfg(config(custom_hooks=[hook, schedule]))
         runner.register_hook(Cells())
         runner.test()
-    assert cells == [[35, 35], [5, 5], [4, 4]] * 4
+    assert [backbone for backbone, _ in cells] == [35, 5, 4] * 4
+    common, own = cells[:6], cells[6:]
+    assert all(k <= neck <= TIMES * k for k, neck in common), "what clearly changed passes too"
+    assert own == [[35, 35], [5, 5], [4, 4]] * 2
 
 
 def test_the_cost_of_all_parts(config):
     cfg = config(**COMMAND_LINE, **PARTS)
+    each = dict(type="TopK", k=6)
+    cfg.default_hooks.eventful.policy = dict(backbone=each, neck=each)
     cfg.custom_hooks = [dict(type="mmvitaccel.CostHook", timed=False)]
     cfg.test_evaluator = [cfg.test_evaluator, dict(type="mmvitaccel.MacsMetric")]
     figures = Runner.from_cfg(cfg).test()

@@ -1,4 +1,4 @@
-"""Clips of a video, as the Kinetics configs sample them."""
+"""Clips of a video, sampled as in the Kinetics configs."""
 
 from __future__ import annotations
 

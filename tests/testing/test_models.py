@@ -1,4 +1,4 @@
-"""The shared models: no part is an identity, and copies share what they should."""
+"""The shared models: no part is an identity, and copies share their parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The suite uses no network, and importing the package asks for none."""
+"""The test suite and the import of the package use no network."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ print(len(names), events)
 
 @pytest.fixture
 def cleared():
-    """The tests below ask for the network on purpose."""
+    """The tests below try to use the network on purpose."""
     yield
     network.refused.clear()
 
@@ -98,7 +98,7 @@ def test_loopback_passes():
 
 
 def test_unix_socket_passes(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # reason: a path of a unix socket has at most 107 bytes
+    monkeypatch.chdir(tmp_path)  # the path of a Unix socket has at most 107 bytes
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
         server.bind("s")
         server.listen()

@@ -32,7 +32,7 @@ def test_scale_does_not_matter_and_auc_is_the_share_of_ordered_pairs():
 
 
 def test_what_cannot_be_scored_is_refused():
-    with pytest.raises(ValueError, match=r"a map \(2, 2\) for a mask \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"the map has shape \(2, 2\) and the mask \(1, 4\)"):
         scores_of(np.zeros((2, 2)), MASK)
     for mask in (np.zeros((1, 4), bool), np.ones((1, 4), bool)):
         with pytest.raises(ValueError, match=rf"{mask.sum()} of 4 pixels set"):

@@ -122,7 +122,7 @@ def test_a_folder_of_another_training_is_named(configs, tmp_path):
     folder = tmp_path / "work" / "train_160"
     folder.mkdir(parents=True)
     (folder / "config.sha256").write_text("another")
-    with pytest.raises(UserError, match=r"train_160 holds a training of another config or version"):
+    with pytest.raises(UserError, match=r"train_160 contains a training of another config"):
         demo.train(demo.small, "train_160")
 
 

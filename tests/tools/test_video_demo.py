@@ -259,7 +259,7 @@ def test_pictures_of_two_sizes_and_a_frame_too_large_end_in_a_sentence(
         cv2.imwrite(str(tmp_path / "pictures" / f"{number}.png"), np.zeros((*size, 3), np.uint8))
     with pytest.raises(SystemExit, match="2"):
         run_tool("video_demo", "pictures", *files, "--csv", "costs.csv")
-    assert "takes one size, give pictures of one" in capsys.readouterr().err
+    assert "give frames of one size for" in capsys.readouterr().err
     assert len(list(open_video(tmp_path / "out.mp4"))) == 2
     assert len(table(tmp_path / "costs.csv")) == 2
 

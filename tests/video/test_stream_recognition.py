@@ -256,7 +256,7 @@ def test_tool(video, tmp_path, capsys):
         tool.main(["gone.mp4", *arguments[1:]])
     assert capsys.readouterr().err == (
         "error: the video gone.mp4 does not exist; give a file, a folder or pattern of numbered "
-        "pictures (frames/, %06d.png, *.png), an address (rtsp://, http://), or a camera (camera, "
+        "pictures (frames/, %06d.png, *.png), a URL (rtsp://, http://), or a camera (camera, "
         "/dev/video0, 0).\n"
     )
 

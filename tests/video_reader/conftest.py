@@ -29,7 +29,7 @@ MATRICES = {
 
 
 def _pictures(count: int = 24) -> Iterator[np.ndarray]:
-    """Frames (H, W, 3) RGB that grow brighter by 6 levels, with a red corner at the upper left."""
+    """Yield frames (H, W, 3) RGB, each 6 levels brighter, with a red top left corner."""
     for number in range(count):
         image = np.full((HEIGHT, WIDTH, 3), 40 + 6 * number, np.uint8)
         image[: HEIGHT // 2, : WIDTH // 4] = (255, 0, 0)
@@ -37,7 +37,7 @@ def _pictures(count: int = 24) -> Iterator[np.ndarray]:
 
 
 def _number_of(image: np.ndarray) -> int:
-    """Which of ``pictures`` a frame is; codecs take a few levels away."""
+    """Return the index of a frame of ``pictures``; codecs change its brightness by a few levels."""
     height, width = image.shape[:2]
     middle = image[height // 2 + 4 : -4, width // 2 + 4 : -4]
     return round((float(np.median(middle)) - 38) / 6)
@@ -45,25 +45,25 @@ def _number_of(image: np.ndarray) -> int:
 
 @pytest.fixture
 def pictures() -> Callable[[int], Iterator[np.ndarray]]:
-    """``pictures(24)`` draws as many frames."""
+    """``pictures(24)`` yields 24 frames."""
     return _pictures
 
 
 @pytest.fixture
 def number_of() -> Callable[[np.ndarray], int]:
-    """Tells which of the frames an image is."""
+    """Returns the index of a frame, given its image."""
     return _number_of
 
 
 @pytest.fixture
 def turn() -> Callable[[Path, int | str], Path]:
-    """``turn(path, 90)`` writes a turned copy of an mp4, ``turn(path, "up and down")`` a mirror."""
+    """``turn(path, 90)`` writes a rotated mp4, ``turn(path, "up and down")`` a mirrored one."""
     return _turn
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """Write frames by OpenCV: ``write('clip.mp4', fourcc='mp4v', fps=25, count=24)``."""
+    """Write frames with OpenCV: ``write('clip.mp4', fourcc='mp4v', fps=25, count=24)``."""
 
     def run(name: str = "clip.mp4", fourcc: str = "mp4v", fps: float = 25, count: int = 24) -> Path:
         path = tmp_path / name
@@ -96,7 +96,7 @@ def jpegs(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def announcing(write: Callable[..., Path]) -> Callable[[int], Path]:
-    """``announcing(1000)`` writes 24 frames under a header that announces 1000."""
+    """``announcing(1000)`` writes 24 frames and a header with a count of 1000."""
 
     def run(count: int) -> Path:
         path = write("a.avi", "MJPG")
@@ -111,7 +111,7 @@ def announcing(write: Callable[..., Path]) -> Callable[[int], Path]:
 
 @pytest.fixture
 def encode(tmp_path: Path) -> Callable[..., Path]:
-    """Write frames by PyAV: any codec, container and time stamps (in milliseconds)."""
+    """Write frames with PyAV, in any codec and container, with time stamps in milliseconds."""
 
     def run(
         name: str, codec: str = "libx264", container: str | None = None,
@@ -119,7 +119,7 @@ def encode(tmp_path: Path) -> Callable[..., Path]:
         **options: str,
     ) -> Path:  # fmt: skip
         path = tmp_path / name
-        # reason: as root, SVT-AV1 makes the thread that opens it a real-time one, and leaves it so
+        # As root, SVT-AV1 gives the calling thread a real-time priority and never resets it.
         with ThreadPoolExecutor(1) as thread:
             given = (path, codec, container, stamps, count, pixels, options)
             thread.submit(_encode, *given).result()
@@ -149,7 +149,7 @@ def _encode(
 
 
 def _turn(path: Path, degrees: int | str) -> Path:
-    """Write a display matrix into an mp4, as phones do that are held upright."""
+    """Write a display matrix into an mp4, as phones do."""
     data = bytearray(path.read_bytes())
     place = data.find(b"tkhd") + 4 + 40
     data[place : place + 36] = struct.pack(">9i", *MATRICES[degrees])
@@ -160,7 +160,7 @@ def _turn(path: Path, degrees: int | str) -> Path:
 
 @pytest.fixture(params=["opencv", pytest.param("pyav", marks=pytest.mark.extras("video", "av"))])
 def backend(request: pytest.FixtureRequest, without_pyav: Callable[[], None]) -> str:
-    """Each backend in turn; the test is skipped where PyAV is not installed."""
+    """Run the test with each backend; skip PyAV if it is not installed."""
     if request.param == "opencv":
         without_pyav()
     return request.param
@@ -168,7 +168,7 @@ def backend(request: pytest.FixtureRequest, without_pyav: Callable[[], None]) ->
 
 @pytest.fixture
 def without_pyav(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Call it to let the reader find no PyAV."""
+    """Call it to hide PyAV from the reader."""
 
     def run() -> None:
         for module in (backends, indexed, writer):

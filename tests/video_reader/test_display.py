@@ -1,4 +1,4 @@
-"""Display matrices: where each corner of a picture comes to lie, and where an MP4 keeps them."""
+"""Display matrices: their effect on an image, and reading them from an MP4."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames by number and numbers by time, as data sets ask for them."""
+"""Random access to frames by index and time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_frames_by_number(write, backend, number_of):
 
 @pytest.mark.parametrize("count", [0, 2**31 - 1, 2**32 - 2, 1000])
 def test_absurd_counts(announcing, backend, count, number_of):
-    """decord would reserve memory for all of them, and end the process."""
+    """decord would allocate memory for all of them and kill the process."""
     video = open_indexed(announcing(count))
     assert len(video) == 24
     assert [number_of(image) for image in video.frames([23, 0])] == [23, 0]

@@ -1,4 +1,4 @@
-"""Numbered pictures as a video."""
+"""Numbered images read as a video."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmvitaccel.video_reader import frame_seconds, open_indexed, open_video
 
 
 def draw(folder, names):
-    """Pictures whose brightness is their number, red in front."""
+    """Write images of one colour: red is 255, green and blue are given by ``names``."""
     folder.mkdir(exist_ok=True)
     for name, shade in names.items():
         image = np.full((8, 12, 3), shade, np.uint8)
@@ -62,15 +62,15 @@ def test_data_sets_read_them_too(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ({}, r"holds no pictures \(\.bmp, \.jfif"),
+        ({}, r"contains no pictures \(\.bmp, \.jfif"),
         ({"a.png": 1, "b.png": 2}, r"a\.png has no number in its name"),
         ({"1.png": 1, "01.png": 2}, r"01\.png and 1\.png have the same number"),
         ({"1.png": 1, "1.jpg": 2}, r"1\.jpg and 1\.png have the same number"),
-        ({"f0.5.png": 1}, r"the picture f0\.5\.png has a decimal point in its number, and frames "
-                          r"have whole ones; rename .* such as f0\.%d\.png"),
+        ({"f0.5.png": 1}, r"the picture f0\.5\.png has a decimal point in its number, but frame "
+                          r"numbers are whole; rename .* such as f0\.%d\.png"),
         ({"0.25.png": 1, "0.5.png": 2}, r"0\.25\.png has a decimal point"),
         ({"s1.0001.png": 1, "s1.2.png": 2}, r"s1\.0001\.png has a decimal point"),
-        ({"l1.png": 1, "r1.png": 2}, r"holds 2 series of pictures \(l\*, r\*\); give a pattern"),
+        ({"l1.png": 1, "r1.png": 2}, r"contains 2 series of pictures \(l\*, r\*\); give a pattern"),
     ],
 )  # fmt: skip
 def test_pictures_that_are_no_video(tmp_path, names, message):
@@ -101,7 +101,7 @@ def test_pictures_of_several_sizes_are_no_clip(tmp_path):
     assert [f.image.shape for f in open_video(folder)] == [(8, 12, 3), (6, 4, 3), (8, 12, 3)]
     video = open_indexed(folder)
     assert [f.shape for f in video.frames([2, 0])] == [(8, 12, 3)] * 2
-    with pytest.raises(UserError, match=r"pictures of \S*f are of several sizes \(12 x 8, 4 x 6\)"):
+    with pytest.raises(UserError, match=r"pictures of \S*f have several sizes \(12 x 8, 4 x 6\)"):
         video.frames([0, 1])
 
 
@@ -109,7 +109,7 @@ def test_a_pattern_of_what_are_no_pictures(tmp_path):
     for name in ("1.mp4", "50%_1.mp4"):
         (tmp_path / name).write_bytes(b"x")
     for pattern in ("%d.mp4", "50%_*.mp4"):
-        with pytest.raises(UserError, match=r"mp4 holds no pictures \(\.bmp, "):
+        with pytest.raises(UserError, match=r"mp4 contains no pictures \(\.bmp, "):
             open_video(f"{tmp_path}/{pattern}")
 
 
@@ -120,5 +120,5 @@ def test_a_percent_sign_beside_a_pattern(tmp_path):
 
 
 def test_a_pattern_without_pictures(tmp_path):
-    with pytest.raises(UserError, match=r"%06d\.png holds no pictures"):
+    with pytest.raises(UserError, match=r"%06d\.png contains no pictures"):
         open_video(f"{tmp_path}/gone/%06d.png")

@@ -1,4 +1,4 @@
-"""What PyAV says of a frame."""
+"""Frames of PyAV."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the words for a video mean."""
+"""Parsing of video sources."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def test_pictures(tmp_path):
     [
         ("gone.mp4", r"the video gone\.mp4 does not exist; give a file, .*rtsp://.*/dev/video0"),
         ("", "the name of the video is empty"),
-        ("ftp://host/a.mp4", "has the protocol 'ftp'; give one of file, http"),
+        ("ftp://host/a.mp4", "has the unsupported protocol 'ftp'; give one of file, http"),
         ("file:///gone.mp4", r"the video /gone\.mp4 does not exist"),
         ("file://", "the video file:// names no file; give file:///path"),
-        ("http://[::1/a.mp4", r"the video http://\[::1/a\.mp4 is no address: Invalid IPv6 URL"),
-        ("rtsp://me:secret@[::1/a", r"the video \[::1/a is no address"),
+        ("http://[::1/a.mp4", r"the video http://\[::1/a\.mp4 is not a valid URL: Invalid IPv6"),
+        ("rtsp://me:secret@[::1/a", r"the video \[::1/a is not a valid URL"),
     ],
 )
 def test_what_is_nothing(text, message):

@@ -1,4 +1,4 @@
-"""Rates, counts and times that containers give, and those that are none."""
+"""Rates, counts and times of containers, valid and invalid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files as they come: turned, with odd headers, damaged, of codecs that are not everywhere."""
+"""Real-world files: rotated, damaged, with wrong headers or unusual codecs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_selected_frames(write, backend, number_of):
 
 
 def corner(image):
-    """Where the red corner is: (bottom, right)."""
+    """Return the position of the red corner: (bottom, right)."""
     red = image[..., 0].astype(int) - image[..., 2] > 100
     rows, columns = np.nonzero(red)
     return rows.mean() > image.shape[0] / 2, columns.mean() > image.shape[1] / 2
@@ -123,7 +123,7 @@ def test_av1(encode, name, container, number_of, without_pyav):
     without_pyav()
     with pytest.raises(
         UserError,
-        match=rf"{name} cannot be opened as a video: OpenCV here does not decode AV1 in "
+        match=rf"{name} cannot be opened as a video: the installed OpenCV cannot decode AV1 in "
         rf"{container}; pip install 'mmvitaccel\[video\]', or convert it: ffmpeg -i \S*{name} ",
     ):
         open_video(path)
@@ -132,25 +132,25 @@ def test_av1(encode, name, container, number_of, without_pyav):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"it is empty \(0 bytes\); get it again"),
-        (b"\n<!DOCTYPE html><html>404</html>", "it is a HTML page; download the video itself"),
+        (b"", r"it is empty \(0 bytes\); get a new copy"),
+        (b"\n<!DOCTYPE html><html>404</html>", "it is an HTML page; download the video itself"),
         (b"no video", "it is a text file; give a video"),
-        (b"\xef\xbb\xbf<!DOCTYPE html><html>", "it is a HTML page; download the video itself"),
+        (b"\xef\xbb\xbf<!DOCTYPE html><html>", "it is an HTML page; download the video itself"),
         (b"\x89PNG\r\n\x1a\n....", "it is a single picture; give its folder, a pattern"),
         (b"II*\0" + bytes(40), "it is a single picture"),
         (b"P6\n4 4\n255\n" + bytes(48), "it is a single picture"),
         (b"\0\0\0\x1cftypavif" + bytes(40), "it is a single picture"),
         (b"RIFF\0\0\0\0WEBPVP8X" + bytes(14) + b"ANIM", "animated WebP, which FFmpeg does not"),
-        (b"RIFF\0\0\0\0WAVEfmt ", "it is sound without pictures; give a video"),
-        (b"ID3\4" + bytes(40), "it is sound without pictures"),
-        (b"OggS" + bytes(24) + b"OpusHead", "it is sound without pictures"),
-        (b"\0\0\0\x0cftypmp42\0\0\0\x10moovhdlrsoun", "it is sound without pictures"),
-        (b"\x1a\x45\xdf\xa3" + bytes(40) + b"A_OPUS", "it is sound without pictures"),
+        (b"RIFF\0\0\0\0WAVEfmt ", "it contains audio but no video; give a video"),
+        (b"ID3\4" + bytes(40), "it contains audio but no video"),
+        (b"OggS" + bytes(24) + b"OpusHead", "it contains audio but no video"),
+        (b"\0\0\0\x0cftypmp42\0\0\0\x10moovhdlrsoun", "it contains audio but no video"),
+        (b"\x1a\x45\xdf\xa3" + bytes(40) + b"A_OPUS", "it contains audio but no video"),
         (b"\x1a\x45\xdf\xa3A_OPUS" + bytes(40) + b"V_MS/VFW", "an unknown codec in Matroska"),
-        (b"\x00\x00\x00\x18ftypmp42" + bytes(12), r"MP4 without its index \(moov\): it is incompl"),
+        (b"\x00\x00\x00\x18ftypmp42" + bytes(12), r"MP4 without an index \(moov\), so it is inc"),
         (b"\0\0\0\x0cftypmp42\0\0\0\x0cmoovvvc1", r"H\.266 in MP4/MOV.*ffmpeg -i \S*a\.mp4"),
-        (b"\x1a\x45\xdf\xa3" + bytes(99), r"an unknown codec in Matroska.*damaged, incomplete"),
-        (b"\x91\x12\xff" * 99, r"neither its container nor its codec is known.*damaged"),
+        (b"\x1a\x45\xdf\xa3" + bytes(99), r"an unknown codec in Matroska.*damaged.* incomplete"),
+        (b"\x91\x12\xff" * 99, r"unknown container and codec.*damaged"),
     ],
 )
 def test_files_that_are_no_videos(tmp_path, backend, content, message):
@@ -192,8 +192,8 @@ def test_pictures_of_another_size_in_between(jpegs, backend, number_of):
     assert [number_of(next(frames).image) for _ in range(6)] == list(range(6))
     with pytest.raises(
         UserError,
-        match=r"a\.mjpeg have another size from frame 6 on, which OpenCV cannot follow; "
-        r"pip install 'mmvitaccel\[video\]', or give them one size: ffmpeg -i \S*a\.mjpeg ",
+        match=r"a\.mjpeg change their size at frame 6, which OpenCV does not support; "
+        r"pip install 'mmvitaccel\[video\]', or convert them to one size: ffmpeg -i \S*a\.mjpeg ",
     ):
         next(frames)
     with pytest.raises(UserError, match="frame 8 could be found but not decoded"):
@@ -208,7 +208,7 @@ def test_a_picture_that_repeats_has_its_size(jpegs, backend, number_of):
 def test_an_mp4_cut_short_lacks_its_index(write, backend):
     path = write()
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(UserError, match=r"is an MP4 without its index \(moov\)"):
+    with pytest.raises(UserError, match=r"is an MP4 without an index \(moov\)"):
         open_video(path)
 
 
@@ -242,14 +242,14 @@ def test_nothing_is_said_of_a_video_that_was_left_early(write, backend):
 def test_a_file_that_may_not_be_read(write):
     path = write()
     path.chmod(0)
-    with pytest.raises(UserError, match=r"cannot be read: Permission denied; check its rights"):
+    with pytest.raises(UserError, match=r"be read: Permission denied; check its permissions"):
         open_video(path)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fps": 0}, "the frame rate is 0; give one above 0 and up to 480"),
+        ({"fps": 0}, "the frame rate is 0; give one above 0 and at most 480"),
         ({"policy": "oldest"}, "the policy is 'oldest'; give one of newest, all"),
         ({"reconnect": -1}, "reconnect is -1; give 0 or more"),
     ],

@@ -35,7 +35,7 @@ from mmvitaccel.core.eventful.modes.exact import ExactAttention
 from mmvitaccel.core.eventful.modes.mode import AttentionMode, TokenwiseAttention
 from mmvitaccel.core.eventful.motion.translation import Motion, OnView
 from mmvitaccel.core.eventful.options import EventfulOptions, buffer_dtype_of
-from mmvitaccel.core.eventful.stream import StreamStore
+from mmvitaccel.core.eventful.store import StreamStore
 
 ATTENTION_MODES: dict[str, type] = {
     "tokenwise": TokenwiseAttention,
@@ -64,7 +64,8 @@ def apply_eventful(
 
     With ``parts``, the neck and the heads of a detector also recompute only what changed. Because a
     transformer changes every cell slightly, the neck's gate selects, by the policy, the cells that
-    changed most since they last passed; all others keep their values bit for bit. Heads use the
+    changed most since they last passed, and up to four times the budget of those that have clearly
+    changed; all others keep their values bit for bit. Heads use the
     neck's changed pixels, and their results equal those of the plain heads on the same levels. If
     the backbone is dense, changes are detected at its outputs. The levels between neck and heads,
     and the outputs of map heads before decoding, are the stored tensors themselves, which the
@@ -78,7 +79,8 @@ def apply_eventful(
             detector of OpenMMLab, whose data samples then name the video of an image.
         policy: Selects the tokens that pass the gates: :class:`~mmvitaccel.TopK`, ``TopFraction``,
             ``Threshold``, ``Always``, or any object with their method. With ``parts``, it is used
-            in backbone and neck; or give a dict with a policy for each part.
+            in backbone and neck; or give a dict with a policy for each part, which its gates then
+            follow exactly.
         attention: ``exact``, ``tokenwise``, ``delta`` (the paper's), or a mode object.
         parts: For a detector of mmdet: ``all``, or names among ``backbone``, ``neck``,
             ``rpn_head``, ``bbox_head`` (of a one-stage detector) and ``roi_head``. Unsupported

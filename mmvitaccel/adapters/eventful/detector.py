@@ -215,8 +215,11 @@ def parts_of(
     Args:
         detector: The detector.
         parts: ``all`` for all supported parts, with a warning about the others; or names.
-        group_norm: Handling of a GroupNorm over a head's maps; None refuses it. Raises: ValueError:
-            A name is unknown, missing in the detector or not supported; or no part is supported.
+        group_norm: Handling of a GroupNorm over a head's maps; None refuses it.
+
+    Raises:
+        ValueError: A name is unknown, missing in the detector or not supported; or no part is
+            supported.
     """
     here = [n for n in HANDLES if isinstance(getattr(detector, n, None), nn.Module)]
     name = class_name(detector)
@@ -271,7 +274,9 @@ def attach_parts(
 
     Args:
         model: The detector, or a tracker that contains it.
-        policy: One policy for backbone and neck, or a dict with a policy for each part.
+        policy: One policy for backbone and neck, whose gate then also passes cells that have
+            clearly changed (:func:`~mmvitaccel.core.eventful.maps.top_up.topped_up`); or a dict
+            with a policy for each part.
         parts: See :func:`parts_of`.
         attach_backbone: Function that attaches Eventful to a transformer, given policy and motion.
         max_streams: Maximum number of stored streams.
@@ -298,7 +303,9 @@ def attach_parts(
         # reason: an eventful backbone decides
         own = dict(scene, refresh=refresh) if part == served[0] else scene
         if part == "neck":
-            attach_neck(module, adapter, policies[part], max_streams, lends, **own)
+            # reason: cells behind an eventful backbone have waited at its gates already
+            tops_up = "backbone" in served and not isinstance(policy, Mapping)
+            attach_neck(module, adapter, policies[part], max_streams, lends, tops_up=tops_up, **own)
         elif part == "roi_head":
             attach_roi_head(module, adapter, policies[part], max_streams, **scene)
         else:

@@ -32,7 +32,7 @@ from mmvitaccel.adapters.parts import HeadAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
 from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
 from mmvitaccel.core.eventful.maps.memory import cells_of
-from mmvitaccel.core.eventful.stream import StreamStore
+from mmvitaccel.core.eventful.store import StreamStore
 
 METHOD = "EventfulHead"
 

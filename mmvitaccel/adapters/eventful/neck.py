@@ -26,7 +26,7 @@ from mmvitaccel.adapters.parts import NeckAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
 from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
 from mmvitaccel.core.eventful.maps.memory import Pages, cells_of, take_together
-from mmvitaccel.core.eventful.stream import StreamStore
+from mmvitaccel.core.eventful.store import StreamStore
 
 METHOD = "EventfulNeck"
 
@@ -39,16 +39,23 @@ class NeckState(StreamRun):
         lends: Whether the levels that are given out are the memory itself, which the stream's next
             frame changes.
         on_scene: Whether the backbone's maps are those of views over scenes, and the levels too.
+        tops_up: Whether cells that have clearly changed pass beyond the policy's budget.
     """
 
     lends: bool = False
     on_scene: bool = False
+    tops_up: bool = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NeckState:
         # reason: a copied model starts without streams.
         store = copy.deepcopy(self.store)
         return NeckState(
-            self.policy, store, refresh=self.refresh, lends=self.lends, on_scene=self.on_scene
+            self.policy,
+            store,
+            refresh=self.refresh,
+            lends=self.lends,
+            on_scene=self.on_scene,
+            tops_up=self.tops_up,
         )
 
 
@@ -118,6 +125,7 @@ def attach_neck(
     lends: bool = False,
     on_scene: bool = False,
     refresh: Refresh = OnRequest(),  # noqa: B008
+    tops_up: bool = False,
 ) -> EventfulNeckHandle:
     """Attach EventfulNeck to a neck by its record; see :func:`apply_eventful_neck`.
 
@@ -129,10 +137,12 @@ def attach_neck(
         lends: Whether the levels are returned without copies.
         on_scene: Whether its backbone follows the camera and says where its maps lie.
         refresh: Which later frames are computed whole, beside those that an eventful backbone says.
+        tops_up: Whether cells that have clearly changed pass beyond the policy's budget.
     """
     policy = checked_policy(Threshold(0.0) if policy is None else policy)
+    store = StreamStore(max_streams)
     state = NeckState(
-        policy, StreamStore(max_streams), refresh=refresh, lends=lends, on_scene=on_scene
+        policy, store, refresh=refresh, lends=lends, on_scene=on_scene, tops_up=tops_up
     )
     overrides = {"forward": _forward, "__call__": called}
     attach_part(neck, METHOD, overrides, state, adapter.bypassed(neck), adapter)
@@ -167,7 +177,8 @@ def _levels(neck: nn.Module, state: NeckState, inputs: Any, lends: bool) -> tupl
     streams = [share[0][0] for share in shares]
     memories = [memory_of(stream, on_scene=state.on_scene) for stream in streams]
     policies = [running.policy_of(stream) for stream in streams]
-    own = take_together(memories, [[x for _, x in share] for share in shares], policies, border)
+    given = [[x for _, x in share] for share in shares]
+    own = take_together(memories, given, policies, border, state.tops_up)
     pages = [m.pages(make(m.sheets, sheets)) for m, sheets in zip(memories, own)]
     for stream in streams:
         if stream is not None:

@@ -29,7 +29,7 @@ from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
 from mmvitaccel.core.eventful.maps.memory import cells_of
 from mmvitaccel.core.eventful.maps.proposals import ProposalMemory, untouched
 from mmvitaccel.core.eventful.maps.sheets import Sheet
-from mmvitaccel.core.eventful.stream import StreamStore
+from mmvitaccel.core.eventful.store import StreamStore
 from mmvitaccel.core.kernels.roi_align import can_align, roi_align
 
 METHOD = "EventfulRoIHead"

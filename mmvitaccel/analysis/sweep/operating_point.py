@@ -83,7 +83,11 @@ class OperatingPoint:
 
 
 def eventful_point(
-    k: int, attention: str = "exact", policy: str = "TopK", **options: Any
+    k: int,
+    attention: str = "exact",
+    policy: str = "TopK",
+    each: Sequence[str] = (),
+    **options: Any,
 ) -> OperatingPoint:
     """Eventful with a policy with k tokens.
 
@@ -91,11 +95,13 @@ def eventful_point(
         k: Tokens.
         attention: The attention mode.
         policy: Name of a registered policy with an argument ``k``.
+        each: Parts of a detector that get a policy each; empty for a common one.
         **options: Further arguments of :class:`mmvitaccel.EventfulHook`.
     """
+    own = dict(type=policy, k=k)
     hook = dict(
         type="mmvitaccel.EventfulHook",
-        policy=dict(type=policy, k=k),
+        policy={part: dict(own) for part in each} or own,
         attention=attention,
         **options,
     )

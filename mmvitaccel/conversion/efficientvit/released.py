@@ -1,4 +1,4 @@
-"""Microsoft's EfficientViT: ImageNet models as released and as in timm, and the two detectors."""
+"""Layouts of Microsoft's EfficientViT: ImageNet models as released and in timm, two detectors."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ from mmvitaccel.models.weights.fit import is_derived
 _INDEX = r".+\.attention_bias_idxs"
 _NO_INDEX = (_INDEX, lambda match, weights: ())
 _LEAVE = (
-    (_INDEX, "it follows from the window's size"),
-    (r"ema_.+", "averaged weights beside the others"),
+    (_INDEX, "calculated from the window size"),
+    (r"ema_.+", "averaged weights"),
 )
 
 
 def backbone_shapes(weights: Weights) -> Shapes:
-    """Of the published model that has these widths, or of one with these fields.
+    """Return the shapes of the backbone.
+
+    They are those of the published model with these widths, else of a model with the dimensions
+    that the weights have.
 
     Raises:
-        ValueError: No stage was found.
+        ValueError: If the weights have no stage.
     """
     own = {n[len("backbone.") :]: v for n, v in weights.items() if n.startswith("backbone.")}
     fields = describe_weights(own)
     if fields is None:
         raise ValueError(
-            "the first block of one of its stages is missing; it was cut short or is of another "
+            "the first block of a stage is missing; the file is truncated or belongs to another "
             "model"
         )
     widths = fields["embed_dims"]
@@ -51,7 +54,7 @@ def _is_table(name: str, stage: int) -> bool:
 
 
 def classifier_shapes(weights: Weights) -> Shapes:
-    """Of an ImageNet model: BatchNorm and a linear layer after the backbone."""
+    """Return the shapes of an ImageNet model: backbone, BatchNorm, linear layer."""
     shapes = backbone_shapes(weights)
     dim = size(weights, "head.fc.weight", 1)
     shapes |= with_bias("head.fc", size(weights, "head.fc.weight"), dim)
@@ -61,7 +64,7 @@ def classifier_shapes(weights: Weights) -> Shapes:
 
 
 def retinanet_shapes(weights: Weights) -> Shapes:
-    """Of RetinaNet on the pyramid with one finer level."""
+    """Return the shapes of a RetinaNet whose pyramid has one finer level."""
     shapes = backbone_shapes(weights) | neck_shapes(weights, finer=1)
     channels = size(weights, "neck.fpn_convs.0.conv.weight")
     for branch in ("cls_convs", "reg_convs"):
@@ -74,7 +77,7 @@ def retinanet_shapes(weights: Weights) -> Shapes:
 
 
 def mask_rcnn_shapes(weights: Weights) -> Shapes:
-    """Of Mask R-CNN on the pyramid with two finer levels."""
+    """Return the shapes of a Mask R-CNN whose pyramid has two finer levels."""
     shapes = backbone_shapes(weights) | neck_shapes(weights, finer=2)
     channels = size(weights, "neck.fpn_convs.0.conv.weight")
     shapes |= with_bias("rpn_head.rpn_conv", channels, channels, 3, 3)
@@ -95,7 +98,10 @@ def mask_rcnn_shapes(weights: Weights) -> Shapes:
 
 
 def neck_shapes(weights: Weights, finer: int) -> Shapes:
-    """Of the pyramid: three levels of the backbone, and finer ones by transposed convolutions."""
+    """Return the shapes of the pyramid: the backbone's three levels and ``finer`` upsampled ones.
+
+    The finer levels come from transposed convolutions.
+    """
     channels = size(weights, "neck.fpn_convs.0.conv.weight")
     shapes: Shapes = {}
     for level in range(3):

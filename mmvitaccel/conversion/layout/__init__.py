@@ -1,1 +1,1 @@
-"""The definition of a layout, and the names that several layouts share."""
+"""The definition of a layout, and names and shapes that several layouts share."""

@@ -1,4 +1,4 @@
-"""Names and shapes that transformers of several layouts have in common."""
+"""Names and shapes of transformer blocks, which several layouts share."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import re
 from mmvitaccel.conversion.layout.layout import Shapes, Weights
 
 PUBLISHED_DEPTHS = {768: 12, 1024: 24, 1280: 32}
-"""Depths of ViT-B, L and H by width; a file with fewer blocks is truncated."""
+"""Depths of ViT-B, ViT-L and ViT-H by width; a file with fewer blocks is truncated."""
 
 
 def count(weights: Weights, prefix: str) -> int:
-    """Number of items in the numbered list at ``prefix``."""
+    """Return the length of the module list ``prefix``: its highest index plus one."""
     found = [re.match(rf"{re.escape(prefix)}\.(\d+)\.", name) for name in weights]
     return max((int(match[1]) + 1 for match in found if match), default=0)
 
 
 def size(weights: Weights, name: str, axis: int = 0) -> int:
-    """Length of a tensor along an axis.
+    """Return the length of a tensor along an axis.
 
     Raises:
-        ValueError: It is missing.
+        ValueError: If the tensor is missing or has no such axis.
     """
     if name not in weights or weights[name].dim() <= axis:
-        raise ValueError(f"'{name}' is missing; the file was cut short or is of another model")
+        raise ValueError(f"'{name}' is missing; the file is truncated or belongs to another model")
     return weights[name].shape[axis]
 
 
 def block_shapes(prefix: str, dim: int, hidden: int, depth: int) -> Shapes:
-    """Of pre-norm blocks with one linear layer for queries, keys and values."""
+    """Return the shapes of pre-norm blocks with one linear layer for queries, keys and values."""
     parts = {
         "norm1": (dim,),
         "attn.qkv": (3 * dim, dim),
@@ -45,10 +45,10 @@ def block_shapes(prefix: str, dim: int, hidden: int, depth: int) -> Shapes:
 
 
 def with_bias(name: str, *weight: int) -> Shapes:
-    """Weight and bias of a layer; the bias has the weight's first length."""
+    """Return the shapes of a layer's weight and bias; the bias has the weight's first length."""
     return {f"{name}.weight": weight, f"{name}.bias": weight[:1]}
 
 
 def transposed(name: str, inward: int, outward: int, kernel: int = 2) -> Shapes:
-    """Weight and bias of a transposed convolution."""
+    """Return the shapes of a transposed convolution's weight and bias."""
     return {f"{name}.weight": (inward, outward, kernel, kernel), f"{name}.bias": (outward,)}

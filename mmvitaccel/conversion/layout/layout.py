@@ -1,4 +1,4 @@
-"""A layout of released weights: how it is recognised, and the target name of each tensor."""
+"""Definition of a layout: how weights are recognised, and the target name of each tensor."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Target = Union[str, Callable[[re.Match, Weights], Union[str, tuple[str, ...]]]]
 
 @dataclass
 class Adapted:
-    """Tensors that a layout has renamed and changed.
+    """Tensors that a layout has renamed and adapted.
 
     Attributes:
-        weights: The result, by this project's names.
-        changes: How a tensor was changed, by name: ``resized from ...``, ``permuted ...``.
+        weights: Tensors by this project's names.
+        changes: How tensors were changed, by this project's names, as ``permuted from BGR to RGB``.
         settings: Values that a config must have for these weights; saved as metadata.
-        classes: Names of the classes, where the layout says which they are.
+        classes: Class names, if the layout defines them.
     """
 
     weights: dict[str, Tensor]
@@ -33,18 +33,19 @@ class Adapted:
 
 @dataclass(frozen=True)
 class Layout:
-    """A public layout of weights.
+    """A layout of released weights.
 
     Attributes:
         name: Value of ``--format``.
         title: Description for the report.
-        recognise: Whether weights have this layout, by their names (and class counts).
-        rules: Patterns of complete names with their targets; the first match counts. A function of
-            the match and the file's weights may return several names; each gets the tensor.
-        leave: Patterns of names that the model does not have, with the reason.
-        needed: Names and shapes that the result must have, derived from the result.
-        adapt: Changes the renamed tensors where the two codebases differ; raises a ValueError
-            if it cannot.
+        recognise: Checks by names and class counts whether weights have this layout.
+        rules: Regular expressions of complete names, with their targets; the first match counts. A
+            target is a template, or a function of the match and the file's weights that returns
+            one or more names. The tensor is stored under each of them.
+        needed: Returns the names and shapes of the complete model, given the renamed tensors.
+        leave: Regular expressions of names that the model does not have, with the reason.
+        adapt: Changes the renamed tensors where the two codebases differ; it also receives the
+            file's weights. It raises a ValueError if it cannot.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Layout:
     adapt: Callable[[Adapted, Weights], None] | None = None
 
     def targets(self, name: str, weights: Weights) -> tuple[str, ...]:
-        """This project's names for a tensor of the file; empty if the model does not have it."""
+        """Return this project's names for a tensor; empty if the model does not have it."""
         for pattern, target in self.rules:
             match = re.fullmatch(pattern, name)
             if match:
@@ -65,18 +66,18 @@ class Layout:
         return ()
 
     def reason(self, name: str) -> str:
-        """Why the model does not have a tensor."""
+        """Return why the model does not have a tensor."""
         for pattern, reason in self.leave:
             if re.fullmatch(pattern, name):
                 return reason
-        return "not known in this layout"
+        return "unknown in this layout"
 
 
 def has(weights: Weights, *patterns: str) -> bool:
-    """Whether each pattern matches the complete name of some tensor."""
+    """Check whether each pattern matches the complete name of a tensor."""
     return all(any(re.fullmatch(pattern, name) for name in weights) for pattern in patterns)
 
 
 def rows(weights: Weights, name: str) -> int:
-    """Length of a tensor's first axis, 0 if the tensor is missing."""
+    """Return the length of a tensor's first axis; 0 if the tensor is missing."""
     return len(weights[name]) if name in weights else 0

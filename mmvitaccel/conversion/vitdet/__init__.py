@@ -1,1 +1,1 @@
-"""Layouts of ViTDet weights, and of the image transformers that detectors start from."""
+"""Layouts of ViTDet weights, and of pre-trained image transformers."""

@@ -1,4 +1,4 @@
-"""detectron2's ViTDet detectors: Faster, Mask and Cascade R-CNN, ``.pkl`` or ``.pth``."""
+"""Layout of detectron2's ViTDet detectors: Faster, Mask and Cascade R-CNN; ``.pkl`` or ``.pth``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KINDS = {**_CONV, "norm.weight": "ln.weight", "norm.bias": "ln.bias"}
 
 
 def _in_box_head(match: re.Match, weights: Weights) -> str:
-    """``roi_heads.box_head.[stage.]conv1.norm.weight``: layers are numbered from 1."""
+    """Rename ``roi_heads.box_head.[stage.]conv1.norm.weight``; detectron2 numbers from 1."""
     stage, part, number, kind = match.groups()
     layer = int(number) - 1
     if part == "fc":
@@ -23,7 +23,11 @@ def _in_box_head(match: re.Match, weights: Weights) -> str:
 
 
 def _in_mask_head(match: re.Match, weights: Weights) -> tuple[str, ...]:
-    """A cascade has one mask head there; mmdet gives each stage one and takes their mean."""
+    """Rename a mask head's tensor.
+
+    detectron2's cascade has one mask head. mmdet has one per stage and averages them, so each stage
+    gets the tensor.
+    """
     part, kind = match.groups()
     if part.startswith("mask_fcn"):
         tail = f"convs.{int(part[len('mask_fcn') :]) - 1}.{_KINDS[kind]}"
@@ -55,20 +59,20 @@ HEAD_RULES: tuple[tuple[str, Target], ...] = (
     (rf"roi_heads\.mask_head\.(mask_fcn\d|deconv|predictor)\.{KIND}", _in_mask_head),
 )
 LEAVE = (
-    (r"pixel_(mean|std)", "the config's data_preprocessor has it"),
-    (r"proposal_generator\.anchor_generator\..+", "the config's anchor_generator has it"),
+    (r"pixel_(mean|std)", "set by the config's data_preprocessor"),
+    (r"proposal_generator\.anchor_generator\..+", "set by the config's anchor_generator"),
 )
 
 
 def adapt(adapted: Adapted, weights: Weights) -> None:
-    """Follow detectron2 in pixels, anchors and classes."""
+    """Adapt the pixel normalisation, check the anchors and read the classes."""
     adapt_pixels(adapted, weights)
     check_anchors(weights)
     read_classes(adapted)
 
 
 def is_vid(weights: Weights) -> bool:
-    """Whether a Faster R-CNN has the 30 classes of ImageNet VID."""
+    """Check whether the weights are a Faster R-CNN with the 30 classes of ImageNet VID."""
     return rows(weights, SCORES) == 31 and not has(weights, r"roi_heads\.mask_head\..+")
 
 

@@ -10,49 +10,50 @@ from mmvitaccel.conversion.layout.layout import Adapted, Weights
 PATCHES = "backbone.patch_embed.proj.weight"
 MEAN = torch.tensor([123.675, 116.28, 103.53])
 STD = torch.tensor([58.395, 57.12, 57.375])
-"""What the configs subtract and divide by, in the order red, green, blue."""
+"""Mean and standard deviation of the configs' pixels; order: red, green, blue."""
 
 
 def adapt_pixels(adapted: Adapted, weights: Weights) -> None:
-    """Make the patch embedding expect the configs' pixels: RGB, with ImageNet's mean and std.
+    """Change the patch embedding to accept the configs' pixels: RGB, with ImageNet's mean and std.
 
-    detectron2's older models take BGR, some without a standard deviation. Both are linear in the
-    channels, so they can be folded into the weights. Files without the two tensors come from
-    ViTDet's own configs, whose normalisation is the same as here.
+    detectron2's older models take BGR, some without a standard deviation. Channel order and scale
+    can be folded into the weights. Files without the tensors ``pixel_mean`` and ``pixel_std`` come
+    from ViTDet's own configs, whose normalisation is the same as here.
 
     Raises:
-        ValueError: The means differ; they cannot be folded where an image is padded.
+        ValueError: If the means differ. A mean cannot be folded, because padding is 0 after
+            normalisation.
     """
     if "pixel_mean" not in weights or PATCHES not in adapted.weights:
         return
     mean = weights["pixel_mean"].flatten().float()
     std = weights.get("pixel_std", STD).flatten().float()
-    done = []
+    changes = []
     if _same(mean, MEAN.flip(0)):
         adapted.weights[PATCHES] = adapted.weights[PATCHES].flip(1)
         mean, std = mean.flip(0), std.flip(0)
-        done.append("permuted from BGR to RGB")
+        changes.append("permuted from BGR to RGB")
     if not _same(mean, MEAN):
         raise ValueError(
-            f"its pixels are normalised with mean {mean.tolist()}, and not {MEAN.tolist()} as in "
-            "the configs; another mean cannot be taken over where an image is padded"
+            f"its pixels are normalised with mean {mean.tolist()}, but the configs use "
+            f"{MEAN.tolist()}; another mean cannot be converted, because images are padded"
         )
     if not _same(std, STD):
         scale = (STD / std).to(adapted.weights[PATCHES].dtype)
         adapted.weights[PATCHES] = adapted.weights[PATCHES] * scale[:, None, None]
-        done.append(f"scaled from a standard deviation of {std.tolist()}")
-    if done:
-        adapted.changes[PATCHES] = ", ".join(done)
+        changes.append(f"scaled from a standard deviation of {std.tolist()}")
+    if changes:
+        adapted.changes[PATCHES] = ", ".join(changes)
 
 
 def check_anchors(weights: Weights) -> None:
-    """Check that the anchors in the file, where there are any, are those of the configs.
+    """Check that the anchors in the file, if any, are those of the configs.
 
     Both codebases centre anchors on the cell's corner, with width sqrt(area / ratio) and height
-    ratio * width, without an offset and in the same order: the weights need no change.
+    ratio * width, without an offset and in the same order. The weights need no change.
 
     Raises:
-        ValueError: Names the level that differs.
+        ValueError: If they differ; it names the level.
     """
     name = "proposal_generator.anchor_generator.cell_anchors.{}"
     for level in range(5):
@@ -65,8 +66,8 @@ def check_anchors(weights: Weights) -> None:
         expected = torch.cat((-half, half), 1)
         if found.shape != expected.shape or not _same(found.float(), expected, 0.01):
             raise ValueError(
-                f"the anchors of level {level} are {found.tolist()}, and not "
-                f"{expected.tolist()} as in the configs"
+                f"the anchors of level {level} are {found.tolist()}, but the configs have "
+                f"{expected.tolist()}"
             )
 
 

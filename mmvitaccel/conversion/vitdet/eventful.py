@@ -1,7 +1,7 @@
-"""The Eventful Transformers paper's ImageNet VID detector, as trained or renamed by its code.
+"""Layout of the Eventful Transformers paper's ImageNet VID detector.
 
-It was trained in detectron2; the paper's own code then renames the transformer and the pyramid,
-and drops the position of the class token.
+It was trained in detectron2. The paper's code then renames the transformer and the pyramid and
+drops the class token's position embedding. Files from before and after that step are recognised.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _BLOCK_PARTS = {
     "mlp_1.": "mlp.fc1.",
     "mlp_2.": "mlp.fc2.",
 }
-# By level: the norm of a convolution is the layer after it there, and a part of it here.
+# For each level: in the paper's code, a convolution's norm is the next layer; here it is part of
+# the convolution.
 _PYRAMID = (
     {0: "0", 1: "1", 3: "3", 4: "4", 5: "4.norm", 6: "5", 7: "5.norm"},
     {0: "0", 1: "1", 2: "1.norm", 3: "2", 4: "2.norm"},
@@ -56,7 +57,7 @@ RULES: tuple[tuple[str, Target], ...] = (
 
 
 def adapt(adapted: Adapted, weights: Weights) -> None:
-    """Follow detectron2, and put the class token's place back before the positions."""
+    """Adapt as for detectron2, and insert a zero position embedding for the class token."""
     d2.adapt(adapted, weights)
     from mmvitaccel.datasets.vid_classes import VID_SYNSETS
 
@@ -64,9 +65,9 @@ def adapt(adapted: Adapted, weights: Weights) -> None:
         adapted.classes = tuple(VID_SYNSETS.values())
     positions = adapted.weights.get(POSITIONS)
     if positions is not None and "backbone.position_encoding.encoding" in weights:
-        empty = torch.zeros_like(positions[:, :1])
-        adapted.weights[POSITIONS] = torch.cat((empty, positions), 1)
-        adapted.changes[POSITIONS] = "an empty place for the class token before it"
+        zero = torch.zeros_like(positions[:, :1])
+        adapted.weights[POSITIONS] = torch.cat((zero, positions), 1)
+        adapted.changes[POSITIONS] = "a zero position for the class token was prepended"
 
 
 EVENTFUL_VITDET = Layout(

@@ -1,4 +1,4 @@
-"""Image transformers in timm's naming, MAE's among them, which detectors and ViViT start from."""
+"""Layouts of pre-trained image transformers with timm's names (MAE's too), for ViTDet and ViViT."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ from mmvitaccel.conversion.layout.blocks import (
 from mmvitaccel.conversion.layout.layout import Adapted, Layout, Shapes, Weights, has
 from mmvitaccel.conversion.vitdet.names import backbone_shapes
 
-TUBELET_FRAMES = 2  # of every ViViT config
+TUBELET_FRAMES = 2  # in every ViViT config
 TUBELETS = "backbone.patch_embed.weight"
 _PART = r"(norm1|attn\.qkv|attn\.proj|norm2|mlp\.fc1|mlp\.fc2)\.(weight|bias)"
 _LEAVE = (
-    (r"(decoder_.+|mask_token)", "pre-training's decoder"),
-    (r"(head|fc_norm|pre_logits)\..+", "a classifier"),
-    (r"dist_token", "the distillation token"),
+    (r"(decoder_.+|mask_token)", "decoder of the pre-training"),
+    (r"(head|fc_norm|pre_logits)\..+", "classifier"),
+    (r"dist_token", "distillation token"),
 )
 
 
 def _check_blocks(adapted: Adapted, weights: Weights) -> None:
-    """Refuse blocks with more parameters than plain blocks have.
+    """Refuse blocks with more parameters than a plain ViT block has.
 
     Raises:
-        ValueError: Names the first such tensor.
+        ValueError: If there are any; it names the first one.
     """
     for name in weights:
         if name.startswith("blocks.") and not MAE_VIT.targets(name, weights):
             raise ValueError(
-                f"its blocks have '{name}', which plain blocks have not; take plain weights"
+                f"its blocks have '{name}', which a plain ViT block does not have; use the weights "
+                "of a plain ViT"
             )
 
 
 def _adapt_to_vivit(adapted: Adapted, weights: Weights) -> None:
-    """Put the patch embedding at the middle frame of a tubelet; the other frames start at zero.
+    """Use the patch embedding for the middle frame of a tubelet; the other frames start at zero.
 
     This is "central frame initialisation" of the ViViT paper, section 3.4: at first the model
     sees one frame of each tubelet.
@@ -49,7 +50,7 @@ def _adapt_to_vivit(adapted: Adapted, weights: Weights) -> None:
         tubelet = torch.zeros(*patch.shape[:2], TUBELET_FRAMES, *patch.shape[2:], dtype=patch.dtype)
         tubelet[:, :, TUBELET_FRAMES // 2] = patch
         adapted.weights[TUBELETS] = tubelet
-        adapted.changes[TUBELETS] = f"the middle one of {TUBELET_FRAMES} frames, the others zero"
+        adapted.changes[TUBELETS] = f"middle one of {TUBELET_FRAMES} frames; the others are zero"
 
 
 def _spatial_shapes(weights: Weights) -> Shapes:
@@ -85,7 +86,7 @@ MAE_VIT = Layout(
 VIT_AS_VIVIT = Layout(
     name="vit-as-vivit",
     title="a pre-trained image transformer as ViViT's spatial encoder",
-    # reason: the names are the same as in the layout above; the user chooses with --format.
+    # The names are the same as in the layout above; the user chooses with --format.
     recognise=lambda w: False,
     rules=(
         (r"patch_embed\.proj\.(weight|bias)", r"backbone.patch_embed.\1"),

@@ -1,4 +1,4 @@
-"""ViTDet of mmdet's own ``projects/ViTDet``: the same transformer, another pyramid's names."""
+"""Layout of mmdet's ``projects/ViTDet``: the same transformer, other names in the pyramid."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 from mmvitaccel.conversion.layout.layout import Adapted, Layout, Target, Weights, has
 from mmvitaccel.conversion.vitdet.names import detector_shapes, read_classes
 
-# mmcv names a norm after its class, and that project's class is in none of mmcv's families.
+# mmcv derives the name from the norm's class; it calls a class that it does not know norm_layer.
 _NORM = r"(?:norm_layer|ln)"
-_FIRST = (4, 1, 0, 1)  # of each level, the pyramid's layer that its lateral convolution is
+_FIRST = (4, 1, 0, 1)  # index of the lateral convolution in each level of this project's pyramid
 
 
 def _in_pyramid(match: re.Match, weights: Weights) -> str:
@@ -30,7 +30,7 @@ RULES: tuple[tuple[str, Target], ...] = (
 
 
 def adapt(adapted: Adapted, weights: Weights) -> None:
-    """Note the epsilon, which mmcv sets to 1e-5 in every norm that a config does not say it of."""
+    """Read the classes and record the epsilon: 1e-5, mmcv's default, which the project keeps."""
     read_classes(adapted)
     adapted.settings["norm_eps"] = 1e-5
 

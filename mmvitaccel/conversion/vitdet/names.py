@@ -1,4 +1,4 @@
-"""Names and shapes of this project's ViTDet detectors, which several layouts end in."""
+"""Names and shapes of this project's ViTDet detectors, the target of several layouts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from mmvitaccel.conversion.layout.blocks import (
 from mmvitaccel.conversion.layout.layout import Adapted, Shapes, Weights
 
 BOX, MASK = "roi_head.bbox_head", "roi_head.mask_head"
-STAGES = 3  # of Cascade R-CNN
+STAGES = 3  # in Cascade R-CNN
 
 
 def detector_shapes(weights: Weights) -> Shapes:
-    """Of a Faster, Mask or Cascade R-CNN on ViTDet, whichever it is."""
+    """Return the shapes of a Faster, Mask or Cascade R-CNN with ViTDet.
+
+    Args:
+        weights: Tensors by this project's names; they decide which detector it is.
+    """
     shapes = backbone_shapes(weights, rel_pos=True) | neck_shapes(weights) | rpn_shapes(weights)
     for head in heads(weights, BOX):
         shapes |= box_shapes(weights, head)
@@ -28,17 +32,17 @@ def detector_shapes(weights: Weights) -> Shapes:
 
 
 def heads(weights: Weights, name: str) -> list[str]:
-    """The one head of that name, or those of the cascade's stages."""
+    """Return the head's name, or the names of a cascade's three heads."""
     cascade = any(key.startswith(f"{BOX}.0.") for key in weights)
     return [f"{name}.{stage}" for stage in range(STAGES)] if cascade else [name]
 
 
 def backbone_shapes(weights: Weights, rel_pos: bool) -> Shapes:
-    """Of the plain transformer.
+    """Return the shapes of the plain transformer.
 
     Args:
-        weights: By this project's names.
-        rel_pos: Whether every block needs its tables of relative positions.
+        weights: Tensors by this project's names.
+        rel_pos: Whether every block has relative position embeddings.
     """
     patch = "backbone.patch_embed.proj.weight"
     dim = size(weights, patch)
@@ -52,13 +56,13 @@ def backbone_shapes(weights: Weights, rel_pos: bool) -> Shapes:
         for axis in "hw":
             name = f"backbone.blocks.{block}.attn.rel_pos_{axis}"
             width = size(weights, "backbone.blocks.0.attn.rel_pos_h", 1)
-            # reason: windowed and global blocks have tables of different lengths
+            # Windowed and global blocks have tables of different lengths.
             shapes[name] = (len(weights[name]) if name in weights else 0, width)
     return shapes
 
 
 def neck_shapes(weights: Weights) -> Shapes:
-    """Of the simple feature pyramid."""
+    """Return the shapes of the simple feature pyramid."""
     dim = size(weights, "backbone.patch_embed.proj.weight")
     out = size(weights, "neck.simfp_4.0.weight")
     shapes = transposed("neck.simfp_2.0", dim, dim // 2) | with_bias("neck.simfp_2.1", dim // 2)
@@ -78,7 +82,7 @@ def neck_shapes(weights: Weights) -> Shapes:
 
 
 def rpn_shapes(weights: Weights) -> Shapes:
-    """Of the region proposal head, with two convolutions, or with one as in older detectors."""
+    """Return the shapes of the RPN head, with two convolutions, or one as in older detectors."""
     channels = size(weights, "neck.simfp_4.0.weight")
     anchors = size(weights, "rpn_head.rpn_cls.weight")
     if "rpn_head.rpn_conv.weight" in weights:
@@ -92,7 +96,7 @@ def rpn_shapes(weights: Weights) -> Shapes:
 
 
 def box_shapes(weights: Weights, head: str) -> Shapes:
-    """Of a box head: convolutions with LayerNorm, linear layers, two outputs."""
+    """Return the shapes of a box head: convolutions with LayerNorm, linear layers, two outputs."""
     channels = size(weights, "neck.simfp_4.0.weight")
     shapes = conv_shapes(weights, f"{head}.shared_convs", channels)
     inward = 49 * channels  # RoIs of 7 x 7, flattened channel by channel
@@ -105,7 +109,7 @@ def box_shapes(weights: Weights, head: str) -> Shapes:
 
 
 def mask_shapes(weights: Weights, head: str) -> Shapes:
-    """Of a mask head: convolutions with LayerNorm, a transposed one, an output per class."""
+    """Return the shapes of a mask head: convolutions with LayerNorm, upsampling, class logits."""
     channels = size(weights, "neck.simfp_4.0.weight")
     classes = size(weights, f"{head}.conv_logits.weight")
     shapes = conv_shapes(weights, f"{head}.convs", channels)
@@ -114,7 +118,7 @@ def mask_shapes(weights: Weights, head: str) -> Shapes:
 
 
 def conv_shapes(weights: Weights, name: str, channels: int) -> Shapes:
-    """Of the four convolutions of a head."""
+    """Return the shapes of a head's convolutions with LayerNorm, at least four."""
     shapes: Shapes = {}
     for conv in range(max(4, count(weights, name))):
         shapes[f"{name}.{conv}.conv.weight"] = (channels, channels, 3, 3)
@@ -123,10 +127,10 @@ def conv_shapes(weights: Weights, name: str, channels: int) -> Shapes:
 
 
 def read_classes(adapted: Adapted) -> None:
-    """Check that the heads agree on the classes, background last, and note what a config needs.
+    """Check that the heads have the same classes, and record the settings that a config needs.
 
     Raises:
-        ValueError: They do not.
+        ValueError: If they do not.
     """
     found = heads(adapted.weights, BOX)
     classes = size(adapted.weights, f"{found[0]}.fc_cls.weight") - 1
@@ -135,8 +139,8 @@ def read_classes(adapted: Adapted) -> None:
         boxes = size(adapted.weights, f"{head}.fc_reg.weight")
         if scores != classes + 1 or boxes not in (4, 4 * classes):
             raise ValueError(
-                f"'{head}' has {scores} scores and {boxes} box outputs; for {classes} classes and "
-                f"the background there are {classes + 1}, and 4 or {4 * classes}"
+                f"'{head}' has {scores} scores and {boxes} box outputs; {classes} classes and the "
+                f"background need {classes + 1} scores, and 4 or {4 * classes} box outputs"
             )
     masks = f"{heads(adapted.weights, MASK)[0]}.conv_logits.weight"
     if masks in adapted.weights and len(adapted.weights[masks]) not in (1, classes):

@@ -1,6 +1,6 @@
-"""The Eventful Transformers paper's ViViT: TAdaConv's, with the temporal encoder fine-tuned.
+"""Layout of the Eventful Transformers paper's ViViT: TAdaConv's with a fine-tuned temporal encoder.
 
-The paper classifies verbs alone on EPIC-Kitchens; its files have no classifier of nouns.
+On EPIC-Kitchens the paper only classifies verbs; its files have no classifier of nouns.
 """
 
 from __future__ import annotations

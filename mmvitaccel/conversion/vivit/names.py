@@ -11,12 +11,12 @@ from mmvitaccel.conversion.layout.blocks import (
 )
 from mmvitaccel.conversion.layout.layout import Adapted, Shapes, Weights, rows
 
-TEMPORAL_DEPTH = 4  # of the published sizes
-VERBS = 97  # of EPIC-Kitchens-100
+TEMPORAL_DEPTH = 4  # in the published sizes
+VERBS = 97  # in EPIC-Kitchens-100
 
 
 def recognizer_shapes(weights: Weights) -> Shapes:
-    """Of a factorised encoder and its classifier, or its classifiers of verbs and nouns."""
+    """Return the shapes of a factorised encoder with one classifier, or with verbs and nouns."""
     patch = "backbone.patch_embed.weight"
     dim = size(weights, patch)
     kernel = tuple(size(weights, patch, axis) for axis in range(1, 5))
@@ -40,7 +40,7 @@ def recognizer_shapes(weights: Weights) -> Shapes:
 
 
 def read_classifiers(adapted: Adapted, weights: Weights) -> None:
-    """Note the numbers of classes for the config; 0 nouns where the file has verbs alone."""
+    """Record the numbers of classes for the config; 0 nouns if the file only has verbs."""
     if "cls_head.fc_verb.weight" in adapted.weights:
         for name in ("verb", "noun"):
             adapted.settings[f"num_{name}s"] = rows(adapted.weights, f"cls_head.fc_{name}.weight")

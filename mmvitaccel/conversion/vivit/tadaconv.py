@@ -1,4 +1,4 @@
-"""TAdaConv's "ViViT Fact. Enc.", ``.pyth``, for Kinetics-400 and EPIC-Kitchens-100."""
+"""Layout of TAdaConv's "ViViT Fact. Enc." for Kinetics-400 and EPIC-Kitchens-100; ``.pyth``."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-// Softmax attention with relative positions, from start to end in the cache.
+// Fused softmax attention with relative positions.
 //
-// Rows and keys come in groups (the windows, or the images of a batch), each with its heads:
+// Query rows and keys form groups (windows, or the images of a batch), each with its heads:
 //   out_i = sum_j softmax_j(scale q_i . k_j + q_i . R_h[y_i, y_j] + q_i . R_w[x_i, x_j]) v_j.
-// A task is a chunk of rows; it goes through the keys once, with the largest logit and the sums of
-// each row so far, as fused attention does (FlashAttention, arXiv 2205.14135, algorithm 1).
+// A task is a chunk of rows. It makes one pass over the keys and keeps the running maximum and sums
+// of each row (online softmax; FlashAttention, arXiv 2205.14135, algorithm 1).
 //
-// Where tokens have been merged, a row brings its position terms with it, one for each row and each
-// column of the keys' grid, and a key has the mean of those at the places that it stands for.
+// For merged tokens, the caller passes each row's position terms, one for each row and each column
+// of the keys' grid. A key gets the mean of the terms at all positions that were merged into it.
 
 #include "rows.h"
 
@@ -14,48 +14,48 @@
 
 using namespace rows;
 
-// Steps in numbers: from group to group, from head to head, from row to row.
+// Strides between groups, heads and rows, in elements.
 struct Layout {
   int64_t group, head, row;
 };
 
-// What tokens are after merging; without it, terms is null.
+// Merged tokens; terms is null if tokens are not merged.
 struct Merged {
-  const float *terms; // of the rows: those of the grid's rows, then those of its columns
+  const float *terms; // of each query row: num_terms, of the grid's rows, then of its columns
   Layout of_terms;
   int64_t num_terms;
-  // The two terms of each place, (groups, places, 2), places of a key together; (groups, num_keys
-  // + 1), where those of a key begin.
+  // places (groups, num_places, 2): indices of the two terms of each position, sorted by key;
+  // starts (groups, num_keys + 1): index of each key's first position.
   const int32_t *places, *starts;
   int64_t num_places;
-  const float *bias; // (groups, num_keys) onto the logits of a key, or null
+  const float *bias; // (groups, num_keys), added to the logits of a key, or null
 };
 
 struct Attend {
   int64_t groups, heads, num_rows, num_keys, dim;
-  int64_t half, half_out; // whether queries, keys and values are Bf16, else float; the output
+  int64_t half, half_out; // whether queries, keys and values, and the output, are Bf16, else float
   const void *q, *k, *v;
   Layout of_q, of_k, of_v;
-  // (groups, num_rows), where a group's queries, keys, values and outputs lie; null: one after the
-  // other. Slot `padding` of every `slots_per_image` holds a key like any other, but no query.
+  // (groups, num_rows): rows of a group's queries, keys, values and outputs; null: consecutive
+  // rows. Slot `padding` of every `slots_per_image` is a valid key but not a query.
   const int64_t *slots;
   int64_t slots_per_image, padding;
-  const int64_t *place; // (groups, num_rows), of the queries in their grid; null: as they come
+  const int64_t *place; // (groups, num_rows): position of each query in its grid; null: row index
   void *out;
   Layout of_out;
-  float *lse; // (groups, heads, num_rows), or null
+  float *lse; // (groups, heads, num_rows) log-sum-exp of the logits, or null
   double scale;
   Positions positions;
-  int64_t keys_per_row; // of the keys' grid
+  int64_t keys_per_row; // columns of the keys' grid
   Merged merged;
 };
 
 namespace {
 
 constexpr int64_t kChunk = 256; // rows of a task
-constexpr int64_t kKeys = 512;  // keys and values that are copied together
+constexpr int64_t kKeys = 512;  // keys and values that are copied at a time
 
-// What one thread needs for itself; blocks of rows follow each other.
+// Buffers of one thread; blocks of rows are consecutive.
 struct Scratch {
   Terms terms;
   std::vector<float> q, acc, most, total, weights, k, v, merged_terms, rows;
@@ -68,7 +68,7 @@ struct Scratch {
         rows(a.half ? kChunk * a.dim : 0) {}
 };
 
-// The keys from first to last of one block of rows.
+// Processes the keys from first to last - 1 for one block of rows.
 template <int kVecs, int kDim>
 void attend_block(const Attend &a, int64_t group, int64_t block, int64_t first, int64_t last,
                   Scratch &s) {
@@ -90,7 +90,7 @@ void attend_block(const Attend &a, int64_t group, int64_t block, int64_t first, 
       int64_t y = step / a.keys_per_row, x = step % a.keys_per_row, at = 0;
       score<kVecs, kDim>(
           q, k, some,
-          [&](int64_t j, int i) { // keys are asked for in order
+          [&](int64_t j, int i) { // called with ascending j
             if (j != at) {
               at = j;
               if (++x == a.keys_per_row)

@@ -1,5 +1,4 @@
-// What gates ask in each frame (errors.py): how far tokens are from what was last let through,
-// in one pass over both.
+// Token errors of gates (errors.py): the L2 distance of each token to its reference, in one pass.
 
 #include "rows.h"
 
@@ -7,42 +6,43 @@
 
 using namespace rows;
 
-// Numbers that are float or Bf16 each have a `half_...` that says whether they are Bf16. Differences
-// are taken in float, to the token as the gate would keep it.
+// For arrays of float or Bf16, `half_...` says whether they are Bf16. Differences are computed in
+// float, from the token rounded to the type of the reference.
 
-// Tokens in front of a gate: norm(x + branch). Shapes: (num_rows, channels), contiguous.
+// Errors of the tokens at a gate, norm(x + branch). Shapes: (num_rows, channels), contiguous.
 struct NormedErrors {
   int64_t num_rows, channels;
   int64_t half_reference, half_x, half_branch;
   const void *reference, *x;
   const void *branch; // or null
-  void *total;        // x + branch, Bf16 if both are; null where there is no branch
-  int64_t normed;      // 0: there is no norm
+  void *total;        // x + branch, Bf16 if both are; null without a branch
+  int64_t normed;      // 0: no norm
   const float *weight, *bias; // (channels) of the norm, or null
   double eps;
   float *errors; // (num_rows)
 };
 
-// Attention's output: (heads, rows, dim), over (heads, rows) where there are denominators.
+// Errors of an attention output, out (heads, rows, dim), divided by denominator (heads, rows) if
+// that is not null.
 struct OutputErrors {
   int64_t num_listed, heads, dim;
   int64_t half_reference, half_out;
   const void *reference; // (rows, heads * dim), contiguous
   const void *out;
-  int64_t head_of_out, row_of_out; // steps in numbers
+  int64_t head_of_out, row_of_out; // strides in elements
   const float *denominator;        // or null
   int64_t head_of_denominator;
-  // (num_listed), the rows that are meant; null: the first ones.
+  // (num_listed): rows of the reference and of the output; null: the first num_listed rows.
   const int64_t *reference_rows, *out_rows;
-  float *errors; // by row of the reference
+  float *errors; // indexed by row of the reference
 };
 
 namespace {
 
 constexpr int64_t kChunk = 32; // rows of a task
 
-// The sum over i < count of term(i), where term(i) gives the numbers from i on: those of a vector if
-// asked with Vec, one if asked with float.
+// The sum over i < count of term(i). term(i, Vec{}) returns a vector of kLanes terms from i on,
+// term(i, 0.f) returns one term.
 template <class Term> float sum_of(int64_t count, Term term) {
   Vec sums[4] = {};
   int64_t i = 0;
@@ -99,7 +99,7 @@ void add(const Token *x, const Branch *branch, Total *total, int64_t count) {
   });
 }
 
-// Calls run with the row as a pointer to numbers of its kind.
+// Calls run with the address of element `from`, as a pointer to the array's type.
 template <class Run> void of_kind(const void *array, int64_t half, int64_t from, Run run) {
   if (half)
     run(static_cast<const Bf16 *>(array) + from);

@@ -1,8 +1,8 @@
-// The inner loop of exact attention (exchange.py): exchange changed keys in running sums.
+// The inner loop of exact attention (exchange.py): replace changed keys in running sums.
 //
-// For each row i of a list and each changed key j, once as it was and once as it is now:
+// For each listed row i and each changed key j, with its old and then with its new key and value:
 //   w = exp(q_i . k_j + q_i . R_h[y_i, y_j] + q_i . R_w[x_i, x_j] - m_i),
-// taken off (old) or put on (new): numerator_i += w v_j, denominator_i += w.
+// numerator_i += w v_j and denominator_i += w for the new one, -= for the old one.
 
 #include "rows.h"
 
@@ -25,9 +25,9 @@ struct Exchange {
 
 namespace {
 
-constexpr int64_t kChunk = 256; // rows of a task, whose position terms are made together
+constexpr int64_t kChunk = 256; // rows of a task, whose position terms are computed together
 
-// What one thread needs for itself.
+// Buffers of one thread.
 struct Scratch {
   Terms terms;
   std::vector<float> q, acc, weights, rows;

@@ -1,8 +1,9 @@
-// A convolutional transformer as a list of steps over maps, from pixels to features in one call.
+// Runs a convolutional transformer as a list of steps over feature maps, in one call.
 //
-// Maps lie as (images, rows, columns, channels). Convolutions are products of pixels, or of their
-// neighbourhoods, with packed weights; a task copies the numbers of some pixels into place and takes
-// them through panels of output channels, which stay in the cache. Between steps threads meet.
+// Maps are (images, rows, columns, channels). Convolutions are matrix products of pixels, or of
+// their neighbourhoods (im2col), with packed weights. A task copies a block of pixels into a buffer
+// and multiplies it with panels of output channels, which stay in the cache. Threads synchronise
+// after each step.
 
 #include "rows.h"
 
@@ -14,34 +15,35 @@ using namespace rows;
 enum Kind : int64_t { kProduct, kPlanes, kDepthwise, kMeans, kAttention };
 enum Act : int64_t { kNone, kRelu, kSigmoid };
 
-// Windows tile a map, its lower and right edge filled up with pixels of zero. A map in windows lies
-// as (images, windows, pixels of a window, channels).
+// Windows tile a map, which is padded with zeros at its lower and right edge. A windowed map is
+// (images, windows, pixels of a window, channels).
 struct Windows {
-  int64_t height, width; // of one, in pixels
-  int64_t down, across;  // how many an image has; 0: the map is not cut
+  int64_t height, width; // of a window, in pixels
+  int64_t down, across;  // rows and columns of windows per image; 0: the map is not windowed
 };
 
-// Pointers that a kind of step does not name are null.
+// Pointers that a kind of step does not use are null.
 struct Step {
   int64_t kind;
-  int64_t images, height, width; // of the map that is read
+  int64_t images, height, width; // of the input map
   int64_t in_channels, out_channels;
-  // Read and written: steps in numbers from pixel to pixel.
+  // Input and output, with the stride between pixels in elements.
   const float *in;
   int64_t in_step;
   float *out;
   int64_t out_step;
   int64_t kernel, stride, act;
-  int64_t joined; // the next step reads what this one puts out, pixel by pixel, and nothing else does
-  // Products and planes: panels of (in, kPanel). Others: (kernel * kernel, channels).
+  int64_t joined; // the next step is a pointwise product, the only reader of this step's output
+  // Products and planes: panels of (depth, kPanel). Others: (kernel * kernel, channels).
   const float *weight, *bias;
-  // Products: added to what is put out and lies as it; (images, in_channels), times what is read.
+  // Products: residual, added to the output, has its layout; scale (images, in_channels) multiplies
+  // the input.
   const float *residual, *scale;
   Windows windows;
   const float *previous; // products in windows: (pixels in windows, in_channels), added to `in`
-  // Attention, whose `in` holds queries, keys and values in windows: channels of a query; where
-  // max(out, 0) goes, in the map itself; what is added to the logits of a window, (pixels, pixels
-  // filled up to whole vectors by minus infinity).
+  // Attention; `in` is the queries, keys and values of a windowed map. key_channels: channels of a
+  // query. rectified: output of max(out, 0), not windowed. attention_bias (pixels, pixels padded to
+  // whole vectors with minus infinity) is added to the logits of each window.
   int64_t key_channels;
   float *rectified;
   int64_t rectified_step;
@@ -56,7 +58,7 @@ constexpr int kMostRows = 14;
 constexpr int kMostRows = 6;
 #endif
 constexpr int64_t kPanel = 2 * kLanes; // output channels of a panel
-constexpr int64_t kShort = 400, kLong = 1552; // steps between copied pixels: no power of two
+constexpr int64_t kShort = 400, kLong = 1552; // strides of copied pixels, not powers of two
 
 int64_t blocks_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
@@ -64,7 +66,7 @@ int64_t depth_of(const Step &s) { return s.in_channels * s.kernel * s.kernel; }
 
 int64_t rows_of_block(int64_t depth) { return (depth > kShort ? 4 : 8) * kMostRows; }
 
-// What one thread needs for itself.
+// Buffers of one thread.
 struct Scratch {
   std::vector<float> pixels = std::vector<float>(4 * kMostRows * kLong);
   std::vector<float> lines, keys, weights, queries;
@@ -72,19 +74,19 @@ struct Scratch {
 
 inline Vec acted(int64_t act, Vec x) {
   if (act == kRelu)
-    return x < Vec{} ? Vec{} : x; // what is not a number stays so
+    return x < Vec{} ? Vec{} : x; // NaN stays NaN
   if (act == kSigmoid)
     return 1.f / (1.f + exp_of(-x));
   return x;
 }
 
-// Some rows of one panel: act(a (rows, depth) b (depth, kPanel) + bias + residual).
+// One panel of a product: act(a (rows, depth) weight (depth, kPanel) + bias + residual).
 struct Panel {
   const float *weight, *bias;
   int64_t depth, act;
 };
 
-constexpr int64_t kAhead = 32; // inputs by which weights are fetched ahead: a page of them
+constexpr int64_t kAhead = 32; // distance of the weight prefetch, in rows of a panel: about a page
 
 template <int kRows, int kVecs, int64_t kApart>
 void product(const Panel &p, const float *a, const float *residual, float *out, int64_t step) {
@@ -126,14 +128,14 @@ void product_of(int rows, const Panel &p, const float *a, const float *residual,
 
 int64_t out_side(int64_t side, int64_t stride) { return (side + stride - 1) / stride; }
 
-// Pixels that a step puts out.
+// Number of pixels that a step outputs.
 int64_t pixels_of(const Step &s) {
   if (s.windows.down)
     return s.images * s.windows.down * s.windows.across * s.windows.height * s.windows.width;
   return s.images * out_side(s.height, s.stride) * out_side(s.width, s.stride);
 }
 
-// Goes through the pixels of maps in order: a division for each would cost as much as the rest.
+// Iterates over the pixels of maps without a division per pixel, which would dominate the cost.
 struct Pixel {
   int64_t height, width, image, y, x;
   Pixel(int64_t height, int64_t width, int64_t at)
@@ -148,7 +150,7 @@ struct Pixel {
   }
 };
 
-// The same for a map in windows, with the place in the map itself.
+// Iterates over the pixels of a windowed map, with their positions in the map.
 struct WindowPixel {
   const Step &s;
   Pixel at; // its image is a window
@@ -169,14 +171,14 @@ struct WindowPixel {
     if (at.image != window)
       enter();
   }
-  // -1: it fills the edge.
+  // Index of the pixel in the map; -1 for padding.
   int64_t in_map() const {
     const int64_t y = top + at.y, x = left + at.x;
     return y < s.height && x < s.width ? (image * s.height + y) * s.width + x : -1;
   }
 };
 
-// Copies numbers, few or many, whose places do not overlap.
+// Copies floats between arrays that do not overlap.
 inline void copy(const float *from, int64_t count, float *to) {
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes)
@@ -185,7 +187,7 @@ inline void copy(const float *from, int64_t count, float *to) {
     to[i] = from[i];
 }
 
-// The neighbourhood of an output pixel: rows, columns, channels.
+// Copies the neighbourhood of an output pixel: (rows, columns, channels).
 void gather_neighbours(const Step &s, int64_t image, int64_t top, int64_t left, float *to) {
   for (int64_t y = top; y < top + s.kernel; ++y)
     for (int64_t x = left; x < left + s.kernel; ++x, to += s.in_channels)
@@ -195,7 +197,7 @@ void gather_neighbours(const Step &s, int64_t image, int64_t top, int64_t left, 
         copy(s.in + ((image * s.height + y) * s.width + x) * s.in_step, s.in_channels, to);
 }
 
-// The numbers that some output pixels are made of, one pixel every `apart` numbers.
+// Copies the inputs of `count` output pixels, one row of `apart` elements per pixel.
 void gather(const Step &s, int64_t first, int64_t count, int64_t apart, float *to) {
   if (s.windows.down) {
     WindowPixel place(s, first);
@@ -225,7 +227,7 @@ void gather(const Step &s, int64_t first, int64_t count, int64_t apart, float *t
   }
 }
 
-// Blocks of pixels of like size, and groups of panels where there are fewer blocks than threads.
+// Blocks of pixels of similar size; with fewer blocks than threads, also groups of panels.
 struct ProductTasks {
   int64_t pixels, blocks, panels, groups, tasks;
   ProductTasks(const Step &s, int num_threads)
@@ -234,15 +236,16 @@ struct ProductTasks {
         groups(std::min(panels, blocks_of(num_threads, blocks))), tasks(blocks * groups) {}
 };
 
-// Two products of which the second reads, pixel by pixel, what the first puts out: a block goes
-// through both while it is in the cache, where there are blocks enough for all threads.
+// The number of blocks if two products run together, else 0. The second is pointwise and reads the
+// output of the first, so each block passes both while it is in the cache, if there are enough
+// blocks for all threads.
 int64_t blocks_together(const Step &first, const Step &second, int num_threads) {
   const int64_t deeper = std::max(depth_of(first), depth_of(second));
   const int64_t blocks = blocks_of(pixels_of(first), rows_of_block(deeper));
   return blocks >= 2 * num_threads ? blocks : 0;
 }
 
-// Some panels of output channels of some pixels.
+// Computes the panels from_panel to to_panel - 1 of output channels for `rows` pixels.
 template <int64_t kApart>
 void run_panels(const Step &s, int64_t first, int64_t rows, int64_t from_panel, int64_t to_panel,
                 Scratch &scratch) {
@@ -262,7 +265,7 @@ void run_panels(const Step &s, int64_t first, int64_t rows, int64_t from_panel, 
         product_of<2, kApart>(count, p, a, residual, s.out + at, s.out_step);
       } else if (some == kLanes) {
         product_of<1, kApart>(count, p, a, residual, s.out + at, s.out_step);
-      } else { // a part of a vector goes by way of whole ones
+      } else { // an incomplete vector: computed in a buffer of whole ones
         float added[kMostRows * kPanel] = {}, made[kMostRows * kPanel];
         for (int r = 0; residual && r < count; ++r)
           copy(residual + r * s.out_step, some, added + r * kPanel);
@@ -284,7 +287,7 @@ void run_block(const Step &s, int64_t block, int64_t blocks, int64_t from_panel,
     run_panels<kShort>(s, first, rows, from_panel, to_panel, scratch);
 }
 
-// Pixels of one row of a convolution of planes, 3 x 3 with stride 2.
+// Computes kRows adjacent pixels of a 3 x 3 convolution with stride 2 over planes.
 template <int kRows>
 void plane_pixels(const Panel &p, const float *lines, int64_t length, float *out, int64_t step) {
   Vec sum[kRows];
@@ -300,11 +303,11 @@ void plane_pixels(const Panel &p, const float *lines, int64_t length, float *out
     store(out + r * step, acted(p.act, sum[r]));
 }
 
-// One row of pixels out of an image (channels, rows, columns), as it comes from elsewhere.
+// Computes one row of output pixels from an image (channels, rows, columns), the network's input.
 void run_planes(const Step &s, int64_t task, Scratch &scratch) {
   const int64_t width = out_side(s.width, 2), height = out_side(s.height, 2);
   const int64_t image = task / height, top = task % height * 2 - 1;
-  const int64_t length = 2 * (width + kMostRows) + 1; // with a column of zeros before, and after
+  const int64_t length = 2 * (width + kMostRows) + 1; // with zeros on both sides
   scratch.lines.assign(s.in_channels * 3 * length, 0.f);
   for (int64_t c = 0; c < s.in_channels; ++c)
     for (int64_t i = 0; i < 3; ++i)
@@ -328,7 +331,7 @@ void run_planes(const Step &s, int64_t task, Scratch &scratch) {
   }
 }
 
-// One row of a map, every channel by itself: 3 x 3.
+// Computes one row of a 3 x 3 depthwise convolution.
 void run_depthwise(const Step &s, int64_t task) {
   const int64_t width = out_side(s.width, s.stride), height = out_side(s.height, s.stride);
   const int64_t image = task / height, top = task % height * s.stride - 1;
@@ -358,7 +361,7 @@ void run_depthwise(const Step &s, int64_t task) {
   }
 }
 
-// Mean of some channels over a map.
+// Computes the mean over a map for one vector of channels.
 void run_means(const Step &s, int64_t task) {
   const int64_t vectors = s.in_channels / kLanes, image = task / vectors;
   const int64_t c = task % vectors * kLanes, pixels = s.height * s.width;
@@ -376,9 +379,9 @@ struct AttentionTasks {
         chunks(std::min(size, blocks_of(num_threads, windows))), tasks(windows * chunks) {}
 };
 
-constexpr int kAttended = 4; // rows of queries that share what is loaded
+constexpr int kAttended = 4; // query rows that share loaded keys and values
 
-// Rows of queries of one window at a time: convolved with their neighbours, then attended.
+// Computes kRows queries of a window: their depthwise convolution, then their attention.
 template <int kRows>
 void attend_rows(const Step &s, const AttentionTasks &t, int64_t window, int64_t first,
                  Scratch &scratch) {
@@ -452,7 +455,7 @@ void run_attention(const Step &s, const AttentionTasks &t, int64_t task, Scratch
   const int64_t window = task / t.chunks, chunk = task % t.chunks, n = t.size;
   const int64_t keys = s.key_channels, lanes = blocks_of(n, kLanes) * kLanes;
   const float *k = s.in + window * n * s.in_step + keys;
-  scratch.keys.assign(keys * lanes, 0.f); // what fills the last vector must be a number
+  scratch.keys.assign(keys * lanes, 0.f); // the padding of the last vector must not be NaN
   scratch.weights.resize(kAttended * lanes);
   scratch.queries.resize(kAttended * keys);
   for (int64_t j = 0; j < n; ++j)
@@ -495,14 +498,14 @@ void run_task(const Step &s, int num_threads, int64_t task, Scratch &scratch) {
 
 extern "C" int64_t map_lanes() { return kLanes; }
 extern "C" int64_t map_panel() { return kPanel; }
-extern "C" int64_t map_depth() { return kLong; } // the deepest product
+extern "C" int64_t map_depth() { return kLong; } // largest depth of a product
 
 extern "C" void run_steps(const Step *steps, int64_t count, int num_threads) {
   std::unique_ptr<std::atomic<int64_t>[]> next(new std::atomic<int64_t>[count]);
   for (int64_t i = 0; i < count; ++i)
     next[i] = 0;
   auto run = [&] {
-    static thread_local Scratch scratch; // kept: new memory costs more than many a step
+    static thread_local Scratch scratch; // kept: allocating it would cost more than some steps
     for (int64_t i = 0; i < count; ++i) {
       const Step &s = steps[i];
       const int64_t together = s.joined ? blocks_together(s, steps[i + 1], num_threads) : 0;

@@ -1,7 +1,8 @@
-// Token merging (merge.py): which tokens are most alike, and their weighted means.
+// Token merging (merge.py): bipartite matching of similar tokens, and their weighted means.
 //
-// Behind the protected tokens in front, tokens at even positions are set A, those at odd ones set B.
-// Each token of A has one edge, to the token of B that is most like it; the best edges merge.
+// After the protected tokens at the front, tokens at even positions form set A and those at odd
+// positions set B. Each token of A has one edge, to the most similar token of B. The num_merged
+// edges with the highest similarity are merged.
 
 #include "rows.h"
 
@@ -9,13 +10,15 @@
 
 using namespace rows;
 
-// Tokens are compared by the mean of their heads' vectors, of length one if normalized.
+// The similarity of two tokens is the dot product of the means over heads of their vectors, scaled
+// to unit length if normalized (cosine similarity).
 struct Match {
   int64_t batch, heads, num_tokens, dim;
   const float *x;
-  int64_t of_image, of_head, of_token; // steps in numbers
+  int64_t of_image, of_head, of_token; // strides in elements
   int64_t num_prefix, num_merged, normalized;
-  // (batch, num_tokens - num_merged), (batch, num_merged) twice and (batch, num_tokens)
+  // Shapes: kept (batch, num_tokens - num_merged), src and dst (batch, num_merged), owner (batch,
+  // num_tokens).
   int64_t *kept, *src, *dst, *owner;
 };
 
@@ -24,19 +27,19 @@ struct Merge {
   int64_t batch, num_tokens, channels, num_merged;
   const float *x, *size;
   const int64_t *kept, *src, *dst; // as in Match
-  float *out, *out_size;           // of the tokens that are left
+  float *out, *out_size;           // of the remaining tokens
 };
 
 namespace {
 
 constexpr int64_t kRows = 32; // rows of a task
 
-// Positions of both sets, and their vectors (batch, size, dim).
+// Sizes and first positions of both sets, and their vectors (batch, size, dim).
 struct Sets {
   int64_t first_a, first_b, size_a, size_b;
   std::vector<float> a, b;
   std::vector<float> best;   // (batch, size_a), similarity of each token's edge
-  std::vector<int64_t> edge; // (batch, size_a), where in B it leads
+  std::vector<int64_t> edge; // (batch, size_a), its end: an index in B
   explicit Sets(const Match &m)
       : first_a(m.num_prefix + m.num_prefix % 2), first_b(m.num_prefix + 1 - m.num_prefix % 2),
         size_a((m.num_tokens - first_a + 1) / 2), size_b((m.num_tokens - first_b + 1) / 2),
@@ -44,7 +47,7 @@ struct Sets {
         edge(m.batch * size_a) {}
 };
 
-// The vector of one token.
+// Computes the vector of one token.
 void make_vector(const Match &m, int64_t image, int64_t token, float *out) {
   const float *x = m.x + image * m.of_image + token * m.of_token;
   Vec squares{};
@@ -66,7 +69,7 @@ void make_vector(const Match &m, int64_t image, int64_t token, float *out) {
     store(out + d, load(out + d) / length);
 }
 
-// The best edges of a block of tokens of A; of equal ones the first, and no number is the best.
+// Finds the best edge of each token in a block of A: the first one of equal ones; NaN is the best.
 template <int kDim>
 void find_edges(const Match &m, Sets &sets, int64_t image, int64_t first, float *lanes) {
   const int some = int(std::min<int64_t>(kBlock, sets.size_a - first));
@@ -90,7 +93,8 @@ void find_edges(const Match &m, Sets &sets, int64_t image, int64_t first, float 
   }
 }
 
-// Merges what the best edges connect; equal ones in order of position.
+// Selects the num_merged best edges (of equal ones, those at lower positions) and fills kept, src,
+// dst and owner.
 void choose(const Match &m, const Sets &sets, int64_t image, std::vector<int64_t> &order) {
   const int64_t p = m.num_prefix, r = m.num_merged, left = m.num_tokens - r;
   const float *best = sets.best.data() + image * sets.size_a;
@@ -149,7 +153,7 @@ template <int kDim> void match(const Match &m, int num_threads) {
   });
 }
 
-// out (n) += x (n) * share, or = if it is the first one.
+// out (n) += x (n) * share; = if it is the first one.
 void add_share(float *out, const float *x, int64_t n, float share, bool first) {
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes)
@@ -158,8 +162,9 @@ void add_share(float *out, const float *x, int64_t n, float share, bool first) {
     out[i] = x[i] * share + (first ? 0.f : out[i]);
 }
 
-// The tokens from first to last of those that are left of an image; `chain` has a list for each of
-// them: the first of its sources, then for each source the next one.
+// Computes the remaining tokens of an image from first to last - 1. `chain` is a linked list for
+// each of them: the index of its first source, then for each source the index of the next one, or
+// -1.
 void merge_some(const Merge &m, int64_t image, int64_t first, int64_t last,
                 std::vector<int64_t> &chain) {
   const int64_t left = m.num_tokens - m.num_merged;

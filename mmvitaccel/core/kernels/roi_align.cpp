@@ -1,8 +1,8 @@
-// RoIAlign over maps whose channels lie last (roi_align.py).
+// RoIAlign over channels-last maps (roi_align.py).
 //
-// A bin's samples lie on a grid and each is mixed of two pixels an axis, so that a pixel's weight in
-// a bin is that of its row times that of its column. A box reads each of its rows once: the row's
-// pixels are summed up into the bins across, and these into the bins down.
+// The samples of a bin form a grid and are interpolated bilinearly, so the weight of a pixel in a
+// bin is a weight of its row times a weight of its column. Each row of a box is read once: its
+// pixels are summed into the columns of bins, and these sums into the rows of bins.
 
 #include "rows.h"
 
@@ -10,8 +10,9 @@
 
 using namespace rows;
 
-// Shapes: maps (images, height, width, channels), by steps in numbers, channels side by side; boxes
-// (num_boxes, 5), the image and two corners; out (num_boxes, channels, down, across), contiguous.
+// Shapes: maps (images, height, width, channels) with strides of_image, of_row and of_pixel in
+// elements and contiguous channels; boxes (num_boxes, 5): image index, x1, y1, x2, y2; out
+// (num_boxes, channels, down, across), contiguous.
 struct Align {
   int64_t images, height, width, channels;
   int64_t of_image, of_row, of_pixel;
@@ -23,7 +24,7 @@ struct Align {
 
 namespace {
 
-// The pixels of one axis that a bin reads, and their weights.
+// The pixels of a bin along one axis, and their weights.
 struct Bin {
   std::vector<int64_t> at;
   std::vector<float> weights;
@@ -31,11 +32,11 @@ struct Bin {
 
 struct Axis {
   std::vector<Bin> bins;
-  int64_t count; // samples of a bin
+  int64_t count; // samples per bin
   std::vector<float> sums;
 
-  // As the published code takes them: a sample more than a pixel outside counts as zero, one at the
-  // edge as the edge.
+  // Computes the bins. As in the published code, a sample more than a pixel outside the map counts
+  // as zero, and one less than a pixel outside as the edge.
   void cut(float start, float length, int64_t num_bins, int64_t samples, int64_t size) {
     bins.resize(num_bins);
     sums.assign(size, 0.f);
@@ -66,13 +67,13 @@ struct Axis {
   }
 };
 
-// What one thread needs for itself.
+// Buffers of one thread.
 struct Scratch {
   Axis y, x;
   std::vector<float> row, bins; // (across, channels) and (down, across, channels)
 };
 
-// row (across, channels): the pixels of one row of a map, summed up into bins.
+// Sums the pixels of one row of a map into bins: s.row (across, channels).
 void pool_row(const Align &a, const float *pixels, Scratch &s) {
   for (int64_t b = 0; b < a.across; ++b) {
     const Bin &bin = s.x.bins[b];
@@ -98,14 +99,14 @@ void align_box(const Align &a, int64_t box, Scratch &s) {
   s.row.resize(row);
   s.bins.assign(a.down * row, 0.f);
   const float *pixels = a.maps + image * a.of_image;
-  int64_t pooled = -1; // the row of the map that s.row holds
+  int64_t pooled = -1; // index of the map's row that s.row was computed from
   for (int64_t b = 0; b < a.down; ++b) {
     const Bin &bin = s.y.bins[b];
     float *sums = s.bins.data() + b * row;
     for (size_t i = 0; i < bin.at.size(); ++i) {
       if (bin.at[i] != pooled)
         pool_row(a, pixels + bin.at[i] * a.of_row, s);
-      pooled = bin.at[i]; // two bins next to each other may share it
+      pooled = bin.at[i]; // adjacent bins may share a row
       const Vec weight = all(bin.weights[i] * share);
       for (int64_t at = 0; at < row; at += kLanes)
         store(sums + at, load(sums + at) + weight * load(s.row.data() + at));

@@ -1,8 +1,8 @@
-// Blocks of query rows, one row in each lane of a vector: what the kernels of attention share.
+// Vectors, bfloat16, and blocks of query rows with one row per vector lane: shared by the kernels.
 //
-// With rows in the lanes a key is a broadcast number, the relative positions of a key are one vector
-// of each axis, and sums over keys never cross lanes. Vectors are those of GCC and Clang, whatever
-// their width on the machine.
+// With one row per lane, a key is broadcast, the relative position terms of a key are one vector
+// per axis, and sums over keys never cross lanes. Vectors are the extension of GCC and Clang; their
+// width depends on the target processor.
 
 #pragma once
 
@@ -17,26 +17,26 @@
 namespace rows {
 
 #ifdef __AVX512F__
-constexpr int kLanes = 16, kSums = 16; // sums that the registers hold beside what goes into them
+constexpr int kLanes = 16, kSums = 16; // kSums: accumulators that fit into registers
 #elif defined(__aarch64__)
 constexpr int kLanes = 4, kSums = 16;
 #else
 constexpr int kLanes = 8, kSums = 8;
 #endif
-constexpr int kBlock = 2 * kLanes; // rows of a block; those of a small last one fill one vector
-constexpr int64_t kStep = 128;     // keys whose weights are made at a time: they stay in the cache
+constexpr int kBlock = 2 * kLanes; // rows of a block; a last block of up to kLanes uses one vector
+constexpr int64_t kStep = 128;     // keys per step: their weights stay in the cache
 
 typedef float Vec __attribute__((vector_size(4 * kLanes)));
 typedef int32_t IntVec __attribute__((vector_size(4 * kLanes)));
-// In memory, wherever it lies; a memcpy is taken apart by some compilers.
+// Unaligned in memory. Some compilers split a memcpy into scalar accesses.
 typedef float InMemory __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 
 inline Vec load(const float *p) { return *reinterpret_cast<const InMemory *>(p); }
 inline void store(float *p, Vec v) { *reinterpret_cast<InMemory *>(p) = v; }
 inline Vec all(float x) { return x - Vec{}; }
 
-// A bfloat16 number, the upper half of a float. Kernels read and write them and compute in float:
-// on some processors the instructions that multiply them are no faster.
+// A bfloat16 number, the upper half of a float. Kernels read and write bfloat16 but compute in
+// float: on some processors, bfloat16 multiplication is no faster.
 struct Bf16 {
   uint16_t bits;
 };
@@ -47,7 +47,7 @@ inline Vec load(const Bf16 *p) {
   return (Vec)(__builtin_convertvector(*reinterpret_cast<const HalfInMemory *>(p), Bits) << 16);
 }
 
-// To the nearest, ties to even; what is not a number stays so.
+// Rounds to nearest, ties to even; NaN stays NaN.
 inline Bits rounded_bits(Vec v) {
   const Bits bits = (Bits)v;
   const Bits rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
@@ -58,7 +58,7 @@ inline void store(Bf16 *p, Vec v) {
   *reinterpret_cast<HalfInMemory *>(p) = __builtin_convertvector(rounded_bits(v), Half);
 }
 
-// The same of one number.
+// Load and store of one number.
 inline float load_one(const float *p) { return *p; }
 inline float load_one(const Bf16 *p) {
   const uint32_t bits = uint32_t(p->bits) << 16;
@@ -69,13 +69,14 @@ inline float load_one(const Bf16 *p) {
 inline void store_one(float *p, float x) { *p = x; }
 inline void store_one(Bf16 *p, float x) { p->bits = uint16_t(rounded_bits(all(x))[0]); }
 
-// As it is after having been stored there and loaded again.
+// The value after a store to and a load from this type.
 inline Vec as_kept(const float *, Vec v) { return v; }
 inline Vec as_kept(const Bf16 *, Vec v) { return (Vec)(rounded_bits(v) << 16); }
 inline float as_kept(const float *, float x) { return x; }
 inline float as_kept(const Bf16 *, float x) { return ((Vec)(rounded_bits(all(x)) << 16))[0]; }
 
-// A row of numbers of either kind, as floats: itself, or a copy in `room`.
+// Returns a row of float or Bf16 (if `half`) numbers as floats: the row itself, or a copy in
+// `room`.
 inline const float *as_floats(const void *row, int64_t half, int64_t count, float *room) {
   if (!half)
     return static_cast<const float *>(row);
@@ -88,17 +89,18 @@ inline const float *as_floats(const void *row, int64_t half, int64_t count, floa
   return room;
 }
 
-// Number `index` of an array of floats or Bf16.
+// Address of element `index` in an array of float, or of Bf16 if `half`.
 inline const void *number_at(const void *array, int64_t half, int64_t index) {
   return static_cast<const char *>(array) + index * (half ? 2 : 4);
 }
 
-// exp of each lane, to a few units in the last place: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2].
+// exp of each lane, accurate to a few units in the last place: 2^n times a polynomial on
+// [-ln 2 / 2, ln 2 / 2].
 inline Vec exp_of(Vec x) {
-  const Vec low = all(-87.f), high = all(88.7f); // beyond: 0, and infinity for the guard to see
+  const Vec low = all(-87.f), high = all(88.7f); // below: 0; above: infinity, which a guard detects
   Vec y = x < low ? low : x;
   y = y > high ? high : y;
-  const Vec magic = all(12582912.f); // 1.5 * 2^23: adding it rounds to a whole number
+  const Vec magic = all(12582912.f); // 1.5 * 2^23: adding it rounds to an integer
   const Vec n = (y * 1.44269504f + magic) - magic;
   const Vec r = (y - n * 0.693145752f) - n * 1.42860677e-6f;
   Vec p = all(1.f / 5040);
@@ -110,13 +112,13 @@ inline Vec exp_of(Vec x) {
   p = p * r + 1.f;
   p = p * r + 1.f;
   const IntVec bits = (__builtin_convertvector(n, IntVec) + 127) << 23;
-  p *= (Vec)bits; // the bits as they are
+  p *= (Vec)bits; // reinterpreted, not converted
   p = x < low ? all(0.f) : p;
   p = x > high ? all(__builtin_inff()) : p;
-  return x == x ? p : x; // what is not a number stays so
+  return x == x ? p : x; // NaN stays NaN
 }
 
-// The rows of one block side by side: (kBlock, dim) at `row`, times a factor, to (dim, kBlock).
+// Transposes the rows of a block: out (dim, kBlock) = factor * row (kBlock, dim).
 inline void put_in_lanes(const float *const *row, int count, int64_t dim, float factor,
                          float *out) {
   for (int r = 0; r < count; ++r)
@@ -143,8 +145,8 @@ inline void score_some(const float *q, const float *k, int64_t j, Start start, D
       done(j + key, v, sum[key][v]);
 }
 
-// For each of the keys (keys, kDim) and each vector v of a block's rows q (kDim, kBlock): done(key,
-// v, start(key, v) + q . k).
+// Calls done(key, v, start(key, v) + q . k) for each key of k (keys, kDim) and each vector v of a
+// block's rows q (kDim, kBlock).
 template <int kVecs, int kDim, class Start, class Done>
 inline void score(const float *q, const float *k, int64_t keys, Start start, Done done) {
   constexpr int kKeys = kSums / kVecs;
@@ -179,16 +181,16 @@ inline void accumulate(const float *weights, const float *values, int64_t keys, 
   }
 }
 
-// Relative positions: (query rows, dim, key rows) and (query columns, dim, key columns), keys filled
-// up to whole vectors; or null.
+// Relative position tables: height (query rows, dim, key rows) and width (query columns, dim, key
+// columns). key_rows and key_columns are padded to whole vectors. Without tables, both are null.
 struct Positions {
   const float *height, *width;
   int64_t grid_width, key_rows, key_columns;
 };
 
-constexpr int kTogether = kSums / 2; // rows whose position terms are made together
+constexpr int kTogether = kSums / 2; // rows whose position terms are computed together
 
-// to[r] + lane * kBlock = row[r] . part[:, lane], of as many columns as kVecs vectors hold.
+// to[r][lane * kBlock] = row[r] . part[:, lane], for kVecs * kLanes columns of part (dim, columns).
 template <int kVecs>
 void some_terms(const float *const row[kTogether], const float *part, int64_t dim, int64_t columns,
                 float *const *to, int count) {
@@ -204,8 +206,8 @@ void some_terms(const float *const row[kTogether], const float *part, int64_t di
       to[r][lane * kBlock] = sum[r][lane / kLanes][lane % kLanes];
 }
 
-// Terms of one axis: out[i / kBlock][c][i % kBlock] = q[i] . table[at[i]][:, c] for every row i.
-// Rows at the same place share a part of the table and are taken together.
+// Position terms of one axis: out[i / kBlock][c][i % kBlock] = q[i] . table[at[i]][:, c] for every
+// row i. Rows at the same position use the same part of the table and are computed together.
 inline void axis_terms(const std::vector<const float *> &q, const std::vector<int64_t> &at,
                        const float *table, int64_t dim, int64_t columns,
                        std::vector<int64_t> &order, float *out) {
@@ -239,7 +241,7 @@ inline void axis_terms(const std::vector<const float *> &q, const std::vector<in
   }
 }
 
-// The terms of some rows on both axes, and what one thread needs to make them.
+// The position terms of some rows on both axes, with the buffers of one thread.
 struct Terms {
   std::vector<float> height, width; // (blocks, key rows or columns, kBlock)
   std::vector<int64_t> y, x, order;
@@ -250,7 +252,7 @@ struct Terms {
     width.resize(lanes * p.key_columns);
   }
 
-  // q: the rows, not scaled; place: of each in its grid, in row-major order.
+  // q: the rows, not scaled; place: position of each row in its grid, row-major.
   void make(const Positions &p, const std::vector<const float *> &q,
             const std::vector<int64_t> &place, int64_t dim) {
     y.clear();
@@ -264,7 +266,7 @@ struct Terms {
   }
 };
 
-// Calls work(task) for each task, by all threads; each makes its own worker.
+// Distributes tasks over all threads: each thread calls make() once and its result with each task.
 template <class Make> void in_parallel(int64_t tasks, int num_threads, Make make) {
   std::atomic<int64_t> next{0};
   auto run = [&] {
@@ -275,7 +277,8 @@ template <class Make> void in_parallel(int64_t tasks, int num_threads, Make make
   threads::in_team(num_threads, run);
 }
 
-// Calls run with dim as a type, if it is a multiple of 16 up to 128; returns whether it is.
+// Calls run with dim as a compile-time constant; returns false if dim is not a multiple of 16 up to
+// 128.
 template <class Run> bool for_dim(int64_t dim, Run run) {
   switch (dim) {
   case 16: run(std::integral_constant<int, 16>{}); return true;

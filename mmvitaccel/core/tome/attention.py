@@ -56,7 +56,7 @@ def merged_attention(
         (B, h, K, D).
     """
     bias = None if log_size is None else log_size[:, 0, 0].float()
-    # reason: the kernel divides by the number of tokens of a key, which may be 0
+    # The kernel divides by the number of tokens of a key, which may be 0.
     in_kernel = not dropout and not has_empty and not needs_grad(q, k, v, terms)
     if in_kernel and can_attend(q, k, v):
         places, starts = _places_by_key(owner, grid_size, k.shape[2])
@@ -98,7 +98,7 @@ def _mean_places(owner: Tensor, grid_size: tuple[int, int], num_keys: int) -> Te
     total = one_hot.new_zeros(batch, height + width, num_keys)
     index = owner[:, None].expand(-1, height + width, -1)
     total.scatter_add_(2, index, one_hot.t().expand(batch, -1, num_tokens))
-    # each token counts as a row and as a column; the mean without tokens is zero
+    # Each token counts as a row and as a column; the mean without tokens is zero.
     return total / (total.sum(1, keepdim=True) / 2).clamp(min=1)
 
 

@@ -74,10 +74,10 @@ def match(matcher: Matcher, given: Candidates) -> Matching | None:
     if found is None:
         return None
     num_tokens = given.metric.shape[1]
-    said = found.num_tokens
+    matched = found.num_tokens
     if found.live is None:
-        said = found.kept.shape[1] + found.src.shape[1]
-    if said != num_tokens or found.dst.shape != found.src.shape:
+        matched = found.kept.shape[1] + found.src.shape[1]
+    if matched != num_tokens or found.dst.shape != found.src.shape:
         raise ValueError(
             f"ToMe: {type(matcher).__name__}.match got {num_tokens} tokens and returned kept "
             f"{tuple(found.kept.shape)}, src {tuple(found.src.shape)} and dst "

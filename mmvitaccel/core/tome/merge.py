@@ -58,14 +58,14 @@ def first_of_sets(num_prefix_tokens: int) -> tuple[int, int]:
 
 def at_least_single(metric: Tensor) -> Tensor:
     """The metric without gradients, at least in float32."""
-    # reason: half precision causes ties, and cannot represent an epsilon of 1e-12
+    # Half precision causes ties and cannot represent an epsilon of 1e-12.
     return metric.detach().to(torch.promote_types(metric.dtype, torch.float32))
 
 
 def comparable(metric: Tensor, similarity: str = "cosine") -> Tensor:
     """Tokens (B, N, D) whose products are their similarities, at least float32."""
     metric = at_least_single(metric)
-    # reason: a zero (padding) token stays zero
+    # A zero (padding) token stays zero.
     return F.normalize(metric, dim=-1) if similarity == "cosine" else metric
 
 
@@ -123,7 +123,7 @@ def prune_matching(importance: Tensor, r: int, num_prefix_tokens: int) -> Matchi
 def ranked(x: Tensor) -> Tensor:
     """Positions of values (B, N) in descending order, stable for equal values."""
     if torch.onnx.is_in_onnx_export():
-        # reason: ONNX has no stable sort, but its TopK is stable
+        # ONNX has no stable sort, but its TopK is stable.
         return x.topk(x.shape[1], dim=-1).indices
     return x.argsort(dim=-1, descending=True, stable=True)
 
@@ -136,7 +136,7 @@ def _rows(index: Tensor, num_tokens: int) -> Tensor:
 
 def take(x: Tensor, index: Tensor) -> Tensor:
     """Tokens (B, M, C) of x (B, N, C) at positions (B, M)."""
-    # reason: whole rows are copied, about ten times faster on a CPU than gather on (B, M, C)
+    # Copying whole rows is about ten times faster on a CPU than gather on (B, M, C).
     rows = x.flatten(0, 1).index_select(0, _rows(index, x.shape[1]))  # (B, N, C) -> (B * M, C)
     return rows.view(*index.shape, x.shape[-1])
 
@@ -144,8 +144,7 @@ def take(x: Tensor, index: Tensor) -> Tensor:
 def _add_at(x: Tensor, index: Tensor, values: Tensor) -> Tensor:
     """Add values (B, r, C) to x (B, N, C) at positions (B, r); may change x."""
     if torch.onnx.is_in_onnx_export():
-        # reason: exporters convert index_add_ to an assignment, which is wrong for repeated
-        # positions
+        # Exporters convert index_add_ to an assignment, which is wrong for repeated positions.
         return x.scatter_add(1, index[..., None].expand_as(values), values)
     x.flatten(0, 1).index_add_(0, _rows(index, x.shape[1]), values.flatten(0, 1))
     return x
@@ -188,7 +187,7 @@ def merge_weighted(x: Tensor, size: Tensor, matching: Matching) -> tuple[Tensor,
         return take(x, matching.kept), new_size
     size_kept, size_moved = _apart(size, matching)
     whole = new_size if matching.live is None else new_size.clamp(min=1)
-    # reason: adds shares of at most 1, because sums weighted by size could overflow float16
+    # Weights are at most 1, because sums weighted by size could overflow float16.
     share_kept = size_kept / whole
     share_src = size_moved / take(whole, matching.dst)
     merged = take(x, matching.kept) * share_kept.to(x.dtype)

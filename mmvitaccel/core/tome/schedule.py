@@ -20,8 +20,8 @@ def make_schedule(r: Schedule, num_blocks: int) -> tuple[Entry, ...]:
     Args:
         r: An int, the same in every block; a float in [0, 1), that fraction of the tokens present
             in every block; a list with an entry per block; or a tuple ``(r, inflection)``, also
-            ``dict(r=..., inflection=...)``: on average r a block, for inflection -1 falling
-            linearly from 2r to 0, for 1 rising, for 0 constant.
+            ``dict(r=..., inflection=...)``: r per block on average, falling linearly from 2r to 0
+            for inflection -1, rising for 1 and constant for 0.
         num_blocks: Number of blocks of the model.
 
     Raises:
@@ -46,7 +46,7 @@ def make_schedule(r: Schedule, num_blocks: int) -> tuple[Entry, ...]:
 
 
 def check_schedule(r: Schedule) -> None:
-    """Refuse what is no schedule of any model, before there is one.
+    """Refuse a value that is not a valid schedule for any model.
 
     Raises:
         TypeError: See :func:`make_schedule`.
@@ -83,7 +83,7 @@ def _entry(value: Entry) -> Entry:
 
 
 def _linear(r: Entry, inflection: float, num_blocks: int) -> tuple[int, ...]:
-    """From ``r * (1 - inflection)`` to ``r * (1 + inflection)`` in equal steps, rounded."""
+    """Return entries from ``r * (1 - inflection)`` to ``r * (1 + inflection)`` in equal steps."""
     r = _entry(r)
     if isinstance(r, float):
         raise TypeError(f"ToMe: r={r} with an inflection must be an int.")

@@ -60,7 +60,7 @@ class Threshold:
         src = first_a + 2 * order
         present = present.scatter(1, src, present.gather(1, src) & ~goes)
         left = present.sum(1)
-        # reason: the only read in a block
+        # The only synchronisation in a block.
         longest, shortest, left_most, left_least = torch.stack(
             [counts.max(), counts.min(), left.max(), left.min()]
         ).tolist()

@@ -1,8 +1,8 @@
-"""What one forward pass of a model with ToMe knows about its tokens, block by block.
+"""State of the tokens in the forward passes of a model with ToMe, for each block.
 
-A pass may be recomputed block by block in its backward (activation checkpointing), after other
-passes have run, so what a block has to know is kept per pass and per block and never consumed.
-Threads run passes at the same time: the running pass is the thread's own.
+Activation checkpointing recomputes blocks of a pass in the backward, after other passes may have
+run. The state is therefore kept per pass and per block, and reading it does not remove it. Threads
+can run passes at the same time: each thread has its own running pass.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mmvitaccel.core.tome.merge import Matching, log_size, owner, take
 from mmvitaccel.core.tome.schedule import Entry
 from mmvitaccel.core.torch_modes import is_compiling
 
-# reason: passes that wait for their backward at once: siamese networks, accumulated losses
+# Passes whose backward is pending at the same time: siamese networks, accumulated losses.
 _PASSES_KEPT = 16
 
 
@@ -28,10 +28,11 @@ class Standing(NamedTuple):
 
     Attributes:
         size: Patches in each token (B, N, 1), float32.
-        position: Where each token was at first (B, N), or None while nothing has merged.
-        owner: Which token each first token is in now (B, N0), or None while nothing has merged.
-        has_empty: Whether some places may hold no token: their size is 0.
-        grid_size: Of the tokens behind the prefix, where they form a grid and it is known.
+        position: Original position of each token (B, N), or None if nothing has merged yet.
+        owner: Current token of each original token (B, N0), or None if nothing has merged yet.
+        has_empty: Whether there may be empty positions, whose size is 0.
+        grid_size: (H, W), or (T, H, W), of the tokens after the prefix; None if they form no grid
+            or it is unknown.
     """
 
     size: Tensor
@@ -41,7 +42,12 @@ class Standing(NamedTuple):
     grid_size: tuple[int, ...] | None = None
 
     def merged(self, matching: Matching, size: Tensor) -> Standing:
-        """The state after a merge."""
+        """Return the state after a merge.
+
+        Args:
+            matching: The merge.
+            size: Patches in each token after it, (B, N, 1) float32.
+        """
         now, position = owner(matching), matching.kept
         if self.position is not None:
             now, position = now.gather(1, self.owner), self.position.gather(1, position)
@@ -49,19 +55,19 @@ class Standing(NamedTuple):
         return Standing(size, position, now, has_empty, matching.grid_size)
 
     def key_mask(self, proportional: bool) -> Tensor | None:
-        """What is added to attention logits (B, 1, 1, N), float32; None where nothing is.
+        """Return the mask to add to the attention logits, (B, 1, 1, N) float32; None for no mask.
 
-        With proportional attention each key weighs as much as its patches (eq. 1); a place that
-        holds no token weighs nothing in any case.
+        With proportional attention, a key is weighted by its number of patches (eq. 1). An empty
+        position always has the weight 0.
         """
-        if self.position is None:  # reason: fused attention is faster without a mask
+        if self.position is None:  # fused attention is faster without a mask
             return None
         if proportional:
             return log_size(self.size)
         return log_size(self.size > 0) if self.has_empty else None
 
     def owners(self) -> Tensor:
-        """``owner``, also while nothing has merged."""
+        """Return ``owner``, or the identity (B, N) if nothing has merged yet."""
         if self.owner is not None:
             return self.owner
         batch, num_tokens, _ = self.size.shape
@@ -79,16 +85,31 @@ class Standing(NamedTuple):
 
 
 class Trace:
-    """One pass: the schedule that it runs with and how its tokens stand behind each block."""
+    """One pass: its schedule, and the state of its tokens after each block.
+
+    Args:
+        schedule: One entry per block.
+        full_at: Indices of the blocks whose output has all tokens.
+
+    Attributes:
+        behind: State after each block, by index.
+        matchings: Merge of each block that restores all tokens, by index.
+    """
 
     def __init__(self, schedule: tuple[Entry, ...], full_at: Iterable[int]) -> None:
         self.schedule = schedule
         self.full_at = frozenset(full_at)
         self.behind: dict[int, Standing] = {}
-        self.matchings: dict[int, Matching | None] = {}  # of blocks that give all tokens back
+        self.matchings: dict[int, Matching | None] = {}
 
     def enter(self, index: int, x: Tensor, grid_size: tuple[int, ...] | None = None) -> Standing:
-        """How the tokens x (B, N, C), first on a grid if that is known, stand before a block."""
+        """Return the state of the tokens before a block.
+
+        Args:
+            index: Index of the block.
+            x: Input of the block, (B, N, C).
+            grid_size: Grid of the tokens before the first block, if known.
+        """
         if index - 1 in self.behind:
             return self.behind[index - 1]
         size = x.new_ones((*x.shape[:2], 1), dtype=torch.float32)
@@ -96,9 +117,9 @@ class Trace:
 
 
 class _Passes(threading.local):
-    """A thread's passes: the running one, the last one, and one that is resumed in a backward."""
+    """A thread's passes: the running one, the last one, and one that a backward recomputes."""
 
-    # reason: of each instance, for torch.compile guards on what one has
+    # Set on each instance, because torch.compile guards on its attributes.
     def __init__(self) -> None:
         self.active: Trace | None = None
         self.last: Trace | None = None
@@ -106,7 +127,11 @@ class _Passes(threading.local):
 
 
 class Traces:
-    """The running pass, the last one, and those whose backward may still come."""
+    """The running pass, the last one, and those whose backward is pending.
+
+    Args:
+        num_blocks: Number of blocks of the model.
+    """
 
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
@@ -119,35 +144,35 @@ class Traces:
 
     @property
     def active(self) -> Trace | None:
-        """The pass that runs in this thread."""
+        """The pass that is running in this thread; None if there is none."""
         return self._own.active
 
     @property
     def last(self) -> Trace | None:
-        """This thread's last pass; of a thread that had none, the latest of any."""
+        """The last pass of this thread, or of any thread if this one had none."""
         return self._latest if self._own.last is None else self._own.last
 
     def start(self, trace: Trace) -> Trace | None:
-        """Let a pass run in this thread; returns the one, if any, that it interrupts."""
-        # reason: no context manager, which torch.compile of torch 2.1 does not see through
+        """Start a pass in this thread and return the one that was running, or None."""
+        # Not a context manager, which torch.compile of torch 2.1 does not support here.
         before, self._own.active = self._own.active, trace
         return before
 
     def stop(self, trace: Trace, before: Trace | None) -> None:
-        """End the pass and go on with the one that :meth:`start` returned."""
+        """End the pass and continue the one that :meth:`start` returned."""
         self._own.active = before
         self._own.last = self._latest = trace
 
     def at(self, index: int, x: Tensor) -> Trace | None:
-        """The pass that this call of block ``index`` on ``x`` belongs to.
+        """Return the pass to which this call of block ``index`` on ``x`` belongs.
 
-        Outside of the model's forward, a block runs within a backward to be recomputed, and its
-        input is then the very memory that the pass had saved; or somebody calls it alone, and it
-        belongs to none.
+        Outside the model's forward, a block is either recomputed in a backward or called alone. In
+        a backward, ``x`` has the same memory address as in the pass, which saved it. A block that
+        is called alone belongs to no pass: None.
         """
         if self.active is not None:
             return self.active
-        # reason: memory is used again, so that outside of a backward an address means nothing
+        # Outside a backward, an address identifies nothing, because memory is reused.
         if is_compiling() or torch._C._current_graph_task_id() == -1:
             return None
         key = (index, x.data_ptr())
@@ -157,11 +182,18 @@ class Traces:
         return self._waiting.get(key)
 
     def remember(self, index: int, x: Tensor, out: Tensor, trace: Trace) -> None:
-        """Make block ``index`` of this pass findable for its recomputation."""
+        """Record the input of block ``index``, so that :meth:`at` finds its pass later.
+
+        Args:
+            index: Index of the block.
+            x: Input of the block, (B, N, C).
+            out: Output of the block.
+            trace: The pass.
+        """
         if is_compiling():
             return
         if self.active is None:
-            # reason: a checkpoint over several blocks saved the input of the first one only
+            # A checkpoint over several blocks only saves the input of the first one.
             self._own.resumed = (index + 1, out.data_ptr(), trace)
         elif torch.is_grad_enabled() or x.requires_grad:
             key = (index, x.data_ptr())

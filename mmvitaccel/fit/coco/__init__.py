@@ -1,1 +1,1 @@
-"""Json files in COCO's format, read in parts or record by record."""
+"""Reading of json files in COCO's format, in parts or record by record."""

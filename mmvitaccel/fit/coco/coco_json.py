@@ -1,4 +1,4 @@
-"""Reads parts of a COCO json, which may have hundreds of megabytes."""
+"""Reading of parts of a COCO json, which can have hundreds of megabytes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _CATEGORY = re.compile(rb'"category_id"\s*:\s*("(?:[^"\\]|\\.)*"|[^\s,}\]]+)')
 
 
 def read_list(path: str, key: str) -> list[dict[str, Any]] | None:
-    """The list of records under a top key.
+    """Read the list of records under a top-level key.
 
     Args:
-        path: A json file.
+        path: Path of a json file.
         key: ``categories``, ``images`` or ``annotations``.
 
     Returns:
@@ -29,7 +29,7 @@ def read_list(path: str, key: str) -> list[dict[str, Any]] | None:
     return _read_list(os.path.realpath(path), os.stat(path).st_mtime_ns, key)
 
 
-# reason: train, val and evaluators often name one file
+# Cached, because train, val and evaluators often use the same file.
 @lru_cache(maxsize=8)
 def _read_list(path: str, changed: int, key: str) -> list[dict[str, Any]] | None:
     if not os.path.getsize(path):
@@ -45,7 +45,7 @@ def _read_list(path: str, changed: int, key: str) -> list[dict[str, Any]] | None
 def each_record(path: str, key: str) -> Iterator[Any]:
     """Yield the items of the list under a top-level key, without loading all of them.
 
-    Items after invalid json are left out; loading the file reports the error.
+    It stops at invalid json; the run reports the error when it loads the file.
 
     Args:
         path: A json file.
@@ -63,7 +63,7 @@ def each_record(path: str, key: str) -> Iterator[Any]:
 
 
 def _items(file: BinaryIO) -> Iterator[Any]:
-    """Items of a list after its bracket, up to its end or to invalid json."""
+    """Yield the items of a list whose bracket has been read, up to its end or to invalid json."""
     decoder, characters = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8")("ignore")
     text, size = "", _FIRST_PIECE
     while piece := file.read(size):
@@ -77,15 +77,15 @@ def _items(file: BinaryIO) -> Iterator[Any]:
             except RecursionError:
                 return
             except ValueError:
-                break  # reason: the piece ends within this item
+                break  # the piece ends within this item
             yield item
-        # reason: a long item is not decoded again for each piece
+        # Doubling avoids that a long item is decoded again for each piece.
         size = size if at else 2 * size
         text = text[at:]
 
 
 def category_ids(path: str) -> set[Any]:
-    """The distinct ``category_id`` of a json's annotations, without invalid values."""
+    """Return the distinct values of ``category_id`` in a json, without invalid ones."""
     return set(_category_ids(os.path.realpath(path), os.stat(path).st_mtime_ns))
 
 
@@ -113,7 +113,7 @@ def _decode(content: mmap.mmap, start: int) -> Any:
         try:
             return json.JSONDecoder().raw_decode(piece.decode(errors="ignore"))[0]
         except RecursionError:
-            return None  # reason: no annotations; what loads the file says so
+            return None  # not annotations; the run reports it when it loads the file
         except ValueError:
             if len(piece) < size:
                 return None

@@ -1,4 +1,4 @@
-"""Single pass over the records of a COCO json: missing fields and boxes outside pictures."""
+"""A single pass over the records of a COCO json: missing fields, boxes outside pictures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Found:
     first: str = ""
 
     def add(self, words: str) -> None:
-        """Count one."""
+        """Count one annotation, described by ``words``."""
         self.count += 1
         self.first = self.first or words
 
@@ -41,13 +41,15 @@ class Survey:
     """Findings about a json.
 
     Attributes:
-        total: Number of annotations, without ignored ones.
-        lacking: Description of the first record with a missing field; empty if there is none.
+        total: Number of annotations, without those marked ``ignore``.
+        lacking: Description of the first record with a missing or invalid field; empty if there
+            is none.
         no_crowd: Description of the first annotation without ``iscrowd``; empty if all have it.
-        double: The first annotation with the id of another one; empty if each has its own.
-        zero: The annotation with the id 0; empty if there is none.
-        no_outline: By category, the first box of it that is not left out and has no mask.
-        strangers: Annotations of unknown pictures.
+        double: Description of the first annotation with the id of another one; empty if there is
+            none.
+        zero: Description of the annotation with the id 0; empty if there is none.
+        no_mask: For each category id, a description of the first valid box without a mask.
+        unlisted: Annotations of pictures that the json does not list.
         empty: Boxes that mmdet's data sets drop: without area or completely outside the picture.
         beyond: Boxes that extend beyond their picture.
         corners: Whether all boxes could be x1, y1, x2, y2 in their pictures.
@@ -58,23 +60,23 @@ class Survey:
     no_crowd: str = ""
     double: str = ""
     zero: str = ""
-    no_outline: dict[Any, str] = field(default_factory=dict)
-    strangers: Found = field(default_factory=Found)
+    no_mask: dict[Any, str] = field(default_factory=dict)
+    unlisted: Found = field(default_factory=Found)
     empty: Found = field(default_factory=Found)
     beyond: Found = field(default_factory=Found)
     corners: bool = True
 
 
 def survey(path: str) -> Survey:
-    """Survey a json.
+    """Survey a json. The result is cached until the file changes.
 
     Args:
-        path: An existing file.
+        path: Path of an existing file.
     """
     return _survey(os.path.realpath(path), os.stat(path).st_mtime_ns)
 
 
-# reason: train, val and evaluators often name one file
+# Cached, because train, val and evaluators often use the same file.
 @lru_cache(maxsize=8)
 def _survey(path: str, changed: int) -> Survey:
     result, ids = Survey(), set()
@@ -99,7 +101,7 @@ def _survey(path: str, changed: int) -> Survey:
 
 
 def _sizes(path: str, result: Survey) -> dict[Any, tuple[float, float, str]]:
-    """Width, height and name of each picture by its id."""
+    """Return width, height and name of each picture by its id; record faults in ``result``."""
     sizes: dict[Any, tuple[float, float, str]] = {}
     categories: dict[Any, str] = {}
     for key in ("images", "categories"):
@@ -111,7 +113,7 @@ def _sizes(path: str, result: Survey) -> dict[Any, tuple[float, float, str]]:
             if not lack and key == "categories":
                 if record["id"] in categories:
                     other = categories[record["id"]]
-                    lack = f"{_place(key, index, record)} has the id of the category {other!r} too"
+                    lack = f"{_place(key, index, record)} has the id of the category {other!r}"
                 categories.setdefault(record["id"], record["name"])
             if lack or key == "categories":
                 result.lacking = result.lacking or lack
@@ -122,12 +124,12 @@ def _sizes(path: str, result: Survey) -> dict[Any, tuple[float, float, str]]:
             elif record["id"] in sizes:
                 lack = (
                     f"{_place(key, index, record)} has the id of the picture "
-                    f"{sizes[record['id']][2]} too"
+                    f"{sizes[record['id']][2]}"
                 )
             elif not (record["width"] >= 1 and record["height"] >= 1):
                 lack = (
-                    f"{_place(key, index, record)} is {record['width']} x {record['height']} "
-                    "pixels (width x height), which no picture has"
+                    f"{_place(key, index, record)} has the size {record['width']} x "
+                    f"{record['height']} pixels (width x height), but both must be 1 or more"
                 )
             result.lacking = result.lacking or lack
             sizes.setdefault(record["id"], (record["width"], record["height"], str(name)))
@@ -135,9 +137,9 @@ def _sizes(path: str, result: Survey) -> dict[Any, tuple[float, float, str]]:
 
 
 def _lack(key: str, index: int, record: Any) -> str:
-    """Description of a record's missing or invalid field; empty if there is none."""
+    """Describe a record's missing or invalid field; return an empty string if there is none."""
     if not isinstance(record, Mapping):
-        return f"{key}[{index}] is {reprlib.repr(record)} and no record"
+        return f"{key}[{index}] is {reprlib.repr(record)}, not an object"
     for name, kinds in _FIELDS[key].items():
         value = record.get(name)
         if not isinstance(value, kinds) or (kinds == _NUMBER and not _is_number(value)):
@@ -168,7 +170,7 @@ def _look_at_box(
     place: str,
 ) -> None:
     if record["image_id"] not in sizes:
-        result.strangers.add(f"{place} with image_id {record['image_id']!r}")
+        result.unlisted.add(f"{place} with image_id {record['image_id']!r}")
         return
     x, y, width, height = record["bbox"]
     across, down, name = sizes[record["image_id"]]
@@ -183,7 +185,7 @@ def _look_at_box(
     else:
         found = None
     if found is not result.empty and not record.get("segmentation"):
-        result.no_outline.setdefault(record["category_id"], place)
+        result.no_mask.setdefault(record["category_id"], place)
     if found is None:
         return
     size = f"{across:g} x {down:g}"
@@ -191,7 +193,7 @@ def _look_at_box(
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value is a finite number that a float holds."""
+    """Check whether a value is a finite number within the range of a float."""
     try:
         return isinstance(value, _NUMBER) and isfinite(value)
     except OverflowError:

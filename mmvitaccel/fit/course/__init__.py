@@ -1,1 +1,1 @@
-"""The course of a training: loops and samplers, hooks with a time, and what a resumed one keeps."""
+"""Checks of samplers, optimizers, hooks that begin late, and settings of a resumed training."""

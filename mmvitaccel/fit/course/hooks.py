@@ -1,4 +1,4 @@
-"""Hooks whose time never comes, and arguments that the saving of checkpoints does not have."""
+"""Checks of hooks that begin after the end of a training, and of ``CheckpointHook``'s arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from mmvitaccel.errors import UserError, closest
 from mmvitaccel.registry import type_name
 
-# By key: the unit, and whether the last one of a training, or the one behind it, is too late.
+# By key: the unit, and the offset to the training's length from which on a value is too late.
 _TIMES = {
     "switch_epoch": ("epochs", 0),
     "begin_epoch": ("epochs", 0),
@@ -26,15 +26,16 @@ _OF_THE_RUNNER = ("type", "priority")
 
 
 def check_hooks(cfg: Config) -> None:
-    """Warn of hooks that wait for an epoch that a training does not have.
+    """Warn of hooks that begin at an epoch or iteration that the training does not reach.
 
-    Such as mmdet's ``PipelineSwitchHook``, and ``YOLOXModeSwitchHook``, which counts from the end.
+    Examples are mmdet's ``PipelineSwitchHook``, and ``YOLOXModeSwitchHook``, which counts from the
+    end.
 
     Args:
-        cfg: A training's.
+        cfg: Config of a training.
 
     Raises:
-        UserError: ``CheckpointHook`` has an argument at which the first saving would end.
+        UserError: If ``CheckpointHook`` has an unknown argument; saving a checkpoint would fail.
     """
     loop = cfg.get("train_cfg") or {}
     late = []
@@ -53,13 +54,13 @@ def check_hooks(cfg: Config) -> None:
         _, unit, length = late[0]
         warnings.warn(
             f"train_cfg.max_{unit} is {length}, but {', '.join(what for what, _, _ in late)}: "
-            "this never begins; set it to what the training's length allows if this is not meant.",
+            "this never begins; set it to a value within the training if this is not intended.",
             stacklevel=2,
         )
 
 
 def _hooks(cfg: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Dotted key and config of each hook."""
+    """Yield the dotted key and config of each hook."""
     given = [
         *(("default_hooks", *item) for item in (cfg.get("default_hooks") or {}).items()),
         *(("custom_hooks", *item) for item in enumerate(cfg.get("custom_hooks") or ())),
@@ -70,7 +71,7 @@ def _hooks(cfg: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _times(hook: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """When a hook does something for the first time: of mmpretrain's recipes, each."""
+    """Yield the keys and values that say when a hook, or a part of its schedule, begins."""
     for part in (hook, *(hook.get("schedule") or ())):
         for key in _TIMES:
             if isinstance(part, Mapping) and key in part:
@@ -78,10 +79,10 @@ def _times(hook: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _check_saving(where: str, hook: Mapping[str, Any]) -> None:
-    """Compare arguments with those of ``CheckpointHook``, which takes any and hands them on.
+    """Check the arguments of ``CheckpointHook``, which passes unknown ones to the runner.
 
     Raises:
-        UserError: ``Runner.save_checkpoint``, which gets the rest, does not take one.
+        UserError: If ``Runner.save_checkpoint`` does not have one of these arguments.
     """
     if type_name(hook) != CheckpointHook.__name__:
         return
@@ -89,10 +90,10 @@ def _check_saving(where: str, hook: Mapping[str, Any]) -> None:
     for called in (CheckpointHook, Runner.save_checkpoint):
         known |= set(inspect.signature(called).parameters) - {"self", "kwargs"}
     for key in hook:
-        # reason: mmengine notes in `_scope_` which package a base of the config is from
+        # mmengine records in `_scope_` which package a base config is from.
         if key not in known and key != "_scope_":
             raise UserError(
-                f"{where} has the argument {key!r}, which CheckpointHook hands on to the saving of "
-                f"a checkpoint, and that has none of this name; remove or correct it"
+                f"{where} has the argument {key!r}, but neither CheckpointHook nor "
+                f"Runner.save_checkpoint has one of this name; remove or correct it"
                 f"{closest(key, known) or '.'}"
             )

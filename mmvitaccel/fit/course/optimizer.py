@@ -1,4 +1,4 @@
-"""Settings of an optimizer that are read late, or not at all."""
+"""Checks of optimizer settings: gradient clipping and settings by parameter."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _PARAMWISE = (
     *("dwconv_decay_mult", "dcn_offset_lr_mult", "bypass_duplicate"),
 )
 
-_NEARLY = 0.8
+_SIMILARITY = 0.8  # of difflib, from which on a key is probably a misspelling
 
 
 def check_clipping(cfg: Config) -> None:
-    """Refuse arguments of ``optim_wrapper.clip_grad`` at which the first step would end.
+    """Refuse unknown arguments of ``optim_wrapper.clip_grad``; the first step would fail.
 
     Raises:
-        UserError: torch's function does not take one.
+        UserError: If torch's function does not have one of the arguments.
     """
     given = (cfg.get("optim_wrapper") or {}).get("clip_grad")
     called = _CLIPPING.get(given.get("type", "norm")) if isinstance(given, Mapping) else None
@@ -45,26 +45,26 @@ def check_clipping(cfg: Config) -> None:
 
 
 def check_paramwise(cfg: Config, model: nn.Module) -> None:
-    """Warn of settings by parameter that mmengine's constructor passes over.
+    """Warn of settings in ``paramwise_cfg`` that mmengine's constructor ignores.
 
-    Configs share keys that only some of their models have (``absolute_pos_embed``): one that is in
-    no name is a warning where it is nearly one that is there.
+    Configs share custom keys that only some models have (``absolute_pos_embed``). A key that
+    matches no parameter therefore causes a warning only if it is similar to a parameter's name.
 
     Args:
-        cfg: A training's.
-        model: Built from it.
+        cfg: Config of a training.
+        model: Model built from it.
     """
     wrapper = cfg.get("optim_wrapper") or {}
     given = wrapper.get("paramwise_cfg")
     default = DefaultOptimWrapperConstructor.__name__
     if not isinstance(given, Mapping) or wrapper.get("constructor", default) != default:
         return
-    # reason: stock configs have `_delete` for `_delete_`, which does no harm
+    # Some stock configs have `_delete` instead of `_delete_`, which is harmless.
     unread = [key for key in given if key not in _PARAMWISE and not key.startswith("_")]
     where = "optim_wrapper.paramwise_cfg"
     if unread:
         warnings.warn(
-            f"{where} has the key {unread[0]!r}, which {default} does not read; remove or correct "
+            f"{where} has the key {unread[0]!r}, which {default} does not use; remove or correct "
             f"it{closest(unread[0], _PARAMWISE) or '.'}",
             stacklevel=2,
         )
@@ -73,7 +73,7 @@ def check_paramwise(cfg: Config, model: nn.Module) -> None:
     for key in given.get("custom_keys") or {}:
         if any(key in name for name in names):
             continue
-        meant = [get_close_matches(part, parts, 1, _NEARLY) for part in key.split(".")]
+        meant = [get_close_matches(part, parts, 1, _SIMILARITY) for part in key.split(".")]
         near = next((found[0] for found in meant if found and found[0] not in key), None)
         if near is not None:
             warnings.warn(

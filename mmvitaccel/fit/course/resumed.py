@@ -1,4 +1,4 @@
-"""What a training that goes on takes from its checkpoint against what its config says."""
+"""Comparison of a resumed training's config with the config in its checkpoint."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ _ABSENT = object()
 
 
 def check_resumed_batch(cfg: Config, path: str, meta: Mapping[str, Any]) -> None:
-    """Warn where a training goes on with another batch size than it began with.
+    """Warn if a training is resumed with another batch size.
 
     Args:
-        cfg: Resumes.
-        path: The checkpoint, for the sentence.
-        meta: Its ``meta``, whose config is read as text and never run.
+        cfg: Config of the resumed training.
+        path: Path of the checkpoint, for messages.
+        meta: ``meta`` of the checkpoint. The config in it is parsed, never executed.
     """
     before = _value(_saved(meta, "train_dataloader"), "batch_size")
     now = (cfg.get("train_dataloader") or {}).get("batch_size")
     if before is not None and now is not None and before != now:
         warnings.warn(
             f"train_dataloader.batch_size is {now}, but checkpoint {path} was trained with "
-            f"{before}: the count of iterations, the learning rate and the schedule belong to the "
-            f"other size; set train_dataloader.batch_size={before} if this is not meant.",
+            f"{before}: the number of iterations, the learning rate and the schedule belong to "
+            f"that size; set train_dataloader.batch_size={before} if this is not intended.",
             stacklevel=2,
         )
 
 
 def check_resumed_settings(cfg: Config, path: str, meta: Mapping[str, Any]) -> None:
-    """Warn of settings of optimizer and schedule that a resumed training does not follow.
+    """Warn of settings of optimizer and schedule that have no effect in a resumed training.
 
-    mmengine loads the state of both, in which learning rates, milestones and ends are.
+    mmengine restores the state of both, which includes learning rates, milestones and ends.
 
     Args:
-        cfg: Resumes.
-        path: The checkpoint, for the sentence.
-        meta: Its ``meta``, whose config is read as text and never run.
+        cfg: Config of the resumed training.
+        path: Path of the checkpoint, for messages.
+        meta: ``meta`` of the checkpoint. The config in it is parsed, never executed.
     """
     changed: list[tuple[str, Any, Any]] = []
     wrapper = _saved(meta, "optim_wrapper")
@@ -55,19 +55,19 @@ def check_resumed_settings(cfg: Config, path: str, meta: Mapping[str, Any]) -> N
         changed += _differences("param_scheduler", before, cfg.param_scheduler)
     if changed:
         shown = ", ".join(
-            f"{key} is {_word(own)} (there {_word(saved)})" for key, own, saved in changed[:_NAMED]
+            f"{key} is {_word(own)} (was {_word(saved)})" for key, own, saved in changed[:_NAMED]
         )
         more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
         warnings.warn(
-            f"{shown}{more}: a resumed training takes optimizer and schedule from its checkpoint, "
-            f"{path}, and these settings change nothing; to train with them, start from its "
-            "weights (load_from without resume), or put them back.",
+            f"{shown}{more}: a resumed training restores optimizer and schedule from its "
+            f"checkpoint, {path}, so these settings have no effect; to train with them, start from "
+            "its weights (load_from without resume), else restore them.",
             stacklevel=2,
         )
 
 
 def _saved(meta: Mapping[str, Any], name: str) -> Any:
-    """A top setting in the text of the config that a checkpoint holds; None where it has none."""
+    """Return a top-level setting of the config in a checkpoint; None if there is none."""
     text = meta.get("cfg")
     try:
         statements = ast.parse(text).body if isinstance(text, str) else []
@@ -83,7 +83,7 @@ def _saved(meta: Mapping[str, Any], name: str) -> Any:
 
 
 class _Plain(ast.NodeTransformer):
-    """Makes ``{"a": 1}`` of ``dict(a=1)``, as mmengine writes them."""
+    """Replaces ``dict(a=1)``, which mmengine writes, by ``{"a": 1}``."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
@@ -103,10 +103,10 @@ class _Plain(ast.NodeTransformer):
 
 
 def _differences(where: str, before: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Dotted keys whose value differs, with the new and the saved one."""
+    """Yield the dotted keys whose values differ, with the new and the saved value."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys([*now, *before]):
-            # reason: mmengine notes in `_scope_` which package a base of the config is from
+            # mmengine records in `_scope_` which package a base config is from.
             if key == "_scope_":
                 continue
             yield from _differences(
@@ -119,7 +119,7 @@ def _differences(where: str, before: Any, now: Any) -> Iterator[tuple[str, Any, 
         if list(before) != list(now):
             yield where, now, before
     elif not where.endswith(".type") and before != now:
-        # reason: a type is written by another name where the config has the class itself
+        # Types are not compared: a config that contains the class itself writes its full name.
         yield where, now, before
 
 

@@ -1,4 +1,4 @@
-"""Samplers that never end against loops that wait for their end."""
+"""Check for infinite samplers in loops that wait for the sampler's end."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _WAITING = ("", "EpochBasedTrainLoop", "ValLoop", "TestLoop")
 
 
 def check_samplers(cfg: Config, *splits: str) -> None:
-    """Refuse a sampler without an end in a loop that goes through the data set once.
+    """Refuse an infinite sampler in a loop that iterates over the data set once.
 
     Args:
         cfg: A config.
-        *splits: ``train``, ``val``, ``test``; those that are switched off are left alone.
+        *splits: ``train``, ``val``, ``test``; disabled ones are ignored.
 
     Raises:
-        UserError: A first epoch, validation or test would never end.
+        UserError: If the first epoch, validation or test would never end.
     """
     for split in splits:
         loop, loader = cfg.get(f"{split}_cfg"), cfg.get(f"{split}_dataloader") or {}
@@ -35,6 +35,6 @@ def check_samplers(cfg: Config, *splits: str) -> None:
             )
             raise UserError(
                 f"{split}_dataloader.sampler is {sampler}, which never ends, but {split}_cfg waits "
-                f"for the end of the data set: the first {what} would go on for ever; set "
+                f"for the end of the data set, so the first {what} would never end; set "
                 f"{split}_dataloader.sampler.type=DefaultSampler{iterations}."
             )

@@ -1,1 +1,1 @@
-"""What a line of a list says, by the data set that reads it."""
+"""Parsing of the lines of annotation lists, by the data set that reads them."""

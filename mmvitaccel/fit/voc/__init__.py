@@ -1,1 +1,1 @@
-"""XML files of VOC's layout, one a picture."""
+"""Reading of XML files in VOC's format, one per picture."""

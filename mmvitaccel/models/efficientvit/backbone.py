@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from mmvitaccel.arguments import config, flag, number, whole_number, whole_numbers
+from mmvitaccel.models.efficientvit.conv_norm import ConvNorm
 from mmvitaccel.models.efficientvit.layers import (
-    ConvNorm,
     EfficientViTBlock,
     patch_embedding,
     subsampling,

@@ -9,30 +9,21 @@ from __future__ import annotations
 
 import copy
 import ctypes
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mmvitaccel.core.kernels import maps
 from mmvitaccel.core.kernels.export import refuse_export
 from mmvitaccel.core.kernels.library.choice import chosen
-from mmvitaccel.core.kernels.maps import Step, Windows
 from mmvitaccel.core.kernels.operators import kernels
 from mmvitaccel.core.locks import Lock
+from mmvitaccel.models.efficientvit.attention import CascadedGroupAttention
 from mmvitaccel.models.efficientvit.backbone import EfficientViT
-from mmvitaccel.models.efficientvit.layers import (
-    KEY_DIMS,
-    CascadedGroupAttention,
-    ConvNorm,
-    EfficientViTBlock,
-    FeedForward,
-    PatchMerging,
-    WindowAttention,
-)
+from mmvitaccel.models.efficientvit.conv_norm import ConvNorm
 from mmvitaccel.models.efficientvit.plain import why_not_plain
+from mmvitaccel.models.efficientvit.plan import Plan, PlanBuilder
 
 _PLANS_KEPT = 4  # number of input sizes whose steps and maps are cached
 
@@ -40,30 +31,6 @@ _NOT_EXPORTED = (
     "CompiledEfficientViT cannot be exported: its steps are compiled for this CPU and are not "
     "part of a graph; export the original EfficientViT."
 )
-
-
-@dataclass
-class _Map:
-    """A map (images, height, width, channels) in memory."""
-
-    data: Tensor
-    height: int
-    width: int
-
-    @property
-    def channels(self) -> int:
-        return self.data.shape[-1]
-
-
-@dataclass
-class _Plan:
-    """The steps for one size of input."""
-
-    steps: list[Step] = field(default_factory=list)
-    maps: list[Tensor] = field(default_factory=list)
-    outs: list[_Map] = field(default_factory=list)
-    macs: int = 0
-    array: ctypes.Array | None = None
 
 
 class CompiledEfficientViT(nn.Module):
@@ -98,7 +65,7 @@ class CompiledEfficientViT(nn.Module):
         _check(model)
         self._model = [model]  # in a list, so that its parameters are not registered here
         self._packed: dict[int, tuple[Tensor, ...]] = {}
-        self._plans: dict[tuple[int, ...], _Plan] = {}
+        self._plans: dict[tuple[int, ...], Plan] = {}
         self._lock = Lock()  # threads share the maps
 
     def __prepare_scriptable__(self) -> Any:
@@ -138,13 +105,13 @@ class CompiledEfficientViT(nn.Module):
                 for out in plan.outs
             )
 
-    def _plan(self, x: Tensor) -> _Plan:
+    def _plan(self, x: Tensor) -> Plan:
         """The steps for images of this size."""
         plan = self._plans.get(tuple(x.shape))
         if plan is None:
             if len(self._plans) >= _PLANS_KEPT:
                 self._plans.pop(next(iter(self._plans)))
-            plan = self._plans[tuple(x.shape)] = _Builder(self._packed).build(self._model[0], x)
+            plan = self._plans[tuple(x.shape)] = PlanBuilder(self._packed).build(self._model[0], x)
         return plan
 
 
@@ -186,168 +153,3 @@ def _check(model: EfficientViT) -> None:
                 f"CompiledEfficientViT: '{name}' has {channels} channels; this machine needs "
                 f"multiples of {maps.lanes()}."
             )
-
-
-class _Builder:
-    """Builds the steps of a model for one input size.
-
-    Args:
-        packed: Weights in the form of the kernels, by what they were made from; filled here, so
-            that all sizes share them.
-    """
-
-    def __init__(self, packed: dict[int, tuple[Tensor, ...]]) -> None:
-        self.plan = _Plan()
-        self.packed = packed
-
-    def build(self, model: EfficientViT, image: Tensor) -> _Plan:
-        """The steps of the whole model."""
-        images, _, height, width = image.shape
-        x = _Map(image, height, width)
-        self.images, self.first = images, model.patch_embed[0].c
-        for layer in model.patch_embed:
-            if isinstance(layer, ConvNorm):
-                x = self.convolve(layer, x, act=maps.RELU)
-        self.plan.steps[-1].act = maps.NONE
-        self.plan.steps[0].kind = maps.PLANES
-        for index, stage in enumerate(model.stages):
-            for module in stage:
-                x = self.module(module, x)
-            if index in model.out_indices:
-                self.plan.outs.append(x)
-        self.plan.array = (Step * len(self.plan.steps))(*self.plan.steps)
-        return self.plan
-
-    def module(self, module: nn.Module, x: _Map) -> _Map:
-        """One module of a stage."""
-        if isinstance(module, EfficientViTBlock):
-            x = self.feed_forward(module.ffn0.m, self.depthwise(module.dw0.m, x, residual=True))
-            self.attention(module.mixer.m, x)
-            x = self.depthwise(module.dw1.m, x, residual=True)
-            return self.feed_forward(module.ffn1.m, x)
-        if isinstance(module, PatchMerging):
-            return self.merge(module, x)
-        mix, ffn = module
-        return self.feed_forward(ffn.m, self.depthwise(mix.m, x, residual=True))
-
-    def new(self, height: int, width: int, channels: int) -> _Map:
-        """A separate map."""
-        data = torch.empty(self.images * height * width, channels)
-        self.plan.maps.append(data)
-        return _Map(data, height, width)
-
-    def step(self, x: _Map, out: Tensor, **fields: object) -> Step:
-        """Add a step that reads a map."""
-        given = dict(
-            images=self.images, height=x.height, width=x.width, in_channels=x.channels,
-            in_=x.data.data_ptr(), in_step=x.channels,
-            out=out.data_ptr(), out_channels=out.shape[-1], out_step=out.shape[-1],
-            kernel=1, stride=1,
-        )  # fmt: skip
-        self.plan.steps.append(Step(**(given | fields)))
-        return self.plan.steps[-1]
-
-    def weights(self, conv: nn.Conv2d) -> dict[str, int]:
-        """Packed weights of a convolution that is a product."""
-        if id(conv) not in self.packed:
-            weight = conv.weight.detach()
-            if conv is not self.first:  # (out, in, k, k) -> (out, k, k, in), but for planes
-                weight = weight.permute(0, 2, 3, 1)
-            weight = weight.flatten(1)
-            self.packed[id(conv)] = maps.pack(weight, conv.bias.detach())
-        weight, bias = self.packed[id(conv)]
-        return dict(weight=weight.data_ptr(), bias=bias.data_ptr())
-
-    def convolve(
-        self, layer: ConvNorm | nn.Conv2d, x: _Map, act: int = maps.NONE, **fields: object
-    ) -> _Map:
-        """A convolution over all channels."""
-        conv = layer.c if isinstance(layer, ConvNorm) else layer
-        kernel, stride = conv.kernel_size[0], conv.stride[0]
-        height, width = -(-x.height // stride), -(-x.width // stride)
-        out = fields.pop("onto", None) or self.new(height, width, conv.out_channels)
-        fields |= self.weights(conv)
-        self.step(
-            x, out.data, kind=maps.PRODUCT, in_channels=conv.in_channels,
-            kernel=kernel, stride=stride, act=act, **fields,
-        )  # fmt: skip
-        self.plan.macs += self.images * height * width * conv.weight.numel()
-        return out
-
-    def depthwise(
-        self, layer: ConvNorm, x: _Map, act: int = maps.NONE, residual: bool = False
-    ) -> _Map:
-        """A depthwise convolution; the residual is one more weight at its centre."""
-        conv, stride = layer.c, layer.c.stride[0]
-        if id(conv) not in self.packed:
-            weight = conv.weight.detach().flatten(1).t().contiguous()  # (9, C)
-            if residual:
-                weight[4] += 1
-            self.packed[id(conv)] = weight, conv.bias.detach().clone()
-        weight, bias = self.packed[id(conv)]
-        out = self.new(-(-x.height // stride), -(-x.width // stride), x.channels)
-        self.step(
-            x, out.data, kind=maps.DEPTHWISE, kernel=3, stride=stride, act=act,
-            weight=weight.data_ptr(), bias=bias.data_ptr(),
-        )  # fmt: skip
-        self.plan.macs += self.images * out.height * out.width * conv.weight.numel()
-        return out
-
-    def feed_forward(self, layer: FeedForward, x: _Map) -> _Map:
-        """In place."""
-        hidden = self.convolve(layer.pw1, x, maps.RELU, joined=1)
-        return self.convolve(layer.pw2, hidden, onto=x, residual=x.data.data_ptr())
-
-    def merge(self, layer: PatchMerging, x: _Map) -> _Map:
-        """To half the resolution."""
-        x = self.depthwise(layer.conv2, self.convolve(layer.conv1, x, maps.RELU), maps.RELU)
-        means = self.new(1, 1, x.channels)
-        self.step(x, means.data, kind=maps.MEANS)
-        gate = self.convolve(layer.se.fc1, means, maps.RELU)
-        gate = self.convolve(layer.se.fc2, gate, maps.SIGMOID)
-        return self.convolve(layer.conv3, x, scale=gate.data.data_ptr())
-
-    def attention(self, layer: WindowAttention, x: _Map) -> None:
-        """In place."""
-        attn, side, dims = layer.attn, layer.window_size, layer.attn.head_dims
-        tall, wide = x.height, x.width
-        if x.height > side or x.width > side:
-            tall = wide = side
-        windows = Windows(tall, wide, -(-x.height // tall), -(-x.width // wide))
-        pixels = windows.down * windows.across * windows.tokens
-        rectified = self.new(x.height, x.width, x.channels)
-        head = None
-        for index, (qkv, dw) in enumerate(zip(attn.qkvs, attn.dws)):
-            made = self.new(pixels, 1, qkv.c.out_channels)
-            self.convolve(
-                qkv, x, onto=made, windows=windows, in_=x.data[:, index * dims :].data_ptr(),
-                previous=None if head is None else head.data.data_ptr(),
-            )  # fmt: skip
-            self.plan.macs += self.images * (pixels - x.height * x.width) * qkv.c.weight.numel()
-            head = self.new(pixels, 1, dims)
-            weight, bias, table = self.head_weights(attn, index, tall, wide)
-            self.step(
-                x, head.data, kind=maps.ATTENTION, in_=made.data.data_ptr(),
-                in_step=made.channels, windows=windows, kernel=dw.c.kernel_size[0],
-                weight=weight.data_ptr(), bias=bias.data_ptr(), key_channels=KEY_DIMS,
-                rectified=rectified.data[:, index * dims :].data_ptr(),
-                rectified_step=x.channels, attention_bias=table.data_ptr(),
-            )  # fmt: skip
-            self.plan.macs += (
-                self.images * pixels * (dw.c.weight.numel() + windows.tokens * (KEY_DIMS + dims))
-            )
-        self.convolve(attn.proj[1], rectified, onto=x, residual=x.data.data_ptr())
-
-    def head_weights(
-        self, attn: nn.Module, index: int, tall: int, wide: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of a head's queries, with the scale of the logits in them, and its biases."""
-        conv = attn.dws[index].c
-        table = attn.attention_bias(tall, wide)[index].detach()
-        table = F.pad(table, (0, -len(table) % maps.lanes()), value=-torch.inf).contiguous()
-        self.plan.maps.append(table)
-        if id(conv) not in self.packed:
-            scale = KEY_DIMS**-0.5
-            weight = (conv.weight.detach() * scale).flatten(1).t().contiguous()  # (k * k, 16)
-            self.packed[id(conv)] = weight, conv.bias.detach() * scale
-        return (*self.packed[id(conv)], table)

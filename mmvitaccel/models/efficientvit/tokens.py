@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmvitaccel.core.attention.windows import from_windows, pad_map, to_windows
-from mmvitaccel.models.efficientvit.layers import KEY_DIMS, ConvNorm, WindowAttention
+from mmvitaccel.models.efficientvit.attention import KEY_DIMS, WindowAttention
+from mmvitaccel.models.efficientvit.conv_norm import ConvNorm
 from mmvitaccel.models.efficientvit.plain import why_not_plain
 
 

@@ -1,1 +1,1 @@
-"""Mutated inputs of everything that reads what users bring, for tests and endurance runs."""
+"""Mutated inputs for all code that reads user input, for tests and endurance runs."""

@@ -1,4 +1,4 @@
-"""COCO's and CocoVID's json files, and ImageNet's xml files and lists."""
+"""Mutated annotations: COCO's and CocoVID's json files, ImageNet's XML files and lists."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _SYNSETS = tuple(VID_SYNSETS)
 
 
 class JsonFiles:
-    """A json that data sets and evaluators of COCO's kind read.
+    """Mutated json files for COCO data sets and evaluators.
 
     Args:
-        folder: For the files.
+        folder: Folder for the files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,7 +39,7 @@ class JsonFiles:
         (folder / "img").mkdir(exist_ok=True)
 
     def make(self, rng: random.Random) -> Path:
-        """Bytes or values changed."""
+        """Write a json with changed bytes or values."""
         path = self.folder / "fuzzed.json"
         if rng.random() < 0.3:
             path.write_bytes(mutate_bytes(self.whole, [self.whole], rng))
@@ -52,15 +52,15 @@ class JsonFiles:
         return path
 
     def read(self, given: Path) -> None:
-        """Compare it with the config, and build mmdet's and this package's data set of it."""
-        # reason: without what makes a sentence of any error, to see what it does not refuse
+        """Check it with the config, and build mmdet's and this package's data sets with it."""
+        # Without `building`, which would turn any error into a sentence.
         check_inputs.__wrapped__(self._config(given, "CocoDataset"), "val")
         with building("config"):
             init_default_scope("mmdet")
             DATASETS.build(self._config(given, "CocoDataset").val_dataloader.dataset)
         own = self._config(given, "mmvitaccel.ImageNetVID").val_dataloader.dataset
         own.pop("type")
-        # reason: outside of `building`, so that what it does not refuse itself is seen
+        # Also without `building`.
         ImageNetVID(**own)
 
     def _config(self, path: Path, kind: str) -> Config:
@@ -80,10 +80,10 @@ class JsonFiles:
 
 
 class XmlFiles:
-    """A release of ImageNet with a damaged annotation or list.
+    """A release of ImageNet VID with a mutated annotation or list.
 
     Args:
-        folder: For the files.
+        folder: Folder for the files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -99,7 +99,7 @@ class XmlFiles:
         (self.folder / "ImageSets" / "VID").mkdir(parents=True, exist_ok=True)
 
     def make(self, rng: random.Random) -> Path:
-        """An xml with bytes, texts or elements changed; now and then the list."""
+        """Write an XML file with changed bytes, texts or elements, or in 15 % a changed list."""
         xml = self.folder / "Annotations" / "VID" / "val" / "v0" / "000000.xml"
         listed = self.folder / "ImageSets" / "VID" / "val.txt"
         xml.write_bytes(self.whole)
@@ -147,7 +147,7 @@ def _xml(*synsets: str) -> str:
 
 
 def _mutate_xml(text: str, rng: random.Random) -> bytes:
-    """Elements and texts exchanged, declarations and entities in front."""
+    """Replace elements and texts, and prepend declarations and entities."""
     texts = ["30", "2", "64", "48", "width", "object", "bndbox", "name", "0", "xmin", "size"]
     odd = ["", "nan", "1e400", "-5", "9" * 5000, "1_0", "٣", "&bomb;", "&x;", "<a/>", "\0", "0x1F"]
     for _ in range(rng.randint(1, 4)):

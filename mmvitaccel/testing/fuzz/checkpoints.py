@@ -1,4 +1,4 @@
-"""Checkpoints of every format that is read, and what the tools do with them."""
+"""Mutated checkpoints in every supported format."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mmvitaccel.testing.fuzz.mutate import ODD_VALUES, mutate_bytes, mutate_valu
 from mmvitaccel.testing.fuzz.trial import MARKER, sentence_of
 
 _TINY = dict(embed_dims=(16, 24, 32), depths=(1, 1, 1), num_heads=(2, 3, 2), kernels=(5, 3, 3))
-# A name that each layout is recognised by, beside those of the model itself.
+# Names by which the layouts are recognised.
 _FOREIGN = (
     "blocks1.0.x", "patch_embed.0.c.weight", "backbone.net.blocks.0.attn.qkv.weight", "cls_token",
     "backbone.net.patch_embed.proj.weight", "backbone.net.pos_embed", "pos_embed", "neck.fpn1.0.w",
@@ -38,7 +38,7 @@ _FOREIGN = (
 
 
 class _Call:
-    """Pickles as a call of any function."""
+    """An object whose pickle calls a function."""
 
     def __init__(self, function: Callable[..., Any], *args: Any) -> None:
         self.call = (function, args)
@@ -48,10 +48,10 @@ class _Call:
 
 
 class Checkpoints:
-    """Files of weights: torch's zip and old formats, plain pickles, safetensors.
+    """Mutated weights in torch's zip and legacy formats, plain pickles and safetensors.
 
     Args:
-        folder: For the files.
+        folder: Folder for the files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,7 +64,7 @@ class Checkpoints:
         self.payloads = [write(c) for c in _payloads(folder) for write in _WRITERS[:3]]
 
     def make(self, rng: random.Random) -> Path:
-        """Bytes changed, values changed and written whole, or calls inside a pickle."""
+        """Write a checkpoint with changed bytes, with changed values, or with calls in a pickle."""
         way = rng.random()
         if way < 0.4:
             data = mutate_bytes(rng.choice(self.whole), self.whole, rng)
@@ -79,7 +79,7 @@ class Checkpoints:
         return path
 
     def read(self, given: Path) -> None:
-        """Check it against a model, then convert it, by itself and as each layout."""
+        """Check it against a model, load it as a backbone, and convert it."""
         errors = []
         for use in (self._check, self._pretrain, self._convert):
             try:
@@ -92,7 +92,7 @@ class Checkpoints:
 
     def _check(self, path: Path) -> None:
         meta = check_checkpoint(self.model, str(path))
-        # reason: without what makes a sentence of any error, to see what it does not refuse
+        # Without `building`, which would turn any error into a sentence.
         check_start.__wrapped__(self.cfg, str(path), meta, True, "train")
 
     def _pretrain(self, path: Path) -> None:
@@ -109,7 +109,7 @@ def _is_sentence(error: BaseException) -> bool:
 
 
 def _contents(weights: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-    """What training scripts save."""
+    """Return contents as training scripts save them."""
     history = HistoryBuffer([1.0, 2.0], [1, 1])
     meta = dict(
         epoch=1, iter=5, cfg="train_dataloader = dict(batch_size=2)", mmengine_version="0.10.7",
@@ -128,7 +128,7 @@ def _contents(weights: Mapping[str, Tensor]) -> list[dict[str, Any]]:
 
 
 def _payloads(folder: Path) -> list[Any]:
-    """Objects that run code wherever they are unpickled without a check."""
+    """Return objects that execute code if they are unpickled without a check."""
     mark = f"open({str(folder / MARKER)!r}, 'w').close()"
     calls = [
         _Call(os.system, f"touch {folder / MARKER}"),
@@ -181,7 +181,7 @@ _WRITERS = (_torch_zip, _torch_old, _pickle, _safetensors)
 
 
 def _write_any(content: Any, rng: random.Random) -> bytes:
-    """By one of the writers; what it cannot write is written as text."""
+    """Write with a random writer; what it cannot write is written as text."""
     try:
         return rng.choice(_WRITERS)(content)
     except Exception:

@@ -1,4 +1,4 @@
-"""Seeded mutations of bytes, and of values as they lie in a json or a checkpoint."""
+"""Seeded mutations of bytes, and of nested values as in a json or a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MAGIC = (b"\0", b"\xff", b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff",
 _MOST_MUTATIONS = 6
 _MOST_PLACES = 2000
 
-#: What nobody expects at its place.
+#: Values of unexpected types and sizes.
 ODD_VALUES: tuple[Any, ...] = (
     None, True, 0, -1, 1.5, 10**30, 2**63, float("nan"), float("inf"), -float("inf"),
     "", "a", "\0", "\ud800", "7", "../../etc/passwd", "x" * 5000, [], {}, [[]], [None], {"": None},
@@ -20,12 +20,12 @@ ODD_VALUES: tuple[Any, ...] = (
 
 
 def mutate_bytes(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
-    """Flip, cut, insert, repeat and splice, several times.
+    """Apply one to six mutations: flip, cut, remove, insert, overwrite, repeat, splice.
 
     Args:
         data: The input; not empty.
-        others: What parts are spliced in from.
-        rng: Decides.
+        others: Inputs from which parts are spliced in.
+        rng: Source of randomness.
     """
     changed = bytearray(data)
     for _ in range(rng.randint(1, _MOST_MUTATIONS)):
@@ -34,7 +34,7 @@ def mutate_bytes(data: bytes, others: Sequence[bytes], rng: random.Random) -> by
 
 
 def _place(data: bytearray, rng: random.Random) -> int:
-    # reason: headers lie in front, indices at the end, and most bytes are pictures or weights
+    # Headers are at the beginning and indices at the end; most other bytes are pixels or weights.
     near = min(len(data), 256)
     front, back = rng.randint(0, near), len(data) - rng.randint(0, near)
     return rng.choice((front, back, rng.randint(0, len(data))))
@@ -83,12 +83,15 @@ _BYTE_MUTATIONS: tuple[Callable[[bytearray, Sequence[bytes], random.Random], Non
 
 
 def mutate_value(value: Any, odd: Sequence[Any], rng: random.Random) -> Any:
-    """Change places in nested dicts and lists: other values, missing, moved and renamed keys.
+    """Apply one to six mutations to nested dicts and lists: values, and removed or renamed keys.
 
     Args:
-        value: Left as it is; a changed copy is returned.
-        odd: Values to put in.
-        rng: Decides.
+        value: The value; not changed.
+        odd: Values to insert.
+        rng: Source of randomness.
+
+    Returns:
+        A changed copy.
     """
     holder = [copy.deepcopy(value)]
     for _ in range(rng.randint(1, _MOST_MUTATIONS)):
@@ -107,7 +110,7 @@ def mutate_value(value: Any, odd: Sequence[Any], rng: random.Random) -> Any:
 
 
 def _places(value: Any) -> Any:
-    """Every container and key of a nested value."""
+    """Yield every container of a nested value with each of its keys."""
     stack = [value]
     while stack:
         inside = stack.pop()

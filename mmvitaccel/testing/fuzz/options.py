@@ -1,4 +1,4 @@
-"""Values of ``--cfg-options``."""
+"""Mutated ``--cfg-options``."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ _NEW = (
 
 
 class Options:
-    """Keys of a config and beside it, with values that are none.
+    """Options with existing and unknown keys of a config, and unusual values.
 
     Args:
-        folder: For the config.
+        folder: Folder for the config.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,18 +64,18 @@ class Options:
         self.values = [*_VALUES, *_code(folder)]
 
     def make(self, rng: random.Random) -> list[str]:
-        """One to three pairs, some damaged."""
+        """Return one to three ``key=value`` pairs, some of them damaged."""
         pairs = [f"{rng.choice(self.keys)}={self._value(rng)}" for _ in range(rng.randint(1, 3))]
         return [_damage(pair, rng) if rng.random() < 0.3 else pair for pair in pairs]
 
     def read(self, given: list[str]) -> None:
-        """Read the config with them, and compare what belongs together."""
+        """Load the config with these options, and check it."""
         parser = argparse.ArgumentParser()
         add_config_arguments(parser)
-        with contextlib.suppress(SystemExit):  # reason: argparse's own sentence, also status 2
+        with contextlib.suppress(SystemExit):  # argparse reports the mistake itself
             args = parser.parse_args([str(self.path), "--cfg-options", *given])
             cfg = load_config(args.config, args.cfg_options)
-            # reason: without what makes a sentence of any error, to see what it does not refuse
+            # Without `building`, which would turn any error into a sentence.
             check_inputs.__wrapped__(cfg, "train", "val")
 
     def _value(self, rng: random.Random) -> str:
@@ -87,7 +87,7 @@ class Options:
 
 
 def _keys(value: Any, path: str = "") -> Iterator[str]:
-    """Every dotted key of a config."""
+    """Yield every dotted key of a config."""
     items = value.items() if isinstance(value, Mapping) else enumerate(value)
     for key, inner in items:
         yield f"{path}{key}"
@@ -106,7 +106,7 @@ _VALUES = (
 
 
 def _code(folder: Path) -> list[str]:
-    """Values that leave a mark where they are evaluated."""
+    """Return values that create the marker file if they are evaluated."""
     mark = folder / MARKER
     return [
         f"__import__('os').system('touch {mark}')",

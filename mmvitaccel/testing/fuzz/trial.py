@@ -1,4 +1,4 @@
-"""Runs mutated inputs one by one and sorts what comes of each."""
+"""Runs mutated inputs one by one and classifies the outcomes."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from typing import Any, Protocol
 from mmvitaccel.errors import one_line, sentence_of
 
 MARKER = "code-was-run"
-"""What every payload would make in its folder."""
-_LONGEST = 3000  # characters of an input that are kept
+"""Name of the file that every payload would create in its folder."""
+_LONGEST = 3000  # characters of an input that are recorded
 
 
 class Kind(Protocol):
-    """A kind of input: :meth:`make` writes the input of a seed, :meth:`read` reads it."""
+    """Protocol of a kind of input."""
 
     def make(self, rng: random.Random) -> Any:
-        """A mutated input."""
+        """Create a mutated input."""
 
     def read(self, given: Any) -> None:
-        """Read it as the tools do."""
+        """Read an input as the tools do."""
 
 
 class Hang(BaseException):
-    """An input took more of the CPU than it may; no ``except Exception`` takes it."""
+    """Raised if an input takes too much CPU time; ``except Exception`` does not catch it."""
 
 
 @dataclass
 class Fault:
-    """An input that came to no good end.
+    """An input that was neither read nor refused with a sentence.
 
     Attributes:
-        index: Its number; with the kind and the seed it is made again.
-        what: The error with its last lines.
-        given: The input.
+        index: Index of the input; with the kind and the seed, it reproduces the input.
+        what: The error and the last frames of its traceback.
+        given: The input as text.
     """
 
     index: int
@@ -54,13 +54,13 @@ class Fault:
 
 @dataclass
 class Outcome:
-    """What became of the inputs.
+    """Outcomes of a run.
 
     Attributes:
-        read: How many were read.
-        refused: How many ended in one sentence.
-        faults: All others that were tried.
-        untried: How many were not tried, because nothing could be.
+        read: Number of inputs that were read.
+        refused: Number of inputs that were refused with one sentence.
+        faults: All other inputs that were tried.
+        untried: Number of inputs that could not be tried.
     """
 
     read: int = 0
@@ -69,7 +69,7 @@ class Outcome:
     untried: int = 0
 
     def add(self, other: Outcome) -> None:
-        """Count what became of other inputs too."""
+        """Add the outcomes of another run."""
         self.read += other.read
         self.refused += other.refused
         self.faults += other.faults
@@ -84,15 +84,15 @@ def run(
     seconds: float = 30.0,
     tell: Callable[[int], None] = lambda index: None,
 ) -> Outcome:
-    """Make and read inputs.
+    """Create and read inputs.
 
     Args:
-        kind: Of what kind.
-        folder: Where a payload leaves its mark.
-        seed: With the index it decides on the input.
-        indices: Which inputs.
-        seconds: Of the CPU, most that one may take.
-        tell: Called with each index before its input is made.
+        kind: Kind of the inputs.
+        folder: Folder in which a payload would create the marker file.
+        seed: Seed; together with the index it determines an input.
+        indices: Indices of the inputs.
+        seconds: Maximum CPU time per input.
+        tell: Called with each index before its input is created.
     """
     outcome = Outcome()
     for index in indices:
@@ -101,7 +101,7 @@ def run(
         what = _try(kind, given, seconds)
         if (folder / MARKER).exists():
             (folder / MARKER).unlink()
-            what = "code of the input was run"
+            what = "code in the input was executed"
         if what is None:
             outcome.read += 1
         elif what == "":
@@ -112,12 +112,12 @@ def run(
 
 
 def by_place(faults: list[Fault]) -> Counter[str]:
-    """How often each fault came, by the last lines of its traceback."""
+    """Count the faults by their error and the last frames of its traceback."""
     return Counter(fault.what for fault in faults)
 
 
 def _try(kind: Kind, given: Any, seconds: float) -> str | None:
-    """Read an input; None if it was read, nothing for a sentence, else what went wrong."""
+    """Read an input; return None if it was read, "" if it was refused, else the fault."""
     try:
         with _quiet(), _limit(seconds):
             kind.read(given)
@@ -150,10 +150,9 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _limit(seconds: float) -> Iterator[None]:
-    """Raise :class:`Hang` in the main thread; nothing where there are no such signals.
+    """Raise :class:`Hang` after some CPU time; only in the main thread and not on Windows.
 
-    Counted is the process's own time on the CPU: a machine that stops it, or has others to serve,
-    makes no hang.
+    The limit is in CPU time, so a busy machine does not cause a hang.
     """
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""Videos of the containers that OpenCV writes."""
+"""Mutated videos in the containers that OpenCV writes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MOST_FRAMES = 100
 
 
 class Videos:
-    """Small videos with bytes changed.
+    """Small videos with changed bytes.
 
     Args:
-        folder: For the files.
+        folder: Folder for the files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,7 +30,7 @@ class Videos:
         self.bytes = [path.read_bytes() for path in self.whole]
 
     def make(self, rng: random.Random) -> Path:
-        """A file, now and then under another container's suffix."""
+        """Write a video, in about 10 % with the suffix of another container."""
         index = rng.randrange(len(self.whole))
         suffix = self.whole[index if rng.random() < 0.9 else rng.randrange(len(self.whole))].suffix
         path = self.folder / f"fuzzed{suffix}"
@@ -38,7 +38,7 @@ class Videos:
         return path
 
     def read(self, given: Path) -> None:
-        """All frames one by one, their times, and some by their number."""
+        """Read the frames one by one, their times, and some frames by index."""
         with open_video(given) as video:
             for count, frame in enumerate(video):
                 if frame.image.ndim != 3 or frame.image.dtype != np.uint8:

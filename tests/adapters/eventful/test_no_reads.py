@@ -21,7 +21,7 @@ from mmvitaccel import (
     apply_eventful_neck,
 )
 from mmvitaccel.core.eventful.gates import host_reads
-from mmvitaccel.core.eventful.maps import rows, steps
+from mmvitaccel.core.eventful.maps import rows, steps, top_up
 from mmvitaccel.core.eventful.modes import global_attention, running_sums, windowed_attention
 from mmvitaccel.core.kernels import operators
 from mmvitaccel.models.vitdet.simple_fpn import SimpleFPN
@@ -78,7 +78,7 @@ def device(monkeypatch):
         return lambda: bool(condition) if arrived[place] else None
 
     for module in (
-        host_reads, rows, steps, global_attention, running_sums, windowed_attention,
+        host_reads, rows, steps, top_up, global_attention, running_sums, windowed_attention,
     ):  # fmt: skip
         monkeypatch.setattr(module, "reading_is_free", lambda device: False)
     monkeypatch.setattr(host_reads, "arriving", arriving)
@@ -145,6 +145,19 @@ def test_neck(device):
         return torch.randn(1, 16, 8, 8)
 
     first, *others = frames_of(neck, run)
+    assert all(frame == first for frame in others)
+
+
+def test_a_neck_whose_gate_passes_what_clearly_changed(device):
+    torch.manual_seed(0)
+    detector = torch.nn.Module()
+    detector.backbone, detector.neck = vitdet(**SMALL).eval(), SimpleFPN(32, 8).eval()
+    apply_eventful(detector, TopK(4), parts=("backbone", "neck"))
+
+    def run(x):
+        detector.neck(detector.backbone(x))
+
+    first, *others = frames_of(run, images)
     assert all(frame == first for frame in others)
 
 

@@ -18,6 +18,7 @@ from mmvitaccel.runner.options.arguments import ConfigOptions
 POINTS = [
     eventful_point(64),
     eventful_point(32, "delta", "RandomTokens", parts=["backbone", "neck"]),
+    eventful_point(16, each=["backbone", "neck"], parts="all"),
     tome_point(8),
 ]
 

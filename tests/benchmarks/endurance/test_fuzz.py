@@ -89,7 +89,7 @@ def test_a_traceback_a_hang_and_code_that_ran_are_faults(tmp_path):
     def run_code(given):
         (tmp_path / MARKER).touch()
 
-    for read, said in ((traceback, "KeyError: id"), (hang, "Hang"), (run_code, "code of the")):
+    for read, said in ((traceback, "KeyError: id"), (hang, "Hang"), (run_code, "code in the")):
         outcome = run(_Kind(read), tmp_path, 0, range(1), seconds=0.2)
         assert said in outcome.faults[0].what
     assert run(_Kind(_refuse), tmp_path, 0, range(2)).refused == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmvitaccel.core.eventful.stream import StreamStore
+from mmvitaccel.core.eventful.store import StreamStore
 
 
 @pytest.mark.parametrize("attention", ["exact", "tokenwise", "delta"])

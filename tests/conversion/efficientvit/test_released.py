@@ -28,7 +28,7 @@ def timm_model(size, fill):
 
 
 def released_name(name):
-    """The authors' name for a tensor of timm's."""
+    """Return the authors' name of a tensor in timm."""
     parts = name.split(".")
     if parts[0] == "patch_embed":
         parts[1] = str(2 * (int(parts[1][-1]) - 1))
@@ -75,7 +75,7 @@ def test_imagenet_models_equal_timms(size, fill, convert):
 
 
 def detector_backbone(fill):
-    """timm's M4 with windows of 7 in every stage, and its weights by the released names."""
+    """Return timm's M4 with windows of 7 in every stage, and its weights by the released names."""
     theirs = timm.create_model("efficientvit_m4", window_size=(7, 7, 7), img_size=448)
     theirs.eval().requires_grad_(False)
     shapes = {name: tuple(value.shape) for name, value in theirs.state_dict().items() if value.ndim}
@@ -112,7 +112,7 @@ def pyramid(weights, maps, finer):
 
 
 def mmdet_neck(finer):
-    """Names and shapes of the pyramid."""
+    """Return the names and shapes of the pyramid."""
     shapes = {}
     for i, channels in enumerate((128, 256, 384)):
         shapes[f"neck.lateral_convs.{i}.conv.weight"] = (256, channels, 1, 1)

@@ -1,4 +1,4 @@
-"""ViTDet detectors in every layout against detectron2's R-CNNs, spelt out by their definition.
+"""ViTDet detectors in every layout, compared with R-CNNs written from detectron2's definition.
 
 The models are of full size (ViT-B and the released heads); the image is small, so that windows are
 padded and every table of relative positions is resized.
@@ -78,7 +78,7 @@ def released(kind="mask", classes=80):
 
 
 def peaky(weights):
-    """Let some classes stand out and boxes move little, as in a trained model."""
+    """Make some classes likely and box deltas small, as in a trained model."""
     for name, value in weights.items():
         if "cls_score.weight" in name:
             value *= 6
@@ -275,7 +275,7 @@ def picture():
 
 
 def agree(model, reference, picture):
-    """Every stage of a config's model against the reference, each from the same input."""
+    """Compare every stage of a config's model with the reference, each on the same input."""
     img, bgr = picture
     sample = DetDataSample(
         metainfo=dict(img_shape=SIZE, ori_shape=SIZE, scale_factor=(1.0, 1.0), img_id=0)
@@ -329,7 +329,7 @@ def test_detectron2(kind, fill, convert, build_from, picture):
 
 
 def as_renamed_by_the_paper(weights):
-    """What the paper's own code makes of detectron2's names."""
+    """Rename detectron2's tensors as the paper's code does."""
     names = {
         "norm1.": "input_layer_norm.", "attn.qkv.": "qkv.", "attn.proj.": "projection.",
         "attn.rel_pos_h": "relative_position.y_embedding", "norm2.": "mlp_layer_norm.",

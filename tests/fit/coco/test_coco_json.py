@@ -1,4 +1,4 @@
-"""Records of a json one by one."""
+"""Reading of a json record by record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a json of COCO's layout, and which of its boxes fit."""
+"""Survey of COCO json files: invalid records, and boxes outside their picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BOX = dict(id=5, image_id=1, category_id=3, bbox=[10, 20, 30, 40], area=1200, is
 
 @pytest.fixture
 def surveyed(tmp_path):
-    """Surveys a json with these annotations; keywords replace other parts."""
+    """Survey a json with these annotations; keywords replace its other parts."""
 
     def write(*annotations, **parts):
         content = dict(images=[IMAGE], categories=[CATEGORY], annotations=list(annotations))
@@ -29,13 +29,13 @@ def surveyed(tmp_path):
 def test_a_good_file_lacks_nothing(surveyed):
     found = surveyed(BOX, {**BOX, "id": "six"}, {**BOX, "ignore": 1, "bbox": None})
     assert (found.total, found.lacking, found.no_crowd) == (2, "", "")
-    assert found.strangers.count == found.empty.count == found.beyond.count == 0
+    assert found.unlisted.count == found.empty.count == found.beyond.count == 0
 
 
 @pytest.mark.parametrize(
     ("record", "lacking"),
     [
-        (7, "annotations[1] is 7 and no record"),
+        (7, "annotations[1] is 7, not an object"),
         ({**BOX, "id": None}, "annotations[1] has None as 'id' where a number or a text is needed"),
         (
             {**BOX, "image_id": [1]},
@@ -92,7 +92,7 @@ def test_the_first_lacking_annotation_is_named_and_not_counted(surveyed, record,
         ),
         (
             dict(images=[IMAGE, {**IMAGE, "file_name": "b.jpg"}]),
-            "images[1] (id 1) has the id of the picture a.jpg too",
+            "images[1] (id 1) has the id of the picture a.jpg",
         ),
     ],
 )
@@ -112,7 +112,7 @@ def test_annotations_without_iscrowd_or_picture_are_counted(surveyed):
     lone = {k: v for k, v in BOX.items() if k != "iscrowd"}
     found = surveyed(BOX, {**lone, "id": 6}, {**lone, "id": 7}, {**BOX, "id": 8, "image_id": 2})
     assert found.no_crowd == "annotations[1] (id 6)"
-    assert (found.strangers.count, found.strangers.first) == (
+    assert (found.unlisted.count, found.unlisted.first) == (
         1,
         "annotations[3] (id 8) with image_id 2",
     )

@@ -1,4 +1,4 @@
-"""Hooks whose time never comes, and arguments that no checkpoint is saved with."""
+"""Hooks that begin after the end of a training, and unknown arguments of CheckpointHook."""
 
 from __future__ import annotations
 

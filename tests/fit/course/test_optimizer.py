@@ -1,4 +1,4 @@
-"""Settings of an optimizer that would be read late, or not at all."""
+"""Invalid settings of gradient clipping and of ``paramwise_cfg``."""
 
 from __future__ import annotations
 

@@ -35,25 +35,25 @@ def said(change) -> list[str]:
     ("change", "sentence"),
     [
         (lambda c: c.optim_wrapper.optimizer.update(lr=1e-5),
-         "optim_wrapper.optimizer.lr is 1e-05 (there 0.003): a resumed training takes optimizer"),
+         "optim_wrapper.optimizer.lr is 1e-05 (was 0.003): a resumed training restores opt"),
         (lambda c: c.optim_wrapper.optimizer.update(weight_decay=0.1),
-         "optim_wrapper.optimizer.weight_decay is 0.1 (there not set): "),
+         "optim_wrapper.optimizer.weight_decay is 0.1 (was not set): "),
         (lambda c: c.optim_wrapper.optimizer.update(betas=(0.9, 0.999)),
-         "optimizer.betas is (0.9, 0.999) (there (0.9, 0.99)): "),
+         "optimizer.betas is (0.9, 0.999) (was (0.9, 0.99)): "),
         (lambda c: c.optim_wrapper.paramwise_cfg.custom_keys["a.b"].update(lr_mult=1.0),
-         "paramwise_cfg.custom_keys.a.b.lr_mult is 1.0 (there 0.1): "),
+         "paramwise_cfg.custom_keys.a.b.lr_mult is 1.0 (was 0.1): "),
         (lambda c: c.param_scheduler[1].update(end=24, milestones=[16, 22]),
-         "param_scheduler.1.end is 24 (there 12), param_scheduler.1.milestones is [16, 22] (there "
+         "param_scheduler.1.end is 24 (was 12), param_scheduler.1.milestones is [16, 22] (was "
          "[8, 11]): "),
         (lambda c: c.param_scheduler.append(dict(type="ConstantLR")),
-         "param_scheduler.2 is {'type': 'ConstantLR'} (there not set): "),
+         "param_scheduler.2 is {'type': 'ConstantLR'} (was not set): "),
     ],
 )  # fmt: skip
 def test_settings_that_a_resumed_training_does_not_follow(change, sentence):
     (one,) = said(change)
     assert sentence in one
-    assert "its checkpoint, a.pth, and these settings change nothing" in one
-    assert one.endswith("start from its weights (load_from without resume), or put them back.")
+    assert "its checkpoint, a.pth, so these settings have no effect" in one
+    assert one.endswith("start from its weights (load_from without resume), else restore them.")
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_a_resumed_training_keeps_its_learning_rate(run_tool, detector_config, t
     again = [*options, "train_cfg.max_epochs=2", "optim_wrapper.optimizer.lr=0.5"]
     recwarn.clear()
     run_tool("train", detector_config, "--work-dir", "run", "--resume", *again)
-    (one,) = [str(w.message) for w in recwarn if "change nothing" in str(w.message)]
-    assert one.startswith("optim_wrapper.optimizer.lr is 0.5 (there ")
+    (one,) = [str(w.message) for w in recwarn if "have no effect" in str(w.message)]
+    assert one.startswith("optim_wrapper.optimizer.lr is 0.5 (was ")
     log = sorted((tmp_path / "run").glob("*/vis_data/scalars.json"))[-1].read_text()
     assert '"lr": 0.5' not in log
 

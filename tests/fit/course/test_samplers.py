@@ -1,4 +1,4 @@
-"""A sampler without an end, where the end is waited for."""
+"""Infinite samplers in loops that wait for their end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def config(split: str, sampler: str, loop: dict) -> Config:
 def test_a_loop_that_would_never_end(split, sampler, loop, what):
     name = sampler.rpartition(".")[2]
     with pytest.raises(UserError, match=rf"^{split}_dataloader\.sampler is {name}, which never "
-                                        rf"ends.* first {what} would go on for ever; set {split}_"
+                                        rf"ends.* first {what} would never end; set {split}_"
                                         r"dataloader\.sampler\.type=DefaultSampler"):  # fmt: skip
         check_samplers(config(split, sampler, loop), "train", "val", "test")
 

@@ -1,4 +1,4 @@
-"""Classes of sets of VOC's layout, whose objects of other names are left out without a word."""
+"""Classes of VOC data sets, which silently ignore objects with other names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OBJECTS = [["bright", "dark"], ["dark"], []]
 
 @pytest.fixture
 def check(detector_config, tmp_path):
-    """Writes a set of three pictures, and checks it with these classes; gives what warns."""
+    """Write a data set of three pictures, check it with these classes, and return the warnings."""
     folder = tmp_path / "voc" / "VOC2007" / "Annotations"
     folder.mkdir(parents=True)
 
@@ -44,8 +44,8 @@ def check(detector_config, tmp_path):
 def test_classes_that_no_object_has(check):
     sentence = (
         r"^train_dataloader\.dataset\.metainfo\.classes has 'Bright', 'Dark', of which the 3 files "
-        r"below .*Annotations have no object \(theirs are 'dark', 'bright'\): none would be left; "
-        r"give the names as they stand there; did you mean 'bright'\?$"
+        r"below .*Annotations have no object \(their names are 'dark', 'bright'\), so all "
+        r"would be ignored; use the names in the files; did you mean 'bright'\?$"
     )
     with pytest.raises(UserError, match=sentence):
         check("Bright", "Dark")
@@ -54,7 +54,7 @@ def test_classes_that_no_object_has(check):
 def test_a_class_that_may_be_misspelt(check):
     (said,) = check("brihgt", "dark")
     assert re.search(r"classes has 'brihgt', of which the 3 files .* have no object, and objects "
-                     r"named 'bright' are left out; .*did you mean 'bright'\?$", said)  # fmt: skip
+                     r"named 'bright' are ignored; .*did you mean 'bright'\?$", said)  # fmt: skip
 
 
 @pytest.mark.parametrize("classes", [("bright", "dark"), ("dark",), ("dark", "bright", "rare")])
@@ -108,7 +108,7 @@ def test_a_picture_without_a_pixel(tmp_path, size):
 def test_an_xml_in_an_encoding_that_is_not_known(tmp_path):
     (tmp_path / "train.txt").write_text("a\n")
     (tmp_path / "a.xml").write_bytes(b"<?xml version='1.0' encoding='no-such'?><annotation/>")
-    with pytest.raises(UserError, match=r"a\.xml is no whole XML file \(unknown encoding"):
+    with pytest.raises(UserError, match=r"a\.xml is not a valid XML file \(unknown encoding"):
         object_names(str(tmp_path / "train.txt"), str(tmp_path))
 
 
@@ -116,7 +116,7 @@ def test_files_that_are_not_there_or_no_xml(check, tmp_path):
     with pytest.raises(UserError, match=r"train\.txt, line 2: .*d\.xml does not exist; put it"):
         check("bright", text="a\nd\n")
     (tmp_path / "voc" / "VOC2007" / "Annotations" / "e.xml").write_text("<annotation><object>")
-    with pytest.raises(UserError, match=r"e\.xml is no whole XML file \(no element found"):
+    with pytest.raises(UserError, match=r"e\.xml is not a valid XML file \(no element found"):
         check("bright", text="a\ne\n")
 
 
@@ -128,7 +128,7 @@ def test_of_very_many_some_are_looked_at(check, tmp_path, monkeypatch):
     check("bright")
     path = tmp_path / "voc" / "many.txt"
     path.write_text("a\n" * 9 + "b\n")
-    monkeypatch.setattr(names, "_MOST", 4)
+    monkeypatch.setattr(names, "_MAX_FILES", 4)
     found, files = object_names(str(path), str(tmp_path / "voc" / "VOC2007" / "Annotations"))
     assert files == 4
     assert found == {"bright": 3, "dark": 4}
@@ -145,4 +145,4 @@ def test_a_training_is_refused_before_the_first_step(run_tool, detector_config, 
     with pytest.raises(SystemExit) as caught:
         run_tool("train", detector_config)
     assert caught.value.code == 2
-    assert "theirs are 'dark', 'bright'" in capsys.readouterr().err.splitlines()[-1]
+    assert "their names are 'dark', 'bright'" in capsys.readouterr().err.splitlines()[-1]

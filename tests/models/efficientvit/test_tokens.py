@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mmvitaccel.models.efficientvit.attention import WindowAttention
 from mmvitaccel.models.efficientvit.backbone import EfficientViT
-from mmvitaccel.models.efficientvit.layers import ConvNorm, WindowAttention
+from mmvitaccel.models.efficientvit.conv_norm import ConvNorm
 from mmvitaccel.models.efficientvit.tokens import TokenAttention, switch_to_tokens
 
 NARROW = dict(embed_dims=(16, 24, 32), depths=(1, 2, 1), num_heads=(2, 3, 2), kernels=(5, 3, 3))

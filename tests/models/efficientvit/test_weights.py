@@ -12,8 +12,8 @@ import timm
 import torch
 from mmengine.model import BaseModule
 
+from mmvitaccel.models.efficientvit.attention import resize_biases
 from mmvitaccel.models.efficientvit.backbone import EfficientViT
-from mmvitaccel.models.efficientvit.layers import resize_biases
 from mmvitaccel.models.efficientvit.weights import ARCHS, describe_weights, name_arch
 from mmvitaccel.models.weights.checkpoint import find_weights, read_content
 

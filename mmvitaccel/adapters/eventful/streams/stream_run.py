@@ -36,7 +36,8 @@ from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
 from mmvitaccel.core.eventful.gates.required import Required
 from mmvitaccel.core.eventful.motion.scene import Scene
 from mmvitaccel.core.eventful.motion.translation import Motion
-from mmvitaccel.core.eventful.stream import StreamStore, Turn
+from mmvitaccel.core.eventful.store import StreamStore
+from mmvitaccel.core.eventful.stream import Turn
 from mmvitaccel.core.kernels.export import refuse_export, why_not_exported
 
 _EVERYTHING = Always()

@@ -56,7 +56,7 @@ def _unmovable(model: nn.Module, grid_size: Grid | None) -> str | None:
 
 
 _BLOCK = BlockSpec(
-    classes=("mmvitaccel.models.vitdet.backbone.ViTDetBlock",),
+    classes=("mmvitaccel.models.vitdet.block.ViTDetBlock",),
     num_heads=lambda block: block.attn.num_heads,
     scale=lambda block: block.attn.scale,
     attn_drop=lambda block: 0.0,

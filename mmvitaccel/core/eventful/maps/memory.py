@@ -21,6 +21,7 @@ from mmvitaccel.core.eventful.gates.selection import Selection, everything
 from mmvitaccel.core.eventful.gates.token_errors import norms
 from mmvitaccel.core.eventful.maps.rows import Rows
 from mmvitaccel.core.eventful.maps.sheets import Sheet, Sheets
+from mmvitaccel.core.eventful.maps.top_up import topped_up
 from mmvitaccel.core.eventful.motion.place import Place
 
 _NUMBERS = itertools.count()
@@ -227,6 +228,7 @@ def take_together(
     maps: Sequence[Sequence[Tensor]],
     policies: Sequence[Policy],
     border: int,
+    tops_up: bool = False,
 ) -> list[list[Sheet]]:
     """Call :meth:`MapMemory.take` for a frame of each of several streams.
 
@@ -235,6 +237,7 @@ def take_together(
         maps: Maps of each stream from fine to coarse, with equal shapes.
         policies: Policies of the streams; a shared policy gets the errors of all.
         border: Border of the sheets.
+        tops_up: Whether cells that have clearly changed pass beyond a policy's budget.
     """
     later = [
         (memory, given, policy)
@@ -249,7 +252,10 @@ def take_together(
             Gated(gate.policy(policy), gate.relative(error) if relative else error)
             for (gate, _), error, (_, _, policy) in zip(gates, errors, later)
         ]
-        for (gate, x), error, passed in zip(gates, errors, choose_for_all(asked)):
+        chosen = choose_for_all(asked)
+        for (gate, x), error, passed, (_, _, policy) in zip(gates, errors, chosen, later):
+            if tops_up:
+                passed = topped_up(passed, gate.relative(error), policy)
             gate.take(x, error, passed)
     return [[gate.sheet for gate in memory.gates] for memory in memories]
 

@@ -34,8 +34,11 @@ from mmvitaccel.core.eventful.maps.rows import (
 from mmvitaccel.core.eventful.maps.sheets import Sheet, Sheets
 from mmvitaccel.core.kernels.half_linear import half_product
 
-# reason: a multiply-add takes 1.3 times as long in gathered rows as in the complete map (measured
-# on two cores, the RPN of ViTDet at 1024); above this share, the complete map is faster.
+# reason: a multiply-add takes longer in gathered rows than in the complete map; above this share,
+# the complete map is faster. In the head of benchmarks/results/detector-changes.json
+# (`python benchmarks/detector.py ... --changes rectangle rectangles`), the ratio of its shares of
+# dense time and of dense multiply-adds is about 1.4, whose inverse is about 0.7. It varies with the
+# map and the machine: the RPN of detector-1024.json has 1.1 at k=512 and 1.6 at k=256.
 _WHOLE_SHARE = 0.75
 # Number of 3 x 3 neighbourhoods gathered at a time: on a CPU they fit into the cache (9 x 256
 # values each in a ViTDet); on other devices this limits the memory.

@@ -1,0 +1,1 @@
+"""Parts of `benchmarks/detector.py`: its inputs, its frames, its cases and its results."""
