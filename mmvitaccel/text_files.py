@@ -29,7 +29,7 @@ def read_text(path: str | Path, error: type[Exception] = ValueError) -> str:
         error: What is raised.
 
     Raises:
-        Exception: ``error``: it is no text in UTF-8.
+        Exception: ``error``: it is not UTF-8 text.
     """
     return decode_text(Path(path).read_bytes(), path, error)
 
@@ -56,7 +56,7 @@ def read_lines(path: str | Path, error: type[Exception] = ValueError) -> list[st
         error: What is raised.
 
     Raises:
-        Exception: ``error``: it is no text in UTF-8.
+        Exception: ``error``: it is not UTF-8 text.
     """
     # reason: `splitlines` would also divide at form feeds and other marks, within names
     lines = read_text(path, error).split("\n")
@@ -75,7 +75,7 @@ def read_lines_for_others(path: str | Path, error: type[Exception] = ValueError)
         error: What is raised.
 
     Raises:
-        Exception: ``error``: it is no text in UTF-8, or others would read it otherwise: it begins
+        Exception: ``error``: it is not UTF-8 text, or others would read it otherwise: it begins
             with a byte order mark, or has lines that end in CR.
     """
     content = Path(path).read_bytes()
@@ -100,7 +100,7 @@ def read_lines_for_others(path: str | Path, error: type[Exception] = ValueError)
 
 
 def why_no_text(content: bytes) -> str | None:
-    """Why bytes are no text in UTF-8, as the end of a sentence; None where they are."""
+    """Reason why bytes are not UTF-8 text, as the end of a sentence; None if they are."""
     marked = next((name for mark, name in _MARKS.items() if content.startswith(mark)), None)
     if marked is not None:
         return f"is text in {marked}, as its byte order mark says; save it as UTF-8"
@@ -115,7 +115,7 @@ def why_no_text(content: bytes) -> str | None:
     except UnicodeDecodeError as error:
         line = len(_LINE_END.findall(content[: error.start].decode("latin-1"))) + 1
         return (
-            f"is no text in UTF-8: byte {error.start} is 0x{content[error.start]:02x}, in line "
+            f"is not UTF-8 text: byte {error.start} is 0x{content[error.start]:02x}, in line "
             f"{line}; if it was saved in another encoding, such as Windows-1252 or GBK, save it as "
             "UTF-8"
         )

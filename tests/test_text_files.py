@@ -80,8 +80,8 @@ REFUSED: dict[str, tuple[Callable[[str], bytes], str]] = {
     "UTF-16 big": (lambda text: b"\xfe\xff" + text.encode("utf-16-be"), "is text in UTF-16, as"),
     "UTF-32": (lambda text: text.encode("utf-32"), "is text in UTF-32, as its byte order mark"),
     "UTF-16 bare": (lambda text: text.encode("utf-16-le"), "a zero byte at .* UTF-16 without"),
-    "Latin-1": (lambda text: text.encode() + b"\xe9\n", "is no text in UTF-8: byte"),
-    "GBK": (lambda text: text.encode() + "\u72d7".encode("gbk"), "is no text in UTF-8: byte"),
+    "Latin-1": (lambda text: text.encode() + b"\xe9\n", "is not UTF-8 text: byte"),
+    "GBK": (lambda text: text.encode() + "\u72d7".encode("gbk"), "is not UTF-8 text: byte"),
 }
 
 
@@ -118,7 +118,7 @@ def test_a_text_comes_without_mark_and_with_plain_line_ends(tmp_path):
 
 
 def test_the_byte_and_its_line_are_told():
-    with pytest.raises(ValueError, match=r"^a\.txt is no text in UTF-8: byte 8 is 0xe9, in line 3"):
+    with pytest.raises(ValueError, match=r"^a\.txt is not UTF-8 text: byte 8 is 0xe9, in line 3"):
         decode_text(b"ab\r\ncd\re\xe9", "a.txt")
     with pytest.raises(UserError, match=r"a\.txt has a zero byte at 2"):
         decode_text(b"ab\0", "a.txt", UserError)
@@ -130,7 +130,7 @@ def test_the_byte_and_its_line_are_told():
         (b"\xef\xbb\xbfa 0\n", "begins with a byte order mark, which becomes part of the first"),
         (b"a 0\nb 1\rc 2\n", r"has a carriage return \(CR\) without a line feed \(LF\) in line 2"),
         ("a 0\n".encode("utf-16"), "is text in UTF-16"),
-        (b"\xff\n", "is no text in UTF-8: byte 0 is 0xff, in line 1"),
+        (b"\xff\n", "is not UTF-8 text: byte 0 is 0xff, in line 1"),
     ],
 )
 def test_what_another_package_would_misread_is_refused(tmp_path, content, said):

@@ -1,4 +1,4 @@
-"""What users hand to the functions that put a method on a model."""
+"""Checks of arguments of the functions that attach a method to a model."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from mmvitaccel.arguments import refuse, shown
 
 
 def check_model(method: str, model: Any) -> None:
-    """Refuse what is no module.
+    """Check that a model is a module.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not a module.
     """
     if not isinstance(model, nn.Module):
         refuse(method, "model", model, "a torch.nn.Module, such as a timm model", wrong_type=True)
 
 
 def check_adapter(method: str, adapter: Any) -> None:
-    """Refuse what is no record of a model.
+    """Check that an adapter is a record of a model.
 
     Raises:
         ValueError: It is neither a :class:`~mmvitaccel.adapters.base.ViTAdapter` nor None.
@@ -44,7 +44,9 @@ def check_object(method: str, name: str, value: Any, needed: tuple[str, ...], gi
         TypeError: It is a class, or lacks one.
     """
     if isinstance(value, type):
-        raise TypeError(f"{method}: {name}={value.__name__} is a class and no object; give {give}.")
+        raise TypeError(
+            f"{method}: {name}={value.__name__} is a class, not an object; give {give}."
+        )
     if not all(callable(getattr(value, each, None)) for each in needed):
         methods = f"method{'s' * (len(needed) > 1)} {' and '.join(needed)}"
         raise TypeError(f"{method}: {name}={shown(value)} has no {methods}; give {give}.")

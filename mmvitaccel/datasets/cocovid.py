@@ -116,7 +116,7 @@ def _check_sizes(records: Any, key: str, ann_file: str) -> None:
     for index, record in enumerate(records if isinstance(records, list) else ()):
         known = record if isinstance(record, dict) else {}
         sides = [known.get(side) for side in ("width", "height")]
-        # reason: asked this way round, NaN is no size
+        # reason: with this comparison, NaN is not a valid size
         if not all(side is None or (isinstance(side, _NUMBER) and side >= 1) for side in sides):
             raise ValueError(
                 f"ImageNet VID: {key}[{index}] of {ann_file} is {_short(sides[0])} x "

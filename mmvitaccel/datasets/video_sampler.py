@@ -60,8 +60,8 @@ def indices_by_video(dataset: Sized, sampler: str) -> list[list[int]]:
     """
     if isinstance(dataset, type) or not hasattr(dataset, "get_data_info"):
         raise TypeError(
-            f"{sampler}: dataset={shown(dataset)} is no dataset: it has no get_data_info; give a "
-            "dataset of frames, such as mmvitaccel.ImageNetVID."
+            f"{sampler}: dataset={shown(dataset)} is not a dataset: it has no get_data_info; give "
+            "a dataset of frames, such as mmvitaccel.ImageNetVID."
         )
     frames = defaultdict(list)
     for index in range(len(dataset)):

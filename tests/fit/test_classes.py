@@ -233,7 +233,7 @@ def test_names_in_a_file(detector_config, tmp_path):
         (b"bright\ndark\n\n", "line 3: the class name is ''; remove spaces"),
         (b"bright\ndark\t\n", r"line 2: the class name is 'dark\\t'; remove spaces and tabs"),
         ("bright\ndark\n".encode("utf-16"), "is text in UTF-16"),
-        (b"bright\nd\xe4rk\n", "is no text in UTF-8: byte 8 is 0xe4, in line 2"),
+        (b"bright\nd\xe4rk\n", "is not UTF-8 text: byte 8 is 0xe4, in line 2"),
     ],
 )
 def test_a_file_of_names_that_mmengine_would_misread(detector_config, tmp_path, content, sentence):

@@ -376,7 +376,7 @@ def test_boxes_in_decimals(tmp_path, tool):
     assert thing["bbox"] == [12.5, 3, 7.75, 6] and thing["area"] == 46.5
     put_own(tmp_path, "val/a/000001", [(DOG, 0, ("nan", 0, 1, 1))])
     status, printed = tool("-i", tmp_path)
-    assert status == 2 and "bndbox/xmin is 'nan', which is no number" in printed
+    assert status == 2 and "bndbox/xmin is 'nan', which is not a finite number" in printed
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".JPG", ".png", ".jpeg"])

@@ -30,7 +30,7 @@ WINDOW = 8
 def test_labels_that_are_no_text(tmp_path):
     path = tmp_path / "labels.txt"
     path.write_bytes(b"cat\n\xff\n")
-    with pytest.raises(UserError, match=r"--labels: .*labels\.txt is no text in UTF-8"):
+    with pytest.raises(UserError, match=r"--labels: .*labels\.txt is not UTF-8 text"):
         read_names(path)
     path.write_text("\u732b\n\ndog\n", encoding="utf-8")
     assert read_names(path) == ["\u732b", "dog"]

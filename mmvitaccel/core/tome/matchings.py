@@ -27,7 +27,7 @@ def register_matching(cls: _Class) -> _Class:
     """
     if not isinstance(cls, type):
         raise TypeError(
-            f"register_matching: cls={shown(cls)} cannot be a matching: it is no class."
+            f"register_matching: cls={shown(cls)} cannot be a matching: it is not a class."
         )
     if not callable(getattr(cls, "match", None)):
         raise TypeError(

@@ -241,7 +241,7 @@ def _number(element: ElementTree.Element, path: str) -> float:
     except ValueError:
         value = float("nan")
     if not isfinite(value):
-        raise ValueError(f"<{element.tag}>'s {path} is {text!r}, which is no number")
+        raise ValueError(f"<{element.tag}>'s {path} is {text!r}, which is not a finite number")
     return int(value) if value.is_integer() else value
 
 

@@ -61,7 +61,7 @@ def _add_second_surface(rng: np.random.Generator, picture: np.ndarray, unit: flo
 
 
 def _add_clutter(rng: np.random.Generator, picture: np.ndarray, unit: float) -> np.ndarray:
-    """Scatter plain shapes, some as vivid as the objects, so that colour alone is no cue."""
+    """Scatter plain shapes, some as vivid as the objects, so colour does not give objects away."""
     height, width = picture.shape[:2]
     area = height * width / unit**2
     mottle = 1 + 0.08 * fractal_noise(rng, (height, width), unit * 0.05, octaves=3)[..., None]

@@ -144,7 +144,7 @@ def test_xml_of_an_encoding_that_is_none(tmp_path, encoding):
 def test_list_that_is_no_text(tmp_path):
     path = tmp_path / "val.txt"
     path.write_bytes(b"v0/000000 1\n\xff")
-    with pytest.raises(ValueError, match=r"val\.txt is no text in UTF-8: byte 12 is 0xff"):
+    with pytest.raises(ValueError, match=r"val\.txt is not UTF-8 text: byte 12 is 0xff"):
         read_release_list(path)
 
 

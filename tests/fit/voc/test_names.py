@@ -83,7 +83,7 @@ def test_a_line_without_a_name(check, text):
         (b"\xef\xbb\xbfa\nb\n", "begins with a byte order mark"),
         ("a\nb\n".encode("utf-16"), "is text in UTF-16"),
         (b"a\rb\r", r"has a carriage return \(CR\)"),
-        (b"a\nb\xe9\n", "is no text in UTF-8: byte 3 is 0xe9, in line 2"),
+        (b"a\nb\xe9\n", "is not UTF-8 text: byte 3 is 0xe9, in line 2"),
     ],
 )
 def test_a_list_that_mmdet_would_misread(tmp_path, content, said):
