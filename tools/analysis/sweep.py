@@ -1,7 +1,8 @@
-"""Test a checkpoint at many operating points of ToMe and Eventful, and recommend one.
+"""Test a checkpoint at many operating points of ToMe, Eventful and RLT, and recommend one.
 
     python tools/analysis/sweep.py CONFIG CHECKPOINT --k 256 128 64 --attention exact delta
     python tools/analysis/sweep.py CONFIG CHECKPOINT --r 4 8 12 16
+    python tools/analysis/sweep.py CONFIG CHECKPOINT --rlt 0.05 0.1 0.2
 
 Each point is tested as by tools/test.py, with its multiply-adds and its time. An interrupted run is
 resumed, and further points are added to existing ones. Writes sweep.csv, sweep.json and sweep.png
@@ -59,6 +60,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--r", type=int, nargs="+", default=[], help="tokens merged per block (ToMe)"
     )
+    parser.add_argument(
+        "--rlt", type=float, nargs="+", default=[], metavar="T",
+        help="thresholds of run-length tokenization, for clips",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: work_dirs/NAME_sweep")
     parser.add_argument("--metric", metavar="NAME", help="accuracy metric, higher is better")
     parser.add_argument(
@@ -86,8 +91,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--loss {args.loss:g}: give a share of 1, such as 0.01 for one percent.")
     parts = "all" if args.parts == ["all"] else args.parts
     points = points_of(
-        args.k, args.attention, args.eventful_policy, args.r, **(dict(parts=parts) if parts else {})
-    )
+        args.k, args.attention, args.eventful_policy, args.r, args.rlt,
+        **(dict(parts=parts) if parts else {}),
+    )  # fmt: skip
     others = {path: SweepFolder(path).results() for path in args.overlay}
     out = args.out or Path("work_dirs", f"{Path(args.config).stem}_sweep")
     with own_state():

@@ -23,10 +23,11 @@ class OperatingPoint:
     """A method and its budget; without a hook, the dense model.
 
     Attributes:
-        method: ``dense``, ``ToMe``, or the attention mode of Eventful.
+        method: ``dense``, ``ToMe``, ``RLT``, or the attention mode of Eventful.
         policy: Policy of Eventful; empty otherwise.
         k: Tokens that pass Eventful's gates; None otherwise.
         r: Tokens that ToMe merges in each block; None otherwise.
+        threshold: Of run-length tokenization; None otherwise.
         hook: Config of the hook that attaches the method; None for the dense model.
     """
 
@@ -34,6 +35,7 @@ class OperatingPoint:
     policy: str = ""
     k: int | None = None
     r: int | None = None
+    threshold: float | None = None
     hook: Mapping[str, Any] | None = field(default=None, compare=False)
 
     @property
@@ -43,6 +45,8 @@ class OperatingPoint:
             return self.method
         if self.r is not None:
             return f"{self.method} r={self.r}"
+        if self.threshold is not None:
+            return f"{self.method} threshold={self.threshold}"
         return f"{self.method} {self.policy} k={self.k}"
 
     @property
@@ -58,6 +62,8 @@ class OperatingPoint:
     @property
     def key(self) -> str:
         """Key of the hook in ``default_hooks``."""
+        if self.threshold is not None:
+            return "rlt"
         return "tome" if self.r is not None else "eventful"
 
     def apply(self, cfg: Config) -> Config:
@@ -113,35 +119,48 @@ def tome_point(r: int) -> OperatingPoint:
     return OperatingPoint("ToMe", r=r, hook=dict(type="mmvitaccel.ToMeHook", r=r))
 
 
+def rlt_point(threshold: float) -> OperatingPoint:
+    """Run-length tokenization with a threshold."""
+    hook = dict(type="mmvitaccel.RLTHook", threshold=threshold)
+    return OperatingPoint("RLT", threshold=threshold, hook=hook)
+
+
 def points_of(
     k: Sequence[int], attention: Sequence[str], policies: Sequence[str], r: Sequence[int],
-    **options: Any,
+    thresholds: Sequence[float] = (), **options: Any,
 ) -> list[OperatingPoint]:  # fmt: skip
-    """The dense point, all combinations of mode, policy and k, and all r, without duplicates.
+    """The dense point, all combinations of mode, policy and k, all r and all thresholds, each once.
 
     Args:
         k: Tokens that pass Eventful's gates.
         attention: Its attention modes.
         policies: Names of its policies.
         r: Tokens that ToMe merges in each block.
+        thresholds: Of run-length tokenization.
         **options: See :func:`eventful_point`.
 
     Raises:
         UserError: A number is out of range, or a policy is unknown or has no k.
     """
-    if not (k or r):
-        raise UserError("nothing to sweep over: give --k for Eventful, --r for ToMe, or both.")
+    if not (k or r or thresholds):
+        raise UserError(
+            "nothing to sweep over: give --k for Eventful, --r for ToMe, --rlt for run-length "
+            "tokenization, or several."
+        )
     for option, values in (("k", k), ("r", r)):
         wrong = next((value for value in values if value < 1), None)
         if wrong is not None:
             raise UserError(f"--{option} {wrong}: give whole numbers, at least 1.")
+    wrong = next((value for value in thresholds if not value >= 0), None)
+    if wrong is not None:
+        raise UserError(f"--rlt {wrong}: give thresholds of at least 0, such as 0.1.")
     for policy in policies:
         _check_policy(policy)
     eventful = [
         eventful_point(tokens, mode, policy, **options)
         for mode in attention for policy in policies for tokens in k
     ]  # fmt: skip
-    found = [OperatingPoint(DENSE), *eventful, *map(tome_point, r)]
+    found = [OperatingPoint(DENSE), *eventful, *map(tome_point, r), *map(rlt_point, thresholds)]
     return list(dict.fromkeys(found))
 
 

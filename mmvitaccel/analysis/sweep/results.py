@@ -38,13 +38,15 @@ class PointResult:
         """The JSON object to store."""
         point = self.point
         own = dict(method=point.method, policy=point.policy, k=point.k, r=point.r)
-        return dict(own, hook=point.hook, figures=plain(self.figures))
+        return dict(own, threshold=point.threshold, hook=point.hook, figures=plain(self.figures))
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> PointResult:
         """Read the output of :meth:`to_json`."""
         own = {key: content[key] for key in ("method", "policy", "k", "r", "hook")}
-        return cls(OperatingPoint(**own), dict(content["figures"]))
+        # reason: sweeps from before run-length tokenization have no threshold
+        point = OperatingPoint(**own, threshold=content.get("threshold"))
+        return cls(point, dict(content["figures"]))
 
     def value(self, name: str) -> float | None:
         """A figure as a number; None if the test did not return it."""

@@ -33,7 +33,7 @@ class Sweep:
     """A config's weights at several operating points, in a folder.
 
     Args:
-        cfg: Config of a detector, recognizer or classifier, without ToMe and Eventful.
+        cfg: Config of a detector, recognizer or classifier, without ToMe, Eventful and RLT.
         checkpoint: Its weights.
         folder: Folder for the results of this sweep.
         choice: Selects the weights in the checkpoint.

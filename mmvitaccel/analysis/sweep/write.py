@@ -105,9 +105,9 @@ def _csv(results: Sequence[PointResult]) -> str:
     figures = list(dict.fromkeys(names))
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["name", "method", "policy", "k", "r", *figures])
+    rows.writerow(["name", "method", "policy", "k", "r", "threshold", *figures])
     for result in results:
         point = result.point
-        own = [point.name, point.method, point.policy, point.k, point.r]
+        own = [point.name, point.method, point.policy, point.k, point.r, point.threshold]
         rows.writerow([*own, *(result.value(name) for name in figures)])
     return text.getvalue()

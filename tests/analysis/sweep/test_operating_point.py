@@ -10,6 +10,7 @@ from mmvitaccel.analysis.sweep.operating_point import (
     OperatingPoint,
     eventful_point,
     points_of,
+    rlt_point,
     tome_point,
 )
 from mmvitaccel.errors import UserError
@@ -20,15 +21,16 @@ POINTS = [
     eventful_point(32, "delta", "RandomTokens", parts=["backbone", "neck"]),
     eventful_point(16, each=["backbone", "neck"], parts="all"),
     tome_point(8),
+    rlt_point(0.25),
 ]
 
 
 def test_every_combination_once_and_dense_first():
-    points = points_of([8, 4, 8], ["exact", "delta"], ["TopK", "RandomTokens"], [2])
+    points = points_of([8, 4, 8], ["exact", "delta"], ["TopK", "RandomTokens"], [2], [0.1, 1])
     assert [p.name for p in points] == [
         "dense", "exact TopK k=8", "exact TopK k=4", "exact RandomTokens k=8",
         "exact RandomTokens k=4", "delta TopK k=8", "delta TopK k=4", "delta RandomTokens k=8",
-        "delta RandomTokens k=4", "ToMe r=2",
+        "delta RandomTokens k=4", "ToMe r=2", "RLT threshold=0.1", "RLT threshold=1",
     ]  # fmt: skip
     assert len({p.file_name for p in points}) == len(points)
     assert [p.is_control for p in points[:5]] == [False, False, False, True, True]
@@ -60,6 +62,8 @@ def test_the_dense_point_changes_nothing():
         (([], ["exact"], ["TopK"], []), "nothing to sweep over: give --k for Eventful, --r for"),
         (([0], ["exact"], ["TopK"], []), "--k 0: give whole numbers, at least 1"),
         (([4], ["exact"], ["TopK"], [-1]), "--r -1: give whole numbers, at least 1"),
+        (([], ["exact"], ["TopK"], [], [0.1, -0.5]), "--rlt -0.5: give thresholds of at least 0"),
+        (([], ["exact"], ["TopK"], [], [float("nan")]), "--rlt nan: give thresholds of at least"),
         (([4], ["exact"], ["TopJ"], []), "--eventful-policy TopJ is not registered; give Random"),
         (([4], ["exact"], ["Always"], []), "Always has no k to sweep over; give RandomTokens or"),
     ],

@@ -92,6 +92,8 @@ def test_files(tmp_path):
     stored = json.loads(files[1].read_text())
     assert stored["recommended"] == {MACS: "exact TopK k=64", MS: "dense"}
     assert PointResult.from_json(stored["points"][3]) == RESULTS[3]
+    del stored["points"][3]["threshold"]  # of a sweep from before there was one
+    assert PointResult.from_json(stored["points"][3]) == RESULTS[3]
     assert cv2.imread(str(files[2])).std() > 5
 
 

@@ -116,6 +116,26 @@ def test_a_recognizer(run_tool, recognizer_config, weights_of, tmp_path, capsys)
     assert "| point | acc/top1 |" in capsys.readouterr().out
 
 
+def test_run_length_tokenization(run_tool, recognizer_config, weights_of, tmp_path, tested):
+    with recognizer_config.open("a") as file:
+        file.write(
+            "model['backbone'] = dict(type='mmvitaccel.ViViT', img_size=32, num_frames=4,\n"
+            "    tubelet_size=(1, 8, 8), embed_dim=16, spatial_depth=2, temporal_depth=1,\n"
+            "    num_heads=2)\n"
+        )
+    command = ["analysis/sweep", recognizer_config, weights_of(recognizer_config), "--out", "c"]
+    run_tool(*command, "--rlt", 0.1)
+    found = rows(tmp_path / "c")
+    assert list(found) == ["dense", "RLT threshold=0.1"]
+    # the four frames of a clip are the same; what remains is the tubelet embedding and one of four
+    macs = {name: float(row["cost/gmacs"]) for name, row in found.items()}
+    assert macs["RLT threshold=0.1"] < 0.6 * macs["dense"]
+    assert [row["threshold"] for row in found.values()] == ["", "0.1"]
+    tested.clear()
+    run_tool(*command, "--rlt", 0.1, 0.05)
+    assert tested == ["RLT_threshold0_05"]
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -123,6 +143,7 @@ def test_a_recognizer(run_tool, recognizer_config, weights_of, tmp_path, capsys)
         (["--k", 4, "--overlay", "nothing"], "nothing holds no sweep (it has no settings.json)"),
         (["--k", 4, "--out", "full"], "full is not empty and holds no sweep"),
         (["--k", 4, "--parts", "tail"], "exact TopK k=4: "),
+        (["--rlt", 0.1], "RLT threshold=0.1: "),
         (
             ["--k", 4, "--cfg-options", "default_hooks.tome.type=mmvitaccel.ToMeHook"],
             "already has a method in its hooks; give the dense config",
