@@ -6,7 +6,7 @@
 Each video is processed by one worker and has a result in the folder: NAME.jsonl with the
 detections and the cost of every frame. A second call with the same folder processes the videos that
 have no result yet. summary.csv has a row for each video. Exit status: 2 if the run could not start,
-3 if some videos failed. It needs the extra `serve`.
+or no video got as far as its first frame; 3 if some videos failed. It needs the extra `serve`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mmvitaccel.video_demo.demo import LEAST_SCORE
 from mmvitaccel.video_demo.schedule import parse_budget
 from mmvitaccel.whole_files import check_folder, whole_file
 
-SOME_FAILED = 3
+NONE_STARTED, SOME_FAILED = 2, 3
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -101,7 +101,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             task = progress.add_task("", total=len(videos), completed=len(outcomes))
 
             def done(outcome: Outcome) -> None:
-                progress.console.print(outcome.line(), markup=False, highlight=False)
+                # reason: a line for each video, also in a file
+                progress.console.print(
+                    outcome.line(), markup=False, highlight=False, soft_wrap=True
+                )
                 progress.advance(task)
 
             outcomes += run_batch(
@@ -115,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def write_summary(path: Path, outcomes: Sequence[Outcome]) -> None:
     """Write a table with a row for each video."""
     text = io.StringIO()
-    columns = [name for name in asdict(outcomes[0]) if name not in ("fault", "kept")]
+    columns = [name for name in asdict(outcomes[0]) if name not in ("fault", "kept", "started")]
     writer = csv.DictWriter(text, columns, extrasaction="ignore")
     writer.writeheader()
     for outcome in outcomes:
@@ -138,7 +141,7 @@ def report(outcomes: Sequence[Outcome], out: Path) -> None:
         return
     for outcome in failed:
         print(f"{outcome.fault}failed: {outcome.video}: {outcome.error}", file=sys.stderr)
-    raise SystemExit(SOME_FAILED)
+    raise SystemExit(SOME_FAILED if any(each.started for each in outcomes) else NONE_STARTED)
 
 
 if __name__ == "__main__":

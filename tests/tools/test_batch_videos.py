@@ -88,6 +88,8 @@ def test_videos_over_ray(files, tmp_path, run_tool, capsys):
         os.environ,
         PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")]),
         RAY_SESSION_OF_TEST=str(tmp_path),
+        # reason: Ray's workers give way to every other process, which on a busy machine is for good
+        RAY_worker_niceness="0",
     )
     command = [sys.executable, ROOT / "tools" / "batch_videos.py", *arguments]
     done = subprocess.run(
@@ -102,6 +104,9 @@ def test_videos_over_ray(files, tmp_path, run_tool, capsys):
     assert "2 of 4 videos are in" in done.stdout
     assert "failed: videos/broken: " in done.stderr and "3.png (2 bytes)" in done.stderr
     assert "failed: videos/killer.mp4: its worker was killed twice" in done.stderr
+    assert "core_worker" not in done.stderr and "RAY_BACKEND" not in done.stderr
+    assert "videos/0.mp4: 6 frames" in done.stdout
+    assert all("multiply-adds" in line for line in done.stdout.splitlines() if " frames, " in line)
     found = summary(tmp_path / "found")
     assert [name for name in found if found[name]["error"]] == [
         "videos/broken",
@@ -124,6 +129,24 @@ def test_videos_over_ray(files, tmp_path, run_tool, capsys):
     assert "2 of 2 videos are in" in capsys.readouterr().out
     assert (tmp_path / "found" / "videos" / "0.mp4.jsonl").stat().st_mtime_ns == made
     assert list(summary(tmp_path / "found")) == ["videos/0.mp4", "videos/1.mp4"]
+
+
+@needs_ray
+@pytest.mark.parametrize(("broken", "status"), [(False, 2), (True, 3)])
+def test_status_of_a_run_in_which_no_video_has_a_result(
+    files, tmp_path, run_tool, capsys, monkeypatch, broken, status
+):
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # reason: as above
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "list.txt").write_text("empty.mp4\nbroken\n" if broken else "empty.mp4\n")
+    write_broken(tmp_path / "broken")  # whose first three frames are computed
+    with pytest.raises(SystemExit) as ended:
+        run_tool("batch_videos", tmp_path / "list.txt", *files, "--out", tmp_path / "found")
+    assert ended.value.code == status
+    said = capsys.readouterr()
+    assert f"0 of {1 + broken} videos are in" in said.out
+    assert "failed: empty.mp4: " in said.err and ("failed: broken: " in said.err) is broken
+    assert "started" not in (tmp_path / "found" / "summary.csv").read_text()
 
 
 @needs_ray

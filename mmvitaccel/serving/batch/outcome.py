@@ -7,7 +7,7 @@ A result is in JSON lines. The first line names the video and the settings (``ki
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, median
@@ -32,6 +32,8 @@ class Outcome:
         error: Why it failed; empty if it did not.
         fault: The traceback if the error is a bug of the program; else empty.
         kept: Whether the result existed before.
+        started: Whether a frame of it was computed; of a video whose worker was killed that is
+            unknown, and it counts as started.
         frames: Number of frames.
         detections: Number of detections in all frames.
         milliseconds: Median time of the frames that were not computed whole; None without any.
@@ -44,6 +46,7 @@ class Outcome:
     error: str = ""
     fault: str = ""
     kept: bool = False
+    started: bool = True
     frames: int = 0
     detections: int = 0
     milliseconds: float | None = None
@@ -108,9 +111,22 @@ def finished(out: Path, video: BatchVideo, settings: Mapping[str, Any]) -> Outco
 
 
 def write_result(
-    demo: VideoDemo, video: BatchVideo, out: Path, settings: Mapping[str, Any], fps: float | None
+    demo: VideoDemo,
+    video: BatchVideo,
+    out: Path,
+    settings: Mapping[str, Any],
+    fps: float | None,
+    on_frame: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Run the detector on a video and write its result.
+
+    Args:
+        demo: The detector.
+        video: The video.
+        out: Folder of the results.
+        settings: The settings as returned by :meth:`BatchSettings.described`.
+        fps: Frame rate of numbered pictures, or in place of a file's own.
+        on_frame: Called after each frame.
 
     Raises:
         UserError: The video cannot be read, the model fails, or the result cannot be written. No
@@ -129,6 +145,7 @@ def write_result(
         write("video", **head, classes=list(demo.classes))
         for frame in demo.play(opened):
             write("frame", **_row(frame))
+            on_frame()
             found, dense = found + len(frame.detections), frame.dense_macs
             frames.append((None if frame.whole else frame.milliseconds, frame.macs))
         notes = opened.notes()

@@ -18,6 +18,7 @@ import torch
 
 from mmvitaccel.errors import UserError, one_line, sentence_of
 from mmvitaccel.extras import require
+from mmvitaccel.serving.batch.core_log import quiet_core
 from mmvitaccel.serving.batch.outcome import Outcome, write_result
 from mmvitaccel.serving.batch.settings import BatchSettings
 from mmvitaccel.serving.batch.sources import BatchVideo
@@ -48,11 +49,22 @@ class VideoWorker:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Process the video of a row; an error becomes part of its outcome."""
         video = BatchVideo(row["name"], row["path"])
+        started = False
+
+        def on_frame() -> None:
+            nonlocal started
+            started = True
+
         try:
             if self._demo is None:
                 self._demo = self._settings.detector()
             outcome = write_result(
-                self._demo, video, self._out, self._described, self._settings.fps
+                self._demo,
+                video,
+                self._out,
+                self._described,
+                self._settings.fps,
+                on_frame,
             )
         except Exception as error:  # reason: one failed video must not stop the others
             # reason: the model may have been interrupted within a frame; build it again
@@ -60,7 +72,7 @@ class VideoWorker:
             said = sentence_of(error)
             fault = "" if said else traceback.format_exc()
             said = said or f"{type(error).__name__}: {one_line(error)} (a bug of the program)"
-            outcome = Outcome(video.name, error=said, fault=fault)
+            outcome = Outcome(video.name, error=said, fault=fault, started=started)
         return {"outcome": json.dumps(asdict(outcome))}
 
 
@@ -140,11 +152,12 @@ def _ray(address: str | None) -> Iterator[None]:
         return
     own = dict(address="local", include_dashboard=False, object_store_memory=_OBJECT_STORE)
     try:
-        ray.init(
-            **(own if address is None else dict(address=address)),
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with quiet_core():
+            ray.init(
+                **(own if address is None else dict(address=address)),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except (OSError, RuntimeError, ValueError) as error:
         where = "does not start" if address is None else f"does not answer at {address}"
         raise UserError(f"Ray {where}: {one_line(error)}") from error
