@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mmvitaccel.app.clips import check_clip, draw_clips
+from mmvitaccel.app.clips import draw_clips, given_clips
 from mmvitaccel.app.models import checked_k, given_models, own_model
 from mmvitaccel.app.page import Page
 from mmvitaccel.app.player import Player
@@ -73,13 +73,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     require("video", "av", "supervision")
     if not args.most_upload > 0:
         raise UserError(f"--most-upload {args.most_upload:g}: give MiB above 0.")
-    for path in args.clip:
-        check_clip(path, str(path))
+    given = given_clips(args.clip)
     k = checked_k(args.k, args.model)
     with listen(args.host, args.port) as listening, TemporaryDirectory() as folder:
         models, said = (given_models(args.model, k), "") if args.model else own_model()
         print("drawing two clips ...", flush=True)
-        clips = {path.name: path for path in args.clip} | draw_clips(Path(folder))
+        clips = given | draw_clips(Path(folder))
         sessions = Sessions(Path(folder, "sessions"))
         page = Page(Player(models), sessions, clips, said)
         app = application(page, Path(folder), int(args.most_upload * 2**20))

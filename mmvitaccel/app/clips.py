@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from mmvitaccel.datasets.synthetic.video import VideoSetSettings, background_of, draw_video
@@ -38,6 +39,23 @@ def draw_clips(folder: Path, frames: int = FRAMES) -> dict[str, Path]:
         with VideoWriter(path, _FPS) as written:
             for picture, _ in draw_video(settings, "val", number):
                 written.add(picture)
+    return clips
+
+
+def given_clips(paths: Iterable[Path]) -> dict[str, Path]:
+    """Clips by the names of their files.
+
+    Raises:
+        UserError: A file is not a video, or two have the same name.
+    """
+    clips: dict[str, Path] = {}
+    for path in paths:
+        check_clip(path, str(path))
+        if path.name in clips:
+            raise UserError(
+                f"--clip: {clips[path.name]} and {path} have the same name; rename one."
+            )
+        clips[path.name] = path
     return clips
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmvitaccel.app import clips
-from mmvitaccel.app.clips import check_clip, draw_clips
+from mmvitaccel.app.clips import check_clip, draw_clips, given_clips
 from mmvitaccel.errors import UserError
 from mmvitaccel.video_reader import open_video
 from tests.app.conftest import write_clip
@@ -56,3 +56,13 @@ def test_a_picture_and_a_huge_frame_are_refused(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "clip.mp4", 2, 0)
     with pytest.raises(UserError, match="mine has frames of 56 x 40 pixels, above the limit"):
         check_clip(path, "mine")
+
+
+def test_two_given_clips_of_one_name_are_refused(tmp_path):
+    """One of them could not be chosen."""
+    paths = [write_clip(tmp_path / name, 2, 0) for name in ("a.mp4", "b.mp4")]
+    assert given_clips(paths) == {"a.mp4": paths[0], "b.mp4": paths[1]}
+    (tmp_path / "other").mkdir()
+    again = write_clip(tmp_path / "other" / "a.mp4", 2, 0)
+    with pytest.raises(UserError, match=r"/a\.mp4 and .*other/a\.mp4 have the same name; rename"):
+        given_clips([*paths, again])
