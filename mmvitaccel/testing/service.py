@@ -236,6 +236,7 @@ class Service:
         finally:
             connection.close()
         is_json = (response.getheader("content-type") or "").startswith("application/json")
+        is_json = is_json and method != "HEAD"
         return response.status, json.loads(content) if is_json else content.decode()
 
     def stop(self) -> None:

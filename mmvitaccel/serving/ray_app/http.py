@@ -9,6 +9,8 @@ DELETE /stream   as PUT
 GET    /health
 GET    /metrics
 ====== ========= ========================================================= =====================
+
+HEAD is answered as GET; the server leaves the body out.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mmvitaccel.errors import UserError
 from mmvitaccel.serving.answers import Answer, Refused
 from mmvitaccel.serving.frames import FrameLimits
 from mmvitaccel.serving.prometheus import CONTENT_TYPE, exposition
@@ -44,6 +47,10 @@ STREAM, TOKEN, FRAME, SIZE = "x-session-id", "x-stream-token", "x-frame-id", "x-
 _JSON = "application/json"
 _NUMBER = re.compile(r"-?\d{1,18}")
 _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
+
+
+class _BadHeaderError(UserError):
+    """A header that does not have the form that it should have."""
 
 
 class Response(NamedTuple):
@@ -88,14 +95,16 @@ async def respond(
         if (method, path) == ("DELETE", "/stream"):
             await gateway.close_stream(*_stream(headers))
             return _json(200, {"stream": headers[STREAM]})
-        if (method, path) == ("GET", "/health"):
+        if (method, path) in (("GET", "/health"), ("HEAD", "/health")):
             return await _health(gateway)
-        if (method, path) == ("GET", "/metrics"):
+        if (method, path) in (("GET", "/metrics"), ("HEAD", "/metrics")):
             text = exposition(*await gateway.reports(), gateway.counts)
             return Response(200, CONTENT_TYPE, text.encode())
     except Refused as refused:
         said = {"error": str(refused), "reason": refused.reason}
         return _json(STATUS[refused.reason], said)
+    except _BadHeaderError as bad:
+        return _json(400, {"error": str(bad), "reason": "header"})
     known = "PUT or DELETE /stream, POST /frame, GET /health or GET /metrics"
     return _json(404, {"error": f"there is no {method} {path[:80]}; {known}.", "reason": "path"})
 
@@ -109,13 +118,16 @@ async def _frame(
     stream, token = _stream(headers)
     number = headers.get(FRAME, "")
     if not _NUMBER.fullmatch(number):
-        raise Refused("order", f"invalid header {FRAME}: {number[:40]!r}; give the frame's number.")
+        raise _BadHeaderError(
+            f"invalid header {FRAME}: {number[:40]!r}; give the frame's number, an integer of at "
+            "most 18 digits."
+        )
     size = None
     if SIZE in headers:
         found = _SIZE.fullmatch(headers[SIZE])
         if found is None:
-            raise Refused(
-                "frame", f"invalid header {SIZE}: {headers[SIZE][:40]!r}; give it as 640x480."
+            raise _BadHeaderError(
+                f"invalid header {SIZE}: {headers[SIZE][:40]!r}; give it as 640x480."
             )
         size = (int(found[1]), int(found[2]))
     length = headers.get("content-length", "0")

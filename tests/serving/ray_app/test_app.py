@@ -89,7 +89,7 @@ def test_poison_is_named_and_others_do_not_notice(service):
             (413, "megapixels", dict(body=bomb(10_000, 10_000))),
             (413, "bytes, above the limit of 100000", dict(body=bytes(200_000))),
             (403, "another token", dict(body=encoded(shown[0]), token="guess")),
-            (415, "give it as 640x480", dict(body=b"x", **{"x-frame-size": "x"})),
+            (400, "give it as 640x480", dict(body=b"x", **{"x-frame-size": "x"})),
         ],
         start=1,
     ):
@@ -101,7 +101,11 @@ def test_poison_is_named_and_others_do_not_notice(service):
     assert status == 400 and "invalid stream name" in said["error"]
     status, said = service.frame(good, 2, shown[2])
     assert status == 409 and "frame 2 came after frame 5" in said["error"]
+    status, said = service.ask("POST", "/frame", good, body=b"x", **{"x-frame-id": "first"})
+    assert status == 400 and "invalid header x-frame-id: 'first'" in said["error"]
     assert service.ask("GET", "/nothing")[0] == 404
+    for path in ("/health", "/metrics"):
+        assert service.ask("HEAD", path) == (200, "")
     assert service.frame(good, 6, shown[6])[1]["whole"] is False
 
 

@@ -62,8 +62,9 @@ def test_a_stream_from_its_opening_to_its_end(gateway, replicas, pictures):
 @pytest.mark.parametrize(
     ("headers", "body", "status", "sentence"),
     [
-        ({"x-frame-id": "x"}, b"", 409, "invalid header x-frame-id: 'x'"),
-        ({}, b"", 409, "invalid header x-frame-id: ''"),
+        ({"x-frame-id": "x"}, b"", 400, "invalid header x-frame-id: 'x'"),
+        ({}, b"", 400, "invalid header x-frame-id: ''"),
+        ({"x-frame-id": "1" * 19}, None, 400, "an integer of at most 18 digits"),
         ({"x-frame-id": "-5"}, None, 409, "frame -5 came after frame 0"),
         ({"x-frame-id": "1", "x-stream-token": "guess"}, None, 403, "another token"),
         ({"x-frame-id": "1", "x-session-id": ""}, None, 400, "invalid stream name ''"),
@@ -71,7 +72,7 @@ def test_a_stream_from_its_opening_to_its_end(gateway, replicas, pictures):
         ({"x-frame-id": "1"}, b"hello", 415, "are not a picture"),
         ({"x-frame-id": "1"}, bomb(10_000, 10_000), 413, "above the limit of"),
         ({"x-frame-id": "1", "x-frame-size": "9x9"}, b"x", 415, "243 bytes, not 1"),
-        ({"x-frame-id": "1", "x-frame-size": "9"}, b"x", 415, "give it as 640x480"),
+        ({"x-frame-id": "1", "x-frame-size": "9"}, b"x", 400, "give it as 640x480"),
         ({"x-frame-id": "1", "x-frame-size": "999999x999999"}, b"x", 413, "above the limit of"),
     ],
 )
@@ -86,6 +87,7 @@ def test_what_does_not_serve_is_a_status_and_a_sentence(
         gateway, "POST", "/frame", {**HEADERS, **headers}, first if body is None else body
     )
     assert found == status and sentence in said["error"]
+    assert status != 400 or said["reason"] == ("name" if "stream name" in sentence else "header")
     good = {**HEADERS, "x-frame-id": "1"}
     assert ask(gateway, "POST", "/frame", good, encoded(pictures[1]))[1]["whole"] is False
 
@@ -110,6 +112,15 @@ def test_other_paths_are_named(gateway):
     ):
         status, said = ask(gateway, method, path)
         assert status == 404 and "POST /frame" in said["error"] and len(said["error"]) < 250
+
+
+def test_head_asks_as_get(gateway, replicas):
+    replicas.start("r0")
+    assert ask(gateway, "HEAD", "/health") == (200, {"replicas": 1, "silent": []})
+    assert "mmvitaccel_frames_total" in ask(gateway, "HEAD", "/metrics")[1]
+    replicas.ended.add("r0")
+    assert ask(gateway, "HEAD", "/health")[0] == 503
+    assert ask(gateway, "HEAD", "/stream")[0] == 404
 
 
 def test_every_reason_has_a_status():
