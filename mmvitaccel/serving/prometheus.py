@@ -54,6 +54,8 @@ def exposition(
     lines += _lines("evicted_streams_total", "counter", "Streams forgotten for others.", evicted)
     for kind, (name, about) in _NOW.items():
         lines += _lines(name, "gauge", about, [(o, getattr(r, kind)) for o, r in workers])
+    missed = [(label, int(report.missed is not None)) for label, report in workers]
+    lines += _lines("budget_missed", "gauge", "Whether the budget cannot be held now.", missed)
     times = [
         ({**label, "quantile": f"{share / 100:g}"}, round(milliseconds, 3))
         for label, report in workers
