@@ -217,7 +217,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"adapters/eventful", "budget", "errors", GATES, "models/wrappers", "pictures", "runner"},
         {"mmengine"},
     ),
-    "serving/ray_app": ({"budget", "errors", "extras", "serving"}, set()),
+    "serving/ray_app": ({"budget", "errors", "extras", "serving", "text_files"}, set()),
     # many videos, many workers
     "serving/batch": (
         {"errors", "extras", "loaders", "models/weights", "runner", "video_demo", "video_reader"}

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import one_sentence_errors
 from mmvitaccel.extras import require
 from mmvitaccel.serving.ray_app import loopback
 
@@ -24,9 +24,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--object-store-megabytes", type=int, default=200, help="of shared memory (default 200)"
     )
     args = parser.parse_args(argv)
-    if not args.service.is_file():
-        raise UserError(f"{args.service} does not exist; give the YAML of a service.")
     require("serve", "ray")
+    from mmvitaccel.serving.ray_app.service_file import check_service
+
+    check_service(args.service)
     start_ray(args.cpus, args.object_store_megabytes)
     from ray.serve.scripts import cli
 
