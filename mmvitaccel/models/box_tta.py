@@ -15,13 +15,21 @@ from mmvitaccel.registry import MODELS
 
 @MODELS.register_module()
 class BoxTTAModel(DetTTAModel):
-    """mmdet's ``DetTTAModel`` for detectors with masks, of which only the boxes are merged.
+    """mmdet's ``DetTTAModel`` for detectors with masks: merges the boxes and predicts no masks.
 
-    mmdet's own class fails for such a detector at the first image. The arguments are the same.
+    mmdet's class fails for such a detector at the first image. The arguments are the same.
     """
 
     def test_step(self, data: Any) -> list[DetDataSample]:
-        """Predict every view, without masks, and merge their boxes."""
+        """Predict every view, without masks, and merge the boxes.
+
+        Args:
+            data: A batch of a test-time augmentation dataloader.
+
+        Returns:
+            One sample for each image, whose ``pred_instances`` have ``bboxes`` (N, 4) in pixels,
+            ``scores`` (N,) and ``labels`` (N,).
+        """
         with _without_mask_head(self.module):
             return super().test_step(data)
 

@@ -18,18 +18,19 @@ DIRECTIONS = {"horizontal": (2,), "vertical": (1,), "diagonal": (1, 2)}
 
 @MODELS.register_module()
 class ClipFlip(nn.Module):
-    """Flips the clips of a batch; a flip in the pipeline would flip each frame independently.
+    """Flips all frames of a clip together; ``RandomFlip`` flips each frame independently.
 
     Use it in ``batch_augments`` of mmdet's ``DetDataPreprocessor``, together with
     :class:`~mmvitaccel.datasets.clip_sampler.ClipSampler`. Padding stays at the right and bottom.
 
     Args:
         frames: Number of frames of a clip.
-        prob: Probability of each direction.
+        prob: Probability of each direction; the sum is at most 1.
         direction: ``horizontal``, ``vertical`` or ``diagonal``, one for each probability.
 
     Raises:
-        ValueError: A direction is unknown, or the probabilities do not match the directions.
+        ValueError: An argument is out of range, a direction is unknown, or the probabilities do
+            not match the directions.
     """
 
     def __init__(
@@ -45,14 +46,21 @@ class ClipFlip(nn.Module):
         unknown = [name for name in direction if name not in tuple(DIRECTIONS)]
         if unknown or len(self.prob) != len(direction) or sum(self.prob) > 1:
             raise ValueError(
-                f"ClipFlip: prob={list(self.prob)} and direction={list(direction)}: give a "
-                "probability for each direction, together at most 1; known are "
-                f"{', '.join(DIRECTIONS)}."
+                f"ClipFlip: prob={list(self.prob)} and direction={list(direction)} do not match: "
+                "give one probability for each direction, with a sum of at most 1; the directions "
+                f"are {', '.join(DIRECTIONS)}."
             )
         self.direction = direction
 
     def forward(self, inputs: Tensor, data_samples: SampleList) -> tuple[Tensor, SampleList]:
-        """Flip pictures (B, C, H, W) and their samples, clip by clip.
+        """Flip pictures and their samples, clip by clip.
+
+        Args:
+            inputs: (B, C, H, W); the frames of a clip are successive.
+            data_samples: B samples with boxes.
+
+        Returns:
+            The flipped pictures (B, C, H, W), and the samples, changed in place.
 
         Raises:
             ValueError: The batch does not consist of complete clips, or its samples have masks.
@@ -64,7 +72,7 @@ class ClipFlip(nn.Module):
             )
         if any("masks" in sample.gt_instances for sample in data_samples):
             raise ValueError(
-                "ClipFlip: samples have masks, which it does not flip; load only boxes."
+                "ClipFlip: samples have masks, which are not supported; load only boxes."
             )
         chances = torch.tensor((1 - sum(self.prob), *self.prob))
         drawn = torch.multinomial(chances, len(inputs) // self.frames, replacement=True).tolist()
@@ -77,7 +85,7 @@ class ClipFlip(nn.Module):
 
 
 def _flip(picture: Tensor, sample: object, direction: str) -> None:
-    """Flip one picture (C, H, W) without its padding, in place, and the boxes of its sample."""
+    """Flip a picture (C, H, W) except its padding, and the boxes of its sample, in place."""
     size = sample.img_shape[:2]
     shown = picture[:, : size[0], : size[1]]
     shown.copy_(shown.flip(DIRECTIONS[direction]))

@@ -1,4 +1,4 @@
-"""timm's models by name, as backbones of any OpenMMLab config."""
+"""Any timm model as a backbone in an OpenMMLab config."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmvitaccel.registry import MODELS
 
 @MODELS.register_module()
 class TIMMBackbone(PretrainedBackbone):
-    """A model of timm.
+    """A backbone from timm.
 
     Args:
         model_name: timm's name, e.g. ``vit_base_patch16_224``.
@@ -24,8 +24,8 @@ class TIMMBackbone(PretrainedBackbone):
         pretrained: Let timm load its weights. For a local file, use
             ``pretrained_cfg_overlay=dict(file=...)``.
         in_channels: Channels of the input; 1 for spectrograms and grey images.
-        as_tuple: Return a tuple, for necks and heads of detectors; False returns only the last map,
-            for mmaction2's heads.
+        as_tuple: Return a tuple, as necks and heads of detectors expect; False returns only the
+            last map, as mmaction2's heads expect.
         init_cfg: Initialization config of mmengine. ``dict(type='Pretrained', checkpoint=...)``
             loads a file with timm's names, with or without a head, or the checkpoint of a model
             with this backbone. Other weights raise an error.
@@ -57,8 +57,8 @@ class TIMMBackbone(PretrainedBackbone):
         if not timm.is_model(model_name):
             near = ", ".join(get_close_matches(model_name, timm.list_models())) or "none"
             raise ValueError(
-                f"TIMMBackbone: timm {timm.__version__} has no model {model_name!r}; the nearest "
-                f"of its names: {near}."
+                f"TIMMBackbone: timm {timm.__version__} has no model {model_name!r}; similar "
+                f"names: {near}."
             )
         if not features_only:
             kwargs.setdefault("num_classes", 0)  # an unused head would have no gradients
@@ -81,7 +81,7 @@ class TIMMBackbone(PretrainedBackbone):
 
     @property
     def STEM(self) -> str:
-        """The first convolution, as named in timm's config of the model."""
+        """Weight of the first convolution, which timm's config of the model names."""
         first = self._of_timm("first_conv")
         return self._own_names().get(_plain(f"{first[0]}.weight"), "") if len(first) == 1 else ""
 
@@ -115,24 +115,24 @@ class TIMMBackbone(PretrainedBackbone):
             return None
         return (
             f"'{wrong}' is {tuple(weights[wrong].shape)} in it and {tuple(own[wrong].shape)} in "
-            f"{self.name}; for another image size let timm load it, pretrained=True and "
-            "pretrained_cfg_overlay=dict(file=...) in place of the init_cfg, else give the right "
-            "one"
+            f"{self.name}; if the image size differs, let timm load it with pretrained=True and "
+            "pretrained_cfg_overlay=dict(file=...) instead of init_cfg, otherwise give the right "
+            "checkpoint"
         )
 
     def _root(self) -> str:
-        """What precedes timm's names."""
-        # reason: around a transformer of which it takes feature maps, timm puts a module
+        """Prefix of timm's names in the state dict."""
+        # reason: timm wraps a transformer in another module to return its feature maps
         names = list(self.timm_model.state_dict())
         return "timm_model." + "model." * all(name.startswith("model.") for name in names)
 
     def _own_names(self) -> dict[str, str]:
-        """The backbone's names by timm's, as :func:`_plain` makes them."""
+        """Map timm's names, normalised by :func:`_plain`, to the backbone's names."""
         root = self._root()
         return {_plain(name.removeprefix(root)): name for name in self.state_dict()}
 
     def _of_timm(self, key: str) -> tuple[str, ...]:
-        """Names of layers that timm keeps of a model."""
+        """Names of layers under a key of timm's config of the model."""
         import timm
 
         of_timm = timm.get_pretrained_cfg(self.model_name)
@@ -140,7 +140,16 @@ class TIMMBackbone(PretrainedBackbone):
         return (found,) if isinstance(found, str) else tuple(found)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...] | Tensor:
-        """Compute a tuple of features, or the last, of images (B, in_channels, H, W)."""
+        """Compute features.
+
+        Args:
+            x: Images (B, in_channels, H, W).
+
+        Returns:
+            With ``features_only``, a map (B, C, h, w) for each of ``out_indices``; otherwise the
+            output of timm's ``forward_features``. A tuple, or without ``as_tuple`` only its last
+            entry.
+        """
         if self.features_only:
             features = tuple(self.timm_model(x))
         else:
@@ -149,7 +158,7 @@ class TIMMBackbone(PretrainedBackbone):
 
 
 def _plain(name: str) -> str:
-    """A name in which feature maps' ``stages_0`` is the model's ``stages.0``."""
+    """Normalise a name: ``stages_0``, as in feature extractors, and ``stages.0`` become equal."""
     return name.replace("_", ".")
 
 

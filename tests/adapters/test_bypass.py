@@ -455,7 +455,7 @@ def test_a_neck_and_its_last_convolutions():
 def test_hooks_on_what_is_compiled_are_refused():
     model = EfficientViT("m0").eval()
     model.stages[1].register_forward_hook(lambda *_: None)
-    with pytest.raises(ValueError, match=r"'blocks2' has a hook or a forward of its own"):
+    with pytest.raises(ValueError, match=r"'blocks2' has a hook or a replaced forward"):
         CompiledEfficientViT(model)
 
 

@@ -46,7 +46,7 @@ def test_the_weights_that_are_meant_are_tested_and_broken_pictures_are_passed_ov
     cfg = load_config(str(detector_config), {})
     weights, path = build_model(cfg).state_dict(), tmp_path / "both.pth"
     torch.save(dict(ema_state_dict=weights, raw=weights), path)
-    with pytest.raises(UserError, match="say which are meant with --weights"):
+    with pytest.raises(UserError, match="select one with --weights"):
         evaluate(cfg, path, tmp_path / "a")
     broken = next(Path(cfg.test_dataloader.dataset.data_root).rglob("*.png"))
     broken.write_bytes(broken.read_bytes()[:60])

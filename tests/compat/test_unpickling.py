@@ -257,7 +257,7 @@ def test_more_numbers_than_the_file_has(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=REFUSED):
         read(path)
     torch.save({"w": torch.zeros(1).expand(1 << 20, 1 << 20)}, path)
-    with pytest.raises(ValueError, match=r"'w' has more numbers than the file holds for it"):
+    with pytest.raises(ValueError, match=r"'w' has more values than the file stores for it"):
         find_weights(read(path), "hostile.pth")
 
 
@@ -314,6 +314,6 @@ def test_safetensors_by_content(tmp_path: Path) -> None:
     ids=["sparse", "meta", "quantised", "text", "dict"],
 )
 def test_what_is_no_weight(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"x\.pth: there is no state dict in it, 'w' is") as error:
+    with pytest.raises(ValueError, match=r"x\.pth: it contains no state dict.* 'w' is") as error:
         find_weights({"w": value}, "x.pth")
     assert "\n" not in str(error.value)

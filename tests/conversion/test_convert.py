@@ -185,8 +185,8 @@ def with_nan(value):
         (lambda p: p.write_text("<!DOCTYPE html>"), "not a checkpoint but a web page"),
         (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1"), "Git LFS pointer"),
         (lambda p: p.write_bytes(b"\x1f\x8b" + bytes(99)), "a gzip archive; unpack it"),
-        (lambda p: torch.save([1], p), "no state dict in it but a list"),
-        (lambda p: torch.save({"model": {}}, p), "there is no state dict in it but a dict|'model'"),
+        (lambda p: torch.save([1], p), "it contains no state dict but a list"),
+        (lambda p: torch.save({"model": {}}, p), "it contains no state dict but a dict|'model'"),
         (lambda p: torch.save({"lr": 0.1}, p), "'lr' is a float"),
         (
             lambda p: torch.save({"fc.weight": torch.ones(1)}, p),

@@ -277,7 +277,7 @@ def test_the_cost_of_all_parts(config):
 
 
 def test_parts_and_a_target_are_refused_together():
-    with pytest.raises(ValueError, match=r"target='neck' and parts='all' are both given: a target"):
+    with pytest.raises(ValueError, match=r"target='neck' and parts='all' are both given, but"):
         EventfulHook(policy=dict(type="TopK", k=6), target="neck", parts="all")
 
 

@@ -59,8 +59,8 @@ def test_refusals():
         ClipFlip()(*batch(5))
     inputs, samples = batch(2)
     samples[0].gt_instances.masks = torch.zeros(1, 8, 8)
-    with pytest.raises(ValueError, match="samples have masks, which it does not flip"):
+    with pytest.raises(ValueError, match="samples have masks, which are not supported"):
         ClipFlip()(inputs, samples)
     for prob, direction in (([0.5], ["sideways"]), ([0.6, 0.6], ["horizontal", "vertical"])):
-        with pytest.raises(ValueError, match="give a probability for each direction"):
+        with pytest.raises(ValueError, match="give one probability for each direction"):
             ClipFlip(2, prob, direction)

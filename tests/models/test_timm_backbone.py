@@ -141,12 +141,12 @@ def test_the_first_convolution_is_adapted_to_grey_images(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda w: {f"net.other.{k}": v for k, v in w.items()}, "it holds no weights of TIMMBackb"),
-        (lambda w: timm_weights("resnet10t"), "it holds no weights of TIMMBackbone vit_tiny"),
+        (lambda w: {f"net.other.{k}": v for k, v in w.items()}, "it has no weights of TIMMBackb"),
+        (lambda w: timm_weights("resnet10t"), "it has no weights of TIMMBackbone vit_tiny"),
         (lambda w: w | dict(reg_token=torch.zeros(1, 4, 32)), "not in TIMMBackbone.*reg_token"),
         (lambda w: {k: v for k, v in w.items() if "blocks.1.mlp" not in k}, "it lacks 4 of the 40"),
         (lambda w: w | dict(pos_embed=torch.zeros(1, 197, 32)), r"pos_embed' is \(1, 197, 32\) in "
-            r"it and \(1, 17, 32\) .* let timm load it, pretrained=True"),
+            r"it and \(1, 17, 32\) .* let timm load it with pretrained=True"),
     ],
 )  # fmt: skip
 def test_weights_that_do_not_fit_are_refused(tmp_path, change, said):
@@ -158,7 +158,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, change, said):
 
 def test_an_unknown_name_is_named():
     with pytest.raises(
-        ValueError, match="no model 'vit_tinny_patch16_224'; the nearest of its names: vit_tiny"
+        ValueError, match="no model 'vit_tinny_patch16_224'; similar names: vit_tiny"
     ):
         MODELS.build(dict(type="mmvitaccel.TIMMBackbone", model_name="vit_tinny_patch16_224"))
 

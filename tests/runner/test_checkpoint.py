@@ -68,7 +68,7 @@ def test_a_checkpoint_at_an_address_is_loaded_and_checked(monkeypatch):
         (Net(depth=3), r"2 of its tensors are not in Net, first 'backbone\.2\.weight'; .*another"),
         (
             nn.Linear(2, 2),
-            r"holds no weights of Net, it has 'weight' as its first name; .*another",
+            r"has no weights of Net, it has 'weight' as its first name; .*another",
         ),
     ],
 )
@@ -98,7 +98,7 @@ def test_weights_to_start_from_may_be_a_part(save):
 def test_files_that_are_no_checkpoint(save, tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.pth does not exist"):
         check_checkpoint(Net(), "nowhere.pth")
-    with pytest.raises(UserError, match="no state dict in it, 'epoch' is a int"):
+    with pytest.raises(UserError, match="it contains no state dict, because 'epoch' is a int"):
         check_checkpoint(Net(), save(dict(epoch=3)))
     path = save(dict(state_dict=Net().state_dict()))
     whole = (tmp_path / "checkpoint.pth").read_bytes()

@@ -159,7 +159,7 @@ def test_which_weights_were_taken_is_said(run_tool, detector_config, tmp_path, c
     tool = ["test", detector_config, both, "--work-dir", "a", "--out"]
     run_tool(*tool, "plain.pkl")
     said = capfd.readouterr()
-    assert "both.pth: 'state_dict' was taken; the file holds" in said.out + said.err
+    assert "both.pth: loading 'state_dict'; the file has" in said.out + said.err
     assert "--weights ema_state_dict" in said.out + said.err
     run_tool(*tool, "averaged.pkl", "--weights", "ema_state_dict")
     run_tool("test", detector_config, "halved.pth", "--work-dir", "b", "--out", "halved.pkl")

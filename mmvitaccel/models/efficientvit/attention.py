@@ -1,7 +1,7 @@
 """Cascaded group attention in windows (Liu et al., CVPR 2023, arXiv:2305.07027, section 3.2).
 
-Attribute names are those of the released checkpoints, so that these load without a key map.
-Shapes: B images, C channels, H x W a feature map, N = H * W tokens, R the window's side.
+Attribute names equal those of the released checkpoints, which load without renaming.
+Shapes: B images, C channels, H x W feature map, N = H * W tokens, R side of a window.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from torch import Tensor, nn
 from mmvitaccel.models.efficientvit.conv_norm import ConvNorm
 
 KEY_DIMS = 16
-"""Channels of a query and of a key in every head of every published model."""
+"""Channels of queries and keys in each head, in all published models."""
 
 
 class CascadedGroupAttention(nn.Module):
-    """Attention whose heads see one channel group each, plus the head before (eq. 2 and 3).
+    """Attention in which each head reads one channel group plus the previous head's output.
 
-    A learned bias per head and absolute offset is added to the logits. It is looked up in
-    every forward, so that it is never stale after a load or a cast.
+    See equations 2 and 3. A learned bias for each head and absolute offset is added to the logits.
+    It is looked up in every forward pass, so it is always up to date after loading or casting.
 
     Args:
         embed_dims: Channels C.
-        num_heads: Heads, one for each group of C / num_heads channels.
-        window_size: Side R of the largest map that is attended; the bias table is R * R.
-        kernels: Kernel of the depthwise convolution on the query, one for each head.
+        num_heads: Number of heads, one for each group of C / num_heads channels.
+        window_size: Side R of the largest map, in tokens; the bias table has R * R entries.
+        kernels: Kernel size of the depthwise convolution on the query, for each head.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class CascadedGroupAttention(nn.Module):
         self.register_buffer("attention_bias_idxs", offset_index(window_size))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend over the whole of (B, C, H, W), where neither H nor W exceeds the window."""
+        """Attention over a whole map, (B, C, H, W) -> (B, C, H, W); H and W are at most R."""
         height, width = x.shape[2:]
         biases = self.attention_bias(height, width)
         groups = x.chunk(self.num_heads, dim=1)
@@ -68,9 +68,9 @@ class CascadedGroupAttention(nn.Module):
         return self.proj(torch.cat(heads, dim=1))
 
     def attention_bias(self, height: int, width: int) -> Tensor:
-        """Return the (num_heads, N, N) biases between the tokens of a height x width map."""
+        """Return the biases (num_heads, N, N) between the tokens of a height x width map."""
         side, index = self.window_size, self.attention_bias_idxs
-        # reason: a graph made for any size has to cut the table for the size that it is given
+        # reason: a graph exported for any size has to crop the table to the size of its input
         if torch.onnx.is_in_onnx_export() or height != side or width != side:
             index = index.view(side, side, side, side)
             index = index[:height, :width, :height, :width]
@@ -80,7 +80,7 @@ class CascadedGroupAttention(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *args: object
     ) -> None:
-        """Resize a bias table of another window; keep the own index whatever is stored."""
+        """Resize a bias table of another window size; ignore the stored index."""
         key = prefix + "attention_biases"
         if key in state_dict:
             resized = resize_biases(state_dict[key], self.window_size)
@@ -91,13 +91,13 @@ class CascadedGroupAttention(nn.Module):
                     logger="current",
                 )
             state_dict[key] = resized
-        # reason: it follows from the window alone, and timm's checkpoints leave it out
+        # reason: it depends only on the window size, and timm's checkpoints do not have it
         state_dict[prefix + "attention_bias_idxs"] = self.attention_bias_idxs
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def offset_index(window_size: int) -> Tensor:
-    """Return (R * R, R * R) int64: the place of |dy|, |dx| in the row-major R x R bias table."""
+    """Return (R * R, R * R) int64 indices of (|dy|, |dx|) in the row-major R x R bias table."""
     side = torch.arange(window_size)
     offset = (side[:, None] - side[None, :]).abs()  # R, R
     # R, 1, R, 1 and 1, R, 1, R -> R * R, R * R
@@ -108,7 +108,7 @@ def offset_index(window_size: int) -> Tensor:
 def resize_biases(biases: Tensor, window_size: int) -> Tensor:
     """Resize a (num_heads, S * S) bias table to (num_heads, R * R), as the paper's detectors do.
 
-    A table that is not square, or of the right size already, is returned itself.
+    A table that is not square or already has the right size is returned unchanged.
     """
     if biases.dim() != 2 or biases.shape[1] == window_size**2:
         return biases
@@ -121,11 +121,17 @@ def resize_biases(biases: Tensor, window_size: int) -> Tensor:
 
 
 class WindowAttention(nn.Module):
-    """Cascaded group attention inside windows of R x R tokens.
+    """Cascaded group attention in windows of R x R tokens.
 
-    A map that fits into the window attends within itself; any other is padded with zeros on the
-    right and below to a multiple of the window, and the padding takes part in the attention, as
-    in the published model.
+    A map that fits into a window is a window of its own. Any other map is padded with zeros at the
+    right and bottom to a multiple of the window; as in the published model, the padding takes part
+    in the attention.
+
+    Args:
+        embed_dims: Channels C.
+        num_heads: Number of heads.
+        window_size: Side R of a window, in tokens.
+        kernels: See :class:`CascadedGroupAttention`.
     """
 
     def __init__(
@@ -141,7 +147,7 @@ class WindowAttention(nn.Module):
         side = self.window_size
         height, width = x.shape[2:]
         if torch.onnx.is_in_onnx_export():
-            # reason: an exported graph holds for every size, so it has no branch in Python
+            # reason: an exported graph is valid for every size, so it must not branch in Python
             fits = (height <= side) & (width <= side)
             tall, wide = (torch.where(fits, length, side) for length in (height, width))
             return self._in_windows(x, tall, wide)
@@ -150,7 +156,7 @@ class WindowAttention(nn.Module):
         return self._in_windows(x, side, side)
 
     def _in_windows(self, x: Tensor, tall: int, wide: int) -> Tensor:
-        """Attend in windows of tall x wide tokens; sizes are 0-dim tensors in an export."""
+        """Attention in windows of tall x wide tokens, which are 0-dim tensors in an export."""
         channels = self.embed_dims
         height, width = x.shape[2:]
         rows, columns = (height + tall - 1) // tall, (width + wide - 1) // wide

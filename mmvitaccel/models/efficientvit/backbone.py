@@ -31,14 +31,14 @@ class EfficientViT(PretrainedBackbone):
     """Cascaded group attention in windows, at strides 16, 32 and 64 (section 3, table 1).
 
     Args:
-        arch: ``'m0'`` to ``'m5'``, or a dict of the same fields: ``embed_dims``, ``depths`` and
-            ``num_heads`` with an entry for each stage, and ``kernels`` of the depthwise
-            convolutions on the query with an entry for each head. Defaults to ``'m4'``.
+        arch: ``'m0'`` to ``'m5'``, or a dict with ``embed_dims``, ``depths`` and ``num_heads`` of
+            each stage, and ``kernels``, the kernel sizes of the depthwise convolutions on the query
+            of each head. Defaults to ``'m4'``.
         out_indices: Stages whose outputs are returned, from 0; later stages are not built.
-        window_size: Side of the attention window in each stage, in tokens. (7, 7, 7) is that of
-            the detectors, (7, 7, 4) that of the ImageNet models. One number applies to all.
-        frozen_stages: Freezes the patch embedding and stages 0 to ``frozen_stages - 1``; 0 for only
-            the patch embedding, -1 for nothing.
+        window_size: Side of the attention window in each stage, in tokens, or one number for all
+            stages. The detectors use (7, 7, 7), the ImageNet models (7, 7, 4).
+        frozen_stages: Freezes the patch embedding and stages 0 to ``frozen_stages - 1``; 0 freezes
+            only the patch embedding, -1 nothing.
         norm_eval: Keep BatchNorm in eval mode while training.
         drop_path_rate: Stochastic depth of the last block; it rises linearly from 0.
         with_cp: Recompute blocks in the backward pass instead of storing their activations.
@@ -52,7 +52,7 @@ class EfficientViT(PretrainedBackbone):
             error.
 
     Raises:
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of range.
     """
 
     STEM = "patch_embed.0.c.weight"
@@ -119,14 +119,14 @@ class EfficientViT(PretrainedBackbone):
 
     @property
     def stages(self) -> list[nn.Sequential]:
-        """The built stages; all but the first begin with their subsampling."""
+        """The built stages; all except the first begin with subsampling."""
         return [getattr(self, f"blocks{stage + 1}") for stage in range(self.num_stages)]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute feature maps of images of any size.
 
-        A trace by ``torch.jit.trace`` is valid for its image size; a graph exported to ONNX for all
-        sizes.
+        A trace by ``torch.jit.trace`` is valid only for its image size; a graph exported to ONNX is
+        valid for all sizes.
 
         Args:
             x: (B, ``in_channels``, H, W).
@@ -190,7 +190,7 @@ class EfficientViT(PretrainedBackbone):
         self.deploy = True
 
     def translate(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of the released layout or timm's, without the head."""
+        """Convert weights of the released layout or of timm's; drops the head."""
         return from_timm(weights)
 
     def explain(self, weights: Mapping[str, Tensor]) -> str | None:
@@ -199,7 +199,7 @@ class EfficientViT(PretrainedBackbone):
 
     @property
     def name(self) -> str:
-        """``EfficientViT-M4`` and so on, or the fields of an own architecture."""
+        """Name such as ``EfficientViT-M4``; includes the fields of a custom architecture."""
         known = name_arch(self.arch) if len(self.arch["embed_dims"]) == 3 else None
         fields = ", ".join(f"{key}={value}" for key, value in self.arch.items())
         return f"EfficientViT-{known.upper()}" if known else f"EfficientViT({fields})"
@@ -209,14 +209,14 @@ def read_arch(arch: str | Mapping[str, Sequence[int]]) -> dict[str, tuple[int, .
     """Return the fields of an architecture.
 
     Raises:
-        ValueError: The name is unknown, or the fields do not make a model.
+        ValueError: The name is unknown, or the fields do not describe a valid model.
     """
     fields = tuple(ARCHS["m0"])
     if isinstance(arch, str):
         if arch not in ARCHS:
             raise ValueError(
-                f"EfficientViT: arch='{arch}' is unknown; take one of {', '.join(ARCHS)} or a "
-                f"dict of {', '.join(fields)}."
+                f"EfficientViT: arch='{arch}' is unknown; use one of {', '.join(ARCHS)} or a dict "
+                f"with {', '.join(fields)}."
             )
         return dict(ARCHS[arch])
     config("EfficientViT", "arch", arch, what=f"one of {', '.join(ARCHS)} or a dict")
@@ -231,10 +231,10 @@ def read_arch(arch: str | Mapping[str, Sequence[int]]) -> dict[str, tuple[int, .
 
 
 def check_arch(arch: Mapping[str, tuple[int, ...]]) -> None:
-    """Check that the fields of an architecture fit together.
+    """Check that the fields of an architecture are consistent.
 
     Raises:
-        ValueError: They do not make a model.
+        ValueError: They do not describe a valid model.
     """
     num_stages = len(arch["embed_dims"])
     for field in ("depths", "num_heads"):
@@ -266,7 +266,7 @@ def read_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, 
     """Return the output stages in ascending order.
 
     Raises:
-        ValueError: One is not a stage, or there is none.
+        ValueError: An index is not a stage, the order is not ascending, or there are no indices.
     """
     indices = whole_numbers("EfficientViT", "out_indices", out_indices, or_empty=True)
     if not indices or any(not 0 <= index < num_stages for index in indices):
@@ -279,10 +279,10 @@ def read_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, 
 
 
 def read_window_size(window_size: int | Sequence[int], num_stages: int) -> tuple[int, ...]:
-    """Return the window of each stage.
+    """Return the side of the window in each stage, in tokens.
 
     Raises:
-        ValueError: There is not one for each stage, or one has no tokens.
+        ValueError: The number of sides differs from that of the stages, or a side is below 1.
     """
     if isinstance(window_size, Real):
         side = whole_number("EfficientViT", "window_size", window_size, least=1, of="tokens")

@@ -1,4 +1,4 @@
-"""What turns EfficientViT into an image classifier: its head's first half."""
+"""First half of EfficientViT's classification head: pooling and BatchNorm."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from mmvitaccel.registry import MODELS
 
 @MODELS.register_module()
 class EfficientViTPooling(BaseModule):
-    """Mean over the map and a BatchNorm; a linear head (``LinearClsHead`` of mmpretrain) follows.
+    """Global average pooling and BatchNorm.
+
+    A linear head follows, such as mmpretrain's ``LinearClsHead``.
 
     Args:
         in_channels: Channels of the last map.
-        init_cfg: mmengine's.
+        init_cfg: Initialization config of mmengine.
 
     Raises:
-        ValueError: ``in_channels`` is no whole number of at least 1.
+        ValueError: ``in_channels`` is not a whole number of at least 1.
     """
 
     def __init__(self, in_channels: int, init_cfg: dict | list[dict] | None = None) -> None:
@@ -27,5 +29,12 @@ class EfficientViTPooling(BaseModule):
         self.bn = nn.BatchNorm1d(in_channels)
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-        """Maps, the last (B, in_channels, H, W), to a tuple of one (B, in_channels)."""
+        """Pool the last map.
+
+        Args:
+            inputs: Maps, the last of which is (B, in_channels, H, W).
+
+        Returns:
+            A tuple with one tensor (B, in_channels).
+        """
         return (self.bn(inputs[-1].mean(dim=(2, 3))),)

@@ -1,8 +1,8 @@
-"""EfficientViT for inference on a CPU as compiled steps, from images to features in one call.
+"""EfficientViT as compiled steps for inference on a CPU, in one call from images to features.
 
-At small batch sizes, this network spends most of its time not on multiply-adds but on hundreds of
-small operators and their copies. Here, a convolution with its activation and its residual is one
-step, heads read their channels and windows without copies, and the weights are packed once.
+At small batch sizes, this network spends most of its time in hundreds of small operators and their
+copies, not in multiply-adds. Here, a convolution with its activation and residual is one step,
+heads read their channels and windows without copies, and weights are packed once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NOT_EXPORTED = (
 class CompiledEfficientViT(nn.Module):
     """An :class:`EfficientViT` for inference on a CPU in single precision, without gradients.
 
-    The weights are copied with folded BatchNorm; later changes of the model have no effect.
+    The weights are copied with the BatchNorm folded; later changes to the model have no effect.
 
     Args:
         model: The model, which is not changed.
@@ -46,7 +46,7 @@ class CompiledEfficientViT(nn.Module):
         ValueError: The model is not in single precision on a CPU, its channels are not a multiple
             of the vector size, or it has a hook, a replaced ``forward`` or a wrapper, which would
             have no effect.
-        RuntimeError: There are no compiled kernels.
+        RuntimeError: No compiled kernels are available.
 
     Examples:
         >>> detector.backbone = CompiledEfficientViT(detector.backbone)
@@ -69,16 +69,23 @@ class CompiledEfficientViT(nn.Module):
         self._lock = Lock()  # threads share the maps
 
     def __prepare_scriptable__(self) -> Any:
-        """Called by ``torch.jit.script``, which is not supported either."""
+        """Called by ``torch.jit.script``, which is not supported."""
         raise RuntimeError(_NOT_EXPORTED)
 
     def __reduce__(self) -> tuple[type, tuple[EfficientViT]]:
-        """Copy and pickle through the model, because addresses are only valid in one place."""
+        """Copy and pickle the model instead, because the steps hold addresses of own tensors."""
         return CompiledEfficientViT, (self._model[0],)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Compute the outputs of :meth:`EfficientViT.forward` for images (B, C, H, W).
+        """Compute feature maps, as :meth:`EfficientViT.forward` does.
+
+        Args:
+            x: Images (B, ``in_channels``, H, W), float32, on a CPU.
+
+        Returns:
+            For each of ``out_indices``, (B, ``embed_dims[i]``, ceil(H / s), ceil(W / s)) with s
+            16, 32, 64.
 
         Raises:
             ValueError: The input is not a batch of images in single precision on a CPU.
@@ -99,14 +106,14 @@ class CompiledEfficientViT(nn.Module):
             maps.run_steps(
                 [x, *plan.maps], ctypes.addressof(plan.array), len(plan.array), plan.macs
             )
-            # reason: a copy, because the next call writes to the same maps
+            # reason: copied, because the next call overwrites the same maps
             return tuple(
                 out.data.view(len(x), out.height, out.width, -1).permute(0, 3, 1, 2).clone()
                 for out in plan.outs
             )
 
     def _plan(self, x: Tensor) -> Plan:
-        """The steps for images of this size."""
+        """Return the steps for images of this size."""
         plan = self._plans.get(tuple(x.shape))
         if plan is None:
             if len(self._plans) >= _PLANS_KEPT:
@@ -136,7 +143,7 @@ def _check(model: EfficientViT) -> None:
     if kernels() is None:
         raise RuntimeError(f"CompiledEfficientViT needs compiled kernels: {chosen().why}.")
     for name, module in model.named_modules():
-        channels = 0  # that are taken a vector at a time
+        channels = 0  # processed in whole vectors
         if isinstance(module, CascadedGroupAttention):
             channels = module.head_dims
         elif isinstance(module, ConvNorm) and module.c.groups > 1:
@@ -145,8 +152,8 @@ def _check(model: EfficientViT) -> None:
             depth = module.weight[0].numel()
             if depth > maps.deepest():
                 raise ValueError(
-                    f"CompiledEfficientViT: '{name}' sums {depth} numbers for an output; "
-                    f"{maps.deepest()} is the most."
+                    f"CompiledEfficientViT: '{name}' sums {depth} products for an output; "
+                    f"the maximum is {maps.deepest()}."
                 )
         if channels % maps.lanes():
             raise ValueError(

@@ -1,7 +1,7 @@
-"""A convolution and its BatchNorm, which can be folded into one.
+"""A convolution with a BatchNorm that can be folded into it.
 
-Attribute names are those of the released checkpoints, so that these load without a key map.
-Shapes: B images, C channels, H x W a feature map.
+Attribute names equal those of the released checkpoints, which load without renaming.
+Shapes: B images, C channels, H x W feature map.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from mmvitaccel.models.efficientvit.plain import why_not_folded
 
 
 class ConvNorm(nn.Module):
-    """A convolution without bias and the BatchNorm after it, which can be folded into one.
+    """A convolution without bias, and a BatchNorm that can be folded into it.
 
-    Folded, the module holds a plain convolution with bias under the same name ``c``. A state
-    dict with the BatchNorm still in it loads into a folded module: it is folded on the way.
+    After folding, ``c`` is a convolution with bias. A state dict with an unfolded BatchNorm can be
+    loaded into a folded module: it is folded while loading.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        kernel_size: Side of the kernel; the padding keeps the size at stride 1.
+        kernel_size: Side of the kernel; the padding preserves the size at stride 1.
         stride: Stride of the convolution.
         groups: Groups of the convolution.
-        norm_weight: Initial weight of the BatchNorm; 0 makes a residual branch start as zero.
+        norm_weight: Initial weight of the BatchNorm; with 0, a residual branch starts at zero.
     """
 
     def __init__(
@@ -55,15 +55,16 @@ class ConvNorm(nn.Module):
         return isinstance(self.bn, nn.Identity)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, in_channels, H, W) to (B, out_channels, H / stride, W / stride)."""
+        """(B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))."""
         return self.bn(self.c(x))
 
     @torch.no_grad()
     def switch_to_deploy(self) -> None:
-        """Fold the BatchNorm into the convolution; a second call changes nothing.
+        """Fold the BatchNorm into the convolution; a second call has no effect.
 
         Raises:
-            ValueError: They do more than their weights say: a wrapper, a hook, a parametrization.
+            ValueError: The convolution or the BatchNorm has a wrapper, a hook, a replaced
+                ``forward`` or a parametrization, which would have no effect.
         """
         if self.is_deployed:
             return
@@ -71,7 +72,8 @@ class ConvNorm(nn.Module):
         if reason is not None:
             raise ValueError(
                 f"EfficientViT: a ConvNorm with {self.c.out_channels} channels cannot be folded: "
-                f"{reason}, which would be dropped; merge it into the weights or take it off first."
+                f"{reason}, which would have no effect; merge it into the weights or remove it "
+                "first."
             )
         weight, bias = fold_norm(
             self.c.weight, bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.eps
@@ -81,11 +83,11 @@ class ConvNorm(nn.Module):
         self.bn = nn.Identity()
 
     def fold_state_dict(self, state_dict: dict[str, Tensor], prefix: str) -> None:
-        """Replace this module's convolution and BatchNorm in a state dict by the folded pair.
+        """Fold the BatchNorm of this module in a state dict.
 
         Args:
-            state_dict: Changed in place; left alone where it holds no BatchNorm.
-            prefix: What precedes ``c.weight`` in its keys.
+            state_dict: Changed in place, if it has the BatchNorm.
+            prefix: Prefix of this module's names in it.
         """
         names = [f"bn.{name}" for name in ("weight", "bias", "running_mean", "running_var")]
         if any(prefix + name not in state_dict for name in ["c.weight", *names]):
@@ -99,14 +101,14 @@ class ConvNorm(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *args: object
     ) -> None:
-        """Fold what is loaded into a folded module; refuse folded weights in an unfolded one."""
+        """Fold weights for a folded module; refuse folded weights for an unfolded one."""
         if self.is_deployed:
             self.fold_state_dict(state_dict, prefix)
         elif prefix + "c.bias" in state_dict and prefix + "bn.weight" not in state_dict:
             raise RuntimeError(
-                f"EfficientViT: the weights of '{prefix}c' have their BatchNorm folded in, but the "
-                "model has not; build it with deploy=True or call switch_to_deploy() before "
-                "loading them."
+                f"EfficientViT: the weights of '{prefix}c' have a folded BatchNorm, but the model "
+                "does not; build it with deploy=True or call switch_to_deploy() before loading "
+                "them."
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -114,20 +116,20 @@ class ConvNorm(nn.Module):
 def fold_norm(
     conv_weight: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of the convolution that equals a convolution and its BatchNorm.
+    """Fold a BatchNorm into the convolution before it.
 
     Args:
-        conv_weight: (C_out, C_in / groups, K, K), without a bias.
-        weight: (C_out,), the BatchNorm's; ``bias``, ``mean`` and ``var`` have the same shape.
-        bias: (C_out,).
-        mean: (C_out,), running mean.
-        var: (C_out,), running variance.
-        eps: The BatchNorm's epsilon.
+        conv_weight: Weight of the convolution, which has no bias: (C_out, C_in / groups, K, K).
+        weight: Weight of the BatchNorm, (C_out,).
+        bias: Bias of the BatchNorm, (C_out,).
+        mean: Running mean, (C_out,).
+        var: Running variance, (C_out,).
+        eps: Epsilon of the BatchNorm.
 
     Returns:
-        (C_out, C_in / groups, K, K) and (C_out,) in the dtype of ``conv_weight``.
+        Weight (C_out, C_in / groups, K, K) and bias (C_out,), in the dtype of ``conv_weight``.
     """
-    # reason: in float32 also for half models, whose running variance may be tiny
+    # reason: in float32 even for models in half precision, whose running variance may be tiny
     scale = weight.float() * torch.rsqrt(var.float() + eps)
     folded = conv_weight.float() * scale[:, None, None, None]
     return folded.to(conv_weight.dtype), (bias.float() - mean.float() * scale).to(conv_weight.dtype)

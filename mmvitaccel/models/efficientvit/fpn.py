@@ -1,4 +1,4 @@
-"""Feature pyramid of the EfficientViT detectors: finer levels than the backbone's first."""
+"""Feature pyramid of the EfficientViT detectors, with levels finer than the backbone's first."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ class EfficientViTFPN(BaseModule):
         in_channels: Channels of each input level.
         out_channels: Channels of every output level.
         num_outs: Number of output levels.
-        num_extra_trans_convs: Levels before the backbone's first, each at half the stride.
-        init_cfg: mmengine's; Xavier for the convolutions by default.
+        num_extra_trans_convs: Number of levels before the backbone's first, each at half the
+            stride of the next.
+        init_cfg: Initialization config of mmengine; by default, Xavier for the convolutions.
 
     Raises:
-        ValueError: ``num_outs`` is less than the number of requested levels.
+        ValueError: ``num_outs`` is less than the number of levels, or an argument is out of range.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class EfficientViTFPN(BaseModule):
             ``num_outs`` maps (B, ``out_channels``, ., .), fine to coarse.
 
         Raises:
-            ValueError: The inputs are not of ``in_channels``.
+            ValueError: The channels of the inputs differ from ``in_channels``.
         """
         channels = tuple(x.shape[1] for x in inputs)
         # reason: comparing traced sizes would only warn; the convolutions still check them

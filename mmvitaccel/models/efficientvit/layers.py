@@ -1,7 +1,7 @@
 """Blocks and other layers of Microsoft's EfficientViT (Liu et al., CVPR 2023, arXiv:2305.07027).
 
-Attribute names are those of the released checkpoints, so that these load without a key map.
-Shapes: B images, C channels, H x W a feature map.
+Attribute names equal those of the released checkpoints, which load without renaming.
+Shapes: B images, C channels, H x W feature map.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from mmvitaccel.models.efficientvit.conv_norm import ConvNorm
 
 
 class Residual(nn.Module):
-    """``x + m(x)``, with stochastic depth per image while training.
+    """``x + m(x)``, with stochastic depth per image in training.
 
     Args:
-        m: The branch; it keeps the shape.
-        drop_path: Probability to leave the branch out for an image.
+        m: The branch, which preserves the shape.
+        drop_path: Probability of dropping the branch for an image.
     """
 
     def __init__(self, m: nn.Module, drop_path: float = 0.0) -> None:
@@ -35,7 +35,7 @@ class Residual(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two 1x1 convolutions with a ReLU between, of ratio 2 (section 3.1)."""
+    """Two 1x1 convolutions with a ReLU between them and an expansion ratio of 2 (section 3.1)."""
 
     def __init__(self, embed_dims: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class FeedForward(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Channels weighted by a gate from their means; a quarter of the channels inside."""
+    """Squeeze-and-excitation with a reduction ratio of 4."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -82,7 +82,15 @@ class PatchMerging(nn.Module):
 
 
 class EfficientViTBlock(nn.Module):
-    """Sandwich block: window attention between depthwise convolutions and feed-forward layers."""
+    """Sandwich block: window attention between depthwise convolutions and feed-forward layers.
+
+    Args:
+        embed_dims: Channels C.
+        num_heads: Number of heads.
+        window_size: Side R of a window, in tokens.
+        kernels: See :class:`CascadedGroupAttention`.
+        drop_path: Probability of dropping each of the five residual branches for an image.
+    """
 
     def __init__(
         self,
@@ -106,12 +114,12 @@ class EfficientViTBlock(nn.Module):
 
 
 def depthwise(channels: int, norm_weight: float = 1.0) -> ConvNorm:
-    """Return the depthwise 3x3 convolution with BatchNorm that mixes neighbours."""
+    """Return a depthwise 3x3 convolution with BatchNorm."""
     return ConvNorm(channels, channels, 3, groups=channels, norm_weight=norm_weight)
 
 
 def patch_embedding(embed_dims: int, in_channels: int = 3) -> nn.Sequential:
-    """Return four 3x3 convolutions of stride 2 with ReLU between: images to stride 16."""
+    """Return the patch embedding: four 3x3 convolutions of stride 2 with ReLU between them."""
     widths = (in_channels, embed_dims // 8, embed_dims // 4, embed_dims // 2, embed_dims)
     layers: list[nn.Module] = []
     for before, after in zip(widths[:-1], widths[1:]):
@@ -120,7 +128,7 @@ def patch_embedding(embed_dims: int, in_channels: int = 3) -> nn.Sequential:
 
 
 def subsampling(in_channels: int, out_channels: int, drop_path: float) -> list[nn.Module]:
-    """Return the three modules between two stages: mix, halve the resolution, mix."""
+    """Return the three modules between two stages; the second halves the resolution."""
 
     def mix(channels: int) -> nn.Sequential:
         return nn.Sequential(

@@ -1,4 +1,4 @@
-"""The compiled steps of an EfficientViT for one size of input, and the maps that they fill."""
+"""Builds the compiled steps of an EfficientViT for one input size, and allocates their maps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmvitaccel.models.efficientvit.layers import EfficientViTBlock, FeedForward
 
 @dataclass
 class _Map:
-    """A map (images, height, width, channels) in memory."""
+    """A feature map (images, height, width, channels) in memory."""
 
     data: Tensor
     height: int
@@ -33,7 +33,7 @@ class _Map:
 
 @dataclass
 class Plan:
-    """The steps for one size of input."""
+    """The steps for one input size."""
 
     steps: list[Step] = field(default_factory=list)
     maps: list[Tensor] = field(default_factory=list)
@@ -46,8 +46,8 @@ class PlanBuilder:
     """Builds the steps of a model for one input size.
 
     Args:
-        packed: Weights in the form of the kernels, by what they were made from; filled here, so
-            that all sizes share them.
+        packed: Weights packed for the kernels, by the id of their convolution. It is filled here
+            and shared by all input sizes.
     """
 
     def __init__(self, packed: dict[int, tuple[Tensor, ...]]) -> None:
@@ -55,7 +55,7 @@ class PlanBuilder:
         self.packed = packed
 
     def build(self, model: EfficientViT, image: Tensor) -> Plan:
-        """The steps of the whole model."""
+        """Build the steps of the whole model."""
         images, _, height, width = image.shape
         x = _Map(image, height, width)
         self.images, self.first = images, model.patch_embed[0].c
@@ -73,7 +73,7 @@ class PlanBuilder:
         return self.plan
 
     def module(self, module: nn.Module, x: _Map) -> _Map:
-        """One module of a stage."""
+        """Add the steps of one module of a stage."""
         if isinstance(module, EfficientViTBlock):
             x = self.feed_forward(module.ffn0.m, self.depthwise(module.dw0.m, x, residual=True))
             self.attention(module.mixer.m, x)
@@ -85,7 +85,7 @@ class PlanBuilder:
         return self.feed_forward(ffn.m, self.depthwise(mix.m, x, residual=True))
 
     def new(self, height: int, width: int, channels: int) -> _Map:
-        """A separate map."""
+        """Allocate a map."""
         data = torch.empty(self.images * height * width, channels)
         self.plan.maps.append(data)
         return _Map(data, height, width)
@@ -102,10 +102,10 @@ class PlanBuilder:
         return self.plan.steps[-1]
 
     def weights(self, conv: nn.Conv2d) -> dict[str, int]:
-        """Packed weights of a convolution that is a product."""
+        """Addresses of the packed weights of a convolution that runs as a matrix product."""
         if id(conv) not in self.packed:
             weight = conv.weight.detach()
-            if conv is not self.first:  # (out, in, k, k) -> (out, k, k, in), but for planes
+            if conv is not self.first:  # (out, in, k, k) -> (out, k, k, in); the first reads planes
                 weight = weight.permute(0, 2, 3, 1)
             weight = weight.flatten(1)
             self.packed[id(conv)] = maps.pack(weight, conv.bias.detach())
@@ -115,7 +115,7 @@ class PlanBuilder:
     def convolve(
         self, layer: ConvNorm | nn.Conv2d, x: _Map, act: int = maps.NONE, **fields: object
     ) -> _Map:
-        """A convolution over all channels."""
+        """Add a convolution over all channels."""
         conv = layer.c if isinstance(layer, ConvNorm) else layer
         kernel, stride = conv.kernel_size[0], conv.stride[0]
         height, width = -(-x.height // stride), -(-x.width // stride)
@@ -131,7 +131,7 @@ class PlanBuilder:
     def depthwise(
         self, layer: ConvNorm, x: _Map, act: int = maps.NONE, residual: bool = False
     ) -> _Map:
-        """A depthwise convolution; the residual is one more weight at its centre."""
+        """Add a depthwise convolution; a residual adds 1 to its central weight."""
         conv, stride = layer.c, layer.c.stride[0]
         if id(conv) not in self.packed:
             weight = conv.weight.detach().flatten(1).t().contiguous()  # (9, C)
@@ -148,12 +148,12 @@ class PlanBuilder:
         return out
 
     def feed_forward(self, layer: FeedForward, x: _Map) -> _Map:
-        """In place."""
+        """Add a feed-forward layer with its residual, in place."""
         hidden = self.convolve(layer.pw1, x, maps.RELU, joined=1)
         return self.convolve(layer.pw2, hidden, onto=x, residual=x.data.data_ptr())
 
     def merge(self, layer: PatchMerging, x: _Map) -> _Map:
-        """To half the resolution."""
+        """Add the subsampling to half the resolution."""
         x = self.depthwise(layer.conv2, self.convolve(layer.conv1, x, maps.RELU), maps.RELU)
         means = self.new(1, 1, x.channels)
         self.step(x, means.data, kind=maps.MEANS)
@@ -162,7 +162,7 @@ class PlanBuilder:
         return self.convolve(layer.conv3, x, scale=gate.data.data_ptr())
 
     def attention(self, layer: WindowAttention, x: _Map) -> None:
-        """In place."""
+        """Add a window attention with its residual, in place."""
         attn, side, dims = layer.attn, layer.window_size, layer.attn.head_dims
         tall, wide = x.height, x.width
         if x.height > side or x.width > side:
@@ -195,7 +195,7 @@ class PlanBuilder:
     def head_weights(
         self, attn: nn.Module, index: int, tall: int, wide: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of a head's queries, with the scale of the logits in them, and its biases."""
+        """Query weight and bias of a head, times the scale of the logits, and its bias table."""
         conv = attn.dws[index].c
         table = attn.attention_bias(tall, wide)[index].detach()
         table = F.pad(table, (0, -len(table) % maps.lanes()), value=-torch.inf).contiguous()

@@ -1,8 +1,8 @@
-"""A form of EfficientViT's attention for deployment: fewer and larger operations, fewer copies.
+"""EfficientViT's attention for deployment, with fewer and larger operations and fewer copies.
 
 Tokens have the layout (windows, tokens, channels), which is the memory layout of a map in
-``torch.channels_last``, so every 1x1 convolution is a matrix product without a copy. The scale of
-the logits is included in the weights of the query convolution, and the biases are looked up once.
+``torch.channels_last``, so every 1x1 convolution is a matrix product without a copy. The weights of
+the query convolution include the scale of the logits, and the biases are looked up once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class TokenAttention(nn.Module):
     """A :class:`WindowAttention` for inference.
 
     Args:
-        layer: The layer with folded BatchNorm; its weights are copied.
+        layer: The layer, with folded BatchNorm; its weights are copied.
     """
 
     def __init__(self, layer: WindowAttention) -> None:
@@ -36,7 +36,7 @@ class TokenAttention(nn.Module):
         self.register_buffer("biases", attn.attention_bias(side, side).detach(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the same shape, best in ``torch.channels_last``."""
+        """(B, C, H, W) -> (B, C, H, W); fastest in ``torch.channels_last``."""
         height, width = x.shape[2:]
         side, x = self.window_size, x.permute(0, 2, 3, 1)
         if height <= side and width <= side:
@@ -46,7 +46,7 @@ class TokenAttention(nn.Module):
         return from_windows(windows, side, (height, width)).permute(0, 3, 1, 2)
 
     def _attend(self, x: Tensor, height: int, width: int) -> Tensor:
-        """Attend over all of the tokens (B, height * width, C) of a window."""
+        """Attention over all tokens (B, height * width, C) of a window."""
         side, biases = self.window_size, self.biases
         if height != side or width != side:
             biases = biases.unflatten(2, (side, side)).unflatten(1, (side, side))
@@ -78,7 +78,7 @@ def as_linear(layer: ConvNorm) -> nn.Linear:
 
 @torch.no_grad()
 def scaled(layer: ConvNorm, factor: float) -> nn.Conv2d:
-    """A folded convolution with scaled output."""
+    """Copy a folded convolution and scale its output."""
     c = layer.c
     conv = nn.Conv2d(
         c.in_channels, c.out_channels, c.kernel_size, padding=c.padding, groups=c.groups
@@ -90,9 +90,9 @@ def scaled(layer: ConvNorm, factor: float) -> nn.Conv2d:
 
 
 def switch_to_tokens(model: nn.Module) -> nn.Module:
-    """Replace every window attention in a folded model by its form for deployment.
+    """Replace every window attention in a folded model by :class:`TokenAttention`.
 
-    Load the weights before, because names in the state dict change.
+    Load weights first, because names in the state dict change.
 
     Args:
         model: Changed in place.
@@ -116,7 +116,7 @@ def switch_to_tokens(model: nn.Module) -> nn.Module:
             if reason is not None:
                 place = ".".join(filter(None, (name, inner)))
                 raise ValueError(
-                    f"switch_to_tokens: {place!r} {reason}, which would be dropped; take it off."
+                    f"switch_to_tokens: {place!r} {reason}, which would have no effect; remove it."
                 )
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, TokenAttention(layer))

@@ -1,4 +1,4 @@
-"""Layouts in which weights of Microsoft's EfficientViT are found, and what others are."""
+"""Layouts of Microsoft's EfficientViT weights, and explanations of weights that do not match."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ ARCHS: dict[str, dict[str, tuple[int, ...]]] = {
         ("m5", (192, 288, 384), (1, 3, 4), (3, 3, 4), (7, 5, 3, 3)),
     )
 }
-"""Table 1 of the paper; ``kernels`` are those of the query convolutions, head by head."""
+"""Table 1 of the paper; ``kernels`` are the kernel sizes of the query convolution of each head."""
 
 SUBSAMPLING = 3
-"""Modules between two stages: they come first in the later stage's ``blocksN``."""
+"""Number of modules between two stages, which come first in the later stage's ``blocksN``."""
 
 TIMM_RULES = (
     (r"^patch_embed\.conv(\d)\.", lambda m: f"patch_embed.{2 * int(m[1]) - 2}."),
@@ -39,17 +39,17 @@ TIMM_RULES = (
 
 
 def from_timm_key(key: str) -> str:
-    """Translate a parameter name of timm's ``efficientvit_m*`` into the released one."""
+    """Convert a parameter name of timm's ``efficientvit_m*`` to the released one."""
     for pattern, replacement in TIMM_RULES:
         key = re.sub(pattern, replacement, key)
     return key
 
 
 def from_timm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A backbone's weights by the released names, without the classification head.
+    """Convert a backbone's weights to the released names, without the classification head.
 
     Args:
-        weights: In the released layout, or in timm's.
+        weights: Weights in the released layout or in timm's.
     """
     if any(key.startswith("stages.") for key in weights):
         weights = {from_timm_key(key): value for key, value in weights.items()}
@@ -57,7 +57,7 @@ def from_timm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def describe_weights(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]] | None:
-    """Read widths, depths, heads and kernels from the shapes of weights, None if there are none."""
+    """Infer the fields of the architecture from the shapes of weights; None if impossible."""
     found: dict[str, list[int]] = dict(embed_dims=[], depths=[], num_heads=[])
     kernels: dict[int, int] = {}
     stage = 1
@@ -82,7 +82,7 @@ def describe_weights(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]
 
 
 def name_arch(fields: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Return the published model that stages with these fields begin or are, None if none is."""
+    """Return the published model whose first stages have these fields, or None."""
     stages = len(fields["embed_dims"])
     heads = max(fields["num_heads"], default=0)
     for name, arch in ARCHS.items():
@@ -96,12 +96,12 @@ def name_arch(fields: Mapping[str, tuple[int, ...]]) -> str | None:
 
 
 def explain_weights(weights: Mapping[str, Tensor], own: Collection[str], model: str) -> str | None:
-    """What weights that do not fit a model are, and what to do; None if it is not known.
+    """Explain why weights do not match a model, with advice; None if unknown.
 
     Args:
-        weights: Under the released names.
-        own: Names of the model's state dict.
-        model: What the model is, such as ``EfficientViT-M4``.
+        weights: Weights with the released names.
+        own: Names in the model's state dict.
+        model: Name of the model, such as ``EfficientViT-M4``.
     """
     if not weights.keys() & set(own):
         return (
@@ -114,8 +114,7 @@ def explain_weights(weights: Mapping[str, Tensor], own: Collection[str], model: 
         for key in weights
     ):
         return (
-            f"it has its BatchNorm folded in, but the {model} has not; build the model with "
-            "deploy=True"
+            f"it has a folded BatchNorm, but the {model} does not; build the model with deploy=True"
         )
     fields = describe_weights(weights)
     arch = name_arch(fields) if fields else None

@@ -1,8 +1,8 @@
 """ViTDet: a plain vision transformer for detection (Li et al., arXiv 2203.16527).
 
-Most blocks attend within windows, a few globally, all with decomposed relative positions. Names of
-parameters are those of detectron2's release below ``backbone.net``, so that its weights and those
-of the ImageNet VID fine-tunings load once renamed (:mod:`mmvitaccel.conversion`).
+Most blocks use attention within windows, a few global attention, all with decomposed relative
+positions. Parameter names equal those of detectron2's release below ``backbone.net``: its weights
+and the fine-tunings on ImageNet VID load after renaming (:mod:`mmvitaccel.conversion`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ from mmvitaccel.registry import MODELS
 
 
 class PatchEmbed(nn.Module):
-    """Image to a map of patch tokens; an image that ends within a patch is padded with zeros."""
+    """Image to a map of patch tokens; an image is padded with zeros to whole patches.
+
+    Args:
+        patch_size: Side of a patch in pixels.
+        in_channels: Channels of the image.
+        embed_dim: Channels C of a token.
+    """
 
     def __init__(self, patch_size: int, in_channels: int, embed_dim: int) -> None:
         super().__init__()
@@ -33,12 +39,12 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_channels, embed_dim, patch_size, stride=patch_size)
 
     def forward(self, img: Tensor) -> Tensor:
-        """(B, channels, height, width) in pixels -> (B, H, W, C) in tokens."""
+        """(B, in_channels, height, width) in pixels -> (B, H, W, C) in tokens."""
         height, width = img.shape[-2:]
         missing = (0, -width % self.patch_size, 0, -height % self.patch_size)
         if any(missing):
             img = F.pad(img, missing)
-        # reason: sums of tokens keep this layout, and every norm behind would copy another one.
+        # reason: residual sums keep this layout; with any other, each LayerNorm copies its input
         return self.proj(img).permute(0, 2, 3, 1).contiguous()
 
 
@@ -46,40 +52,42 @@ class PatchEmbed(nn.Module):
 class ViTDet(PretrainedBackbone):
     """The plain backbone of ViTDet.
 
-    Any input size works, rectangular ones too: absolute positions are interpolated (bicubic), and
-    tables of relative positions (linear) in blocks whose grid is not the one they were made for.
+    Images may have any size, also a rectangular one. Absolute positions are interpolated (bicubic),
+    and so are the relative position tables (linear) of blocks with another grid.
 
     Args:
-        img_size: Side, in pixels, of the images that the global blocks' tables of relative
-            positions are made for. Defaults to 1024.
-        patch_size: Pixels a side of a patch. Defaults to 16.
-        in_channels: Defaults to 3.
+        img_size: Side of the images, in pixels, for which the relative position tables of blocks
+            with global attention are created. Defaults to 1024.
+        patch_size: Side of a patch in pixels. Defaults to 16.
+        in_channels: Channels of the images. Defaults to 3.
         embed_dim: Channels C. Defaults to 768.
-        depth: Blocks. Defaults to 12.
-        num_heads: Attention heads. Defaults to 12.
-        mlp_ratio: Hidden width of the MLPs over C. Defaults to 4.
+        depth: Number of blocks. Defaults to 12.
+        num_heads: Number of attention heads. Defaults to 12.
+        mlp_ratio: Ratio of the MLPs' hidden width to C. Defaults to 4.
         qkv_bias: Whether queries, keys and values have a bias. Defaults to True.
-        window_size: Tokens a side of a window. Defaults to 14.
-        window_block_indexes: Blocks that attend within windows; the others attend globally.
+        window_size: Side of a window in tokens. Defaults to 14.
+        window_block_indexes: Blocks with attention within windows; the others have global
+            attention.
         use_abs_pos: Whether absolute positions are added to the patches. Defaults to True.
         use_rel_pos: Whether attention has decomposed relative positions. Defaults to True.
-        rel_pos_resize: How a grid that their tables are not made for resizes them, ``'table'`` as
-            detectron2 and mmdet do, or ``'pairs'`` as the Eventful Transformers paper does.
-            Defaults to ``'table'``.
-        pretrain_img_size: Side, in pixels, of the images that the absolute positions are of.
-            Defaults to 224.
+        rel_pos_resize: How relative positions are resized to another grid: ``'table'``, as in
+            detectron2 and mmdet, or ``'pairs'``, as in the Eventful Transformers paper. Defaults to
+            ``'table'``.
+        pretrain_img_size: Side of the pre-training images, in pixels, for which the absolute
+            positions are created. Defaults to 224.
         drop_path_rate: Stochastic depth of the last block; it rises linearly from 0.
-        norm_eps: Epsilon of the LayerNorms. Defaults to 1e-6; mmdet's own ViTDet has 1e-5.
-        with_cp: Whether a block's activations are computed again in the backward pass.
-        init_cfg: mmengine's; ``dict(type='Pretrained', checkpoint='mae_vit_base.pth')`` takes
-            MAE's weights, a detector's, and converted ones; what does not fit is an error.
+        norm_eps: Epsilon of the LayerNorms. Defaults to 1e-6; mmdet's ViTDet has 1e-5.
+        with_cp: Recompute blocks in the backward pass instead of storing their activations.
+        init_cfg: Initialization config of mmengine. ``dict(type='Pretrained',
+            checkpoint='mae_vit_base.pth')`` loads MAE's weights, a detector's, or converted ones.
+            Other weights raise an error.
 
     Raises:
-        ValueError: An argument is out of its range, or heads do not divide the channels.
+        ValueError: An argument is out of range, or ``num_heads`` does not divide ``embed_dim``.
     """
 
     STEM = "patch_embed.proj.weight"
-    # Pre-training has no relative positions; they begin at zero.
+    # Pre-trained weights have no relative positions; these are then initialised with zeros.
     MAY_LACK = ("rel_pos",)
 
     def __init__(
@@ -129,7 +137,7 @@ class ViTDet(PretrainedBackbone):
         if embed_dim % num_heads:
             raise ValueError(
                 f"ViTDet: embed_dim={embed_dim} is not divisible by num_heads={num_heads}; "
-                "set heads that divide the channels."
+                "set num_heads to a divisor of embed_dim."
             )
         if not all(0 <= index < depth for index in window_block_indexes):
             raise ValueError(
@@ -142,8 +150,8 @@ class ViTDet(PretrainedBackbone):
         self.patch_embed = PatchEmbed(patch_size, in_channels, embed_dim)
         self.pos_embed = None
         if use_abs_pos:
-            # reason: the first entry is of the class token that pre-training had. Nothing reads
-            # it; it stays so that released weights load with every key and shape.
+            # reason: the first entry belongs to the class token of pre-training. It is not used,
+            # but with it released weights load with all names and shapes.
             positions = 1 + (pretrain_img_size // patch_size) ** 2
             self.pos_embed = nn.Parameter(torch.zeros(1, positions, embed_dim))
         rates = [drop_path_rate * index / max(depth - 1, 1) for index in range(depth)]
@@ -168,7 +176,7 @@ class ViTDet(PretrainedBackbone):
         self._reset_parameters()
 
     def _reset_parameters(self) -> None:
-        """The initialisation of the release; :meth:`init_weights` then follows ``init_cfg``."""
+        """Initialise as in the release; :meth:`init_weights` then applies ``init_cfg``."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 trunc_normal_(module.weight, std=0.02)
@@ -178,7 +186,7 @@ class ViTDet(PretrainedBackbone):
             trunc_normal_(self.pos_embed, std=0.02)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        """Take absolute positions of another grid, with or without a class token."""
+        """Resize absolute positions of another grid, with or without a class token."""
         positions = state_dict.get(prefix + "pos_embed")
         if (
             self.pos_embed is not None
@@ -189,17 +197,17 @@ class ViTDet(PretrainedBackbone):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def positions(self, grid_size: tuple[int, int]) -> Tensor:
-        """Absolute positions of a grid (H, W), (1, H, W, C)."""
+        """Return the absolute positions (1, H, W, C) of a grid (H, W)."""
         return _resize_positions(self.pos_embed[:, 1:], grid_size)
 
     def forward(self, img: Tensor) -> tuple[Tensor]:
-        """Image to features.
+        """Compute the feature map of images.
 
         Args:
-            img: (B, channels, height, width), sides in pixels.
+            img: (B, in_channels, height, width), in pixels.
 
         Returns:
-            One map, (B, C, height / patch_size, width / patch_size), sides rounded up.
+            A tuple with one map, (B, C, ceil(height / patch_size), ceil(width / patch_size)).
         """
         x = self.patch_embed(img)
         if self.pos_embed is not None:
@@ -213,13 +221,13 @@ class ViTDet(PretrainedBackbone):
 
 
 def _resize_positions(positions: Tensor, grid_size: tuple[int, int]) -> Tensor:
-    """Absolute positions of a square grid, (1, side * side, C) -> (1, H, W, C)."""
+    """Resize absolute positions of a square grid, (1, side * side, C) -> (1, H, W, C)."""
     side = math.isqrt(positions.shape[1])
     positions = positions.unflatten(1, (side, side))
     if tuple(grid_size) == (side, side):
         return positions
-    # reason: with every channel at hand side by side, one axis after the other is a matrix product,
-    # ten times faster than torch's interpolation, which takes channels one at a time
+    # reason: channels are contiguous, so the interpolation of one axis after the other is a matrix
+    # product. It is much faster than torch's interpolation, which processes channels one by one
     with torch.autocast(positions.device.type, enabled=False):
         by_row, by_column = (_bicubic(side, size, positions.device) for size in grid_size)
         resized = torch.einsum("yi,bijc->byjc", by_row, positions.float())
@@ -227,13 +235,13 @@ def _resize_positions(positions: Tensor, grid_size: tuple[int, int]) -> Tensor:
 
 
 def _bicubic(old: int, new: int, device: torch.device) -> Tensor:
-    """Weights of bicubic interpolation on one axis, (new, old)."""
+    """Return the weights (new, old) of bicubic interpolation along one axis."""
     eye = torch.eye(old, device=device)[None, None]
     return F.interpolate(eye, (new, old), mode="bicubic", align_corners=False)[0, 0]
 
 
 def _fit_positions(positions: Tensor, length: int) -> Tensor:
-    """Absolute positions of a checkpoint for a model with ``length`` entries, class token first."""
+    """Resize a checkpoint's absolute positions to ``length`` entries, the class token's first."""
     if math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:
         class_token, patches = torch.zeros_like(positions[:, :1]), positions
     else:

@@ -1,4 +1,4 @@
-"""A block of ViTDet: attention over a map of tokens, in windows or global, and an MLP."""
+"""A block of ViTDet: windowed or global attention over a map of tokens, and an MLP."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Attention(nn.Module):
 
     Args:
         dim: Channels C.
-        num_heads: Heads; each has C / num_heads channels.
+        num_heads: Number of heads; each has C / num_heads channels.
         qkv_bias: Whether queries, keys and values have a bias.
-        rel_pos_size: Grid (H, W) that the tables of relative positions are made for (another grid
-            interpolates them); None for no relative positions.
-        rel_pos_resize: How another grid does so; see
+        rel_pos_size: Grid (H, W) of the relative position tables, which are interpolated for any
+            other grid; None disables relative positions.
+        rel_pos_resize: How they are interpolated; see
             :func:`mmvitaccel.core.attention.rel_pos.offset_rows`.
     """
 
@@ -48,7 +48,7 @@ class Attention(nn.Module):
             self.rel_pos_w = nn.Parameter(torch.zeros(2 * width - 1, self.head_dim))
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        """Interpolate tables that were made for another grid, as the forward pass would."""
+        """Interpolate tables of another grid, as the forward pass does."""
         for name in ("rel_pos_h", "rel_pos_w") if self.use_rel_pos else ():
             table, own = state_dict.get(prefix + name), getattr(self, name)
             if table is not None and table.shape[0] != own.shape[0]:
@@ -56,7 +56,12 @@ class Attention(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def position_rows(self, grid_size: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
-        """Rows of the tables for every query and key position of a grid, for both axes."""
+        """Rows of the tables for every query and key position of a grid (H, W).
+
+        Returns:
+            (H, H, C / heads) for the rows and (W, W, C / heads) for the columns of the grid; None
+            without relative positions.
+        """
         if not self.use_rel_pos:
             return None
         return (
@@ -68,7 +73,7 @@ class Attention(nn.Module):
         """Attention without its linear layers.
 
         Args:
-            qkv: (B, H * W, 3C): queries, keys, values, each head by head.
+            qkv: (B, H * W, 3C): queries, keys and values, each with all heads.
             grid_size: (H, W).
 
         Returns:
@@ -82,15 +87,15 @@ class Attention(nn.Module):
 
 
 class ViTDetBlock(nn.Module):
-    """Pre-norm transformer block over a map of tokens, windowed or global.
+    """Pre-norm transformer block over a map of tokens, with windowed or global attention.
 
     Args:
         dim: Channels C.
-        num_heads: Attention heads.
-        mlp_ratio: Hidden width of the MLP over C.
+        num_heads: Number of attention heads.
+        mlp_ratio: Ratio of the MLP's hidden width to C.
         qkv_bias: See :class:`Attention`.
-        drop_path: Probability that a sample skips a branch in training.
-        window_size: Tokens a side of a window; 0 attends globally.
+        drop_path: Probability of dropping a residual branch for a sample in training.
+        window_size: Side of a window in tokens; 0 for global attention.
         rel_pos_size: See :class:`Attention`.
         rel_pos_resize: See :class:`Attention`.
         norm_eps: Epsilon of both LayerNorms.
@@ -129,7 +134,7 @@ class ViTDetBlock(nn.Module):
         if not self.window_size:
             out = self.attn.attend(qkv.flatten(1, 2), grid_size).unflatten(1, grid_size)
         else:
-            # reason: a padded token is zero after the norm, so the bias is all it has.
+            # reason: tokens are padded with zeros after the norm, so only the bias remains
             qkv = pad_map(qkv, self.window_size, self.attn.qkv.bias)
             windows = to_windows(qkv, self.window_size)
             windows = self.attn.attend(windows, (self.window_size, self.window_size))

@@ -1,4 +1,4 @@
-"""Cascade R-CNN that averages what its stages say as detectron2 does."""
+"""Cascade R-CNN that averages the scores of its stages as detectron2 does."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from mmvitaccel.registry import MODELS
 
 @MODELS.register_module()
 class CascadeRoIHead(MMDetCascadeRoIHead):
-    """mmdet's cascade, but for the mean of the stages' scores when predicting.
+    """mmdet's ``CascadeRoIHead``, with the stages' scores averaged as in detectron2.
 
-    mmdet averages the stages' logits, detectron2 their probabilities; weights that were released
-    for detectron2 give their published figures with the latter. Parameters, losses and arguments
-    are mmdet's.
+    In predictions, mmdet averages the logits of the stages, detectron2 their probabilities. Weights
+    released for detectron2 need the latter to reach their published accuracy. Parameters, losses
+    and arguments are those of mmdet.
     """
 
     _refining = False
 
     def _refine_roi(self, *args: Any, **kwargs: Any) -> tuple:
-        """mmdet's, with stages that put out probabilities; their mean as logits again."""
+        """Refine boxes with stages that return probabilities; returns their mean as logits."""
         self._refining = True
         try:
             rois, scores, boxes = super()._refine_roi(*args, **kwargs)
         finally:
             self._refining = False
         tiny = torch.finfo(torch.float32).tiny
-        # reason: the softmax that the last stage's head applies undoes this logarithm
+        # reason: the softmax of the last stage's head reverses this logarithm
         return rois, [score.clamp_min(tiny).log() for score in scores], boxes
 
     def _bbox_forward(self, stage: int, x: tuple[Tensor], rois: Tensor) -> dict[str, Tensor]:
-        """mmdet's; while refining, ``cls_score`` is (N, classes + 1) probabilities."""
+        """Run one stage; in refinement, ``cls_score`` (N, classes + 1) has probabilities."""
         results = super()._bbox_forward(stage, x, rois)
         if self._refining:
             results["cls_score"] = results["cls_score"].float().softmax(-1)

@@ -1,4 +1,4 @@
-"""The simple feature pyramid of ViTDet (arXiv 2203.16527, section 3): levels from one map."""
+"""The simple feature pyramid of ViTDet (arXiv 2203.16527, section 3)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class LN2d(nn.LayerNorm):
     """LayerNorm over the channels of a (B, C, H, W) map.
 
     Args:
-        num_channels: C.
-        eps: Defaults to 1e-6.
+        num_channels: Channels C.
+        eps: Epsilon. Defaults to 1e-6.
 
     Raises:
-        ValueError: A value is out of its range.
+        ValueError: An argument is out of range.
     """
 
     _abbr_ = "ln"
@@ -39,7 +39,7 @@ class LN2d(nn.LayerNorm):
 
 
 class _ConvNorm(nn.Conv2d):
-    """A convolution without bias, then its norm, which is a part of it as in the release."""
+    """A convolution without bias and its norm, which is a submodule of it as in the release."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, eps: float) -> None:
         super().__init__(
@@ -53,21 +53,21 @@ class _ConvNorm(nn.Conv2d):
 
 @MODELS.register_module()
 class SimpleFPN(BaseModule):
-    """Pyramid levels of one map, each by its own small path.
+    """Computes pyramid levels from one map, each with a path of its own.
 
     Args:
         in_channels: Channels of the map. Defaults to 768.
         out_channels: Channels of every level. Defaults to 256.
-        scale_factors: A level's size over the map's, each one of 4, 2, 1 and 0.5.
-        patch_size: Stride of the map, in pixels; paths are named ``simfp_i`` for stride 2^i.
-        num_outs: Number of output levels; those beyond the paths are taken from the last one by
-            subsampling. Defaults to 5.
-        norm_eps: Epsilon of the LayerNorms. Defaults to 1e-6; mmdet's own ViTDet has 1e-5.
-        init_cfg: mmengine's.
+        scale_factors: Size of each level relative to the map: 4, 2, 1 or 0.5.
+        patch_size: Stride of the map in pixels; paths are named ``simfp_i`` for stride 2^i.
+        num_outs: Number of output levels. Levels after the last path are subsampled from the
+            previous level. Defaults to 5.
+        norm_eps: Epsilon of the LayerNorms. Defaults to 1e-6; mmdet's ViTDet has 1e-5.
+        init_cfg: Initialization config of mmengine.
 
     Raises:
-        ValueError: A scale factor is not one of the four or is there twice, there are more paths
-            than levels, or another argument is out of its range.
+        ValueError: A scale factor is unknown or repeated, ``num_outs`` is less than the number of
+            scale factors, or another argument is out of range.
     """
 
     def __init__(
@@ -112,7 +112,14 @@ class SimpleFPN(BaseModule):
             self.paths.append(name)
 
     def forward(self, inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """One map (B, C, H, W), or a sequence that holds one, to ``num_outs`` levels."""
+        """Compute the levels.
+
+        Args:
+            inputs: A map (B, in_channels, H, W), or a sequence of which the last entry is used.
+
+        Returns:
+            ``num_outs`` maps (B, out_channels, ., .) in the order of ``scale_factors``.
+        """
         x = inputs if isinstance(inputs, Tensor) else inputs[-1]
         levels = [getattr(self, name)(x) for name in self.paths]
         while len(levels) < self.num_outs:
@@ -121,7 +128,7 @@ class SimpleFPN(BaseModule):
 
 
 def _resampling(channels: int, scale: float, eps: float) -> tuple[list[nn.Module], int]:
-    """Layers that bring a map to ``scale`` times its size, and the channels that come out."""
+    """Return layers that scale the size of a map, and the number of their output channels."""
     if scale == 4.0:
         first = nn.ConvTranspose2d(channels, channels // 2, 2, stride=2)
         second = nn.ConvTranspose2d(channels // 2, channels // 4, 2, stride=2)

@@ -1,10 +1,10 @@
 """ViViT with a factorised encoder (Arnab et al., "ViViT", ICCV 2021, section 3.3, model 2).
 
-A spatial transformer reads the tubelets of each time step by themselves; a temporal transformer
-reads the class tokens that come out, one for each step. What differs from step to step is then
-only the pixels, which is what lets the spatial encoder run eventfully.
+A spatial transformer encodes the tubelets of each time step independently. A temporal transformer
+encodes the resulting class tokens, one for each step. Only the pixels differ from step to step, so
+Eventful can be applied to the spatial encoder.
 
-Shapes: B clips, T frames, S = T / tubelet frames time steps, N tubelets a step, C channels.
+Shapes: B clips, T frames, S = T / tubelet frames time steps, N tubelets per step, C channels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mmvitaccel.models.vivit.encoder import ClassTokenEncoder
 from mmvitaccel.models.weights.pretrained import PretrainedBackbone
 from mmvitaccel.registry import MODELS
 
-# One row a size: ViViT-B as released for Kinetics-400 and EPIC-Kitchens, and ViViT-L of the paper.
+# ViViT-B as released for Kinetics-400 and EPIC-Kitchens, and ViViT-L of the paper.
 VIVIT_SIZES: dict[str, dict[str, Any]] = {
     "base": dict(embed_dim=768, spatial_depth=12, temporal_depth=4, num_heads=12, mlp_ratio=4),
     "large": dict(embed_dim=1024, spatial_depth=24, temporal_depth=4, num_heads=16, mlp_ratio=4),
@@ -28,31 +28,32 @@ VIVIT_SIZES: dict[str, dict[str, Any]] = {
 
 @MODELS.register_module()
 class ViViT(PretrainedBackbone):
-    """Video transformer with a spatial encoder for each time step and a temporal one over steps.
+    """Video transformer with a spatial encoder of each time step and a temporal encoder of steps.
 
-    A backbone for mmaction2's ``Recognizer3D``. Parameters: ``patch_embed`` (the tubelet
-    embedding), ``spatial`` and ``temporal`` (one :class:`ClassTokenEncoder` each).
+    A backbone for mmaction2's ``Recognizer3D``. Modules: ``patch_embed`` (the tubelet embedding),
+    ``spatial`` and ``temporal`` (:class:`ClassTokenEncoder`).
 
     Args:
-        img_size: Height and width, or one side, that the positions are made for, in pixels.
-        num_frames: Clip length T that the positions are made for.
+        img_size: Height and width, or one side, in pixels, for which the positions are created.
+        num_frames: Clip length T for which the positions are created.
         tubelet_size: Frames, height and width of a tubelet; also its stride.
         in_channels: Channels of a frame.
         embed_dim: Channels C of a token.
-        spatial_depth: Blocks of the spatial encoder.
-        temporal_depth: Blocks of the temporal encoder.
-        num_heads: Attention heads of both.
-        mlp_ratio: Width of their MLPs over ``embed_dim``.
-        arch: A row of ``VIVIT_SIZES`` in place of the five arguments before it.
-        drop_path_rate: Stochastic depth of the last block; rises linearly from 0 at the first.
-        freeze_spatial: Train the temporal encoder only; tubelet embedding and spatial encoder stay
-            in evaluation mode.
-        with_cp: Recompute blocks in the backward pass to save memory.
-        init_cfg: Initialisation as of mmengine; pretrained weights that do not fit are an error.
+        spatial_depth: Number of blocks of the spatial encoder.
+        temporal_depth: Number of blocks of the temporal encoder.
+        num_heads: Number of attention heads in both encoders.
+        mlp_ratio: Ratio of the MLPs' hidden width to ``embed_dim``.
+        arch: A key of ``VIVIT_SIZES``, instead of the five arguments before it.
+        drop_path_rate: Stochastic depth of the last block; it rises linearly from 0 in the first.
+        freeze_spatial: Train only the temporal encoder; the tubelet embedding and the spatial
+            encoder stay in evaluation mode.
+        with_cp: Recompute blocks in the backward pass instead of storing their activations.
+        init_cfg: Initialization config of mmengine; pretrained weights that do not match raise an
+            error.
 
     Raises:
-        ValueError: A size that does not divide, an unknown ``arch``, or another argument out of
-            its range.
+        ValueError: A size is not divisible as required, ``arch`` is unknown, or another argument is
+            out of range.
 
     Example:
         >>> model = ViViT(img_size=32, num_frames=4, embed_dim=24, num_heads=2)
@@ -60,7 +61,7 @@ class ViViT(PretrainedBackbone):
         torch.Size([2, 24])
     """
 
-    # An image transformer brings the spatial encoder alone.
+    # Weights of an image transformer have only the spatial encoder.
     MAY_LACK = ("temporal.",)
 
     def __init__(
@@ -131,14 +132,15 @@ class ViViT(PretrainedBackbone):
         """Encode clips.
 
         Args:
-            x: Clips (B, in_channels, T, H, W), or (B, S, C) that :meth:`forward_spatial` returned
-                for them before: then only the temporal encoder runs.
+            x: Clips (B, in_channels, T, H, W), or outputs (B, S, C) of :meth:`forward_spatial`, for
+                which only the temporal encoder runs.
 
         Returns:
-            (B, C), the temporal class token after its norm.
+            (B, C), the temporal class token after the last norm.
 
         Raises:
-            ValueError: Neither of the two shapes, or a side that the tubelets do not divide.
+            ValueError: The shape is neither of the two, or a side is not a multiple of the
+                tubelet's.
         """
         if x.ndim == 3 and x.shape[2] == self.embed_dim:
             return self.forward_temporal(x)
@@ -159,7 +161,7 @@ class ViViT(PretrainedBackbone):
         return self.temporal(x, (x.shape[1],))
 
     def embed(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Cut clips into tubelets.
+        """Embed the tubelets of clips.
 
         Args:
             x: (B, in_channels, T, H, W).
@@ -168,17 +170,25 @@ class ViViT(PretrainedBackbone):
             Tokens (B, S, N, C) and their grid (H, W) in tubelets.
 
         Raises:
-            ValueError: A side that the tubelets do not divide.
+            ValueError: A side is not a multiple of the tubelet's.
         """
         _, *grid = self._grid_of(*x.shape[2:])
         x = self.patch_embed(x)  # (B, C, S, H', W')
         return x.flatten(3).permute(0, 2, 3, 1), tuple(grid)  # (B, S, N, C)
 
     def forward_step(self, x: Tensor) -> Tensor:
-        """Encode the next time step of a stream: (B, in_channels, tubelet frames, H, W) to (B, C).
+        """Encode the next time step of a stream.
 
-        With a method on the model that remembers streams, the step continues the stream that is
-        named around the call.
+        If the model is eventful, the step continues the stream that is named around the call.
+
+        Args:
+            x: (B, in_channels, tubelet frames, H, W).
+
+        Returns:
+            (B, C).
+
+        Raises:
+            ValueError: A side is not a multiple of the tubelet's.
         """
         tokens, grid_size = self.embed(x)
         return self.encode_step(tokens[:, 0], grid_size)
@@ -195,8 +205,8 @@ class ViViT(PretrainedBackbone):
 
         Args:
             tokens: (B, N, C).
-            grid_size: (H, W), of N tubelets.
-            keep: Positions (B, M) of the tokens that it sees, at least one; None for all.
+            grid_size: Grid (H, W) of the N tubelets.
+            keep: Positions (B, M) of the tokens to encode, at least one; None for all.
 
         Returns:
             (B, C).
@@ -212,7 +222,7 @@ class ViViT(PretrainedBackbone):
         return self
 
     def _grid_of(self, *sides: int) -> tuple[int, int, int]:
-        """Tubelets along frames, height and width of a clip of these sides."""
+        """Number of tubelets along the frames, the height and the width of a clip."""
         for name, side, tubelet in zip(("frames", "height", "width"), sides, self.tubelet_size):
             if side < 1 or side % tubelet:
                 raise ValueError(
@@ -223,7 +233,7 @@ class ViViT(PretrainedBackbone):
 
 
 def _size_of(arch: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Row ``arch`` of the table, if no argument says otherwise."""
+    """Return row ``arch`` of the table; refuse arguments that contradict it."""
     if not isinstance(arch, str) or arch not in VIVIT_SIZES:
         raise ValueError(f"ViViT: arch={arch!r} is not known; known are {', '.join(VIVIT_SIZES)}.")
     row, default = VIVIT_SIZES[arch], VIVIT_SIZES["base"]

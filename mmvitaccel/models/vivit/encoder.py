@@ -1,4 +1,4 @@
-"""Parts of ViViT: pre-norm blocks, and an encoder that is read out at its class token.
+"""Parts of ViViT: pre-norm blocks, and an encoder that returns its class token.
 
 Shapes: B clips or time steps, N tokens, C channels.
 """
@@ -19,11 +19,11 @@ LAYER_NORM_EPS = 1e-6
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention by torch's fused operator.
+    """Multi-head self-attention with torch's fused operator.
 
     Args:
         dim: Channels C.
-        num_heads: Heads; divides ``dim``.
+        num_heads: Number of heads, a divisor of ``dim``.
     """
 
     def __init__(self, dim: int, num_heads: int) -> None:
@@ -35,7 +35,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Let each token read all tokens; (B, N, C) in and out."""
+        """(B, N, C) -> (B, N, C)."""
         batch, length, dim = x.shape
         qkv = self.qkv(x).reshape(batch, length, 3, self.num_heads, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B, heads, N, C / heads)
@@ -44,13 +44,13 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: attention, then MLP, each with its skip.
+    """Pre-norm transformer block: attention and MLP, each with a skip connection.
 
     Args:
         dim: Channels C.
-        num_heads: Heads of the attention.
-        mlp_ratio: Width of the MLP over ``dim``.
-        drop_path: Probability of leaving out a branch of a sample while training.
+        num_heads: Number of attention heads.
+        mlp_ratio: Ratio of the MLP's hidden width to ``dim``.
+        drop_path: Probability of dropping a residual branch for a sample in training.
     """
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float) -> None:
@@ -64,21 +64,21 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, N, C) in and out."""
+        """(B, N, C) -> (B, N, C)."""
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 def resize_positions(positions: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Tensor:
-    """Resample position embeddings to another grid, linearly along each of its axes.
+    """Resize position embeddings to another grid, linearly along each axis.
 
     Args:
-        positions: (1, 1 + prod(old), C), that of the class token first.
+        positions: (1, 1 + prod(old), C), the class token's first.
         old: Grid of ``positions``: (H, W) or (S,).
-        new: Grid wanted, as many axes.
+        new: New grid, with the same number of axes.
 
     Returns:
-        (1, 1 + prod(new), C) of the same dtype; ``positions`` itself if the grids are equal.
+        (1, 1 + prod(new), C) in the same dtype; ``positions`` itself if the grids are equal.
     """
     if old == new:
         return positions
@@ -90,15 +90,15 @@ def resize_positions(positions: Tensor, old: tuple[int, ...], new: tuple[int, ..
 
 
 class ClassTokenEncoder(nn.Module):
-    """Transformer over a grid of tokens, read out at its class token.
+    """Transformer over a grid of tokens that returns its class token.
 
     Args:
         grid_size: Grid of the learned positions, (H, W) in space or (S,) in time.
         dim: Channels C.
-        num_heads: Heads of each block.
-        mlp_ratio: Width of the MLPs over ``dim``.
-        drop_path: One rate for each block; their number is the depth.
-        with_cp: Recompute blocks in the backward pass to save memory.
+        num_heads: Number of attention heads in each block.
+        mlp_ratio: Ratio of the MLPs' hidden width to ``dim``.
+        drop_path: Stochastic depth of each block; its length is the number of blocks.
+        with_cp: Recompute blocks in the backward pass instead of storing their activations.
     """
 
     def __init__(
@@ -121,14 +121,21 @@ class ClassTokenEncoder(nn.Module):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def add_positions(self, x: Tensor, grid_size: tuple[int, ...]) -> Tensor:
-        """Put the class token first and add positions: (B, N, C) to (B, 1 + N, C)."""
+        """Prepend the class token and add positions: (B, N, C) -> (B, 1 + N, C)."""
         x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         return x + resize_positions(self.pos_embed, self.grid_size, grid_size)
 
     def forward(self, x: Tensor, grid_size: tuple[int, ...], keep: Tensor | None = None) -> Tensor:
-        """Encode tokens (B, prod(grid_size), C) into their class token (B, C), after its norm.
+        """Encode tokens.
 
-        Of the tokens, with their positions, those at ``keep`` (B, M) go on; None for all.
+        Args:
+            x: (B, prod(grid_size), C).
+            grid_size: Grid of the tokens, (H, W) or (S,).
+            keep: Positions (B, M) of the tokens to encode, chosen after positions are added; None
+                for all.
+
+        Returns:
+            (B, C), the class token after the last norm.
         """
         x = self.add_positions(x, grid_size)
         if keep is not None:
@@ -138,18 +145,18 @@ class ClassTokenEncoder(nn.Module):
                 x = checkpoint(block, x, use_reentrant=False)
             else:
                 x = block(x)
-        # The norm acts on each token independently, so the others need none.
+        # The norm acts on each token independently, so only the class token needs it.
         return self.norm(x[:, 0])
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        """Resize the positions of a checkpoint of another clip length or resolution."""
+        """Resize the positions of a checkpoint with another clip length or resolution."""
         name = f"{prefix}pos_embed"
         found = state_dict.get(name)
         if found is not None and found.shape != self.pos_embed.shape:
             side = round((found.shape[1] - 1) ** (1 / len(self.grid_size)))
             old = (side,) * len(self.grid_size)
-            # reason: the rows of a grid that is not square cannot be told from a count; then
-            # torch's own message about the two shapes is the right one
+            # reason: a grid that is not square cannot be inferred from the number of positions;
+            # torch then raises an error with the two shapes
             if 1 + math.prod(old) == found.shape[1] and found.shape[2:] == self.pos_embed.shape[2:]:
                 state_dict[name] = resize_positions(found, old, self.grid_size)
         super()._load_from_state_dict(state_dict, prefix, *args)

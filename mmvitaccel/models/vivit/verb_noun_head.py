@@ -1,4 +1,4 @@
-"""Two linear classifiers side by side: the head for EPIC-Kitchens."""
+"""The head for EPIC-Kitchens: a linear classifier of verbs and one of nouns."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ AVERAGES = ("prob", "score")
 
 @MODELS.register_module()
 class VerbNounHead(BaseModule):
-    """A verb and a noun for each clip, from one feature; a head for mmaction2's recognisers.
+    """Classifies the verb and the noun of a clip; a head for mmaction2's recognizers.
 
     Ground truth is ``gt_label`` (2,), verb and noun. A prediction has ``pred_score`` with entries
     ``verb`` (num_verbs,) and ``noun`` (num_nouns,), probabilities, and ``pred_label`` (2,).
 
     Args:
-        num_verbs: Verb classes; 97 in EPIC-Kitchens-100.
-        num_nouns: Noun classes; 300 in EPIC-Kitchens-100. 0 leaves the noun out, as the weights of
-            the Eventful Transformers paper do; predictions then have the verb alone.
+        num_verbs: Number of verb classes; 97 in EPIC-Kitchens-100.
+        num_nouns: Number of noun classes; 300 in EPIC-Kitchens-100. With 0, only verbs are
+            predicted, as with the weights of the Eventful Transformers paper.
         in_channels: Channels of the backbone's feature.
         dropout_ratio: Dropout of the feature.
-        init_std: Standard deviation that the weights start with.
-        label_smooth_eps: Share of the target that is spread over all classes.
-        average_clips: What is averaged over the views of a clip, ``'prob'`` or ``'score'`` (the
-            logits).
-        init_cfg: Initialisation as of mmengine.
+        init_std: Standard deviation of the initial weights.
+        label_smooth_eps: Label smoothing: share of the target that is spread over all classes.
+        average_clips: What is averaged over the views of a clip: ``'prob'`` (probabilities) or
+            ``'score'`` (logits).
+        init_cfg: Initialization config of mmengine.
 
     Raises:
-        ValueError: An unknown ``average_clips``, or a number out of its range.
+        ValueError: ``average_clips`` is unknown, or a number is out of range.
     """
 
     def __init__(
@@ -69,16 +69,20 @@ class VerbNounHead(BaseModule):
         self.fc_noun = nn.Linear(in_channels, self.num_nouns) if self.num_nouns else None
 
     def init_weights(self) -> None:
-        """Start both classifiers from scratch."""
+        """Initialise both classifiers from a truncated normal distribution."""
         for layer in (self.fc_verb, self.fc_noun):
             if layer is not None:
                 trunc_normal_init(layer, std=self.init_std)
 
     def forward(self, x: Tensor, **kwargs: Any) -> dict[str, Tensor]:
-        """Give logits for features (B, in_channels).
+        """Compute logits.
+
+        Args:
+            x: Features (B, in_channels).
+            **kwargs: Arguments that recognizers pass to every head; not used.
 
         Returns:
-            ``verb`` (B, num_verbs) and, where there are any, ``noun`` (B, num_nouns).
+            ``verb`` (B, num_verbs) and, if ``num_nouns`` is not 0, ``noun`` (B, num_nouns).
         """
         x = self.dropout(x)
         logits = {"verb": self.fc_verb(x)}
@@ -87,7 +91,15 @@ class VerbNounHead(BaseModule):
     def loss(
         self, feats: Tensor, data_samples: list[BaseDataElement], **kwargs: Any
     ) -> dict[str, Tensor]:
-        """Cross-entropy of both, and the accuracy on this batch.
+        """Compute the cross-entropy of both classifiers and their accuracy on this batch.
+
+        Args:
+            feats: (B, in_channels).
+            data_samples: B samples with ``gt_label`` (2,).
+            **kwargs: Arguments that recognizers pass to every head; not used.
+
+        Returns:
+            Scalars ``loss_verb``, ``top1_verb``, ``loss_noun`` and ``top1_noun``.
 
         Raises:
             ValueError: A sample's label is not a pair.
@@ -110,15 +122,15 @@ class VerbNounHead(BaseModule):
     def predict(
         self, feats: Tensor, data_samples: list[BaseDataElement], **kwargs: Any
     ) -> list[BaseDataElement]:
-        """Average over the views of each sample, which follow each other in ``feats``.
+        """Predict verb and noun of each sample, averaged over its views.
 
         Args:
-            feats: (B * views, in_channels).
-            data_samples: B of them; each gets its prediction.
-            **kwargs: What a recogniser passes on to every head; not used.
+            feats: (B * views, in_channels); the views of a sample are successive.
+            data_samples: B samples.
+            **kwargs: Arguments that recognizers pass to every head; not used.
 
         Returns:
-            ``data_samples``.
+            ``data_samples``, with ``pred_label`` and ``pred_score``.
         """
         scores = {}
         for name, logits in self(feats).items():

@@ -13,7 +13,7 @@ from torch import Tensor
 from mmvitaccel.compat.checkpoint import safe_load
 
 WRAPPERS = ("state_dict", "model", "model_state")
-"""Keys under which training scripts keep the weights: mmengine's, most others', TAdaConv's."""
+"""Keys under which training scripts store weights: mmengine's, most others', TAdaConv's."""
 
 
 def read_content(source: str) -> object:
@@ -24,7 +24,7 @@ def read_content(source: str) -> object:
             rank 0 downloads once.
 
     Raises:
-        FileNotFoundError: The file does not exist, or it could not be downloaded.
+        FileNotFoundError: The file does not exist or cannot be downloaded.
         ValueError: The file is truncated, or requires more than tensors.
     """
     if "://" not in source:
@@ -33,8 +33,8 @@ def read_content(source: str) -> object:
         return CheckpointLoader.load_checkpoint(source, map_location="cpu")
     except OSError as error:
         raise FileNotFoundError(
-            f"{source}: it could not be downloaded ({error}); get the file elsewhere and give its "
-            "path."
+            f"{source}: it could not be downloaded ({error}); download the file in another way and "
+            "give its path."
         ) from error
 
 
@@ -48,7 +48,7 @@ def find_weights(content: object, source: str, entry: str = "") -> dict[str, Ten
             :data:`WRAPPERS`, else the only entry with tensors.
 
     Raises:
-        ValueError: There are no weights, or several entries and none is selected.
+        ValueError: There are no weights, or there are several entries and none is selected.
     """
     weights = _entry(content, source, entry)
     # reason: checkpoints may be nested
@@ -56,21 +56,21 @@ def find_weights(content: object, source: str, entry: str = "") -> dict[str, Ten
         weights = weights[usual_entry(weights)]
     if not isinstance(weights, dict) or not weights:
         raise ValueError(
-            f"{source}: there is no state dict in it but a {type(weights).__name__}; give a file "
-            "of weights."
+            f"{source}: it contains no state dict but a {type(weights).__name__}; give a file with "
+            "weights."
         )
     return {str(name): _as_weight(str(name), value, source) for name, value in weights.items()}
 
 
 def weight_entries(content: object) -> list[str]:
-    """Keys of a checkpoint with weights (names to tensors), in the file's order."""
+    """Return the keys of a checkpoint whose values are weights, in the file's order."""
     if not isinstance(content, Mapping):
         return []
     return [k for k, value in content.items() if isinstance(k, str) and _holds_weights(value)]
 
 
 def usual_entry(content: object) -> str:
-    """The default key of a checkpoint's weights; empty if the checkpoint is a state dict."""
+    """Return the default key of the weights; empty if the checkpoint is a state dict itself."""
     if not isinstance(content, dict):
         return ""
     named = [key for key in WRAPPERS if isinstance(content.get(key), dict)]
@@ -80,7 +80,7 @@ def usual_entry(content: object) -> str:
 
 
 def _holds_weights(value: object) -> bool:
-    """Whether something is a state dict, possibly with a counter."""
+    """Whether a value is a state dict, possibly with other entries such as a counter."""
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         return False
     # reason: states of schedulers and random generators also have tensors, with other names
@@ -95,8 +95,7 @@ def _entry(content: Any, source: str, entry: str) -> Any:
         if not _holds_weights(content.get(entry)):
             held = ", ".join(weight_entries(content)) or "none"
             raise ValueError(
-                f"{source}: it holds no weights under {entry!r}; the entries that hold weights: "
-                f"{held}."
+                f"{source}: it has no weights under {entry!r}; its entries with weights: {held}."
             )
         return content[entry]
     if isinstance(content, dict):
@@ -104,8 +103,8 @@ def _entry(content: Any, source: str, entry: str) -> Any:
         entries = weight_entries(content)
         if taken in entries and taken not in WRAPPERS and len(entries) > 1:
             raise ValueError(
-                f"{source}: it holds weights under {', '.join(map(repr, entries))}; say which are "
-                "meant with --weights, in an init_cfg with weights=."
+                f"{source}: it has weights under {', '.join(map(repr, entries))}; select one with "
+                "--weights, or with weights= in an init_cfg."
             )
         return content[taken] if taken else content
     return content
@@ -113,18 +112,18 @@ def _entry(content: Any, source: str, entry: str) -> Any:
 
 def _as_weight(name: str, value: Any, source: str) -> Tensor:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        # reason: arrays out of a pickle may be read-only or big-endian, which torch is not
+        # reason: torch does not accept the read-only or big-endian arrays that a pickle may have
         value = torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))
     if not isinstance(value, Tensor) or not is_plain(value):
         kind = f"{value.layout} tensor" if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(
-            f"{source}: there is no state dict in it, '{name}' is a {kind}; put the weights "
-            f"under '{WRAPPERS[0]}' or save them alone."
+            f"{source}: it contains no state dict, because '{name}' is a {kind}; save the weights "
+            f"under '{WRAPPERS[0]}' or in a file of their own."
         )
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise ValueError(
-            f"{source}: '{name}' has more numbers than the file holds for it; save a copy of "
-            "it that is not expanded."
+            f"{source}: '{name}' has more values than the file stores for it; save a contiguous "
+            "copy of it."
         )
     return value
 

@@ -1,4 +1,4 @@
-"""Strict comparison of weights with a backbone or a whole model."""
+"""Strict loading of weights into a backbone or a whole model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 Hint = Callable[[Mapping[str, Tensor]], "str | None"]
 
-ANOTHER_MODEL = "it is of another model; give the right one or correct the config"
+ANOTHER_MODEL = "it belongs to another model; give the right checkpoint or correct the config"
 
 
 def load_fitting(
@@ -21,8 +21,9 @@ def load_fitting(
 ) -> list[str]:
     """Load weights that must have every parameter and buffer of a model with its shape.
 
-    OpenMMLab's loaders only warn about mismatches and leave these parameters random; here they are
-    errors. Additional names outside the model's parts (a removed head) are allowed.
+    OpenMMLab's loaders only warn about mismatches and leave these parameters random; this function
+    raises an error. Additional names outside the model's top-level modules, such as those of a
+    removed head, are allowed.
 
     Args:
         model: The model, which may resize weights in ``_load_from_state_dict``. After an error,
@@ -37,13 +38,13 @@ def load_fitting(
         The entries of ``may_lack`` that are missing.
 
     Raises:
-        ValueError: The weights do not match; the message has the first wrong name.
+        ValueError: The weights do not match; the message names the first mismatch.
     """
     name = name or type(model).__name__
     needed = [key for key in model.state_dict() if not is_derived(key)]
     if not set(needed) & weights.keys():
         advice = hint(weights) or f"it {_first(weights)}; {ANOTHER_MODEL}"
-        raise ValueError(f"{source}: it holds no weights of {name}, {advice}.")
+        raise ValueError(f"{source}: it has no weights of {name}, {advice}.")
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     try:
         found = model.load_state_dict(dict(weights), strict=False)
@@ -73,7 +74,7 @@ def load_fitting(
 
 
 def is_derived(key: str) -> bool:
-    """Whether a tensor is not a weight: an index, or a count of batches."""
+    """Whether a tensor is not a weight but an index or a number of batches."""
     return key.endswith(("attention_bias_idxs", "num_batches_tracked"))
 
 

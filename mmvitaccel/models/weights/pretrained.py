@@ -1,4 +1,4 @@
-"""Backbones that check pretrained weights strictly; mmengine's own loading only warns."""
+"""Backbones that load pretrained weights strictly; mmengine only warns about mismatches."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ from mmvitaccel.models.weights.wrapped import USUAL, Choice, cut, read_weights
 
 
 class PretrainedBackbone(BaseModule):
-    """Base of backbones that refuse weights of another model.
+    """Base class of backbones that refuse weights of another model.
 
-    ``init_cfg=dict(type='Pretrained', checkpoint=...)`` loads a converted file, a detector's or
-    recogniser's checkpoint, or weights with the backbone's names, and resizes weights for another
+    ``init_cfg=dict(type='Pretrained', checkpoint=...)`` loads a converted file, the checkpoint of a
+    detector or recognizer, or weights with the backbone's names, and resizes weights of another
     input size. ``prefix`` is the prefix of the backbone's names in the file, and ``weights`` the
-    entry with the weights; by default both are detected.
+    key of the weights in it; by default, both are detected.
+
+    Args:
+        init_cfg: Initialization config of mmengine.
     """
 
     MAY_LACK: tuple[str, ...] = ()
-    """Endings or beginnings of names that weights may lack altogether, each as a whole kind."""
+    """Parts of names; weights may lack all parameters whose names contain one of them."""
 
     STEM = "patch_embed.weight"
-    """The convolution of the images, which is adapted to their channels."""
+    """Weight of the first convolution, which is adapted to the channels of the images."""
 
     def __init__(self, init_cfg: dict | list[dict] | None = None) -> None:
         super().__init__(init_config(type(self).__name__, init_cfg))
@@ -50,7 +53,7 @@ class PretrainedBackbone(BaseModule):
         pretrained = [cfg for cfg in cfgs if is_pretrained(cfg)]
         load = pretrained and not self.is_init
         try:
-            # reason: mmengine's own Pretrained loads matching weights and only warns about the rest
+            # reason: mmengine's Pretrained loads matching weights and only warns about the rest
             self.init_cfg = [cfg for cfg in cfgs if not is_pretrained(cfg)]
             super().init_weights()
         finally:
@@ -69,7 +72,8 @@ class PretrainedBackbone(BaseModule):
 
         Raises:
             FileNotFoundError: The checkpoint does not exist.
-            ValueError: It cannot be read, or belongs to another model; says in one sentence why.
+            ValueError: It cannot be read, or it belongs to another model; the message is one
+                sentence.
         """
         own = self.state_dict()
         weights = read_weights(source, self.known_names(), choice)
@@ -79,12 +83,12 @@ class PretrainedBackbone(BaseModule):
         if self.STEM in own:
             adapt_stem(weights, self.STEM, own[self.STEM], source)
         absent = load_fitting(self, weights, source, self.name, self.MAY_LACK, self.explain)
-        lacking = f"; it has no {', '.join(absent)}, which are initialised afresh" if absent else ""
+        lacking = f"; newly initialised: {', '.join(absent)}" if absent else ""
         count = sum(name in own for name in weights)
         print_log(f"{self.name}: loaded {count} tensors from '{source}'{lacking}.", "current")
 
     def known_names(self) -> set[str]:
-        """Names for recognising weights of this backbone in a file."""
+        """Return the names by which weights of this backbone are recognised in a file."""
         return {prefix + name for name in self.state_dict() for prefix in ("", "backbone.")}
 
     def translate(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -97,7 +101,7 @@ class PretrainedBackbone(BaseModule):
             return None
         return (
             f"its first name is {next(iter(weights), 'none below the prefix')!r}; convert it with "
-            "tools/convert_checkpoint.py, or give the checkpoint of this model"
+            "tools/convert_checkpoint.py, or give a checkpoint of this model"
         )
 
 

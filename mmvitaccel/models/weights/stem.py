@@ -1,4 +1,4 @@
-"""A pretrained first convolution for images with another number of channels."""
+"""Adapts a pretrained first convolution to another number of image channels."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from torch import Tensor
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
-    """Make a convolution's weights for another number of input channels.
+    """Adapt a convolution's weight to another number of input channels.
 
-    To one channel they are summed: a grey image gives what it gives as three equal channels. To
-    others they are repeated in turn and scaled, so that the sum over the channels stays in range.
+    For one channel, the weights are summed: a grey image gives the same result as three equal
+    channels. For any other number, they are repeated cyclically and scaled, which preserves the
+    range of the sum over the channels.
 
     Args:
         weight: (C_out, C_in, ...).
-        channels: The new C_in.
+        channels: New number of input channels.
 
     Returns:
         (C_out, channels, ...) in the same dtype.
@@ -27,22 +28,22 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def adapt_stem(weights: dict[str, Tensor], name: str, own: Tensor, source: str) -> None:
-    """Adapt the first convolution among pretrained weights to a model's channels, if it has others.
+    """Adapt the first convolution of pretrained weights to a model's channels, if they differ.
 
     Args:
-        weights: Changed in place.
-        name: The convolution's weight among them.
-        own: The model's.
-        source: Where the weights come from, for the log.
+        weights: Pretrained weights, changed in place.
+        name: Name of the convolution's weight.
+        own: The model's weight of that name, (C_out, C_in, ...).
+        source: Name of the file for the log.
     """
     found = weights.get(name)
     if found is None or found.dim() != own.dim() or found.shape[1] == own.shape[1]:
         return
     if found.shape[:1] + found.shape[2:] != own.shape[:1] + own.shape[2:]:
-        return  # of another model: the comparison of all weights says so
+        return  # of another model, which the comparison of all weights reports
     weights[name] = adapt_channels(found, own.shape[1])
     print_log(
-        f"{source}: '{name}' was made for {found.shape[1]} channels and is adapted to the "
-        f"{own.shape[1]} of the model.",
+        f"{source}: adapted '{name}' from {found.shape[1]} channels to the {own.shape[1]} of the "
+        "model.",
         logger="current",
     )

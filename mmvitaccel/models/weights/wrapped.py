@@ -1,7 +1,8 @@
-"""Weights that were saved through a wrapper: torch.compile, Lightning, an average, FSDP.
+"""Weights saved from within a wrapper: torch.compile, Lightning, weight averaging, FSDP.
 
-A wrapper puts its own name into those of the parameters: ``_orig_mod.backbone.0.weight``,
-``model.module.backbone.0.weight``. Which of several sets of weights in a file was taken is said.
+A wrapper adds its name to those of the parameters: ``_orig_mod.backbone.0.weight``,
+``model.module.backbone.0.weight``. If a file has several sets of weights, the log says which one is
+loaded.
 """
 
 from __future__ import annotations
@@ -20,26 +21,25 @@ from mmvitaccel.models.weights.checkpoint import (
     weight_entries,
 )
 
-# Names that a wrapper inserts at any depth, where the module that it wraps is; and the one that
-# torch's parallel modules put in front.
+# Names that wrappers insert at any depth, and the prefix of torch's parallel modules.
 _INSERTED = re.compile(
     r"(?<![^.])(_orig_mod|_forward_module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
     r"|^(module\.)+"
 )
-# Names that a wrapper puts in front; the first that fits is taken.
+# Prefixes of wrappers; the first one that fits is used.
 _IN_FRONT = ("module", "model", "net", "network", "ema_model", "model_ema", "ema", "averaged_model")
 
-_DEEPEST = 3  # names in front of a model's own, of a program's that holds several models
-_NEARLY_ALL = 0.9  # of a model's names, for a prefix to be the one that is meant
+_DEEPEST = 3  # maximum number of names in a prefix, for a program that holds several models
+_NEARLY_ALL = 0.9  # share of a model's names that have to follow a prefix to suggest it
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which weights of a file are meant.
+    """Selects the weights of a file.
 
     Attributes:
-        entry: The key that holds them (``ema_state_dict``); empty for the usual one.
-        prefix: What precedes the model's names in it; empty to find a wrapper's by itself.
+        entry: Key of the weights, such as ``ema_state_dict``; empty for the default one.
+        prefix: Prefix of the model's names in them; empty to detect the prefix of a wrapper.
     """
 
     entry: str = ""
@@ -53,8 +53,8 @@ def read_weights(source: str, own: Collection[str], choice: Choice) -> dict[str,
     """Read the weights of a file for a model; see :func:`choose_weights`.
 
     Raises:
-        FileNotFoundError: There is no such file, or it could not be downloaded.
-        ValueError: The file is cut short, asks for more than tensors, or holds no weights.
+        FileNotFoundError: The file does not exist or cannot be downloaded.
+        ValueError: The file is truncated, requires more than tensors, or has no such weights.
     """
     return choose_weights(read_content(source), source, own, choice)
 
@@ -62,20 +62,20 @@ def read_weights(source: str, own: Collection[str], choice: Choice) -> dict[str,
 def choose_weights(
     content: object, source: str, own: Collection[str], choice: Choice
 ) -> dict[str, Tensor]:
-    """The weights of a checkpoint by a model's own names.
+    """Select the weights of a checkpoint and remove the prefixes of wrappers from their names.
 
     Args:
-        content: What was read.
-        source: Where from, for messages.
-        own: The model's names; where none of them is there, only what precedes every name is taken
-            off.
-        choice: Which weights are meant.
+        content: Content of the file.
+        source: Name of the file for messages.
+        own: The model's names. If the file has none of them, only a prefix common to all names is
+            removed.
+        choice: Selects the weights.
 
     Returns:
-        Names to tensors. Where a prefix was given or found, only what is below it.
+        Names to tensors; if a prefix was given or detected, only the weights with it.
 
     Raises:
-        ValueError: There are no such weights.
+        ValueError: There are no such weights, or the prefix has to be given.
     """
     weights = without_inserted(find_weights(content, source, choice.entry), source)
     if choice.prefix:
@@ -88,11 +88,11 @@ def choose_weights(
         return below
     prefixes = _prefixes(weights)
     hits = {prefix: _hits(weights, prefix, own) for prefix in prefixes}
-    # reason: of equal ones max takes the first, which is the one without a wrapper
+    # reason: max returns the first of equals, so the empty prefix takes precedence
     prefix = max(prefixes, key=hits.__getitem__)
     if not hits[prefix]:
         _refuse_strange_prefixes(weights, source, own)
-        # reason: names that are to be translated yet; a wrapper is what precedes all of them
+        # reason: the names belong to another layout; only a prefix of all can be a wrapper's
         prefix = max((p for p in prefixes if all(n.startswith(p) for n in weights)), key=len)
     others = [p for p in prefixes if p != prefix and hits[p] == hits[prefix] > 0]
     _say(content, source, choice.entry, prefix, others)
@@ -100,10 +100,10 @@ def choose_weights(
 
 
 def without_inserted(weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Weights without the names that wrappers insert.
+    """Remove the names that wrappers insert.
 
     Raises:
-        ValueError: Two names become one.
+        ValueError: Two names become equal.
     """
     plain: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
@@ -111,20 +111,20 @@ def without_inserted(weights: Mapping[str, Tensor], source: str) -> dict[str, Te
         short = _INSERTED.sub("", name)
         if short in plain:
             raise ValueError(
-                f"{source}: its {origin[short]!r} and {name!r} are the same parameter, once "
-                "through a wrapper; save the state_dict of one of the two."
+                f"{source}: its {origin[short]!r} and {name!r} are the same parameter, with and "
+                "without a wrapper; save the state_dict of one of the two."
             )
         plain[short], origin[short] = value, name
     return plain
 
 
 def cut(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The weights whose names begin with a prefix, without it."""
+    """Return the weights whose names begin with a prefix, without the prefix."""
     return {n[len(prefix) :]: value for n, value in weights.items() if n.startswith(prefix)}
 
 
 def _prefixes(weights: Mapping[str, Tensor]) -> list[str]:
-    """Every run of wrappers' names in front, the empty one first, then in order of the names."""
+    """Return all prefixes that consist of wrappers' names, beginning with the empty one."""
     found = {""}
     for name in weights:
         run = ""
@@ -143,10 +143,10 @@ def _prefixes(weights: Mapping[str, Tensor]) -> list[str]:
 def _refuse_strange_prefixes(
     weights: Mapping[str, Tensor], source: str, own: Collection[str]
 ) -> None:
-    """Refuse names that are the model's behind a prefix that no known wrapper puts there.
+    """Refuse the model's names after a prefix that is not a known wrapper's.
 
     Raises:
-        ValueError: Says which prefixes.
+        ValueError: There is such a prefix; the message names it.
     """
     fronts = {
         ".".join(name.split(".")[:depth]) + "."
@@ -156,38 +156,38 @@ def _refuse_strange_prefixes(
     fitting = [p for p in sorted(fronts) if _hits(weights, p, own) > _NEARLY_ALL * len(own)]
     if fitting:
         raise ValueError(
-            f"{source}: the model's names are in it below {' and '.join(map(repr, fitting))}; say "
-            f"which are meant, with --prefix {fitting[0]} or in an init_cfg with "
-            f"prefix={fitting[0]!r}."
+            f"{source}: the model's names follow the prefix {' and '.join(map(repr, fitting))} in "
+            f"it; select one with --prefix {fitting[0]}, or with prefix={fitting[0]!r} in an "
+            "init_cfg."
         )
 
 
 def _hits(weights: Mapping[str, Tensor], prefix: str, own: Collection[str]) -> int:
-    """How many of a model's names are there below a prefix."""
+    """Count the model's names that follow a prefix."""
     return sum(name[len(prefix) :] in own for name in weights if name.startswith(prefix))
 
 
 def _say(content: object, source: str, entry: str, prefix: str, others: list[str]) -> None:
-    """Say what was taken of a file that holds more than one set of weights."""
+    """Log which weights are loaded from a file with more than one set of them."""
     entries = [] if entry else weight_entries(content)
     taken = entry or usual_entry(content)
     left = [key for key in entries if key != taken]
     if not left and not others:
         return
-    what = f"'{taken}'" if taken else "what lies at the top"
-    below = f", names below '{prefix}'" if others else ""
+    what = f"'{taken}'" if taken else "the weights at the top level"
+    below = f" with the prefix '{prefix}'" if others else ""
     kind = ""
     if left and _swapped(content) and taken == "state_dict":
-        kind = " (as EMAHook saves them, 'state_dict' is averaged and 'ema_state_dict' is not)"
+        kind = " (EMAHook saves the average as 'state_dict', the other weights as 'ema_state_dict')"
     options = [f"--weights {key}" for key in left] + [f"--prefix {p}" for p in others]
     print_log(
-        f"{source}: {what}{below} was taken{kind}; the file holds other weights too, to take them "
-        f"give {' or '.join(options)}.",
+        f"{source}: loading {what}{below}{kind}; the file has other weights too, which are loaded "
+        f"with {' or '.join(options)}.",
         logger="current",
     )
 
 
 def _swapped(content: object) -> bool:
-    """Whether a file is mmengine's with an EMAHook, which saves the average as the model."""
+    """Whether mmengine saved a file with an EMAHook, which stores the average as the model."""
     meta = content.get("meta") if isinstance(content, Mapping) else None
     return isinstance(meta, Mapping) and "mmengine_version" in meta and "ema_state_dict" in content

@@ -110,7 +110,7 @@ def attach_eventful(
     parts: str | Sequence[str] | None = None,
     **options: Any,
 ) -> tuple[str, EventfulHandle | EventfulDetectorHandle]:
-    """Make a built model eventful; returns the transformer's path and the handle.
+    """Make a built model eventful.
 
     Args:
         model: A detector or another model, also inside a distributed wrapper or one for test-time
@@ -119,9 +119,12 @@ def attach_eventful(
         attention: See :func:`Eventful`.
         target: Path of the transformer or of a module that contains it; by default it is searched
             in the backbone, then in the neck.
-        parts: ``all`` or the names of parts of a detector; the returned path is then empty. The
-            policy may be a dict with a policy for each part.
+        parts: ``all`` or the names of parts of a detector. The policy may then be a dict with a
+            policy for each part.
         **options: See :func:`Eventful`.
+
+    Returns:
+        The path of the transformer, empty with ``parts``, and the handle.
 
     Raises:
         ValueError: Both ``target`` and ``parts`` are given, a part is not supported, there is no
@@ -156,8 +159,8 @@ def refuse_both(target: str | None, parts: str | Sequence[str] | None) -> None:
     """
     if target is not None and parts is not None:
         raise ValueError(
-            f"Eventful: target={target!r} and parts={parts!r} are both given: a target is one "
-            f"transformer, but parts are those of the whole detector; give one of the two."
+            f"Eventful: target={target!r} and parts={parts!r} are both given, but a target is one "
+            f"transformer and parts are those of the whole detector; give one of the two."
         )
 
 
@@ -225,7 +228,7 @@ def _class(registry: Registry, cfg: dict) -> type | None:
 
 
 def _built(options: dict[str, Any]) -> dict[str, Any]:
-    """Options of :func:`~mmvitaccel.apply_eventful`, with configs built."""
+    """Build the configs among the options of :func:`~mmvitaccel.apply_eventful`."""
     build = dict(refresh=build_refresh, motion=build_motion)
     return {name: build[name](own) if name in build else own for name, own in options.items()}
 

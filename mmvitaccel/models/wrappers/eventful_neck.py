@@ -15,7 +15,7 @@ from mmvitaccel.registry import MODELS
 def EventfulNeck(
     neck: dict, policy: dict | Policy | None = None, max_streams: int = 4
 ) -> nn.Module:
-    """Build a neck whose pixels are recomputed only where its input changed.
+    """Build a neck that recomputes pixels only where its input changed.
 
     Returns the inner neck itself, so parameter names and checkpoints are the same as without
     EventfulNeck. The model that contains it provides the video of each image from the metainfo of
@@ -25,8 +25,8 @@ def EventfulNeck(
         neck: Config of the neck: a :class:`mmvitaccel.SimpleFPN`, an ``EfficientViTFPN`` or mmdet's
             ``FPN``.
         policy: Selects the cells of the neck's input: config of one of ``TopK``, ``TopFraction``,
-            ``Threshold``, ``Always`` or of your own class, or the object. By default every cell
-            that differs, which gives the plain neck's levels.
+            ``Threshold``, ``Always`` or of your own class, or the object. By default, every cell
+            that differs is selected, which gives the levels of the plain neck.
         max_streams: Maximum number of stored streams.
 
     Raises:

@@ -23,7 +23,7 @@ def RLT(backbone: dict, threshold: float = 0.1, target: str | None = None) -> nn
         target: Path of the transformer in the inner module, if there are several.
 
     Raises:
-        ValueError: There is no supported transformer.
+        ValueError: There is no supported transformer, or an argument is invalid.
 
     Example:
         >>> cfg = dict(type='mmvitaccel.RLT', backbone=dict(type='mmvitaccel.ViViT'))
@@ -36,7 +36,19 @@ def RLT(backbone: dict, threshold: float = 0.1, target: str | None = None) -> nn
 def attach_rlt(
     model: nn.Module, threshold: float = 0.1, target: str | None = None
 ) -> tuple[str, RLTHandle]:
-    """Attach RLT to the transformer of a built model; returns its path and the handle."""
+    """Attach RLT to the transformer of a built model.
+
+    Args:
+        model: A recognizer or another model with a supported video transformer.
+        threshold: See :func:`mmvitaccel.apply_rlt`.
+        target: Path of the transformer or of a module that contains it; by default, it is searched.
+
+    Returns:
+        The path of the transformer and the handle.
+
+    Raises:
+        ValueError: There is no supported transformer, or an argument is invalid.
+    """
     target = text("RLT", "target", target, what="a module's path", or_none=True)
     path, transformer = find_target(model, target)
     return path, apply_rlt(transformer, threshold)

@@ -12,7 +12,7 @@ _PLACES = ("backbone", "neck")
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside distributed wrappers and that of test-time augmentation."""
+    """Return the model inside distributed wrappers and wrappers for test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
@@ -22,24 +22,24 @@ def find_target(model: nn.Module, target: str | None = None) -> tuple[str, nn.Mo
     """Find the transformer of a detector, recognizer or classifier.
 
     Args:
-        model: The model, also within wrappers, see :func:`unwrapped`.
-        target: Path of the transformer or of a module that contains it, e.g. ``backbone`` or
-            ``neck.encoder``; by default it is searched in the backbone, then in the neck, or in the
-            whole model if it has neither.
+        model: The model, possibly inside wrappers, see :func:`unwrapped`.
+        target: Path of the transformer or of a module that contains it, such as ``backbone`` or
+            ``neck.encoder``. By default, it is searched in the backbone, then in the neck, or in
+            the whole model if it has neither.
 
     Returns:
         The transformer's path in the unwrapped model and the transformer.
 
     Raises:
-        ValueError: ``target`` does not exist, or there is no supported transformer, or several
-            separate ones.
+        ValueError: ``target`` does not exist, there is no supported transformer, or there are
+            several.
     """
     model = unwrapped(model)
     if target is not None:
         return _inside(model, target)
     places = [name for name in _PLACES if isinstance(getattr(model, name, None), nn.Module)]
     if not places and isinstance(getattr(model, "detector", None), nn.Module):
-        path, transformer = find_target(model.detector)  # a tracker's
+        path, transformer = find_target(model.detector)  # the detector of a tracker
         return ".".join(filter(None, ("detector", path))), transformer
     if not places:
         return locate(model)
@@ -48,8 +48,8 @@ def find_target(model: nn.Module, target: str | None = None) -> tuple[str, nn.Mo
             return _inside(model, place)
     seen = " and ".join(f"{place} ({class_name(getattr(model, place))})" for place in places)
     raise ValueError(
-        f"{class_name(model)} has no supported vision transformer in its {seen}; name the module "
-        f"with target, if it is elsewhere; supported are: {supported()}."
+        f"{class_name(model)} has no supported vision transformer in its {seen}; if it is in "
+        f"another module, name that module with target; supported are: {supported()}."
     )
 
 

@@ -35,8 +35,8 @@ def ToMe(
         **options: Further arguments of :func:`mmvitaccel.apply_tome`.
 
     Raises:
-        ValueError: Not exactly one of ``backbone`` and ``neck`` is given, or there is no supported
-            transformer.
+        ValueError: Not exactly one of ``backbone`` and ``neck`` is given, there is no supported
+            transformer, or an argument is invalid.
 
     Example:
         >>> cfg = dict(
@@ -63,7 +63,20 @@ def ToMe(
 def attach_tome(
     model: nn.Module, r: Schedule = 8, target: str | None = None, **options: Any
 ) -> tuple[str, ToMeHandle]:
-    """Merge tokens in the transformer of a built model; returns its path and the handle."""
+    """Merge tokens in the transformer of a built model.
+
+    Args:
+        model: A detector, recognizer, classifier or another model with a supported transformer.
+        r: See :func:`mmvitaccel.apply_tome`.
+        target: Path of the transformer or of a module that contains it; by default, it is searched.
+        **options: Further arguments of :func:`mmvitaccel.apply_tome`.
+
+    Returns:
+        The path of the transformer and the handle.
+
+    Raises:
+        ValueError: There is no supported transformer, or an argument is invalid.
+    """
     target = text("ToMe", "target", target, what="a module's path", or_none=True)
     path, transformer = find_target(model, target)
     return path, apply_tome(transformer, r, **options)

@@ -292,7 +292,7 @@ def test_deploy_model_takes_weights_of_either_kind(narrow):
         again.load_state_dict(model.state_dict())
         assert_same(again(images), model(images))
     for strict in (True, False):
-        with pytest.raises(RuntimeError, match=r"'patch_embed.0.c' have their BatchNorm folded"):
+        with pytest.raises(RuntimeError, match=r"'patch_embed.0.c' have a folded BatchNorm"):
             EfficientViT(arch=NARROW).load_state_dict(model.state_dict(), strict=strict)
 
 
@@ -307,7 +307,7 @@ def test_registered_under_its_scope_and_arch_dict_equals_name():
 @pytest.mark.parametrize(
     "kwargs, message",
     [
-        (dict(arch="m6"), "arch='m6' is unknown; take one of m0, m1, m2, m3, m4, m5"),
+        (dict(arch="m6"), "arch='m6' is unknown; use one of m0, m1, m2, m3, m4, m5"),
         (dict(arch=dict(embed_dims=(8,))), "has the fields embed_dims; it needs embed_dims, dep"),
         (dict(arch={**NARROW, "depths": (1, 2)}), r"3 embed_dims but depths=\(1, 2\)"),
         (dict(arch={**NARROW, "depths": (1, 0, 1)}), r"depths=\(1, 0, 1\); give numbers of at"),

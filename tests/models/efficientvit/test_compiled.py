@@ -186,7 +186,7 @@ def test_a_subclass_with_a_forward_of_its_own_is_refused(kernel):
 def test_sums_that_are_too_long_are_refused(kernel):
     arch = dict(embed_dims=(1600,), depths=(1,), num_heads=(100,), kernels=(3,) * 100)
     with pytest.raises(
-        ValueError, match=r"'patch_embed.2.c' sums 1800 numbers .*; 1552 is the mos"
+        ValueError, match=r"'patch_embed.2.c' sums 1800 products .*; the maximum is 1552"
     ):
         CompiledEfficientViT(folded(arch, out_indices=(0,), window_size=7))
 

@@ -43,11 +43,11 @@ class Doubled(torch.nn.Module):
         (lambda m: setattr(m.c, "__class__", Lora), r"its convolution is a \S*\.Lora, which would"),
         (
             lambda m: torch.nn.utils.parametrize.register_parametrization(m.c, "weight", Doubled()),
-            "the weight of its convolution is computed anew",
+            "the weight of its convolution is recomputed",
         ),
         (
             lambda m: m.c.register_forward_pre_hook(lambda *_: None),
-            "the weight of its convolution is computed anew",
+            "the weight of its convolution is recomputed",
         ),
         (lambda m: m.bn.register_forward_hook(lambda *_: None), "its norm has a hook"),
     ],

@@ -141,7 +141,7 @@ def test_deploy_model_folds_what_it_loads(imagenet, tmp_path):
     path = saved(folded.state_dict(), tmp_path / "folded.pth")
     assert_loaded(pretrained(path, deploy=True), folded.state_dict())
     with pytest.raises(
-        ValueError, match=r"folded.pth: it has its BatchNorm folded in.*deploy=True"
+        ValueError, match=r"folded.pth: it has a folded BatchNorm, but.*deploy=True"
     ):
         pretrained(path)
 
@@ -252,9 +252,9 @@ def test_a_pickled_object_never_runs(imagenet, tmp_path):
 
 
 def test_content_that_is_no_state_dict_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"list.pth: there is no state dict in it but a list"):
+    with pytest.raises(ValueError, match=r"list.pth: it contains no state dict but a list"):
         read(saved([torch.ones(1)], tmp_path / "list.pth"))
-    with pytest.raises(ValueError, match="state dict in it, 'epoch' is a int; put"):
+    with pytest.raises(ValueError, match="contains no state dict, because 'epoch' is a int; save"):
         read(saved({"w": torch.ones(1), "epoch": 3}, tmp_path / "mixed.pth"))
 
 

@@ -98,7 +98,7 @@ def without(name):
         ),
         (
             lambda w: {f"module.backbone.net.{n}": v for n, v in w.items()},
-            "holds no weights of ViTDet, .*convert it with tools/convert_checkpoint.py",
+            "has no weights of ViTDet, .*convert it with tools/convert_checkpoint.py",
         ),
     ],
 )

@@ -67,9 +67,12 @@ def test_a_model_that_has_such_names_itself_keeps_them():
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
-        (named("teacher."), r"below 'teacher\.'; say which are meant, with --prefix teacher\."),
-        (named("student.") | named("teacher."), r"below 'student\.' and 'teacher\.'; say which"),
-        (named("task.learner."), r"with --prefix task\.learner\. or .*prefix='task\.learner\.'"),
+        (named("teacher."), r"the prefix 'teacher\.' in it; select one with --prefix teacher\."),
+        (
+            named("student.") | named("teacher."),
+            r"prefix 'student\.' and 'teacher\.' in it",
+        ),
+        (named("task.learner."), r"with --prefix task\.learner\., or .*prefix='task\.learner\.'"),
     ],
 )
 def test_prefixes_of_no_wrapper_are_named(weights, said):
@@ -95,7 +98,7 @@ def test_averaged_weights_in_the_file_are_said_and_can_be_taken(key, capfd):
     content = {"state_dict": OWN, key: named("module.", average) | {"steps": torch.tensor(2)}}
     assert choose_weights(content, "x.pth", OWN, USUAL) == OWN
     said = "".join(capfd.readouterr())
-    assert "x.pth: 'state_dict' was taken; the file holds other weights too, to take" in said
+    assert "x.pth: loading 'state_dict'; the file has other weights too, which are" in said
     assert f"--weights {key}" in said
     taken = choose_weights(content, "x.pth", OWN, Choice(entry=key))
     assert {name: taken[name] for name in OWN} == average
@@ -119,21 +122,21 @@ def test_of_a_file_with_one_set_nothing_is_said(content, capfd):
 def test_mmengine_saves_the_average_as_the_model(capfd):
     content = dict(state_dict=OWN, ema_state_dict=named("module."), meta=dict(mmengine_version="1"))
     choose_weights(content, "x.pth", OWN, USUAL)
-    assert "'state_dict' is averaged and 'ema_state_dict' is not" in "".join(capfd.readouterr())
+    assert "EMAHook saves the average as 'state_dict'" in "".join(capfd.readouterr())
 
 
 def test_both_in_one_state_dict_are_said(capfd):
     average = {name: value + 5 for name, value in OWN.items()}
     content = dict(state_dict=named("model.") | named("ema_model.", average))
     assert choose_weights(content, "x.pth", OWN, USUAL) == OWN
-    assert "names below 'model.' was taken" in (said := "".join(capfd.readouterr()))
+    assert "with the prefix 'model.'" in (said := "".join(capfd.readouterr()))
     assert "--prefix ema_model." in said
     assert choose_weights(content, "x.pth", OWN, Choice(prefix="ema_model.")) == average
 
 
 def test_weights_that_cannot_be_told_apart_are_refused():
     content = dict(student=OWN, teacher=OWN, epoch=3)
-    with pytest.raises(ValueError, match=r"weights under 'student', 'teacher'; say which"):
+    with pytest.raises(ValueError, match=r"weights under 'student', 'teacher'; select one"):
         choose_weights(content, "x.pth", OWN, USUAL)
     with pytest.raises(ValueError, match=r"no weights under 'ema'; .*: student, teacher\."):
         choose_weights(content, "x.pth", OWN, Choice(entry="ema"))
