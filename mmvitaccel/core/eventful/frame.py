@@ -10,11 +10,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NamedTuple, Union
 
 from mmvitaccel.core.eventful.motion.place import Place
+from mmvitaccel.core.eventful.scope import Scope
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,6 @@ class Clips:
 
 
 Naming = Union[tuple[Frame, ...], Clips]
-_FRAMES: ContextVar[Naming | None] = ContextVar("mmvitaccel_frames", default=None)
 
 
 class Told(NamedTuple):
@@ -130,14 +129,24 @@ class Told(NamedTuple):
     interpolated: bool = False
 
 
+class _Named(NamedTuple):
+    """The frames of a block, and the last message about each, by identity.
+
+    Identity, because the frames of a clip may be equal.
+    """
+
+    frames: Naming
+    told: dict[int, Told]
+
+
 _NUMBERS = itertools.count()
-# Keyed by identity, because the frames of a clip may be equal.
-_TOLD: ContextVar[dict[int, Told] | None] = ContextVar("mmvitaccel_told", default=None)
+_NAMED: Scope[_Named] = Scope("mmvitaccel_frames")
 
 
 def current_frames() -> Naming | None:
     """The frames set by :func:`streams` around this call; None without it."""
-    return _FRAMES.get()
+    named = _NAMED.current()
+    return None if named is None else named.frames
 
 
 @contextmanager
@@ -147,13 +156,9 @@ def streams(frames: Sequence[Frame] | Clips) -> Iterator[None]:
     Args:
         frames: The frames of each batch, or the :class:`Clips` of one call.
     """
-    token = _FRAMES.set(frames if isinstance(frames, Clips) else tuple(frames))
-    told = _TOLD.set({})
-    try:
+    frames = frames if isinstance(frames, Clips) else tuple(frames)
+    with _NAMED.holding(_Named(frames, {})):
         yield
-    finally:
-        _TOLD.reset(told)
-        _FRAMES.reset(token)
 
 
 def tell(
@@ -164,14 +169,15 @@ def tell(
     interpolated: bool = False,
 ) -> None:
     """Store a :class:`Told` about a frame that :func:`streams` has set."""
-    said = _TOLD.get()
-    if said is not None:
-        said[id(frame)] = Told(by, next(_NUMBERS), refreshed, place, interpolated)
+    named = _NAMED.current()
+    if named is not None:
+        named.told[id(frame)] = Told(by, next(_NUMBERS), refreshed, place, interpolated)
 
 
 def told_of(frame: Frame) -> Told | None:
     """The last message about this frame object within its :func:`streams` block."""
-    return (_TOLD.get() or {}).get(id(frame))
+    named = _NAMED.current()
+    return None if named is None else named.told.get(id(frame))
 
 
 def frames_of(

@@ -48,7 +48,8 @@ class Names:
 
         Raises:
             ValueError: The names do not match the batch.
-            RuntimeError: The frame has no name while another thread names streams.
+            RuntimeError: The frame has no name while another thread, task or generator names
+                streams.
         """
         call = current_frames()
         if call is None:
@@ -71,12 +72,12 @@ class Names:
         return call
 
     def _check_nobody_named_it(self) -> None:
-        """Refuse an unnamed frame while another thread or task names streams."""
+        """Refuse an unnamed frame while another thread, task or generator names streams."""
         if any(thread.is_alive() for thread in self._threads):
             raise RuntimeError(
                 "Eventful: a frame without a stream came in thread "
                 f"{threading.current_thread().name!r} while `with handle.stream(...)` is open in "
-                "another; its name only applies to its own thread and task (asyncio.to_thread "
-                "copies it, run_in_executor does not), so name the stream where the model is "
-                "called."
+                "another thread, task or generator; the name only applies there "
+                "(asyncio.to_thread copies it, run_in_executor does not), so name the stream "
+                "where the model is called."
             )
