@@ -55,7 +55,10 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "adapters/hosts/mmpretrain": ({"adapters", "core/attention"}, set()),
     "adapters/hosts/rfdetr": ({"adapters"}, set()),
     "adapters/hosts/segment_anything": ({"adapters"}, set()),
-    OWN_HOSTS: ({"adapters", "adapters/hosts/mmcv", "core/eventful", MAPS}, set()),
+    OWN_HOSTS: (
+        {"adapters", "adapters/hosts/mmcv", "core/attention", "core/eventful", MAPS},
+        set(),
+    ),
     "adapters/hosts/timm": ({"adapters", "core/attention"}, set()),
     "adapters/hosts/transformers": ({"adapters", "core/attention"}, set()),
     "adapters/tome": (
@@ -100,7 +103,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         MODEL_PACKAGES,
     ),
     "models/vitdet": (
-        {"arguments", "core/attention", "models/weights", "registry"},
+        {"arguments", "core", "core/attention", "models/weights", "registry"},
         MODEL_PACKAGES,
     ),
     "models/vivit": ({"arguments", "models/weights", "registry"}, MODEL_PACKAGES),

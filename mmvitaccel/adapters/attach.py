@@ -18,12 +18,15 @@ import torch
 from torch import nn
 
 from mmvitaccel.adapters.base import host_class
+from mmvitaccel.core.locks import Lock
 from mmvitaccel.core.torch_modes import is_compiling
 
 _LINKS = "_mmvitaccel_links"
 # Pairs of compatible methods: the first is inside the second, whose overrides call it as their
 # host.
 _INSIDE = (("ToMe", "RLT"), ("ToMe", "Eventful"))
+
+_EXTENDING = Lock()
 
 Override = Callable[..., Any]
 
@@ -113,6 +116,18 @@ def attach(root: nn.Module, method: str, swaps: Sequence[Swap], state: Any) -> N
         overrides = tuple(sorted(swap.overrides.items()))
         new = Link(method, state, swap.info, members, overrides)
         _set_links(swap.module, _placed(new, links(swap.module)))
+
+
+def extend(root: nn.Module, method: str, swaps: Sequence[Swap]) -> None:
+    """Add modules without the method to its attachment to ``root``."""
+    own = link(root, method)
+    with _EXTENDING:
+        new = [swap for swap in swaps if not is_attached(swap.module, method)]
+        for swap in new:
+            overrides = tuple(sorted(swap.overrides.items()))
+            added = Link(method, own.state, swap.info, overrides=overrides)
+            _set_links(swap.module, _placed(added, links(swap.module)))
+        own.members += tuple(swap.module for swap in new)
 
 
 def detach(root: nn.Module, method: str) -> None:
@@ -256,7 +271,7 @@ def _refuse_pickling(self: nn.Module, protocol: int) -> Any:
     found = _together(found.method for found in links(self))
     raise RuntimeError(
         f"A {host_class(self).__name__} with {found} on it cannot be pickled: save "
-        "its state_dict, or remove the method first."
+        "its state_dict, copy it by copy.deepcopy, or remove the method first."
     )
 
 

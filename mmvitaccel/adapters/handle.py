@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from mmvitaccel.adapters.attach import detach, link
+from mmvitaccel.adapters.base import host_class
 
 
 class Handle:
@@ -31,6 +32,22 @@ class Handle:
         """Whether the method of this handle is still attached."""
         found = link(self.model, self.method)
         return found is not None and found.state is self._state
+
+    def check_attached(self, refused: str) -> None:
+        """Refuse what would have no effect, because the method is no longer attached.
+
+        Args:
+            refused: What is refused, for the message.
+
+        Raises:
+            RuntimeError: It was removed or replaced.
+        """
+        if not self.attached:
+            raise RuntimeError(
+                f"{self.method}: {refused}, this handle's {self.method} was removed from its "
+                f"{host_class(self.model).__name__} or replaced; use the newer handle or apply "
+                "it again."
+            )
 
     def remove(self) -> None:
         """Restore the model exactly; a second call has no effect."""

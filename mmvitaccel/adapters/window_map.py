@@ -16,6 +16,7 @@ from mmvitaccel.adapters.base import (
     named_base,
 )
 from mmvitaccel.core.attention.rel_pos import offset_rows
+from mmvitaccel.core.attention.windows import bias_of
 
 
 def enter_map(block: nn.Module, x: Tensor) -> BlockInput:
@@ -99,7 +100,7 @@ def map_spec(
 
     def padding(block: nn.Module, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # reason: not by the layer, so that hooks on it see the tokens alone, as in the host
-        bias = attn(block).qkv.bias
+        bias = bias_of(attn(block).qkv)
         row = q.new_zeros(attn(block).qkv.out_features) if bias is None else bias.to(q.dtype)
         return cut(row[None, None], block)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 
@@ -10,6 +12,16 @@ def is_compiling() -> bool:
     if hasattr(torch.compiler, "is_compiling"):  # torch >= 2.3
         return torch.compiler.is_compiling()
     return torch._dynamo.is_compiling()
+
+
+def is_transforming() -> bool:
+    """Whether a transform of ``torch.func`` runs, such as ``vmap`` or ``grad``."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def without_autocast(device_type: str) -> AbstractContextManager:
+    """Autocast off on such devices; it does not know meta tensors."""
+    return nullcontext() if device_type == "meta" else torch.autocast(device_type, enabled=False)
 
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:

@@ -207,8 +207,6 @@ def apply_eventful(
     for index, (block, spec) in enumerate(zip(blocks, specs)):
         info = (model, index, spec, num_prefix_tokens)
         swaps.append(Swap(block, {"forward": eventful_run.block_forward}, info))
-        layers = [m for m in block.modules() if host_class(m) is nn.Linear]
-        swaps += [Swap(layer, {"forward": eventful_run.linear_forward}) for layer in layers]
     attach_run(model, EventfulHandle.method, swaps, state)
     follow_models_around(model)
     handle = EventfulHandle(model)

@@ -64,6 +64,7 @@ class StreamHandle(Handle):
 
     @policy.setter
     def policy(self, value: Policy) -> None:
+        self.check_attached("policy cannot be set")
         self._state.policy = checked_policy(value, self.on_tokens)
 
     @property

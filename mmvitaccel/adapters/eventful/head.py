@@ -125,7 +125,7 @@ def attach_head(
 def _forward(head: nn.Module, host: Any, x: Sequence[Tensor]) -> Any:
     """The override of the head's forward: frames of one stream go one after the other."""
     state: HeadState = link(head).state
-    if any(module.training for module in head.modules()):
+    if len(x[0]) == 0 or any(module.training for module in head.modules()):
         return host(x)
     size, run = len(x[0]), functools.partial(state.run_pass, None)
     beyond: list[tuple[int, int]] = []

@@ -153,9 +153,9 @@ def attach_neck(
 def _forward(neck: nn.Module, host: Any, inputs: Any) -> Any:
     """The override of the neck's forward: frames of one stream go one after the other."""
     state: NeckState = link(neck).state
-    if any(module.training for module in neck.modules()):
-        return host(inputs)
     size = len(inputs if isinstance(inputs, Tensor) else inputs[0])
+    if size == 0 or any(module.training for module in neck.modules()):
+        return host(inputs)
     run = functools.partial(state.run_pass, None)
     if state.go_in_turn(size):
         # reason: what is lent would be the next frame's by the time that all are put together

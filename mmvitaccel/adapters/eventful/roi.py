@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import Swap, link
-from mmvitaccel.adapters.base import host_class
+from mmvitaccel.adapters.eventful.half import convert_linears
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
 from mmvitaccel.adapters.eventful.pages import memory_of, pages_of, sheets_of
-from mmvitaccel.adapters.eventful.run import linear_forward
 from mmvitaccel.adapters.eventful.streams.around import follow_models_around
 from mmvitaccel.adapters.eventful.streams.attachment import attach_part
 from mmvitaccel.adapters.eventful.streams.stream_run import StreamRun
@@ -102,8 +101,6 @@ def attach_roi_head(
     overrides.update({"_bbox_forward": _bbox_forward, "_mask_forward": _mask_forward})
     state = RoIState(policy, StreamStore(max_streams), on_scene=on_scene)
     swaps = [Swap(layer, {"forward": _sample}) for layer in adapter.samplers(head)]
-    linear = (layer for layer in head.modules() if host_class(layer) is nn.Linear)
-    swaps += [Swap(layer, {"forward": linear_forward}) for layer in linear]
     attach_part(head, METHOD, overrides, state, (), adapter, swaps)
     follow_models_around(head)
     return EventfulRoIHandle(head)
@@ -112,7 +109,7 @@ def attach_roi_head(
 def _predict(head: nn.Module, host: Any, x: Sequence[Tensor], *args: Any, **kwargs: Any) -> Any:
     """The override of ``predict``: frames of one stream go one after the other."""
     state: RoIState = link(head).state
-    if any(module.training for module in head.modules()):
+    if len(x[0]) == 0 or any(module.training for module in head.modules()):
         return host(x, *args, **kwargs)
     if not state.go_in_turn(len(x[0])):
         return state.run_pass(None, lambda: _run(head, state, host, x, args, kwargs))
@@ -134,7 +131,9 @@ def _of_image(value: Any, image: int) -> Any:
 def _forward(head: nn.Module, host: Any, x: Sequence[Tensor], *args: Any, **kwargs: Any) -> Any:
     """The override of ``forward``, by which a detector is called for tensors."""
     state: RoIState = link(head).state
-    if any(module.training for module in head.modules()) or state.go_in_turn(len(x[0])):
+    if len(x[0]) == 0 or any(module.training for module in head.modules()):
+        return host(x, *args, **kwargs)
+    if state.go_in_turn(len(x[0])):
         return host(x, *args, **kwargs)
     return state.run_pass(None, lambda: _run(head, state, host, x, args, kwargs))
 
@@ -148,6 +147,7 @@ def _run(
     shapes = (level.shape[1:] for level in others)
     state.begin(head, x[0], *shapes, others=others if pages is None else None)
     state.decide(cells_of(x[0]))
+    convert_linears(head, METHOD, [head], x[0])
     running = state.running
     running.work = []
     for entry, share in enumerate(zip(*(running.parts(level) for level in x))):

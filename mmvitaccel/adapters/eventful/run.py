@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import check_attached, link
 from mmvitaccel.adapters.base import BlockInput, BlockSpec, Normed, class_name
+from mmvitaccel.adapters.eventful.half import convert_linears
 from mmvitaccel.adapters.eventful.merging import MergedFrames
 from mmvitaccel.adapters.eventful.scene import on_scene, place_tokens, refuse_inner, tokens_given
 from mmvitaccel.adapters.eventful.streams.in_turn import in_turn
@@ -32,7 +34,6 @@ from mmvitaccel.core.eventful.clip import clip_block
 from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.eventful.options import EventfulOptions
 from mmvitaccel.core.eventful.together import Steps, in_step
-from mmvitaccel.core.kernels.half_linear import half_linear
 from mmvitaccel.core.kernels.huge_pages import huge_empty_like
 
 
@@ -57,11 +58,13 @@ class EventfulState(StreamRun):
         options: Options of the blocks.
         num_blocks: Number of blocks.
         training: Training on clips; None for dense training.
+        training_said: Whether a part in training mode was reported.
     """
 
     options: EventfulOptions = field(default_factory=EventfulOptions)
     num_blocks: int = 0
     training: ClipTraining | None = None
+    training_said: bool = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EventfulState:
         # reason: a copied model starts without streams.
@@ -91,15 +94,21 @@ def entry(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
     size = given[0].shape[dim] if given else 0
     image = tuple(given[0].shape[1:]) if given else ()
 
+    def begins() -> bool:
+        """Whether the call brings a batch that streams are computed with."""
+        if model.training or state.is_part_of_a_pass:
+            return False
+        return size > 0 and _in_training(model) is None
+
     def run(*args: Any, **kwargs: Any) -> Any:
         call = functools.partial(host, *args, **kwargs)
-        if state.motion is not None and not (model.training or state.is_part_of_a_pass):
+        if state.motion is not None and begins():
             call = functools.partial(on_scene, model, host, args, kwargs)
         out = state.run_pass(image, call)
         check_attached(model, found)
         return out
 
-    if not (model.training or state.is_part_of_a_pass) and state.go_in_turn(size):
+    if begins() and state.go_in_turn(size):
         return in_turn(run, size, dim, args, kwargs)
     return run(*args, **kwargs)
 
@@ -109,10 +118,12 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
     found = link(block)
     state: EventfulState = found.state
     model, index, spec, num_prefix_tokens = found.info
-    if block.training and state.training is None:
+    # reason: a host that cuts its own clips may have frozen blocks, in order also in training
+    training = block.training if state.clips else model.training
+    if training and state.training is None:
         return host(*args, **kwargs)
     given, merging = spec.enter(block, *args, **kwargs), frozen_block(block, spec)
-    if block.training:
+    if training:
         if index == 0:
             _refuse_training(merging)
             link(model).info.bypass.check()
@@ -120,6 +131,9 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
         steps = _steps(block, spec, num_prefix_tokens)
         x = clip_block(steps, tokens, state.training.frames, state.training.policy)
         return spec.leave(block, x, given)
+    if index == 0 and _is_dense(model, given.x):
+        state.free()
+        return host(*args, **kwargs)
     if index == 0 and state.motion is None:
         how = None if merging is None else (id(merging.state), merging.trace.schedule)
         state.begin(model, given.x, state.call.image, given.grid_size, how)
@@ -141,6 +155,7 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
                 f"on the same model merges tokens of different positions; use its base policy."
             )
         state.decide(given.x, grid, num_prefix_tokens)
+        convert_linears(model, "Eventful", link(model).info.adapter.blocks(model), given.x)
     running = state.running
     if running is None or running.next_block != index:  # called outside the model's forward
         return host(*args, **kwargs)
@@ -156,10 +171,33 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
     return spec.leave(block, x, given)
 
 
-def linear_forward(layer: nn.Linear, host: Any, x: Tensor) -> Tensor:
-    """The override of a linear layer's forward: half precision in the faster way."""
-    out = None if layer.training else half_linear(layer, x)
-    return host(x) if out is None else out
+def _is_dense(model: nn.Module, x: Tensor) -> bool:
+    """Whether a batch is empty, or a part of the model is in training mode, which is said once."""
+    state, place = link(model).state, _in_training(model)
+    if place is not None and not state.training_said:
+        state.training_said = True
+        warnings.warn(
+            f"Eventful: {place!r} is in training mode and its {class_name(model)} is not, so "
+            "frames are computed whole and not stored; call eval() on it, or train() on the model.",
+            stacklevel=2,
+        )
+    return place is not None or len(x) == 0
+
+
+def _in_training(model: nn.Module) -> str | None:
+    """Path of a block in training mode, or of active dropout in one; None if there is none."""
+    info = link(model).info
+    called = [found.module for found in info.bypass.bypassed]  # attention with dropout of its own
+    for part in (*info.adapter.blocks(model), *called):
+        found = [m for m in part.modules() if m.training and (m is part or _drops(m))]
+        if found:
+            return next(name for name, m in model.named_modules() if m is found[0])
+    return None
+
+
+def _drops(module: nn.Module) -> bool:
+    share = getattr(module, "p", None) or getattr(module, "drop_prob", None)
+    return bool(share) and "Drop" in type(module).__name__
 
 
 def _refuse_training(merging: FrozenBlock | None) -> None:

@@ -54,6 +54,7 @@ class RLTHandle(Handle):
 
     @threshold.setter
     def threshold(self, value: float) -> None:
+        self.check_attached("threshold cannot be set")
         self._state.threshold = _checked(value)
 
     @property

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mmvitaccel.adapters.base import host_class
 from mmvitaccel.adapters.handle import Handle
 from mmvitaccel.adapters.tome.run import METHOD, ToMeState
 from mmvitaccel.core.tome.merge import source_of
@@ -50,7 +49,7 @@ class ToMeHandle(Handle):
 
     @r.setter
     def r(self, value: Schedule) -> None:
-        self._check_attached("r cannot be set")
+        self.check_attached("r cannot be set")
         state = self._state
         if state.traces.active is not None:
             raise RuntimeError(
@@ -85,14 +84,6 @@ class ToMeHandle(Handle):
         """``info.tokens`` alone; empty before the first forward pass."""
         trace = self._state.traces.last
         return [] if trace is None else _tokens(trace)
-
-    def _check_attached(self, refused: str) -> None:
-        if not self.attached:
-            raise RuntimeError(
-                f"ToMe: {refused}, this handle's ToMe was removed from its "
-                f"{host_class(self.model).__name__} or replaced; use the newer handle or apply "
-                "it again."
-            )
 
 
 def _tokens(trace: Trace) -> list[int]:

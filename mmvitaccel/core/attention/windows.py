@@ -42,6 +42,12 @@ def pad_map(x: Tensor, window_size: int, value: Tensor | None = None) -> Tensor:
     return out
 
 
+def bias_of(layer: nn.Module) -> Tensor | None:
+    """Bias of a linear layer, which is a method of a dynamically quantized one."""
+    bias = layer.bias
+    return bias if bias is None or isinstance(bias, Tensor) else bias()
+
+
 def to_windows(x: Tensor, window_size: int) -> Tensor:
     """Split a padded map into windows, (B, Hp, Wp, C) -> (B * windows, size * size, C)."""
     batch, height, width, channels = x.shape

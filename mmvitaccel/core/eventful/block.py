@@ -11,6 +11,7 @@ Shapes: B batch, N tokens, M tokens that pass a gate, C channels, h heads, D cha
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from mmvitaccel.core.eventful.motion.scene import Scene
 from mmvitaccel.core.eventful.options import EventfulOptions
 from mmvitaccel.core.eventful.together import Steps, Wanted
 from mmvitaccel.core.kernels.openmp_wait import share_cores
+from mmvitaccel.core.torch_modes import without_autocast
 
 
 @dataclass(frozen=True)
@@ -298,6 +300,6 @@ def _rope_of(tokens: Tokens, selection: Selection) -> Tensor | None:
     return selection.gather(tokens.rope.expand(tokens.x.shape[0], -1, -1, -1))
 
 
-def _as_it_comes(x: Tensor) -> torch.autocast:
+def _as_it_comes(x: Tensor) -> AbstractContextManager:
     """Disable autocast: the linear layers have chosen the precision, and sums stay float32."""
-    return torch.autocast(x.device.type, enabled=False)
+    return without_autocast(x.device.type)

@@ -27,6 +27,12 @@ def _single_is_faster() -> bool:
     return not multiplies_half_faster()
 
 
+def converts(x: Tensor) -> bool:
+    """Whether :func:`half_linear` may run a layer with such inputs."""
+    cast = autocast_dtype("cpu") == HALF
+    return x.device.type == "cpu" and (cast or x.dtype == HALF) and _single_is_faster()
+
+
 def half_linear(layer: nn.Linear, x: Tensor) -> Tensor | None:
     """Run the layer in single precision with half-precision output, if that is faster.
 

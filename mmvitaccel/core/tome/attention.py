@@ -106,6 +106,6 @@ def _block_size(q: Tensor, k: Tensor) -> tuple[int, int]:
     """Number of heads and query rows whose bias is in memory at a time."""
     budget = CPU_BLOCK_LOGITS if q.device.type == "cpu" else DEVICE_BLOCK_LOGITS
     windows, num_heads, num_rows, _ = q.shape
-    per_row = windows * k.shape[2]
+    per_row = max(windows * k.shape[2], 1)
     heads = min(max(budget // (per_row * num_rows), 1), num_heads)
     return heads, max(budget // (per_row * heads), 1)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mmvitaccel.arguments import one_of
 from mmvitaccel.core.tome.merge import Matching, bipartite_soft_matching
+from mmvitaccel.core.torch_modes import without_autocast
 
 _SIMILARITIES = ("cosine", "dot")
 
@@ -69,7 +70,7 @@ def match(matcher: Matcher, given: Candidates) -> Matching | None:
     Raises:
         ValueError: The result does not contain each token exactly once.
     """
-    with torch.no_grad(), torch.autocast(given.metric.device.type, enabled=False):
+    with torch.no_grad(), without_autocast(given.metric.device.type):
         found = matcher.match(given._replace(metric=given.metric.detach()))
     if found is None:
         return None

@@ -16,6 +16,7 @@ from torch import Tensor
 from mmvitaccel.core.attention.dense import needs_grad
 from mmvitaccel.core.kernels.merge import match_tokens, merge_tokens
 from mmvitaccel.core.kernels.operators import can_attend, can_run
+from mmvitaccel.core.torch_modes import without_autocast
 
 
 class Matching(NamedTuple):
@@ -90,7 +91,7 @@ def bipartite_soft_matching(
     if not 0 < r <= max_r(n, p):
         raise ValueError(f"r={r}: of {n} tokens, {p} protected, 1 to {max_r(n, p)} can merge.")
     first_a, first_b = first_of_sets(p)
-    with torch.no_grad(), torch.autocast(metric.device.type, enabled=False):
+    with torch.no_grad(), without_autocast(metric.device.type):
         compared = at_least_single(metric)
         if compared.dtype == torch.float32 and can_attend(compared):
             *found, owners = match_tokens(compared[:, None], r, p, similarity == "cosine")

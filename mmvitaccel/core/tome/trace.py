@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmvitaccel.core.tome.merge import Matching, log_size, owner, take
 from mmvitaccel.core.tome.schedule import Entry
-from mmvitaccel.core.torch_modes import is_compiling
+from mmvitaccel.core.torch_modes import is_compiling, is_transforming
 
 # Passes whose backward is pending at the same time: siamese networks, accumulated losses.
 _PASSES_KEPT = 16
@@ -173,7 +173,7 @@ class Traces:
         if self.active is not None:
             return self.active
         # Outside a backward, an address identifies nothing, because memory is reused.
-        if is_compiling() or torch._C._current_graph_task_id() == -1:
+        if is_compiling() or torch._C._current_graph_task_id() == -1 or is_transforming():
             return None
         key = (index, x.data_ptr())
         resumed = self._own.resumed
@@ -190,7 +190,7 @@ class Traces:
             out: Output of the block.
             trace: The pass.
         """
-        if is_compiling():
+        if is_compiling() or is_transforming():  # nothing is recomputed within torch.func
             return
         if self.active is None:
             # A checkpoint over several blocks only saves the input of the first one.

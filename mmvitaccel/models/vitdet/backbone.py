@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmvitaccel.arguments import flag, number, one_of, whole_number, whole_numbers
 from mmvitaccel.core.attention.rel_pos import REL_POS_RESIZES
+from mmvitaccel.core.torch_modes import without_autocast
 from mmvitaccel.models.vitdet.block import ViTDetBlock
 from mmvitaccel.models.weights.pretrained import PretrainedBackbone
 from mmvitaccel.registry import MODELS
@@ -228,7 +229,7 @@ def _resize_positions(positions: Tensor, grid_size: tuple[int, int]) -> Tensor:
         return positions
     # reason: channels are contiguous, so the interpolation of one axis after the other is a matrix
     # product. It is much faster than torch's interpolation, which processes channels one by one
-    with torch.autocast(positions.device.type, enabled=False):
+    with without_autocast(positions.device.type):
         by_row, by_column = (_bicubic(side, size, positions.device) for size in grid_size)
         resized = torch.einsum("yi,bijc->byjc", by_row, positions.float())
         return torch.einsum("xj,byjc->byxc", by_column, resized).to(positions.dtype)

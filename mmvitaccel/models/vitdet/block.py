@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmvitaccel.core.attention.dense import dense_attention
 from mmvitaccel.core.attention.rel_pos import RelPos, offset_rows, resize_table
-from mmvitaccel.core.attention.windows import from_windows, pad_map, to_windows
+from mmvitaccel.core.attention.windows import bias_of, from_windows, pad_map, to_windows
 
 
 class Attention(nn.Module):
@@ -135,7 +135,7 @@ class ViTDetBlock(nn.Module):
             out = self.attn.attend(qkv.flatten(1, 2), grid_size).unflatten(1, grid_size)
         else:
             # reason: tokens are padded with zeros after the norm, so only the bias remains
-            qkv = pad_map(qkv, self.window_size, self.attn.qkv.bias)
+            qkv = pad_map(qkv, self.window_size, bias_of(self.attn.qkv))
             windows = to_windows(qkv, self.window_size)
             windows = self.attn.attend(windows, (self.window_size, self.window_size))
             out = from_windows(windows, self.window_size, grid_size)

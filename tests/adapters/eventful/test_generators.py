@@ -61,7 +61,7 @@ def test_async_generators_that_take_turns_in_one_task(made):
 
     async def turns():
         other = given("b", videos[1])
-        return [(out, await anext(other)) async for out in given("a", videos[0])]
+        return [(out, await other.__anext__()) async for out in given("a", videos[0])]
 
     for found, expected in zip(zip(*asyncio.run(turns())), alone):
         assert torch.equal(torch.stack(found), expected)

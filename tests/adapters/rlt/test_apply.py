@@ -253,6 +253,8 @@ def test_what_is_refused():
         apply_eventful(model, TopK(4))
     with pytest.warns(UserWarning, match="threshold=0.1 and is replaced by threshold=0.2"):
         apply_rlt(model, 0.2)
+    with pytest.raises(RuntimeError, match="RLT: threshold cannot be set, this handle's"):
+        handle.threshold = 0.3
     assert not handle.attached
     with pytest.raises(RuntimeError, match="RLT cannot be exported"):
         torch.jit.trace(model, clips("mmvitaccel ViViT"))

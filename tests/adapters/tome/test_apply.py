@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from mmvitaccel.adapters.attach import Swap, attach, detach
 from mmvitaccel.adapters.tome.apply import apply_tome
+from tests.adapters.conftest import scramble, vitdet
 
 timm = pytest.importorskip("timm", reason="timm is not installed")
 vision_transformer = pytest.importorskip("timm.models.vision_transformer")
@@ -431,3 +433,42 @@ def test_an_image_alone_and_in_a_batch_merge_the_same():
             torch.testing.assert_close(model(x[index : index + 1]), together[index : index + 1])
             for alone, batch in zip(handle.info.sources, sources):
                 assert torch.equal(alone[0], batch[index])
+
+
+@pytest.mark.parametrize("way", ["vmap", "grad"])
+def test_transforms_of_torch_func(way):
+    model = make_vit()
+    apply_tome(model, r=3)
+    x = torch.randn(2, 1, 3, 32, 32)
+    if way == "vmap":
+        with torch.no_grad():
+            found, expected = torch.func.vmap(model)(x), torch.stack([model(one) for one in x])
+    else:
+        found = torch.func.grad(lambda x: model(x).square().sum())(x[0])
+        asked = x[0].clone().requires_grad_()
+        model(asked).square().sum().backward()
+        expected = asked.grad
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_an_empty_batch_and_tensors_without_values(device):
+    for model, side in ((make_vit(), 32), (scramble(vitdet()), 64)):
+        model.eval()
+        shapes = [out.shape for out in _flat(model(torch.zeros(2, 3, side, side)))]
+        apply_tome(model, r=3)
+        model.to(device)
+        size = 0 if device == "cpu" else 2
+        found = _flat(model(torch.zeros(size, 3, side, side, device=device)))
+        assert [out.shape for out in found] == [(size, *one[1:]) for one in shapes]
+
+
+def _flat(out):
+    return [out] if isinstance(out, torch.Tensor) else list(out)
+
+
+def test_a_shallow_copy_is_refused_with_the_cure():
+    model = make_vit()
+    apply_tome(model, r=3)
+    with pytest.raises(RuntimeError, match=r"copy it by copy\.deepcopy"):
+        copy.copy(model)

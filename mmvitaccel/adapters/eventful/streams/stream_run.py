@@ -39,6 +39,7 @@ from mmvitaccel.core.eventful.motion.translation import Motion
 from mmvitaccel.core.eventful.store import StreamStore
 from mmvitaccel.core.eventful.stream import Turn
 from mmvitaccel.core.kernels.export import refuse_export, why_not_exported
+from mmvitaccel.core.torch_modes import is_compiling, is_transforming
 
 _EVERYTHING = Always()
 #: Said of a neck or head behind a backbone that follows its camera by itself.
@@ -76,6 +77,7 @@ class StreamRun:
         followed: The models around this one that tell its streams, by their hooks.
         refresh: Says which later frames are computed whole.
         motion: Says where the camera looks; None where it is taken as fixed.
+        converts: Whether linear layers run in half precision in the faster way.
     """
 
     policy: Policy
@@ -89,6 +91,7 @@ class StreamRun:
     )
     refresh: Refresh = field(default_factory=OnRequest)
     motion: Motion | None = None
+    converts: bool = False
 
     @property
     def running(self) -> Batch | None:
@@ -133,11 +136,11 @@ class StreamRun:
                 state.busy = True  # half of the blocks have seen the frame
             raise
         finally:
-            self._free()
+            self.free()
             call.inside, call.image, call.running = before
 
-    def _free(self) -> None:
-        """This thread's batch is computed, or nobody goes on with it."""
+    def free(self) -> None:
+        """End this thread's batch: it is computed, or nobody goes on with it."""
         if self.call.running is not None:
             self.store.end(self.call.running.states, self.call.running.turn)
             self.call.running = None
@@ -156,14 +159,16 @@ class StreamRun:
 
         Raises:
             ValueError: The streams named around the call do not fit the batch.
-            RuntimeError: The model is being traced or exported, a hook would be dropped, another
-                call computes one of the streams, or several frames of one stream came past the
-                model's forward, which takes them one after the other.
+            RuntimeError: The model is being traced or exported, a transform of torch.func runs,
+                the batch has no values, a hook would be dropped, another call computes one of the
+                streams, or several frames of one stream came past the model's forward, which takes
+                them one after the other.
         """
         refuse_export(why_not_exported(link(model).method))
         root: Root = link(model).info
+        _refuse_transforms(root.bypass.method, x)
         root.bypass.check()
-        self._free()  # a batch that was left half-way
+        self.free()  # a batch that was left half-way
         call = current_frames()
         if not self.is_inside and self.go_in_turn(len(x)):
             raise RuntimeError(
@@ -243,7 +248,7 @@ class StreamRun:
         ]
         self.call.frames = self.latest = passed
         self.store.forget_finished(self.running.frames)
-        self._free()
+        self.free()
 
     def follow_metainfo(self, model: nn.Module) -> None:
         """Take streams from the data samples that ``model``, around this one, is called with.
@@ -269,6 +274,28 @@ class StreamRun:
         """Whether a batch of that size holds several frames of one stream."""
         call = current_frames()
         return isinstance(call, Clips) and call.go_in_turn(id(self), size)
+
+
+def _refuse_transforms(method: str, x: Tensor) -> None:
+    """Refuse batches whose values cannot be compared with those of earlier frames.
+
+    Raises:
+        RuntimeError: A transform of torch.func runs, or the batch has no values.
+    """
+    if is_compiling():
+        return
+    if is_transforming():
+        raise RuntimeError(
+            f"{method}: the model is called within a transform of torch.func (vmap, grad, jvp), "
+            "which cannot follow what is stored of earlier frames; remove the method "
+            "(handle.remove()), or call the model outside."
+        )
+    if x.is_meta or type(x).__name__ == "FakeTensor":
+        raise RuntimeError(
+            f"{method}: the model is called with {'meta' if x.is_meta else 'fake'} tensors, which "
+            "have no values to compare with those of earlier frames; remove the method "
+            "(handle.remove()), or give tensors with values."
+        )
 
 
 def _with_entered(scene: Scene, policy: Policy, x: Tensor) -> Policy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.base import BlockInput, BlockSpec, Grid, Patches, ViTAdapter
+from mmvitaccel.core.attention.windows import bias_of
 
 
 def _enter(block: nn.Module, x: Tensor) -> BlockInput:
@@ -23,7 +24,7 @@ def _qkv(block: nn.Module, h: Tensor, rope: Tensor | None) -> tuple[Tensor, Tens
 
 def _padding(block: nn.Module, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # reason: not by the layer, so that hooks on it see the tokens alone, as in the host
-    bias, heads = block.attn.qkv.bias, block.attn.num_heads
+    bias, heads = bias_of(block.attn.qkv), block.attn.num_heads
     row = q.new_zeros(3 * heads * q.shape[-1]) if bias is None else bias.to(q.dtype)
     # (3 * H * D) -> (3, 1, H, 1, D)
     return row.view(3, 1, heads, 1, -1).unbind(0)
