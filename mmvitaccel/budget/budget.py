@@ -117,7 +117,13 @@ class Budget:
         Raises:
             ValueError: Not exactly one target, or an invalid value.
         """
-        target = Target.of(**given) if target is None else target
+        if target is None:
+            target = Target.of(**given)
+        elif not isinstance(target, Target) or given:
+            refuse(
+                "Budget", "target", target if not given else (target, given),
+                "a Target alone; or give one of milliseconds, macs, fps and share by name",
+            )  # fmt: skip
         self._control.set_target(target)
         self._log(f"target {target}")
 

@@ -19,6 +19,7 @@ from mmvitaccel import (
     apply_tome,
 )
 from mmvitaccel.adapters.steering import claim
+from mmvitaccel.budget.target import Target
 from mmvitaccel.core.macs.counter import MacsCounter, count_macs
 from mmvitaccel.testing.models import timm_model, vitdet
 from tests.adapters.eventful.test_vivit import clips, make
@@ -74,6 +75,17 @@ def test_milliseconds_are_held_and_reported(eventful):
     reasons = [choice.reason for choice in budget.choices]
     assert reasons[0] == "target 400 ms a frame" and "target 200 ms a frame" in reasons
     assert str(report).startswith(f"target 200 ms a frame, k={budget.k}, median ")
+
+
+@pytest.mark.parametrize(
+    ("target", "given"), [("40ms", {}), (40, {}), (Target("fps", 2.0), dict(milliseconds=40))]
+)
+def test_a_target_that_is_none_changes_nothing(eventful, target, given):
+    _, handle = eventful
+    budget = Budget(handle, share=0.5, k=(4, TOKENS))
+    with pytest.raises(ValueError, match="a Target alone; or give one of milliseconds"):
+        budget.set_target(target, **given)
+    assert budget.target == Target("share", 0.5)
 
 
 def test_refreshed_frames_count_as_whole(eventful):
