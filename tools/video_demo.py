@@ -26,7 +26,12 @@ from mmvitaccel.video_demo import VideoDemo
 from mmvitaccel.video_demo.demo import LEAST_SCORE
 from mmvitaccel.video_demo.files import check_output
 from mmvitaccel.video_demo.record import check_played, record
-from mmvitaccel.video_demo.schedule import parse_budget, parse_schedule
+from mmvitaccel.video_demo.schedule import (
+    check_bounds,
+    check_score,
+    parse_budget,
+    parse_schedule,
+)
 from mmvitaccel.video_reader import open_video
 from mmvitaccel.video_reader.live import POLICIES
 from mmvitaccel.video_reader.source import HELP
@@ -81,8 +86,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Check the arguments, then run on the video."""
     args = parse_args(argv)
     require("video", "av", "supervision")
-    schedule = parse_schedule(args.budget_schedule) if args.budget_schedule else None
-    budget = parse_budget(args.budget) if args.budget else None
+    schedule, budget = args.budget_schedule, args.budget
+    schedule = None if schedule is None else parse_schedule(schedule)
+    budget = None if budget is None else parse_budget(budget)
+    bounds = check_bounds(args.bounds, has_budget=bool(budget or schedule))
     check_output(args.out, ".mp4", "--out", args.source)
     if args.csv is not None:
         check_output(args.csv, ".csv", "--csv", args.source)
@@ -92,10 +99,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         load_config(args.config, args.cfg_options),
         args.checkpoint,
         budget,
-        args.bounds and tuple(args.bounds),
+        bounds,
         args.k,
         args.track,
-        args.score,
+        check_score(args.score),
         choice_of(args),
         beside=args.beside,
     )

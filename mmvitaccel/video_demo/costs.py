@@ -66,7 +66,8 @@ class Costs:
         """Multiply-adds of a frame; None if the policy has no k."""
         if whole:
             return float(self.dense_macs)
-        return None if k is None else self._counts.predict(k)
+        # reason: a policy lets at most all tokens pass
+        return None if k is None else self._counts.predict(min(k, self.num_tokens))
 
     def now(self) -> float:
         """The time in seconds, after all running kernels have ended."""

@@ -1,6 +1,8 @@
-"""Budgets that change during a video."""
+"""Options of a run over videos: budgets that change, bounds and the least score."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from mmvitaccel.budget.target import Target
 from mmvitaccel.errors import UserError
@@ -38,6 +40,36 @@ def parse_schedule(text: str) -> dict[int, Target]:
             f"--budget-schedule {text!r} has no budget for the first frame; begin with 0:."
         )
     return schedule
+
+
+def check_bounds(bounds: Sequence[int] | None, has_budget: bool) -> tuple[int, int] | None:
+    """Check the option ``--bounds``, and return it.
+
+    Raises:
+        UserError: They are not in order, or there is no budget whose k they would limit.
+    """
+    if bounds is None:
+        return None
+    low, high = bounds
+    if not 1 <= low <= high:
+        raise UserError(f"--bounds {low} {high}: give two values, 1 <= lowest <= highest.")
+    if not has_budget:
+        raise UserError(
+            f"--bounds {low} {high} limit the k of a budget, and there is none; give --budget, or "
+            "leave --bounds out."
+        )
+    return low, high
+
+
+def check_score(score: float) -> float:
+    """Check the option ``--score``, and return it.
+
+    Raises:
+        UserError: It is not from 0 to 1.
+    """
+    if not 0 <= score <= 1:
+        raise UserError(f"--score {score:g}: give the least score of a detection, from 0 to 1.")
+    return score
 
 
 def scaled(target: Target, factor: float) -> Target:

@@ -128,6 +128,15 @@ def test_predicted_multiply_adds_are_those_that_run(files, video, monkeypatch):
 
 
 @needs_video
+def test_a_k_above_the_tokens_costs_as_much_as_all_of_them(files, video, tmp_path):
+    """Not what the line through the counted levels would give there."""
+    demo = VideoDemo(tmp_path / "dense.py", files[1], k=10**5)
+    with pytest.warns(UserWarning, match="all of them pass"):
+        frames = list(itertools.islice(demo.play(video), 3))
+    assert frames[-1].macs == pytest.approx(frames[-1].dense_macs, rel=0.1)
+
+
+@needs_video
 def test_a_detector_that_is_eventful_in_all_parts(files, tmp_path, video):
     text = files[0].read_text().replace("policy=dict(", "parts='all', policy=dict(")
     (tmp_path / "parts.py").write_text(text)
@@ -309,7 +318,12 @@ def test_a_video_that_breaks_off_leaves_what_was_drawn(files, video, tmp_path):
         (["--csv", "a.txt"], "--csv a.txt: give a name that ends in .csv"),
         (["--out", "clip.mp4/out.mp4"], "cannot be written there"),
         (["--frames", "0"], "--frames 0: give 1 or more"),
-        (["--budget", "2fps", "--bounds", "9", "3"], "k=(9, 3) must be two whole numbers"),
+        (["--budget", "2fps", "--bounds", "9", "3"], "--bounds 9 3: give two values, 1 <="),
+        (["--bounds", "3", "9"], "--bounds 3 9 limit the k of a budget, and there is none"),
+        (["--score", "5"], "--score 5: give the least score of a detection, from 0 to 1"),
+        (["--score", "nan"], "--score nan: give the least score"),
+        (["--budget", ""], "--budget: '' is not a valid budget"),
+        (["--budget-schedule", ""], "--budget-schedule '': '' is not FRAME:BUDGET"),
     ],
 )
 def test_mistakes_end_in_a_sentence(run_tool, files, video, capsys, arguments, message):
