@@ -95,8 +95,9 @@ class Gateway:
         self._unanswered: Counter[tuple[str, str]] = Counter()
         self._closes = 0  # of all streams so far
         self._closing: Counter[str] = Counter()  # requests that close a stream now
-        #: Frames that got no answer from their replica, and streams that moved.
-        self.counts: Counter[str] = Counter(lost_frames=0, moved_streams=0)
+        #: Frames that got no answer from their replica, streams that moved, and HTTP requests that
+        #: got a refusal.
+        self.counts: Counter[str] = Counter(lost_frames=0, moved_streams=0, refused_requests=0)
 
     async def open_stream(self, stream: str, token: str) -> None:
         """See :meth:`StreamWorker.open_stream`.

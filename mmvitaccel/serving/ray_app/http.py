@@ -101,12 +101,17 @@ async def respond(
             text = exposition(*await gateway.reports(), gateway.counts)
             return Response(200, CONTENT_TYPE, text.encode())
     except Refused as refused:
-        said = {"error": str(refused), "reason": refused.reason}
-        return _json(STATUS[refused.reason], said)
+        return _refusal(gateway, STATUS[refused.reason], str(refused), refused.reason)
     except _BadHeaderError as bad:
-        return _json(400, {"error": str(bad), "reason": "header"})
+        return _refusal(gateway, 400, str(bad), "header")
     known = "PUT or DELETE /stream, POST /frame, GET /health or GET /metrics"
-    return _json(404, {"error": f"there is no {method} {path[:80]}; {known}.", "reason": "path"})
+    return _refusal(gateway, 404, f"there is no {method} {path[:80]}; {known}.", "path")
+
+
+def _refusal(gateway: Gateway, status: int, sentence: str, reason: str) -> Response:
+    """Refuse a request, and count it: what is refused here reaches no replica's counts."""
+    gateway.counts["refused_requests"] += 1
+    return _json(status, {"error": sentence, "reason": reason})
 
 
 async def _frame(

@@ -26,7 +26,7 @@ def test_a_stream_goes_on_on_its_replica(gateway, replicas, pictures):
     assert [a.whole for a in answers] == [True] + [False] * 5
     assert isinstance(answers[0].output[0], np.ndarray)
     assert model.batches == [[("a", n)] for n in range(6)]
-    assert gateway.counts == {"lost_frames": 0, "moved_streams": 0}
+    assert gateway.counts == {"lost_frames": 0, "moved_streams": 0, "refused_requests": 0}
 
 
 def test_a_moved_stream_begins_whole_keeps_its_order_and_is_forgotten_where_it_was(
@@ -111,7 +111,7 @@ def test_a_replica_that_ends_with_a_frame_is_named_and_the_next_is_whole(
         return await gateway.submit("a", 3, pictures[3], TOKEN)
 
     assert asyncio.run(play()).whole
-    assert gateway.counts == {"lost_frames": 2, "moved_streams": 1}
+    assert gateway.counts == {"lost_frames": 2, "moved_streams": 1, "refused_requests": 0}
 
 
 def test_what_takes_too_long_is_given_up_and_left_out(replicas, pictures):

@@ -114,6 +114,17 @@ def test_other_paths_are_named(gateway):
         assert status == 404 and "POST /frame" in said["error"] and len(said["error"]) < 250
 
 
+def test_refused_requests_are_counted(gateway, replicas):
+    """Also those that no replica hears of."""
+    replicas.start("r0")
+    ask(gateway, "POST", "/frame", {**HEADERS, "x-frame-id": "x"})
+    ask(gateway, "POST", "/frame", {**HEADERS, "x-frame-id": "0", "content-length": "200000"})
+    ask(gateway, "GET", "/nothing")
+    metrics = ask(gateway, "GET", "/metrics")[1]
+    assert "\nmmvitaccel_refused_requests_total 3\n" in metrics
+    assert 'mmvitaccel_refused_total{replica="r0",reason="large"} 0' in metrics
+
+
 def test_head_asks_as_get(gateway, replicas):
     replicas.start("r0")
     assert ask(gateway, "HEAD", "/health") == (200, {"replicas": 1, "silent": []})
