@@ -8,6 +8,7 @@ import pickle
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def launch(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess:
+def launch(
+    script: str, *arguments: object, cwd: Path, **variables: str
+) -> subprocess.CompletedProcess:
     environment = dict(
         os.environ,
         PORT=str(free_port()),
@@ -62,6 +65,7 @@ def launch(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedPr
         PYTHONPATH=str(cwd),
         OMP_NUM_THREADS="1",
     )
+    environment.update(variables)
     return subprocess.run(
         ["bash", ROOT / "tools" / script, *map(str, arguments)],
         cwd=cwd,
@@ -142,6 +146,29 @@ def test_two_processes_with_slurms_variables_test_together(detector_config, tmp_
         )
     said = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
+    assert json.loads((tmp_path / "both" / "test.json").read_text()) == [[0, 2, 4], [1, 3, 0]]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="two processes share the CPU")
+def test_two_machines_with_a_process_each_test_together(detector_config, tmp_path):
+    """The variables of the page on training; both machines are this one."""
+    plain = build_model(load_config(str(detector_config), {}))
+    (tmp_path / "witness.py").write_text(HOOK)
+    with detector_config.open("a") as config:
+        config.write("custom_imports = dict(imports=['witness'])\n")
+        config.write("custom_hooks = [dict(type='WitnessHook')]\n")
+    weights = tmp_path / "weights.pth"
+    torch.save(plain.state_dict(), weights)
+    port = str(free_port())
+
+    def start(rank: int) -> subprocess.CompletedProcess:
+        place = dict(NNODES="2", NODE_RANK=str(rank), MASTER_ADDR="127.0.0.1", PORT=port)
+        options = (detector_config, weights, 1, "--work-dir", "both")
+        return launch("dist_test.sh", *options, cwd=tmp_path, **place)
+
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(start, range(2)))
+    assert [each.returncode for each in done] == [0, 0], [each.stderr for each in done]
     assert json.loads((tmp_path / "both" / "test.json").read_text()) == [[0, 2, 4], [1, 3, 0]]
 
 
