@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Process the videos without a result, and report all outcomes."""
     args = parse_args(argv)
     require("serve", "ray", "pyarrow")
-    if args.budget:
+    if args.budget is not None:
         parse_budget(args.budget)
     videos = find_videos(args.source)
     check_folder(args.out, 0, "--out")

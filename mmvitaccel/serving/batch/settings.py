@@ -15,7 +15,7 @@ from mmvitaccel.models.weights.wrapped import USUAL, Choice
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.video_demo import VideoDemo
 from mmvitaccel.video_demo.demo import LEAST_SCORE
-from mmvitaccel.video_demo.schedule import parse_budget
+from mmvitaccel.video_demo.schedule import check_bounds, check_score, parse_budget
 
 _BLOCK = 2**20  # bytes
 
@@ -37,7 +37,8 @@ class BatchSettings:
         choice: Which weights of the checkpoint to load.
 
     Raises:
-        UserError: The bounds are invalid.
+        UserError: The bounds are invalid, or there is no budget for them; the score is not from 0
+            to 1.
     """
 
     config: str
@@ -52,9 +53,8 @@ class BatchSettings:
     choice: Choice = USUAL
 
     def __post_init__(self) -> None:
-        if self.bounds is not None and not 1 <= self.bounds[0] <= self.bounds[1]:
-            low, high = self.bounds
-            raise UserError(f"--bounds {low} {high}: give two values, 1 <= lowest <= highest.")
+        check_bounds(self.bounds, has_budget=self.budget is not None)
+        check_score(self.least_score)
         # reason: a worker may run in another working directory
         if "::" not in self.config:
             object.__setattr__(self, "config", os.path.abspath(self.config))

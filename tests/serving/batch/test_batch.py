@@ -142,7 +142,14 @@ def test_a_fault_of_the_program_keeps_its_traceback(files, tmp_path, monkeypatch
 
 def test_bounds_that_are_none(files):
     with pytest.raises(UserError, match="--bounds 9 3: give two values"):
-        BatchSettings(*map(str, files), bounds=(9, 3))
+        BatchSettings(*map(str, files), budget="40%", bounds=(9, 3))
+    with pytest.raises(UserError, match="--bounds 3 9 limit the k of a budget, and there is none"):
+        BatchSettings(*map(str, files), bounds=(3, 9))
+
+
+def test_a_score_that_no_detection_has(files):
+    with pytest.raises(UserError, match="--score 5: give the least score"):
+        BatchSettings(*map(str, files), least_score=5.0)
 
 
 def test_boxes_are_those_of_the_detector(files, tmp_path):
