@@ -116,7 +116,7 @@ def _modules(head: Any) -> Iterator[nn.Module]:
 
 def _extractors(roi_head: Any) -> Iterator[tuple[str, nn.Module]]:
     """Yield the RoI extractors, without those of a semantic branch, which has its own maps."""
-    for key in dir(roi_head) if roi_head is not None and not _is_plain(roi_head) else ():
+    for key in dir(roi_head) if isinstance(roi_head, nn.Module) else ():
         if not key.endswith("roi_extractor") or key.startswith("semantic"):
             continue
         value = getattr(roi_head, key, None)
@@ -124,10 +124,6 @@ def _extractors(roi_head: Any) -> Iterator[tuple[str, nn.Module]]:
             if getattr(extractor, "featmap_strides", None):
                 yield key, extractor
                 break
-
-
-def _is_plain(roi_head: Any) -> bool:
-    return not isinstance(roi_head, nn.Module)
 
 
 def _stride_key(cfg: Config, head: str) -> str:
@@ -138,13 +134,12 @@ def _stride_key(cfg: Config, head: str) -> str:
     if node is None and head == "model.bbox_head":
         # mmdet's RPN is a one-stage detector whose `bbox_head` is configured as `rpn_head`.
         node, head = cfg.model.get("rpn_head"), "model.rpn_head"
-    for key in _KEYS if isinstance(node, Mapping) else ():
+    if not isinstance(node, Mapping):
+        return f"{head}.strides"
+    for key in _KEYS:
         if isinstance(node.get(key), Mapping) and "strides" in node[key]:
             return f"{head}.{key}.strides"
-    for key in ("point_strides",) if isinstance(node, Mapping) else ():
-        if key in node:
-            return f"{head}.{key}"
-    return f"{head}.strides"
+    return f"{head}.point_strides" if "point_strides" in node else f"{head}.strides"
 
 
 def _pairs(strides: Sequence[Any]) -> tuple[tuple[float, float], ...]:
