@@ -132,7 +132,16 @@ def with_mmcv() -> list[Package]:
 
 def forks() -> bool:
     """Check whether forks named onedl-* are installed instead of the official packages."""
-    return any(n.startswith("onedl-") for m in OPENMMLAB for n in installed.distributions_of(m))
+    return any(is_fork(name) for m in OPENMMLAB for name in installed.distributions_of(m))
+
+
+def is_fork(name: str) -> bool:
+    """Check whether a distribution is one of the forks named onedl-*.
+
+    Args:
+        name: Name of the distribution.
+    """
+    return name.startswith("onedl-")
 
 
 def other_names(package: Package, install: str = "") -> list[str]:

@@ -16,6 +16,7 @@ from mmvitaccel.env.packages import (
     PACKAGES,
     Package,
     forks,
+    is_fork,
     replacing,
     with_mmcv,
 )
@@ -115,11 +116,17 @@ def inspect_torchvision_pair() -> Iterable[Row]:
 
 
 def inspect_doubles() -> Iterable[Row]:
-    """Report OpenMMLab packages that two distributions installed, such as mmcv and mmcv-lite."""
+    """Report OpenMMLab packages that two distributions installed, such as mmcv and mmcv-lite.
+
+    The command installs the fork if another of these packages is installed as a fork only.
+    """
+    all_names = {module: installed.distributions_of(module) for module in OPENMMLAB}
+    forked = {m for m, names in all_names.items() if names and all(map(is_fork, names))}
     for package in (p for p in PACKAGES if p.module in OPENMMLAB):
-        names = installed.distributions_of(package.module)
+        names = all_names[package.module]
         if len(names) > 1:
-            fix = f"pip uninstall -y {' '.join(names)} && pip install {package.install}"
+            install = (forked and package.fork) or package.install
+            fix = f"pip uninstall -y {' '.join(names)} && pip install {install}"
             remark = "they overwrite each other's files"
             found = " + ".join(names)
             yield Row(f"{package.module} twice", found, "wrong", remark, fix, package.needed)

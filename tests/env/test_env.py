@@ -119,6 +119,15 @@ def test_a_module_of_two_distributions_is_reported(
     assert found.fix == f"pip uninstall -y {' '.join(names)} && pip install {install}"
 
 
+def test_a_module_of_two_distributions_among_forks_becomes_the_fork(monkeypatch) -> None:
+    names = ["mmcv-lite", "onedl-mmcv"]
+    monkeypatch.setattr(
+        installed, "distributions_of", lambda name: names if name == "mmcv" else [f"onedl-{name}"]
+    )
+    (found,) = inspect_doubles()
+    assert found.fix == "pip uninstall -y mmcv-lite onedl-mmcv && pip install onedl-mmcv==2.3.6"
+
+
 FORKS = {
     "mmengine": ("0.10.12", "onedl-mmengine"),
     "mmcv": ("2.3.6", "onedl-mmcv"),
