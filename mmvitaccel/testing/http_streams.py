@@ -75,10 +75,10 @@ class HttpStreams:
         return _checked(*self._service.ask(*given, **size))
 
 
-def _checked(status: int, said: Any) -> Any:
+def _checked(status: int, content: Any) -> Any:
     """Return the content of an answer; raise an error if it is not a success."""
     if status == 200:
-        return said
-    if isinstance(said, dict) and "reason" in said:
-        raise Refused(said["reason"], said["error"])
-    raise RuntimeError(f"the service said {status} {said!r}")
+        return content
+    if isinstance(content, dict) and "reason" in content:
+        raise Refused(content["reason"], content["error"])
+    raise RuntimeError(f"the service answered with status {status}: {content!r}")

@@ -116,9 +116,9 @@ def _why(source: Source, signature: Signature, reason: str) -> str:
     name = shlex.quote(source.name)
     convert = f"convert it: ffmpeg -i {name} -c:v libx264 out.mp4"
     if is_installed():
-        said = f", {reason}" if reason else ""
+        cause = f", {reason}" if reason else ""
         return (
-            f"neither PyAV nor OpenCV can decode a frame ({what}{said}), so it is damaged, "
+            f"neither PyAV nor OpenCV can decode a frame ({what}{cause}), so it is damaged, "
             f"incomplete or contains no video; get a new copy, or {convert}."
         )
     if codec in _OPENCV_LACKS:
