@@ -31,6 +31,13 @@ _OPERATORS_OF_MAPS = (
     "prroi_pool", "riroi_align_rotated", "roi_align", "roi_align_rotated", "roi_pool",
 )  # fmt: skip
 
+# Modules that use what numpy 1.24 took out.
+_OF_OLD_NUMPY = (
+    "mmcv.ops.pixel_group",
+    "mmdet.evaluation.functional.recall",
+    "mmdet.evaluation.functional.ytviseval",
+)
+
 
 def apply() -> None:
     """Apply all patches that this environment needs; a second call has no effect."""
@@ -46,12 +53,18 @@ def apply() -> None:
         after_import(f"{package}.utils.dependency", _leave_out_language_models)
     for name in _OPERATORS_OF_MAPS:
         after_import(f"mmcv.ops.{name}", _lay_out_maps)
+    for name in _OF_OLD_NUMPY:
+        after_import(name, _serve_old_numpy)
     if find_spec("pkg_resources") is None:
         after_import("mmengine.utils.package_utils", _replace_look_up)
 
 
 def _lay_out_maps(module: ModuleType) -> None:
     import_module("mmvitaccel.compat.map_layout").lay_out_maps(module)
+
+
+def _serve_old_numpy(module: ModuleType) -> None:
+    import_module("mmvitaccel.compat.old_numpy").serve_old_numpy(module)
 
 
 def _guard_loaders(module: ModuleType) -> None:

@@ -45,6 +45,9 @@ def _explain(error: Exception) -> str:
     if isinstance(error, TypeError) and "argument" in message:
         called = message.partition("()")[0].removesuffix(".__init__").rpartition(".")[2]
         return _explain_arguments(message, built[-1] if built else called)
+    optimizer = _unknown_optimizer(error)
+    if optimizer is not None:
+        return _explain_unknown_type(optimizer, "mmengine", "optimizer", error)
     if isinstance(error, ModuleNotFoundError):
         return f"{message}; install it or correct custom_imports"
     if _calls_a_name(error):
@@ -66,7 +69,8 @@ def _explain(error: Exception) -> str:
         )
     if message == _NO_SAMPLE:
         message = "no sample is left; correct the annotation file, filter_cfg or indices"
-    if isinstance(error, KeyError):
+    if isinstance(error, KeyError) and " " not in message:
+        # reason: with spaces it is a sentence, which OpenMMLab raises as a KeyError too
         message = f"the key {message!r} is missing"
     inner = [f.f_locals["self"] for f in frames_of_error(error) if "self" in f.f_locals]
     place = built[-1].__name__ if built else type(inner[-1]).__name__ if inner else ""
@@ -140,6 +144,15 @@ def _explain_unknown_type(name: str, scope: str, registry: str, error: Exception
         f"type {name!r} is not in {scope}'s {registry} registry; correct the name or import the "
         f"module that registers it through custom_imports{closest(name, names)}"
     )
+
+
+def _unknown_optimizer(error: Exception) -> str | None:
+    """Type that mmengine's constructor of optimizers has looked up in vain, before it calls it."""
+    for frame in frames_of_error(error) if isinstance(error, TypeError) else ():
+        names = frame.f_locals
+        if "optimizer_cls" in names and names["optimizer_cls"] is None:
+            return names["self"].optimizer_cfg["type"]
+    return None
 
 
 def _explain_untyped(error: Exception) -> str:

@@ -17,7 +17,7 @@ def is_refusal(error: BaseException) -> bool:
 
     Errors raised by torch or Python inside a function of this package do not count.
     """
-    if not isinstance(error, (RuntimeError, ValueError, FileNotFoundError)):
+    if not isinstance(error, (RuntimeError, TypeError, ValueError, FileNotFoundError)):
         return False
     last = error.__traceback__
     while last is not None and last.tb_next is not None:

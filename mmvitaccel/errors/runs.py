@@ -20,6 +20,7 @@ _SHAPES_DIFFER = re.compile(
     r"expected .*(input|channels|size)|must match|size mismatch|shapes cannot be multiplied"
     r"|normalized_shape|is invalid for input of size|Kernel size can't be greater|too small"
     r"|running_mean should contain|Expected more than 1 value per channel"
+    r"|must be the same as input size"
 )
 # What a pipeline loads, by the name under which a loss looks for it in the samples.
 _LOADED = {
@@ -29,6 +30,7 @@ _LOADED = {
     "gt_sem_seg": "segmentation maps; set with_seg=True in LoadAnnotations",
     "gt_panoptic_seg": "panoptic maps; load them with LoadPanopticAnnotations",
 }
+_PACKED = ("inputs", "data_samples")  # what the last step of a pipeline makes
 _NOT_LOADED = re.compile(r"'(?:InstanceData|DetDataSample)' object has no attribute '_?(\w+)'")
 
 
@@ -67,12 +69,23 @@ def _explain_run(error: Exception, model: nn.Module) -> str | None:
             return f"{place}{message}; correct the channels or the input's size"
     if is_refusal(error) or isinstance(error, FileNotFoundError):
         return message
+    if isinstance(error, KeyError) and message in _PACKED and _is_preprocessing(frames):
+        return (
+            f"{_place(frames, model)}the samples have no {message!r}; end the pipeline of the data "
+            "set with the step that packs them (PackDetInputs, PackActionInputs or PackInputs)"
+        )
     lacks = _NOT_LOADED.search(message) if isinstance(error, AttributeError) else None
     # reason: outside of a loss it is a prediction that lacks it
     if lacks and lacks[1] in _LOADED and any(f.f_code.co_name == "loss" for f in frames):
         what = f"the samples of the training pipeline have no {_LOADED[lacks[1]]}"
         return f"{_place(frames, model)}{what}"
     return None
+
+
+def _is_preprocessing(frames: list[FrameType]) -> bool:
+    """Whether the innermost frame with an object is one of a model's data preprocessor."""
+    held = [type(f.f_locals["self"]).__name__ for f in frames if "self" in f.f_locals]
+    return bool(held) and "Preprocessor" in held[-1]
 
 
 def _place(frames: list[FrameType], model: nn.Module) -> str:

@@ -208,3 +208,23 @@ def test_deformable_attention_agrees_with_a_loop() -> None:
     ms_deform_attn_backward(*call, grad_output, *grads, im2col_step=64)
     for mine, theirs in zip(grads, expected_grads):
         torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("wild", [float("nan"), float("inf"), -float("inf")])
+def test_offsets_of_a_diverged_training_sample_nothing(wild: float) -> None:
+    """torchvision alone reads memory outside of the map there, which ends the process."""
+    from mmcv.ops import deform_conv2d, modulated_deform_conv2d
+
+    x, offset, weight = torch.rand(1, 2, 6, 6), torch.zeros(1, 18, 6, 6), torch.rand(3, 2, 3, 3)
+    offset[:, :, 2, 3] = wild
+    offset.requires_grad_()
+    plain = deform_conv2d(x, offset, weight, 1, 1)
+    other = modulated_deform_conv2d(x, offset, torch.ones(1, 9, 6, 6), weight, None, 1, 1)
+    expected = F.conv2d(x, weight, padding=1)
+    expected[:, :, 2, 3] = 0
+    for found in (plain, other):
+        torch.testing.assert_close(found, expected)
+        (gradient,) = torch.autograd.grad(found.sum(), offset)
+        assert not gradient[:, :, 2, 3].any()
+        assert gradient.isfinite().all()
+        assert gradient.any()

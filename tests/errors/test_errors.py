@@ -62,6 +62,25 @@ def test_building_says_what_is_wrong_with_a_config(config, sentence):
     assert caught.value.__cause__ is not None
 
 
+def test_a_key_error_may_hold_a_sentence():
+    """OpenMMLab raises it for values that have no meaning."""
+    said = "CheckpointHook: rule must be greater or less, but got big."
+    with pytest.raises(UserError, match=f"^config: {said}$"), building("config"):
+        raise KeyError(said)
+    with pytest.raises(UserError, match="the key 'meta' is missing"), building("config"):
+        {}["meta"]
+
+
+@pytest.mark.parametrize("paramwise", [None, {"bias_lr_mult": 2.0}])
+def test_an_unknown_optimizer_is_named(paramwise):
+    from mmengine.optim import build_optim_wrapper
+
+    wrapper = dict(optimizer=dict(type="SGDD", lr=0.1), paramwise_cfg=paramwise)
+    sentence = r"type 'SGDD' is not in .*optimizer registry; .*did you mean 'SGD'"
+    with pytest.raises(UserError, match=sentence), building("config"):
+        build_optim_wrapper(nn.Linear(2, 2), wrapper)
+
+
 def test_arguments_of_what_no_registry_built():
     def apply(model, r=8):
         pass
@@ -132,6 +151,29 @@ def test_running_names_what_the_pipeline_does_not_load():
         InstanceData().masks  # noqa: B018
 
 
+class DataPreprocessor(nn.Module):
+    def forward(self, data):
+        return data["inputs"]
+
+
+def test_running_names_the_step_that_packs_samples():
+    model = nn.ModuleDict({"data_preprocessor": DataPreprocessor(), "other": Trained()})
+    sentence = r"^try: in data_preprocessor .*have no 'inputs'; end the pipeline .*PackDetInputs"
+    with pytest.raises(UserError, match=sentence), running(model, "try"):
+        model["data_preprocessor"]({})
+    with pytest.raises(KeyError), running(model, "try"):
+        model["data_preprocessor"](type("Own", (dict,), {"__getitem__": lambda self, k: {}[k]})())
+    with pytest.raises(KeyError), running(model, "try"):
+        {}["inputs"]
+
+
+def test_running_names_a_loss_whose_labels_are_of_another_shape():
+    model = nn.ModuleDict({"loss": nn.BCEWithLogitsLoss()})
+    sentence = r"^try: in loss \(BCEWithLogitsLoss\): Target size .*must be the same as input size"
+    with pytest.raises(UserError, match=sentence), running(model, "try"):
+        model["loss"](torch.zeros(2, 2), torch.zeros(2))
+
+
 def test_running_takes_the_packages_refusals_and_missing_files():
     with pytest.raises(UserError, match=r"^try: there is no x\.jpg$"), running(Model(), "try"):
         raise FileNotFoundError("there is no\n x.jpg")
@@ -168,6 +210,10 @@ def package_function(source: str, name: str = "mmvitaccel.core.some"):
 REFUSES = """
     def f():
         raise ValueError("f: k is 5; set k <= 4.")
+"""
+REFUSES_A_TYPE = """
+    def f():
+        raise TypeError("f: policy=Keep is a class; give an object.")
 """
 STUMBLES = """
     def f():
@@ -211,6 +257,13 @@ def test_what_the_package_refuses_ends_a_tool_in_a_sentence_and_its_faults_do_no
     assert ended(package_function(REFUSES), capsys) == "error: f: k is 5; set k <= 4.\n"
     with pytest.raises(ValueError, match="invalid literal for int"):
         one_sentence_errors(package_function(STUMBLES))()
+    said = ended(package_function(REFUSES_A_TYPE), capsys)
+    assert said == "error: f: policy=Keep is a class; give an object.\n"
+    for stumbles in ("return len(5)", "return (lambda a: a)()", "return json.loads(5)"):
+        with pytest.raises(TypeError):
+            one_sentence_errors(package_function(f"import json\ndef f():\n    {stumbles}"))()
+    with pytest.raises(TypeError, match="is a class"):
+        one_sentence_errors(package_function(REFUSES_A_TYPE, "someones.module"))()
 
 
 @pytest.mark.parametrize("value", ["x" * 20_000, "[1, 2], " * 3000, "/folder" * 2000])

@@ -12,6 +12,8 @@ import torchvision
 from mmvitaccel.compat.ops.gradients import gradients
 from mmvitaccel.compat.ops.precision import widen
 
+_OUTSIDE = 1e6  # pixels: outside of any map, and a whole number of 32 bits holds it
+
 
 def deform_conv_forward(
     input: torch.Tensor,
@@ -185,6 +187,9 @@ def modulated_deform_conv_backward(
 def _convolve(
     x: torch.Tensor, offset: torch.Tensor, weight: torch.Tensor, **options: object
 ) -> torch.Tensor:
+    # reason: at an offset of NaN, as in a training that diverges, torchvision reads memory that is
+    # not the map's and ends the process; mmcv takes it as outside of the map, where samples are 0.
+    offset = offset.nan_to_num(nan=_OUTSIDE, posinf=_OUTSIDE, neginf=-_OUTSIDE)
     return torchvision.ops.deform_conv2d(x, offset, weight, **options)
 
 
