@@ -8,7 +8,7 @@ that this package raises. ``MMVITACCEL_TRACEBACK=1`` shows the traceback of thes
 from mmvitaccel.errors.configs import building
 from mmvitaccel.errors.origin import frames_of_error, is_refusal
 from mmvitaccel.errors.runs import running
-from mmvitaccel.errors.sentence import UserError, closest, one_line, shorten
+from mmvitaccel.errors.sentence import UserError, closest, message_of, one_line, shorten
 from mmvitaccel.errors.tool import EXIT_STATUS, ArgumentParser, one_sentence_errors, sentence_of
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "closest",
     "frames_of_error",
     "is_refusal",
+    "message_of",
     "one_line",
     "one_sentence_errors",
     "running",

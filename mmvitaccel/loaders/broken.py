@@ -18,7 +18,11 @@ from mmvitaccel.loaders.damage import (
     picture_damage,
 )
 
-_DECODERS = ("mmaction.datasets.transforms.loading", "decord", "av", "mmcv.image", "mmcv.video")
+_DECODERS = (
+    "mmaction.datasets.transforms.loading", "decord", "av", "mmcv.image.io", "mmcv.video.io",
+)  # fmt: skip
+# What no content of a file raises, but a call with arguments that have no meaning.
+_OF_CALLS = (AttributeError, ImportError, NameError, NotImplementedError, TypeError)
 
 
 class BrokenPicture(ValueError):
@@ -28,25 +32,26 @@ class BrokenPicture(ValueError):
 def explain_sample(error: Exception) -> str | None:
     """Explain which file could not be read, and why; None for a bug of the program."""
     frames = frames_of_error(error)
-    for path in _paths(frames):
+    for path in paths_of(frames):
         reason = describe_damage(path)
         if reason is not None:
             return f"{path}: {reason}; replace or remove it"
     if isinstance(error, BrokenPicture):
-        path = next(_paths(frames), "a picture")
+        path = next(paths_of(frames), "a picture")
         return f"{path}: {error}; replace or remove it"
     if isinstance(error, UserError) or is_refusal(error):
         return one_line(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}; correct the path or the permissions"
     module = frames[-1].f_globals.get("__name__", "") if frames else ""
-    if module.startswith(_DECODERS):
-        for path in _paths(frames):
+    unknown_backend = "backend" in str(error) and "not supported" in str(error)
+    if module.startswith(_DECODERS) and not isinstance(error, _OF_CALLS) and not unknown_backend:
+        for path in paths_of(frames):
             return f"{path}: it cannot be decoded ({one_line(error)}); replace or remove it"
     return None
 
 
-def _paths(frames: Sequence[FrameType]) -> Iterator[str]:
+def paths_of(frames: Sequence[FrameType]) -> Iterator[str]:
     """Paths of pictures and videos in the frames of an error, innermost first."""
     seen: set[str] = set()
     for frame in reversed(frames):

@@ -19,16 +19,21 @@ from torch.utils.data import DataLoader
 
 from mmvitaccel.errors import UserError
 from mmvitaccel.loaders.broken import explain_sample, refuse_unended_pictures
+from mmvitaccel.loaders.steps import explain_step
 
 _MOST_REPLACED = 100  # consecutive broken samples after which the data set is considered broken
 _WORKER_OPTIONS = ("persistent_workers", "prefetch_factor", "multiprocessing_context", "timeout")
 
 
 class Fetched(NamedTuple):
-    """A sample of a data set (None if broken), and messages about broken samples."""
+    """A sample of a data set (None if broken), and messages about broken samples.
+
+    A ``mistake`` is one of the config, for which no sample is skipped.
+    """
 
     sample: Any
     failures: list[str]
+    mistake: str | None = None
 
 
 class Batch(NamedTuple):
@@ -36,6 +41,7 @@ class Batch(NamedTuple):
 
     data: Any
     failures: list[str]
+    mistake: str | None = None
 
 
 class SampleFetcher:
@@ -62,6 +68,9 @@ class SampleFetcher:
                 return Fetched(self.dataset[index], failures)
             except Exception as error:
                 sentence = explain_sample(error)
+                mistake = explain_step(error) if sentence is None else None
+                if mistake is not None:
+                    return Fetched(None, failures, mistake)
                 if sentence is None:
                     raise
                 failures.append(sentence)
@@ -87,7 +96,8 @@ class Collate:
             return self.collate(items)
         samples = [item.sample for item in items if item.sample is not None]
         failures = [failure for item in items for failure in item.failures]
-        return Batch(self.collate(samples) if samples else None, failures)
+        mistake = next(filter(None, (item.mistake for item in items)), None)
+        return Batch(self.collate(samples) if samples else None, failures, mistake)
 
 
 class CheckedLoader(DataLoader):
@@ -105,12 +115,15 @@ class CheckedLoader(DataLoader):
         """Yield batches.
 
         Raises:
-            UserError: A file cannot be read, and broken files are not skipped.
+            UserError: A file cannot be read, and broken files are not skipped, or a step of the
+                pipeline fails for another reason.
         """
         for batch in super().__iter__():
             if not isinstance(batch, Batch):
                 yield batch
                 continue
+            if batch.mistake is not None:
+                raise UserError(batch.mistake)
             for failure in batch.failures:
                 self._take(failure)
             if batch.data is not None:

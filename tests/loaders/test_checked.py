@@ -168,6 +168,73 @@ def test_a_fault_of_the_program_keeps_its_traceback(pictures, workers):
         list(loader(Faulty(pictures), workers, skip=True))
 
 
+class Own:
+    """A step of a user's, with a fault."""
+
+    def transform(self, results: dict) -> dict:
+        return results["nothing"]
+
+    __call__ = transform
+
+
+NORMALIZE = dict(type="mmcv.Normalize", mean=[0.0] * 3, std=[1.0] * 3)
+STEPS = {
+    "unset": (
+        [dict(type="mmcv.LoadImageFromFile"), dict(type="mmcv.Resize", scale=(0, 0))],
+        r"^the pipeline's step Resize fails \(\S+/\d\.(jpg|png)\): .*inv_scale.*; correct its arg",
+    ),
+    "order": (
+        [NORMALIZE],
+        r"^the pipeline's step Normalize needs 'img', which no step before it adds to the samples; ",
+    ),
+    "decoder": (
+        [dict(type="mmcv.LoadImageFromFile", imdecode_backend="turbo")],
+        r"^the pipeline's step LoadImageFromFile fails \(.*\): backend: turbo is not supported",
+    ),
+    "backend": (
+        [dict(type="mmcv.LoadImageFromFile", backend_args=dict(backend="ftp"))],
+        r"^the pipeline's step LoadImageFromFile fails \(.*\): there is no file backend named 'ftp'",
+    ),
+    "module": (
+        [dict(type="mmcv.LoadImageFromFile", backend_args=dict(backend="petrel"))],
+        r"^the pipeline's step LoadImageFromFile fails \(.*\): Please install petrel_client",
+    ),
+    "inside": (
+        [dict(type="mmcv.RandomApply", prob=1.0, transforms=NORMALIZE)],
+        r"^the pipeline's step Normalize needs 'img'",
+    ),
+}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_that_fails_is_no_broken_file(pictures, name, workers):
+    """So that nothing is skipped for it either, and the path is no reason to remove a file."""
+    steps, sentence = STEPS[name]
+    for skip in (False, True):
+        with pytest.raises(UserError, match=sentence) as caught:
+            list(loader(stock(pictures, steps), workers, skip=skip))
+        assert "remove" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("test_mode", [True, False])
+def test_a_pipeline_that_leaves_nothing(pictures, tmp_path, test_mode):
+    steps = [dict(type="mmcv.LoadImageFromFile", ignore_empty=True)]
+    dataset = stock([str(tmp_path / "none.jpg")], steps)
+    dataset.test_mode = test_mode
+    with pytest.raises(UserError, match=r"^the pipeline of BaseDataset leaves no sample.*ignore_e"):
+        list(loader(dataset))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_step_of_a_users_own_keeps_its_traceback(pictures, workers):
+    dataset = stock(pictures)
+    dataset.pipeline.transforms.append(Own())
+    with pytest.raises(KeyError):
+        list(loader(dataset, workers, skip=True))
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_in_training_another_sample_takes_the_place(pictures, tmp_path, workers):
     (tmp_path / "empty.jpg").write_bytes(b"")
@@ -196,11 +263,11 @@ def test_a_worker_that_is_started_afresh(pictures, tmp_path):
         list(check_loader(made))
 
 
-def stock(paths: list[str]) -> Dataset:
+def stock(paths: list[str], steps=(dict(type="mmcv.LoadImageFromFile"),)) -> Dataset:
     """mmengine's data set, which a worker can import."""
     from mmengine.dataset import BaseDataset
 
-    dataset = BaseDataset(pipeline=[dict(type="mmcv.LoadImageFromFile")], lazy_init=True)
+    dataset = BaseDataset(pipeline=list(steps), lazy_init=True)
     dataset.data_list = [dict(img_path=path) for path in paths]
     dataset.serialize_data, dataset._fully_initialized, dataset.test_mode = False, True, True
     return dataset
