@@ -109,7 +109,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "models/vivit": ({"arguments", "models/weights", "registry"}, MODEL_PACKAGES),
     "models/wrappers": (
         {"adapters", "adapters/hosts", "adapters/rlt", "adapters/tome", "adapters/eventful"}
-        | {"arguments", "registry", "core/tome", GATES, MODES, MOTION},
+        | {"arguments", "registry", "core/eventful", "core/tome", GATES, MODES, MOTION},
         MODEL_PACKAGES,
     ),
     "datasets": (
@@ -143,20 +143,30 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     # what the tools are made of
     "loaders": ({"compat", "errors", "video_reader"}, {"mmengine"}),
     "runner": (
-        {"adapters", "conversion", "errors", "loaders", "models/weights", "registry"}
+        {"adapters", "arguments", "conversion", "errors", "loaders", "models/weights", "registry"}
         | {"runner/options", "whole_files"},
         {"mmengine"},
     ),
     "runner/options": ({"errors"}, {"mmengine"}),
     # compares what a config names before it runs; a model runs once, of no stream
     "fit": (
-        {"core/eventful", "errors", "fit/coco", "fit/course", "fit/lines", "fit/voc"}
+        {
+            "core/eventful",
+            "errors",
+            "fit/coco",
+            "fit/course",
+            "fit/lines",
+            "fit/settings",
+            "fit/voc",
+        }
         | {"models/weights", "registry", "runner", "text_files"},
         {"mmengine"},
     ),
+    "fit/built": ({"errors", "fit", "fit/lines"}, {"mmengine"}),
     "fit/coco": (set(), set()),
     "fit/course": ({"errors", "registry"}, {"mmengine"}),
     "fit/lines": (set(), set()),
+    "fit/settings": ({"errors", "registry"}, {"mmengine"}),
     "fit/voc": ({"errors", "text_files"}, set()),
     "deploy": (
         {"adapters", "core/kernels", "errors", "extras", "fit", "hooks", "models/weights"}

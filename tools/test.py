@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
+from mmvitaccel.fit.built.labels import BuiltDataHook
 from mmvitaccel.fit.check import check_test
 from mmvitaccel.fit.pictures import PictureSizeHook
+from mmvitaccel.fit.settings.loops import check_parts
 from mmvitaccel.loaders.checked import add_skip_argument
 from mmvitaccel.pictures.class_names import LegibleNamesHook
 from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
@@ -44,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Check the arguments, then test."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
+    check_parts(cfg)
     set_work_dir(cfg, args.work_dir)
     if args.out:
         dump_predictions(cfg, args.out)
@@ -61,7 +64,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             "sample would shift; test in one process."
         )
     start_processes(cfg, args.launcher, args.local_rank)
-    run(cfg, "test", choice, args.skip_broken, [PictureSizeHook(), LegibleNamesHook()])
+    run(
+        cfg,
+        "test",
+        choice,
+        args.skip_broken,
+        [PictureSizeHook(), BuiltDataHook(), LegibleNamesHook()],
+    )
 
 
 if __name__ == "__main__":

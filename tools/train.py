@@ -7,9 +7,12 @@ from collections.abc import Sequence
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
+from mmvitaccel.fit.built.labels import BuiltDataHook
 from mmvitaccel.fit.check import check_inputs, check_model, check_start
+from mmvitaccel.fit.course.diverged import DivergedHook
 from mmvitaccel.fit.pictures import PictureSizeHook
 from mmvitaccel.fit.schedule import ScheduleHook
+from mmvitaccel.fit.settings.loops import check_parts
 from mmvitaccel.loaders.checked import add_skip_argument
 from mmvitaccel.models.weights.wrapped import USUAL
 from mmvitaccel.pictures.class_names import LegibleNamesHook
@@ -56,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Check the arguments, then train."""
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
+    check_parts(cfg)
     set_work_dir(cfg, args.work_dir)
     if args.amp:
         enable_amp(cfg)
@@ -87,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_room(cfg, model)
     del model
     start_processes(cfg, args.launcher, args.local_rank)
-    hooks = [PictureSizeHook(), ScheduleHook(), LegibleNamesHook()]
-    run(cfg, "train", choice, args.skip_broken, hooks)
+    watching = [PictureSizeHook(), BuiltDataHook(), ScheduleHook(), DivergedHook()]
+    run(cfg, "train", choice, args.skip_broken, [*watching, LegibleNamesHook()])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ Arguments of every check:
 """
 
 from mmvitaccel.arguments.amounts import number, numbers, whole_number, whole_numbers
-from mmvitaccel.arguments.names import flag, one_of, path, text
+from mmvitaccel.arguments.names import flag, known_names, one_of, path, text
 from mmvitaccel.arguments.objects import config, init_config, sequence, with_methods
 from mmvitaccel.arguments.sentence import refuse, shown
 
@@ -21,6 +21,7 @@ __all__ = [
     "config",
     "flag",
     "init_config",
+    "known_names",
     "number",
     "numbers",
     "one_of",

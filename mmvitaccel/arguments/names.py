@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,20 @@ def path(owner: str, name: str, value: Any, *, or_none: bool = False) -> str | N
     """
     given = os.fspath(value) if isinstance(value, os.PathLike) else value
     return text(owner, name, given, what="a path", or_none=or_none)
+
+
+def known_names(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse the name of an argument that there is not.
+
+    Raises:
+        ValueError: One is unknown.
+    """
+    known = tuple(known)
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}."
+            raise ValueError(f"{owner}: there is no argument {name!r}; {hint}")
 
 
 def one_of(owner: str, name: str, value: Any, choices: Iterable[str]) -> str:

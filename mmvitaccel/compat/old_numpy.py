@@ -28,7 +28,8 @@ class _OldNumpy(ModuleType):
         if args or kwargs or not arrays or len({v.shape for v in values}) < 2:
             return np.array(values, *args, **kwargs)
         held = np.empty(len(values), dtype=object)
-        held[:] = values
+        for index, value in enumerate(values):
+            held[index] = value
         return held
 
 

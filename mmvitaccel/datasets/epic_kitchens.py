@@ -12,6 +12,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.fileio import get
 
 from mmvitaccel.arguments import config, path, refuse, text
+from mmvitaccel.datasets.inherited import checked_options
 from mmvitaccel.registry import DATASETS
 from mmvitaccel.text_files import decode_text
 
@@ -80,6 +81,7 @@ class EpicKitchens(BaseDataset):
         self.video_tmpl = text(owner, "video_tmpl", video_tmpl)
         self.frames_tmpl = text(owner, "frames_tmpl", frames_tmpl)
         self.filename_tmpl = text(owner, "filename_tmpl", filename_tmpl)
+        checked_options(owner, kwargs)
         super().__init__(ann_file, pipeline=list(pipeline), data_prefix=data_prefix, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 
 from mmvitaccel.datasets.cocovid import category_ids_by_class, read_cocovid
+from mmvitaccel.datasets.inherited import checked_options
 from mmvitaccel.datasets.vid_classes import VID_CLASSES
 from mmvitaccel.registry import DATASETS
 
@@ -34,10 +35,14 @@ class ImageNetVID(CocoDataset):
 
     Raises:
         FileNotFoundError: ``ann_file`` does not exist.
-        ValueError: It is not a CocoVID file, has other classes, or has no training frames.
+        ValueError: It is not a CocoVID file, has other classes, or has no training frames; or an
+            argument has no meaning.
     """
 
     METAINFO = {"classes": VID_CLASSES}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **checked_options("ImageNetVID", kwargs))
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read ``ann_file``: one record per frame, sorted by video and frame."""

@@ -10,6 +10,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset
 
+from mmvitaccel.datasets.inherited import checked_options
 from mmvitaccel.registry import DATASETS, TRANSFORMS
 from mmvitaccel.text_files import read_text
 
@@ -24,9 +25,17 @@ class SpatialFeatures(BaseDataset):
     with one array (views, steps, channels) per clip beside it. A sample has ``features_path``
     and ``label``.
 
+    Args:
+        *args: As for :class:`mmengine.dataset.BaseDataset`.
+        **kwargs: As for :class:`mmengine.dataset.BaseDataset`.
+
     Raises:
-        ValueError: ``ann_file`` is not such an index, or some of its clips are missing.
+        ValueError: ``ann_file`` is not such an index, some of its clips are missing, or an argument
+            has no meaning.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **checked_options("SpatialFeatures", kwargs))
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the index."""

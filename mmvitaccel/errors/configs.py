@@ -19,6 +19,8 @@ from mmvitaccel.text_files import why_no_text
 
 # Message of numpy for an mmengine data set without samples.
 _NO_SAMPLE = "need at least one array to concatenate"
+# What torch says of an optimizer's state that belongs to another one.
+_OTHER_STATE = ("loaded state dict has a different", "loaded state dict contains a parameter group")
 
 
 @contextmanager
@@ -67,12 +69,22 @@ def _explain(error: Exception) -> str:
             f"{path} cannot be read: {message}; it is damaged, cut short or of another encoding: "
             "save it whole, as UTF-8 without a byte order mark"
         )
+    if isinstance(error, ValueError) and message.startswith(_OTHER_STATE):
+        return (
+            f"the optimizer's state in the checkpoint is of other parameters ({message}): which "
+            "ones are trained, optim_wrapper.paramwise_cfg or its constructor changed; put them "
+            "back, or start from the weights alone (load_from without resume)"
+        )
     if message == _NO_SAMPLE:
         message = "no sample is left; correct the annotation file, filter_cfg or indices"
     if isinstance(error, KeyError) and " " not in message:
         # reason: with spaces it is a sentence, which OpenMMLab raises as a KeyError too
         message = f"the key {message!r} is missing"
-    inner = [f.f_locals["self"] for f in frames_of_error(error) if "self" in f.f_locals]
+    inner = [
+        f.f_locals["self"]
+        for f in frames_of_error(error)
+        if "self" in f.f_locals and f.f_globals.get("__name__") != "contextlib"
+    ]
     place = built[-1].__name__ if built else type(inner[-1]).__name__ if inner else ""
     return message if place in message else f"{place}: {message}"
 

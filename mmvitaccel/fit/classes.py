@@ -13,7 +13,13 @@ from torch import nn
 
 from mmvitaccel.errors import UserError, closest
 from mmvitaccel.fit.datasets import DataSet, path_below
-from mmvitaccel.fit.heads import Head, class_weights, heads_of, things_and_stuff
+from mmvitaccel.fit.heads import (
+    Head,
+    blended_classes,
+    class_weights,
+    heads_of,
+    things_and_stuff,
+)
 from mmvitaccel.fit.json_classes import check_json_classes, compare_names, list_names
 from mmvitaccel.fit.lists import reading_class
 from mmvitaccel.fit.voc.names import object_names
@@ -35,6 +41,13 @@ def check_head_classes(model: nn.Module, sets: Sequence[DataSet]) -> None:
             # In a panoptic data set, boxes only have thing classes; maps have all classes.
             if head.num_classes not in (len(data.classes), data.num_things):
                 raise UserError(_count_sentence(head, data))
+    for where, count in blended_classes(model):
+        for head in heads_of(model):
+            if head.num_classes != count:
+                raise UserError(
+                    f"{where} is {count}, but {head.where} is {head.num_classes}: mixed labels "
+                    "would be of another length than the scores; give both one number."
+                )
     for where, given, needed in class_weights(model):
         if given != needed:
             raise UserError(

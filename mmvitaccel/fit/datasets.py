@@ -13,6 +13,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
 from mmvitaccel.errors import UserError
+from mmvitaccel.fit.settings.numbers import check_whole
 from mmvitaccel.text_files import read_lines_for_others
 
 _BENCHMARK = "MOTChallengeDataset"
@@ -38,8 +39,8 @@ class DataSet:
         """Class names in the order of the labels; None if unknown before building.
 
         Raises:
-            UserError: If the names are a string, or if a name occurs twice in a data set that
-                finds labels by name.
+            UserError: If the names are a string or none, or if a name occurs twice in a data set
+                that finds labels by name.
         """
         if self.kind is None or not issubclass(self.kind, BaseDataset):
             return None
@@ -56,6 +57,11 @@ class DataSet:
                     "per line."
                 )
             classes = _names_in(classes)
+        if self.finds_labels_by_name and isinstance(classes, Sequence) and not classes:
+            raise UserError(
+                f"{self.where}.metainfo.classes is {classes!r}: no object would have a class; give "
+                "the names, or leave it out for those of the data set's class."
+            )
         if not isinstance(classes, Sequence) or not classes:
             return None
         double = next((name for name in classes if list(classes).count(name) > 1), None)
@@ -172,6 +178,8 @@ def _unwrapped(dataset: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]
         wrapped = [key for key in ("dataset", "datasets") if key in dataset]
         if not wrapped:
             yield where, dataset
+        if wrapped:
+            check_whole(dataset, where, "times", 1)
         for key in wrapped:
             yield from _unwrapped(dataset[key], f"{where}.{key}")
 

@@ -18,6 +18,7 @@ from mmvitaccel.fit.datasets import DataSet, data_sets
 from mmvitaccel.fit.heads import heads_of
 from mmvitaccel.fit.json_classes import check_scored_classes
 from mmvitaccel.fit.objects import check_scored
+from mmvitaccel.fit.settings.metrics import check_coco_metric, check_packed
 from mmvitaccel.registry import type_name
 
 
@@ -32,19 +33,24 @@ def check_evaluators(cfg: Config, *splits: str) -> None:
 
     Raises:
         UserError: If an id means different pictures in the two files, a picture is missing,
-            annotations lack a field that the metric reads, or the categories are not the classes.
+            annotations lack a field that the metric reads, the categories are not the classes, or a
+            setting of the metric has no meaning.
     """
     for split in splits:
         coco = [e for e in _evaluators(cfg, split) if type_name(e[1]) == "CocoMetric"]
-        for _, evaluator in coco:
+        sets = data_sets(cfg, split)
+        for where, evaluator in coco:
+            check_coco_metric(where, evaluator)
             if _is_file(evaluator):
                 check_scored(evaluator["ann_file"])
-        sets = data_sets(cfg, split)
         if len(sets) > 1 and coco:
             _check_several(sets)
         for where, evaluator in _evaluators(cfg, split) if len(sets) == 1 else coco:
             if _is_file(evaluator):
                 _check_file(sets, f"{where}.ann_file", evaluator)
+        for where, evaluator in coco:
+            for data in sets:
+                check_packed(where, evaluator, data.config.get("pipeline") or ())
 
 
 def check_predictions(cfg: Config, model: nn.Module, *splits: str) -> None:
@@ -71,7 +77,13 @@ def check_predictions(cfg: Config, model: nn.Module, *splits: str) -> None:
 
 
 def _check_averaged(model: nn.Module, where: str) -> None:
-    if getattr(getattr(model, "cls_head", None), "average_clips", "") is None:
+    way = getattr(getattr(model, "cls_head", None), "average_clips", "prob")
+    if way not in ("prob", "score", None):
+        raise UserError(
+            f"model.cls_head.average_clips is {way!r}; give 'prob' or 'score', by which the views "
+            "of a clip are averaged."
+        )
+    if way is None:
         raise UserError(
             f"{where} has an AccMetric, which needs one score per sample, but "
             "model.cls_head.average_clips is None, so there is one per view; set "
@@ -81,7 +93,7 @@ def _check_averaged(model: nn.Module, where: str) -> None:
 
 def _check_masks(model: nn.Module, where: str, evaluator: Mapping[str, Any]) -> None:
     given = evaluator.get("metric", ())
-    if "segm" not in ([given] if isinstance(given, str) else given):
+    if "segm" not in ([given] if isinstance(given, str) else given or ()):
         return
     parts = (f"{name} {type(part).__name__}".lower() for name, part in model.named_modules())
     # In mmdet and its projects, every module that predicts masks has "mask" in its name.

@@ -6,10 +6,12 @@ import os
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.model import PretrainedInit
+from mmengine.model import BaseModule, PretrainedInit
+from torch import nn
 
 from mmvitaccel.errors import UserError, building
 from mmvitaccel.fit.datasets import dataset_configs, path_below
+from mmvitaccel.models.weights.checkpoint import find_weights, read_content
 
 
 @building("config")
@@ -49,6 +51,56 @@ def check_pretrained(model: Any, where: str = "model") -> None:
     elif isinstance(model, (list, tuple)):
         for index, value in enumerate(model):
             check_pretrained(value, f"{where}.{index}")
+
+
+def check_pretrained_names(model: nn.Module) -> None:
+    """Check that local checkpoints of ``init_cfg`` hold weights of the modules that load them.
+
+    mmengine logs what it did not find, and the training starts from random weights. Modules that
+    load in a way of their own are left alone.
+
+    Args:
+        model: A built model.
+
+    Raises:
+        UserError: A checkpoint has none of a module's names.
+    """
+    for name, module in model.named_modules():
+        if getattr(type(module), "init_weights", None) is not BaseModule.init_weights:
+            continue
+        given = getattr(module, "init_cfg", None)
+        for cfg in given if isinstance(given, (list, tuple)) else [given]:
+            if isinstance(cfg, dict) and cfg.get("type") in ("Pretrained", PretrainedInit):
+                path = cfg.get("checkpoint")
+                if isinstance(path, str) and not cfg.get("prefix") and os.path.isfile(path):
+                    _check_names(module, ".".join(filter(None, ("model", name))), path)
+
+
+def _check_names(module: nn.Module, where: str, path: str) -> None:
+    """Compare a module's names with a checkpoint's, without what DistributedDataParallel adds."""
+    with building(f"{where}.init_cfg"):
+        names = [key.removeprefix("module.") for key in find_weights(read_content(path), path)]
+    own = set(module.state_dict())
+    if own & set(names):
+        return
+    parts = [name.split(".") for name in names]
+    fronts = {
+        ".".join(part[:depth])
+        for part in parts
+        for depth in range(1, len(part))
+        if ".".join(part[depth:]) in own
+    }
+    front = min(fronts, key=len, default=None)
+    cure = (
+        f"they are below {front!r}, set {where}.init_cfg.prefix={front}"
+        if front
+        else "give a checkpoint of this module"
+    )
+    raise UserError(
+        f"{where}.init_cfg.checkpoint {path} has none of {type(module).__name__}'s names (its "
+        f"first is {next(iter(names), 'none')!r}), so that it would start from "
+        f"random weights; {cure}."
+    )
 
 
 def _check_dataset(where: str, dataset: dict[str, Any]) -> None:

@@ -92,6 +92,16 @@ def class_weights(model: nn.Module) -> Iterator[tuple[str, int, int]]:
                 yield f"{where}.{key}.class_weight", len(given), needed
 
 
+def blended_classes(model: nn.Module) -> Iterator[tuple[str, int]]:
+    """Dotted key and number of classes of each way in which mmaction2 mixes clips and labels."""
+    blending = getattr(getattr(model, "data_preprocessor", None), "blending", None)
+    several = getattr(blending, "augments", None)
+    for index, way in enumerate(several if several else [blending]):
+        if _is_count(getattr(way, "num_classes", None)):
+            inner = f".augments.{index}" if several else ""
+            yield f"model.data_preprocessor.blending{inner}.num_classes", way.num_classes
+
+
 def _named_heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield the dotted key and module of each head that has a number of classes."""
     for name, part in parts_with(model, "forward"):

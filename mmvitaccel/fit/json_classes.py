@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from mmvitaccel.errors import UserError, closest
 from mmvitaccel.fit.coco.coco_json import category_ids, read_list
 from mmvitaccel.fit.datasets import DataSet
+from mmvitaccel.registry import type_name
 
 _NAMED = 5
 _BY_NAME, _BY_NAME_AND_ID, _BY_PLACE = "by name", "by name in the order of ids", "by place"
@@ -127,7 +128,7 @@ def _check_annotations(data: DataSet, path: str, ids: Sequence[Any]) -> None:
     used = category_ids(path)
     unknown = sorted(used - set(filter(_is_plain, ids)), key=repr)
     if not used:
-        if data.where.startswith("train"):
+        if data.where.startswith("train") and _loads_objects(data):
             warnings.warn(
                 f"{path} has no annotations, so the training with {data.where} sees no object; "
                 "give the json with the boxes if this is not intended.",
@@ -144,6 +145,12 @@ def _check_annotations(data: DataSet, path: str, ids: Sequence[Any]) -> None:
                 f"{what}: no object belongs to a class; use the same ids in both places."
             )
         warnings.warn(f"{what}: these objects are ignored; correct the ids.", stacklevel=4)
+
+
+def _loads_objects(data: DataSet) -> bool:
+    """Whether a pipeline loads annotations; that of pictures without labels loads empty ones."""
+    steps = data.config.get("pipeline") or ()
+    return not any(type_name(s) == "LoadEmptyAnnotations" for s in steps if isinstance(s, Mapping))
 
 
 def _is_plain(value: Any) -> bool:

@@ -58,6 +58,7 @@ def check_list(data: DataSet, head: Head | None, labels_needed: bool) -> None:
         _check_actions(data, head, entries)
     elif head is not None:
         _check_labels(data, head, entries, labels_needed)
+        _check_repeated(data, entries)
     _check_files(data, entries, folder)
 
 
@@ -126,6 +127,23 @@ def _check_labels(data: DataSet, head: Head, entries: Sequence[Entry], labels_ne
             "from each unless class 0 has no samples.",
             stacklevel=3,
         )
+
+
+def _check_repeated(data: DataSet, entries: Sequence[Entry]) -> None:
+    """Warn of one file with two labels, where a sample has one and is a whole file."""
+    if data.config.get("multi_class") or data.config.get("with_offset"):
+        return
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        other = first.setdefault(entry.name, entry)
+        if entry.labels and other.labels and entry.labels != other.labels:
+            warnings.warn(
+                f"{data.annotations}: {entry.name} has the label {other.labels[0]} in line "
+                f"{other.line} and {entry.labels[0]} in line {entry.line}; correct one if this is "
+                "not meant.",
+                stacklevel=3,
+            )
+            return
 
 
 def _check_actions(data: DataSet, head: Head, entries: Sequence[Entry]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from mmvitaccel.errors import UserError
@@ -13,6 +14,7 @@ from mmvitaccel.fit.coco.survey import Survey, survey
 from mmvitaccel.fit.datasets import DataSet
 from mmvitaccel.fit.json_classes import reads_json
 from mmvitaccel.registry import type_name
+from mmvitaccel.text_files import why_no_text
 
 
 def check_objects(sets: Sequence[DataSet]) -> None:
@@ -28,12 +30,16 @@ def check_objects(sets: Sequence[DataSet]) -> None:
             continue
         found = survey(path)
         if found.lacking and reads_json(data.kind):
+            encoding = why_no_text(Path(path).read_bytes())
+            if encoding is not None:
+                raise UserError(f"{path} {encoding}.")
             raise UserError(f"{path}: {found.lacking}; correct the file.")
         if reads_json(data.kind):
             _check_ids(path, found)
             _check_outlines(data, path, found)
         _check_pictures(path, found)
         _check_boxes(path, found)
+        _check_flags(path, found)
 
 
 def check_scored(path: str) -> None:
@@ -81,10 +87,21 @@ def _check_outlines(data: DataSet, path: str, found: Survey) -> None:
     ]
     if kept:
         raise UserError(
-            f"{path}: {kept[0]} has no 'segmentation', but {data.where}.pipeline loads masks; add "
-            "a mask to each annotation, or set with_mask=False in LoadAnnotations and use a model "
-            "without a mask head."
+            f"{path}: {kept[0]} has no 'segmentation' with polygons or run lengths, but "
+            f"{data.where}.pipeline loads masks; add a mask to each annotation, or set "
+            "with_mask=False in LoadAnnotations and use a model without a mask head."
         )
+    no_area = found.no_area
+    if no_area.count:
+        what = (
+            f"{path}: the masks of {no_area.count} of {found.total} objects have less than three "
+            f"points, the first is {no_area.first}"
+        )
+        if no_area.count == found.total:
+            raise UserError(
+                f"{what}: no object is left; a polygon is a list of x1, y1, x2, y2, x3, y3, ..."
+            )
+        warnings.warn(f"{what}: they are ignored; correct them if not intended.", stacklevel=4)
 
 
 @cache
@@ -98,8 +115,15 @@ def _parser() -> Any:
 
 
 def _check_pictures(path: str, found: Survey) -> None:
-    """Check that annotations refer to pictures that the json lists."""
-    unlisted = found.unlisted
+    """Check that annotations refer to listed pictures, and that each picture has its own file."""
+    unlisted, copies = found.unlisted, found.copies
+    if copies.count:
+        warnings.warn(
+            f"{path}: {copies.count} pictures have the file of another picture, the first is "
+            f"{copies.first}: each lacks the objects of the other; list each file once if this is "
+            "not intended.",
+            stacklevel=3,
+        )
     if not unlisted.count:
         return
     what = (
@@ -109,6 +133,18 @@ def _check_pictures(path: str, found: Survey) -> None:
     if unlisted.count == found.total:
         raise UserError(f"{what}: no object is left; give images and annotations the same ids.")
     warnings.warn(f"{what}: they are ignored; correct the ids if not intended.", stacklevel=3)
+
+
+def _check_flags(path: str, found: Survey) -> None:
+    """Warn of annotations that training and scoring pass over, if these are all."""
+    crowds = found.total and found.crowds == found.total
+    if crowds or (found.ignored and not found.total):
+        flag, number = ("iscrowd", found.crowds) if crowds else ("ignore", found.ignored)
+        warnings.warn(
+            f"{path}: all {number} annotations that count have {flag}=1, and such objects are "
+            f"neither learned nor looked for; set {flag} to 0 where one object is meant.",
+            stacklevel=3,
+        )
 
 
 def _check_boxes(path: str, found: Survey) -> None:

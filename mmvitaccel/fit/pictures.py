@@ -89,7 +89,7 @@ class ComparePictureSize:
 
 
 def _watch(loader: Any) -> None:
-    for dataset in _built(getattr(loader, "dataset", None)):
+    for dataset in built_sets(getattr(loader, "dataset", None)):
         steps = getattr(getattr(dataset, "pipeline", None), "transforms", None)
         if not isinstance(steps, list) or any(isinstance(s, ComparePictureSize) for s in steps):
             continue
@@ -98,14 +98,14 @@ def _watch(loader: Any) -> None:
             steps.insert(names.index("LoadImageFromFile") + 1, ComparePictureSize())
 
 
-def _built(dataset: Any) -> Iterator[Any]:
+def built_sets(dataset: Any) -> Iterator[Any]:
     """Yield a built data set, or those that it wraps."""
     inner = [getattr(dataset, "dataset", None), *(getattr(dataset, "datasets", None) or ())]
     inner = [item for item in inner if item is not None]
     if dataset is not None and not inner:
         yield dataset
     for item in inner:
-        yield from _built(item)
+        yield from built_sets(item)
 
 
 def _images(data: DataSet) -> list[dict[str, Any]]:

@@ -11,23 +11,9 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmvitaccel.errors import UserError
 from mmvitaccel.registry import type_name
 
 _LENGTHS = ("end", "T_max", "total_iters", "total_steps")
-
-
-def check_length(cfg: Config) -> None:
-    """Refuse a training without any epoch or iteration.
-
-    Raises:
-        UserError: If ``max_epochs``, ``max_iters`` or ``val_interval`` is below 1.
-    """
-    loop = cfg.get("train_cfg") or {}
-    for key in ("max_epochs", "max_iters", "val_interval"):
-        value = loop.get(key)
-        if isinstance(value, (int, float)) and value < 1:
-            raise UserError(f"train_cfg.{key} is {value}; give 1 or more.")
 
 
 def check_schedule(cfg: Config) -> None:

@@ -15,7 +15,11 @@ from mmvitaccel.adapters.eventful.handle import EventfulHandle, checked_policy
 from mmvitaccel.arguments import sequence, text
 from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.eventful.modes.mode import AttentionMode
-from mmvitaccel.models.wrappers.eventful import attach_eventful, build_attention, refuse_both
+from mmvitaccel.models.wrappers.eventful import (
+    attach_eventful,
+    check_eventful_options,
+    refuse_both,
+)
 from mmvitaccel.registry import HOOKS
 
 
@@ -40,8 +44,10 @@ class EventfulHook(Hook):
         **options: Further arguments of :func:`mmvitaccel.apply_eventful`.
 
     Raises:
-        ValueError: Both ``target`` and ``parts`` are given, or an argument has no meaning.
-        TypeError: The policy is neither a config nor an object with a method ``select``.
+        ValueError: Both ``target`` and ``parts`` are given, or an argument is unknown or has no
+            meaning.
+        TypeError: The policy is neither a config nor an object with a method ``select``, or refresh
+            or motion lacks a method.
     """
 
     # reason: before hooks that copy the model (EMA), so that their copies are eventful too
@@ -57,12 +63,12 @@ class EventfulHook(Hook):
     ) -> None:
         if not isinstance(policy, Mapping):
             checked_policy(policy, on_tokens=True)
-        build_attention(attention)
         text("Eventful", "target", target, what="a module's path", or_none=True)
         if parts is not None and not isinstance(parts, str):
             names = sequence("Eventful", "parts", parts, why="give 'all' or names of parts")
             parts = [text("Eventful", "parts", name, what="names of parts") for name in names]
         refuse_both(target, parts)
+        check_eventful_options(attention, parts, options)
         self.policy, self.attention = policy, attention
         self.target, self.parts, self.options = target, parts, options
         self.handle: EventfulHandle | EventfulDetectorHandle | None = None

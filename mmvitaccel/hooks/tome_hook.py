@@ -11,7 +11,7 @@ from torch import nn
 from mmvitaccel.adapters.tome.handle import ToMeHandle
 from mmvitaccel.arguments import text
 from mmvitaccel.core.tome.schedule import Schedule, check_schedule
-from mmvitaccel.models.wrappers.tome import attach_tome
+from mmvitaccel.models.wrappers.tome import attach_tome, check_tome_options
 from mmvitaccel.registry import HOOKS
 
 
@@ -29,7 +29,8 @@ class ToMeHook(Hook):
         **options: Further arguments of :func:`mmvitaccel.apply_tome`.
 
     Raises:
-        ValueError: ``r`` is a schedule of no model, or the target no path.
+        ValueError: ``r`` is a schedule of no model, the target no path, or another argument is
+            unknown or has no meaning.
         TypeError: ``r`` is of another kind.
     """
 
@@ -38,6 +39,7 @@ class ToMeHook(Hook):
 
     def __init__(self, r: Schedule = 8, target: str | None = None, **options: Any) -> None:
         check_schedule(r)
+        check_tome_options(options)
         self.r, self.options = r, options
         self.target = text("ToMe", "target", target, what="a module's path", or_none=True)
         self.handle: ToMeHandle | None = None

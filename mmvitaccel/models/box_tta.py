@@ -10,6 +10,7 @@ from mmdet.models.test_time_augs import DetTTAModel
 from mmdet.structures import DetDataSample
 from torch import nn
 
+from mmvitaccel.arguments import config
 from mmvitaccel.registry import MODELS
 
 
@@ -17,8 +18,19 @@ from mmvitaccel.registry import MODELS
 class BoxTTAModel(DetTTAModel):
     """mmdet's ``DetTTAModel`` for detectors with masks: merges the boxes and predicts no masks.
 
-    mmdet's class fails for such a detector at the first image. The arguments are the same.
+    mmdet's class fails for such a detector at the first image.
+
+    Args:
+        tta_cfg: ``nms`` and ``max_per_img``, as for mmdet's class.
+        **kwargs: As for mmdet's class; ``module`` is the detector or its config.
+
+    Raises:
+        ValueError: If ``tta_cfg`` is not a dict.
     """
+
+    def __init__(self, tta_cfg: dict | None = None, **kwargs: Any) -> None:
+        tta_cfg = config("BoxTTAModel", "tta_cfg", tta_cfg, what="a dict", or_none=True)
+        super().__init__(tta_cfg, **kwargs)
 
     def test_step(self, data: Any) -> list[DetDataSample]:
         """Predict every view, without masks, and merge the boxes.

@@ -12,10 +12,14 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import nn
+from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
+from mmvitaccel.arguments import config, whole_number, with_methods
 from mmvitaccel.errors import UserError, building
 from mmvitaccel.registry import OPTIM_WRAPPERS, type_name
+
+_AMP_DTYPES = ("float16", "bfloat16", "float32", "float64")  # of mmengine's wrapper
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -24,7 +28,27 @@ class BFloat16OptimWrapper(OptimWrapper):
 
     bfloat16 has the range of float32, so no loss scaling is needed; ``AmpOptimWrapper`` would also
     serve on accelerators but does not start on a CPU.
+
+    Args:
+        optimizer: The optimizer.
+        accumulative_counts: Batches whose gradients are added up for a step.
+        clip_grad: Arguments of torch's clipping of gradients; None for no clipping.
+
+    Raises:
+        ValueError: An argument has no meaning.
     """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        accumulative_counts: int = 1,
+        clip_grad: dict | None = None,
+    ) -> None:
+        owner = "BFloat16OptimWrapper"
+        with_methods(owner, "optimizer", optimizer, "step", "zero_grad")
+        counts = whole_number(owner, "accumulative_counts", accumulative_counts, least=1)
+        clip_grad = config(owner, "clip_grad", clip_grad, what="a dict", or_none=True)
+        super().__init__(optimizer, counts, clip_grad or None)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -77,12 +101,22 @@ def enable_amp(cfg: Config) -> None:
 
 @building("config")
 def serve_amp_on_cpu(cfg: Config) -> None:
-    """Without an accelerator, train a config with ``AmpOptimWrapper`` in bfloat16."""
+    """Without an accelerator, train a config with ``AmpOptimWrapper`` in bfloat16.
+
+    Raises:
+        UserError: The config asks for a dtype that mmengine does not have.
+    """
     wrapper = cfg.get("optim_wrapper")
     if get_device() != "cpu" or not isinstance(wrapper, dict):
         return
     if type_name(wrapper) != "AmpOptimWrapper":
         return
+    dtype = wrapper.get("dtype")
+    if dtype is not None and dtype not in _AMP_DTYPES and not isinstance(dtype, torch.dtype):
+        raise UserError(
+            f"optim_wrapper.dtype is {dtype!r}; give one of "
+            f"{', '.join(map(repr, _AMP_DTYPES))}, or leave it out."
+        )
     wrapper.type = "mmvitaccel.BFloat16OptimWrapper"
     for key in ("loss_scale", "dtype", "use_fsdp"):
         wrapper.pop(key, None)

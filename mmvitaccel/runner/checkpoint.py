@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def check_checkpoint(
     with building("checkpoint"):
         content = read_content(path)
         weights = choose_weights(content, path, own, choice)
-    _warn_of_nan(weights, source)
+    _warn_of_nan(weights, source, {name for name, _ in model.named_parameters()})
     if whole:
         try:
             load_fitting(model, weights, source, hint=_layout)
@@ -87,29 +87,47 @@ def check_checkpoint(
     return meta if isinstance(meta, Mapping) else {}
 
 
-def _warn_of_nan(weights: Mapping[str, Tensor], source: str) -> None:
-    """Warn about weights with NaN from a diverged training."""
-    lost = [name for name, value in weights.items() if _has_nan(value)]
+def _warn_of_nan(weights: Mapping[str, Tensor], source: str, parameters: Collection[str]) -> None:
+    """Warn about weights with NaN or infinity from a diverged training.
+
+    A buffer may hold infinity, such as the mask of an attention.
+    """
+    lost = [name for name, value in weights.items() if _is_lost(value, infinite=name in parameters)]
     if lost:
         warnings.warn(
-            f"{source}: {len(lost)} of its {len(weights)} tensors have NaN in them, first "
-            f"{lost[0]!r}: what the model gives means nothing; take one from before the training "
-            "diverged.",
+            f"{source}: {len(lost)} of its {len(weights)} tensors have NaN or infinity in them, "
+            f"first {lost[0]!r}: what the model gives means nothing; take one from before the "
+            "training diverged.",
             stacklevel=3,
         )
 
 
-def _has_nan(value: Tensor) -> bool:
+def _is_lost(value: Tensor, infinite: bool) -> bool:
+    """Whether a tensor has NaN in it, or also infinity."""
     # reason: torch cannot check other dtypes, and models do not use them
     plain = value.layout == torch.strided and value.device.type != "meta"
-    return plain and value.dtype in _FLOATS and bool(value.isnan().any())
+    if not plain or value.dtype not in _FLOATS:
+        return False
+    return bool((~value.isfinite() if infinite else value.isnan()).any())
 
 
 @building("config")
 def starting_point(cfg: Config) -> str | None:
-    """The initial checkpoint of a training of this config, or None."""
-    if cfg.get("load_from"):
-        return cfg.load_from
+    """The initial checkpoint of a training of this config, or None.
+
+    Raises:
+        UserError: ``load_from`` is no path, or ``resume`` one.
+    """
+    path, resume = cfg.get("load_from"), cfg.get("resume")
+    if path is not None and not isinstance(path, str):
+        raise UserError(f"load_from is {path!r}; give the path of a checkpoint, or None.")
+    if isinstance(resume, str):
+        raise UserError(
+            f"resume is the text {resume!r}; give resume=True and load_from={resume!r}, or "
+            f"--resume {resume}."
+        )
+    if path:
+        return path
     return last_checkpoint(cfg.work_dir) if cfg.get("resume") else None
 
 
@@ -126,6 +144,13 @@ class ChosenWeights(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Replace ``state_dict``, also in a file without one."""
+        if runner._resume and "optimizer" not in checkpoint:
+            warnings.warn(
+                f"{runner._load_from or 'the last checkpoint'} holds no state of the optimizer: "
+                "the training goes on with a new one, without its momentum; save checkpoints with "
+                "save_optimizer=True to go on as before.",
+                stacklevel=2,
+            )
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module

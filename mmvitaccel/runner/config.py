@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.hub import get_config
+from mmengine.utils import import_modules_from_strings
 
 from mmvitaccel.errors import UserError, building, closest
 from mmvitaccel.runner.options.keys import RUNNER_KEYS, check_key
@@ -49,6 +50,9 @@ def load_config(path: str, options: Mapping[str, Any], reads: Collection[str] = 
             cfg = read_again(cfg.filename, read)
         before = cfg.to_dict()
         cfg.merge_from_dict(dict(options))
+        if any(key.partition(".")[0] == "custom_imports" for key in options):
+            # reason: mmengine imports those of the file alone, when it reads it
+            import_modules_from_strings(**(cfg.get("custom_imports") or dict(imports=None)))
     tell_unreached(cfg, before, {key: options[key] for key in options if key not in own})
     if not isinstance(cfg.get("model"), dict):
         raise UserError(f"config {path} defines no model; give a config with model=dict(type=...).")

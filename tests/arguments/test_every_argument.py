@@ -17,7 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from mmengine.dataset import BaseDataset
 from mmengine.registry import Registry
+from torch import nn
 
 import mmvitaccel
 from mmvitaccel import registry
@@ -77,11 +80,26 @@ def epic() -> str:
 
 #: What each takes as it is meant: required arguments, and small sizes.
 GOOD: dict[str, Callable[[], dict[str, Any]]] = {
+    "BFloat16OptimWrapper": lambda: dict(optimizer=torch.optim.SGD(nn.Linear(1, 1).parameters())),
+    "BoxTTAModel": lambda: dict(module=nn.Identity()),
     "Budget": lambda: dict(
         handle=mmvitaccel.apply_eventful(vitdet(**VITDET), TopK(4)), milliseconds=9.0, k=(1, 8)
     ),
     "BudgetHook": lambda: dict(k=(2, 8), milliseconds=9.0),
     "BudgetScheduleHook": lambda: dict(schedule=[3]),
+    "CascadeRoIHead": lambda: dict(
+        num_stages=1,
+        stage_loss_weights=[1.0],
+        bbox_roi_extractor=dict(
+            type="mmdet.SingleRoIExtractor",
+            out_channels=4,
+            featmap_strides=[4],
+            roi_layer=dict(type="RoIAlign", output_size=7),
+        ),
+        bbox_head=dict(
+            type="mmdet.Shared2FCBBoxHead", in_channels=4, fc_out_channels=4, num_classes=2
+        ),
+    ),
     "ClipSampler": lambda: dict(dataset=Frames()),
     "CompiledEfficientViT": lambda: dict(model=mmvitaccel.EfficientViT(STAGES)),
     "EfficientViT": lambda: dict(arch=STAGES),
@@ -92,12 +110,14 @@ GOOD: dict[str, Callable[[], dict[str, Any]]] = {
     "EventfulHook": lambda: dict(policy=dict(type="TopK", k=4)),
     "EventfulNeck": lambda: dict(neck=dict(type="mmvitaccel.SimpleFPN", in_channels=8)),
     "Every": lambda: dict(frames=3),
+    "ImageNetVID": lambda: dict(ann_file=cocovid(), lazy_init=True),
     "LN2d": lambda: dict(num_channels=4),
     "RLT": lambda: dict(backbone=dict(type="mmvitaccel.ViViT", **VIVIT)),
     "RandomBudgetHook": lambda: dict(k=(2, 8)),
     "RandomTokens": lambda: dict(k=4),
     "SharedTopK": lambda: dict(k=4),
     "SimpleFPN": lambda: dict(in_channels=8, out_channels=4),
+    "SpatialFeatures": lambda: dict(ann_file="index.json", lazy_init=True),
     "TIMMBackbone": lambda: dict(model_name="vit_tiny_patch16_224"),
     "ToMe": lambda: dict(backbone=BACKBONE),
     "TopFraction": lambda: dict(fraction=0.5),
@@ -114,6 +134,29 @@ GOOD: dict[str, Callable[[], dict[str, Any]]] = {
     "apply_tome": lambda: dict(model=timm_model("vit_tiny_patch16_224", depth=1)),
     "mmvitaccel.core.eventful.gates.policy.Threshold": lambda: dict(threshold=0.5),
     "register_matching": lambda: dict(cls=Chosen),
+}
+
+#: Arguments that a class hands on to mmengine's data set, which would misread them.
+OF_MMENGINE = {
+    "ann_file": "str | None",
+    "metainfo": "Mapping | None",
+    "data_root": "str | None",
+    "data_prefix": "dict",
+    "filter_cfg": "dict | None",
+    "indices": "int | Sequence[int] | None",
+    "serialize_data": "bool",
+    "test_mode": "bool",
+    "lazy_init": "bool",
+    "max_refetch": "int",
+}
+HANDED_ON = {
+    "EpicKitchens": {
+        name: kinds
+        for name, kinds in OF_MMENGINE.items()
+        if name not in ("ann_file", "data_prefix")
+    },
+    "ImageNetVID": OF_MMENGINE,
+    "SpatialFeatures": OF_MMENGINE,
 }
 
 NAN, INF = float("nan"), float("inf")
@@ -155,6 +198,7 @@ MEANT: dict[tuple[str, str], tuple[Any, ...]] = {
     ("", "init_cfg"): ([],),  # mmengine's: no way of initialisation
     ("Budget", "clock"): (object,),  # can be called
     ("BudgetScheduleHook", "schedule"): (object,),
+    **{(name, "indices"): (-5,) for name in HANDED_ON},  # the last five
     ("EpicKitchens", "pipeline"): ([], [1, "2"], [None]),  # mmengine builds its entries
     ("VIDMetric", "backend_args"): ({}, {"x": 1}),  # mmengine's
 }
@@ -183,7 +227,12 @@ def own_arguments(cls: Any) -> dict[str, inspect.Parameter]:
     if not getattr(written, "__module__", "").startswith("mmvitaccel"):
         return {}
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {n: p for n, p in inspect.signature(cls).parameters.items() if p.kind in named}
+    handed_on = {
+        name: inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kinds)
+        for name, kinds in HANDED_ON.get(cls.__name__, {}).items()
+    }
+    own = {n: p for n, p in inspect.signature(cls).parameters.items() if p.kind in named}
+    return own | handed_on
 
 
 @cache
@@ -225,6 +274,37 @@ def refusal(call: Callable[..., Any], arguments: dict[str, Any], name: str) -> s
 
 
 TYPES = types_of_the_package()
+
+
+def test_every_constructor_is_written_here() -> None:
+    """An inherited one would take what OpenMMLab misreads."""
+    inherited = {
+        name
+        for name, cls in TYPES.items()
+        if inspect.isclass(cls)
+        and not getattr(cls.__init__, "__module__", "mmvitaccel").startswith("mmvitaccel")
+    }
+    assert inherited == set()
+    names = set(inspect.signature(BaseDataset.__init__).parameters) - {"self", "pipeline"}
+    assert set(OF_MMENGINE) == names
+
+
+def test_further_arguments_of_hooks_are_checked_when_they_are_made() -> None:
+    for hook, name, apply in (
+        (TYPES["ToMeHook"], "ToMeHook", mmvitaccel.apply_tome),
+        (TYPES["EventfulHook"], "EventfulHook", mmvitaccel.apply_eventful),
+    ):
+        with pytest.raises(ValueError, match=r": there is no argument 'max_stream"):
+            hook(**good(name), max_streamz=4)
+        wrong = []
+        for argument, parameter in inspect.signature(apply).parameters.items():
+            if parameter.kind is not parameter.KEYWORD_ONLY or argument == "parts":
+                continue
+            for value in wrong_values(hook.__name__, argument, str(parameter.annotation)):
+                said = refusal(hook, {**good(name), argument: value}, argument)
+                if said is not None:
+                    wrong.append(f"{name}({argument}={value!r}): {said[:150]}")
+        assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("name", TYPES)

@@ -37,6 +37,7 @@ def test_arrays_are_numpys_wherever_numpy_makes_them():
 
     ragged = recall.np.array([np.zeros((1, 2)), np.zeros((1, 3))])
     assert [ragged.shape, ragged[1].shape] == [(2,), (1, 3)]
+    assert recall.np.array([np.zeros((2, 2)), np.zeros((2, 3))])[1].shape == (2, 3)
     assert recall.np.array([np.zeros((1, 2))] * 2).shape == (2, 1, 2)
     with pytest.raises(ValueError, match="inhomogeneous"):
         recall.np.array([[1], [1, 2]])

@@ -81,6 +81,17 @@ def test_an_unknown_optimizer_is_named(paramwise):
         build_optim_wrapper(nn.Linear(2, 2), wrapper)
 
 
+def test_a_state_of_an_optimizer_of_other_parameters():
+    old = torch.optim.SGD([{"params": [torch.zeros(1)]}, {"params": [torch.zeros(1)]}], lr=1)
+    other = [{"params": [torch.zeros(1), torch.zeros(1)]}, {"params": [torch.zeros(1)]}]
+    for params in ([torch.zeros(1)], other):
+        with (
+            pytest.raises(UserError, match=r"^config: the optimizer's state in the checkpoint is"),
+            building("config"),
+        ):
+            torch.optim.SGD(params, lr=1).load_state_dict(old.state_dict())
+
+
 def test_arguments_of_what_no_registry_built():
     def apply(model, r=8):
         pass

@@ -19,8 +19,8 @@ from mmvitaccel.video.clip_steps import ClipSettings
     ("read", "setting", "what"),
     [
         (lambda cfg: check_inputs(cfg, "train"), dict(train_cfg=5), "train_cfg is 5; give a dict"),
-        (lambda cfg: check_inputs(cfg, "train"), dict(train_cfg=dict(max_epochs="x"),
-            param_scheduler=[dict(type="StepLR", end=3)]), "config: .*'<' not supported"),
+        (lambda cfg: check_inputs(cfg, "train"), dict(train_cfg=dict(max_epochs=3),
+            param_scheduler=[dict(type="StepLR", end="x")]), "config: .*could not convert string"),
         (lambda cfg: check_data(cfg, "test"), dict(test_cfg={}, test_dataloader=dict(
             dataset=dict(ann_file="a", data_root=["b"]))), "data_root is .*give the path of"),
         (lambda cfg: check_data(cfg, "test"), dict(test_cfg={}, test_dataloader=dict(
@@ -71,3 +71,37 @@ def test_the_order_of_three_channels_is_of_three(key, channels):
 def test_another_value_in_the_place_of_a_dict(key):
     with pytest.raises(UserError, match=rf"{key} is \[1\]; give a dict"):
         check_inputs(Config({"model": {}, key: [1]}), "train", "val", "test")
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (
+            dict(model=dict(backbone="ResNet")),
+            r"model\.backbone is the text 'ResNet'; give a dict, as",
+        ),
+        (
+            dict(model={}, default_hooks=dict(checkpoint="CheckpointHook")),
+            r"default_hooks\.checkpoint is the text 'CheckpointHook'; give a dict",
+        ),
+        (dict(model={}, custom_hooks=dict(type="EMAHook")), r"custom_hooks is .*give a list"),
+        (
+            dict(model=dict(data_preprocessor=dict(pad_size_divisor=0))),
+            r"model\.data_preprocessor\.pad_size_divisor is 0; give 1 or more",
+        ),
+    ],
+)
+def test_parts_of_another_kind(given, sentence):
+    with pytest.raises(UserError, match=sentence):
+        check_inputs(Config(given), "train")
+
+
+def test_wrappers_and_classes_without_anything():
+    data = dict(type="CocoDataset", metainfo=dict(classes=[]))
+    loader = dict(dataset=data)
+    cfg = Config(dict(default_scope="mmdet", model={}, val_cfg={}, val_dataloader=loader))
+    with pytest.raises(UserError, match=r"dataset\.metainfo\.classes is \[\]: no object would"):
+        check_inputs(cfg, "val")
+    cfg.val_dataloader.dataset = dict(type="RepeatDataset", times=-1, dataset=data)
+    with pytest.raises(UserError, match=r"^val_dataloader\.dataset\.times is -1; give 1 or more"):
+        check_inputs(cfg, "val")

@@ -475,3 +475,24 @@ def test_what_fits_is_silent(detector_config):
         warnings.simplefilter("error", UserWarning)
         check_inputs(cfg, *SPLITS)
     check_model(cfg, build_model(cfg), *SPLITS)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_labels_that_are_mixed(recognizer_config, several):
+    cfg = load(recognizer_config)
+    mix = dict(type="MixupBlending", num_classes=2)
+    cfg.model.data_preprocessor.blending = (
+        dict(type="RandomBatchAugment", augments=[mix, dict(mix)], probs=[0.5, 0.3])
+        if several
+        else mix
+    )
+    check_head_classes(build_model(cfg), [])
+    blending = cfg.model.data_preprocessor.blending
+    (blending.augments[1] if several else blending).num_classes = 3
+    inner = r"\.augments\.1" if several else ""
+    sentence = (
+        rf"^model\.data_preprocessor\.blending{inner}\.num_classes is 3, but "
+        r"model\.cls_head\.num_classes is 2"
+    )
+    with pytest.raises(UserError, match=sentence):
+        check_head_classes(build_model(cfg), [])

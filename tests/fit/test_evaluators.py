@@ -113,6 +113,8 @@ def two_sets(detector_config, boxes):
         (boxes / "joined.json").write_text(json.dumps(joined))
         cfg = load_config(str(detector_config), {})
         first = cfg.test_dataloader.dataset
+        # reason: without a json to score by, samples carry their annotations
+        first.pipeline[-1].meta_keys += ("instances",)
         second = first.copy()
         second.ann_file = "second.json"
         cfg.test_dataloader.dataset = dict(type="ConcatDataset", datasets=[first, second])
@@ -172,3 +174,7 @@ def test_scores_of_views_are_refused_where_samples_are_scored(recognizer_config)
         check_predictions(cfg, model, "val", "test")
     cfg.val_evaluator = cfg.test_evaluator = dict(type="mmvitaccel.MacsMetric")
     check_predictions(cfg, model, "val", "test")
+    cfg.val_evaluator = dict(type="AccMetric")
+    model.cls_head.average_clips = "mean"
+    with pytest.raises(UserError, match=r"average_clips is 'mean'; give 'prob' or 'score'"):
+        check_predictions(cfg, model, "val")

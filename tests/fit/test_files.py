@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.model import BaseModule
+from torch import nn
 
 from mmvitaccel.errors import UserError
-from mmvitaccel.fit.files import check_data, check_pretrained
+from mmvitaccel.fit.files import check_data, check_pretrained, check_pretrained_names
 
 
 @pytest.fixture
@@ -78,3 +81,51 @@ def test_pretrained_weights(tmp_path):
         check_pretrained(model)
     for checkpoint in ("torchvision://resnet50", "https://host/x.pth", str(tmp_path)):
         check_pretrained(dict(init_cfg=dict(type="Pretrained", checkpoint=checkpoint)))
+
+
+class Backbone(BaseModule):
+    def __init__(self, **given):
+        super().__init__(**given)
+        self.stem, self.body = nn.Linear(2, 2), nn.Linear(2, 2)
+
+
+class Converting(Backbone):
+    def init_weights(self):
+        """As mmdet's Swin, which changes the names."""
+
+
+@pytest.fixture
+def named(tmp_path):
+    """A detector whose backbone starts from a file with its names behind a prefix."""
+
+    def make(front: str, kind=Backbone, **init_cfg):
+        path = str(tmp_path / "b.pth")
+        weights = {f"{front}{key}": value for key, value in Backbone().state_dict().items()}
+        torch.save(dict(state_dict=weights | {"head.fc.weight": torch.zeros(1)}), path)
+        detector = BaseModule()
+        detector.backbone = kind(init_cfg=dict(type="Pretrained", checkpoint=path, **init_cfg))
+        return detector
+
+    return make
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_backbone_starts_from_its_own_names(named, prefix):
+    check_pretrained_names(named(prefix))
+    check_pretrained_names(named("backbone.", prefix="backbone."))
+    check_pretrained_names(named("other.", Converting))
+
+
+def test_a_backbone_that_would_start_from_random_weights(named):
+    sentence = (
+        r"^model\.backbone\.init_cfg\.checkpoint \S+/b\.pth has none of Backbone's names \(its "
+    )
+    with pytest.raises(UserError, match=sentence + ".*set model.backbone.init_cfg.prefix=backbone"):
+        check_pretrained_names(named("backbone."))
+    with pytest.raises(UserError, match=r"below 'a\.b', set .*prefix=a\.b\.$"):
+        check_pretrained_names(named("a.b."))
+    detector = named("")
+    detector.backbone.stem = detector.backbone.body = nn.Identity()
+    detector.backbone.register_buffer("own", torch.zeros(1))
+    with pytest.raises(UserError, match="give a checkpoint of this module"):
+        check_pretrained_names(detector)

@@ -207,3 +207,14 @@ def test_the_tools_refuse_before_the_first_step(
     error = capsys.readouterr().err.splitlines()[-1]
     assert "clips.txt, line 2: 'clip1 6 2' has the label 2" in error
     assert not Path(tmp_path, "work_dirs").exists()
+
+
+def test_one_file_with_two_labels(videos):
+    with pytest.warns(
+        UserWarning, match=r"list\.txt: a\.mp4 has the label 0 in line 1 and 1 in line"
+    ):
+        videos("a.mp4 0", "b.mp4 1", "a.mp4 1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        videos("a.mp4 0", "b.mp4 1", "a.mp4 0")
+        videos("a.mp4 0", "a.mp4 1", multi_class=True, num_classes=2)

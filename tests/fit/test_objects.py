@@ -198,7 +198,9 @@ def test_masks_that_are_loaded_are_there(detector_config, boxes, change, refused
         if not refused:
             check_objects(data_sets(cfg, "train"))
             return
-        sentence = r"annotations\[[02]\] .*no 'segmentation', but train_.*\.pipeline loads masks"
+        sentence = (
+            r"annotations\[[02]\] .*no 'segmentation' with .*, but train_.*\.pipeline loads masks"
+        )
         with pytest.raises(UserError, match=sentence):
             check_objects(data_sets(cfg, "train"))
 
@@ -248,3 +250,48 @@ def test_a_json_that_cannot_be_decoded_is_named(run_tool, detector_config, boxes
         run_tool("train", detector_config)
     assert caught.value.code == 2
     assert "boxes.json" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_objects_that_are_passed_over(check):
+    (said,) = check(each(lambda a: a.update(iscrowd=1)))
+    assert "boxes.json: all 10 annotations that count have iscrowd=1, and such objects are " in said
+    (said,) = check(each(lambda a: a.update(ignore=1)))
+    assert "boxes.json: all 10 annotations that count have ignore=1" in said
+    assert check(each(lambda a: a.update(iscrowd=a["id"] % 2, ignore=0))) == []
+
+
+def test_pictures_of_one_file(check):
+    (said,) = check(put("images", 1, file_name="0.png"))
+    assert "boxes.json: 1 pictures have the file of another picture, the first is images[1]" in said
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_a_json_of_another_encoding(detector_config, boxes, encoding):
+    path = boxes / "boxes.json"
+    path.write_bytes(path.read_text().encode(encoding))
+    cfg = load_config(str(detector_config), {})
+    with pytest.raises(UserError, match=rf"boxes\.json .*{encoding.upper()}"):
+        check_objects(data_sets(cfg, "train"))
+
+
+def test_masks_of_two_points(detector_config, boxes):
+    def checked(mask_of):
+        path = boxes / "boxes.json"
+        content = json.loads(path.read_text())
+        for annotation in content["annotations"]:
+            annotation["segmentation"] = mask_of(annotation)
+        path.write_text(json.dumps(content))
+        cfg = load_config(str(detector_config), {})
+        cfg.train_dataloader.dataset.pipeline[1].with_mask = True
+        check_objects(data_sets(cfg, "train"))
+
+    whole, line = [[1, 1, 9, 1, 9, 9]], [[1, 1, 9, 9]]
+    with pytest.raises(
+        UserError, match=r"of 10 of 10 objects have less than three points, the fir"
+    ):
+        checked(lambda annotation: line)
+    with pytest.warns(UserWarning, match=r"the masks of 1 of 10 objects .* they are ignored"):
+        checked(lambda annotation: line if annotation["id"] == 3 else whole)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checked(lambda annotation: whole)

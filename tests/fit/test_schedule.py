@@ -6,13 +6,7 @@ from types import SimpleNamespace
 import pytest
 from mmengine.config import Config
 
-from mmvitaccel.errors import UserError
-from mmvitaccel.fit.schedule import (
-    ScheduleHook,
-    check_length,
-    check_remaining_length,
-    check_schedule,
-)
+from mmvitaccel.fit.schedule import ScheduleHook, check_remaining_length, check_schedule
 
 WARM_UP = dict(type="LinearLR", start_factor=0.1, by_epoch=False, begin=0, end=500)
 
@@ -106,24 +100,6 @@ def test_a_training_warns_of_a_warm_up_that_is_longer(run_tool, detector_config,
     assert "max_epochs is 1, which are 3 iterations, but param_scheduler has LinearLR.end=500" in (
         str(said.message)
     )
-
-
-@pytest.mark.parametrize(
-    "loop",
-    [
-        dict(max_epochs=0),
-        dict(max_epochs=-1),
-        dict(max_iters=0),
-        dict(max_epochs=2, val_interval=0),
-    ],
-    ids=str,
-)
-def test_a_training_without_length(loop):
-    key, value = list(loop.items())[-1]
-    with pytest.raises(UserError, match=rf"^train_cfg\.{key} is {value}; give 1 or more\.$"):
-        check_length(Config(dict(train_cfg=loop)))
-    check_length(Config(dict(train_cfg=dict(max_epochs=1, val_interval=1))))
-    check_length(Config({}))
 
 
 def test_a_training_at_its_end():

@@ -75,3 +75,13 @@ def test_amp_with_another_wrapper():
         enable_amp(config(type="DeepSpeedOptimWrapper"))
     with pytest.raises(UserError, match="the config's optim_wrapper is None"):
         enable_amp(Config({}))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bf16", 16])
+def test_a_dtype_that_mixed_precision_does_not_have(monkeypatch, dtype):
+    monkeypatch.setattr(amp, "get_device", lambda: "cpu")
+    with pytest.raises(
+        UserError, match=rf"^optim_wrapper\.dtype is {dtype!r}; give one of 'float16'"
+    ):
+        serve_amp_on_cpu(config(type="AmpOptimWrapper", dtype=dtype))
+    serve_amp_on_cpu(config(type="AmpOptimWrapper", dtype="float16"))

@@ -4,11 +4,12 @@ import warnings
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmvitaccel.errors import UserError
-from mmvitaccel.runner.checkpoint import check_checkpoint
+from mmvitaccel.runner.checkpoint import check_checkpoint, starting_point
 
 
 class Net(nn.Module):
@@ -82,10 +83,6 @@ def test_weights_of_a_training_that_diverged_are_a_warning(save):
     weights["backbone.1.bias"][2] = torch.nan
     with pytest.warns(UserWarning, match=r"1 of its 9 tensors .*'backbone\.1\.bias'"):
         check_checkpoint(Net(), save(weights))
-    weights["backbone.1.bias"][2] = torch.inf  # as in a mask
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        check_checkpoint(Net(), save(weights))
 
 
 def test_weights_to_start_from_may_be_a_part(save):
@@ -119,3 +116,51 @@ def test_hooks_that_adapt_weights_are_run(save):
     model = Resized()
     check_checkpoint(model, save(weights))
     assert torch.equal(model.backbone[0].weight, torch.ones(4, 4))
+
+
+def test_infinite_weights_are_of_a_diverged_training(save):
+    model = Net()
+    weights = {key: value.clone() for key, value in model.state_dict().items()}
+    weights["norm.running_var"][0] = float("inf")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_checkpoint(model, save(weights))  # a buffer may hold it
+    weights["backbone.0.bias"][0] = -float("inf")
+    with pytest.warns(
+        UserWarning, match=r"1 of its \d+ tensors have NaN or infinity in them, first"
+    ):
+        check_checkpoint(model, save(weights))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.complex64, torch.bool])
+def test_weights_that_are_no_real_numbers(save, dtype):
+    weights = {k: v.to(dtype) if "0." in k else v for k, v in Net().state_dict().items()}
+    sentence = rf"'backbone\.0\.weight' is {str(dtype)[6:]} in it and float32 in the model: these"
+    with pytest.raises(UserError, match=sentence):
+        check_checkpoint(Net(), save(weights))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_taken(save, dtype):
+    weights = {
+        k: v.to(dtype) if v.is_floating_point() else v for k, v in Net().state_dict().items()
+    }
+    check_checkpoint(model := Net(), save(weights))
+    assert model.backbone[0].weight.dtype == torch.float32
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize")
+def test_quantized_weights_are_named(save):
+    weights = {"w.weight": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}
+    with pytest.raises(UserError, match=r"'w\.weight' is a quantized tensor"):
+        check_checkpoint(Net(), save(weights))
+
+
+def test_where_a_training_starts():
+    assert starting_point(Config(dict(load_from="a.pth", resume=True))) == "a.pth"
+    with pytest.raises(UserError, match=r"^load_from is 5; give the path of a checkpoint, or None"):
+        starting_point(Config(dict(load_from=5)))
+    with pytest.raises(
+        UserError, match=r"^resume is the text 'a\.pth'; .*load_from='a\.pth', or --r"
+    ):
+        starting_point(Config(dict(resume="a.pth")))

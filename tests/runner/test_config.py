@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 import pytest
 from mmengine.config import Config
@@ -114,3 +115,12 @@ def test_types_as_names_and_as_classes():
     assert type_name(dict(type="mmdet.ThreeCrop")) == type_name(dict(type="ThreeCrop"))
     assert type_name(dict(type=argparse.ArgumentParser)) == "ArgumentParser"
     assert type_name({}) == ""
+
+
+def test_imports_of_the_command_line(detector_config, tmp_path, monkeypatch):
+    (tmp_path / "imported_by_an_option.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    load_config(str(detector_config), {"custom_imports.imports": ["imported_by_an_option"]})
+    assert "imported_by_an_option" in sys.modules
+    with pytest.raises(UserError, match=r"^--cfg-options: .*nothing_here"):
+        load_config(str(detector_config), {"custom_imports.imports": ["nothing_here"]})

@@ -59,7 +59,7 @@ def test_data_preprocessor_beside_the_model_is_used(detector_config):
         ({"train_dataloader.dataset.filter": 1}, "CocoDataset has no argument 'filter'"),
         ({"default_hooks.logger.intervall": 2}, "LoggerHook has no argument 'intervall'"),
         ({"train_dataloader.batch_sizee": 2}, "batch_sizee"),
-        ({"optim_wrapper.optimizer.type": "SGDD"}, "DefaultOptimWrapperConstructor: "),
+        ({"optim_wrapper.optimizer.type": "SGDD"}, "type 'SGDD' is not in mmengine's optimizer"),
         ({"train_cfg.type": "EpochBasdTrainLoop"}, "did you mean 'EpochBasedTrainLoop'"),
         ({"model.backbone.out_indices": [2]}, r"^model: in neck \(FPN\): assert len\(inputs\)"),
     ],

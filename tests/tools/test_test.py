@@ -213,7 +213,7 @@ def test_deploy_folds(run_tool, detector_config, monkeypatch):
     ("arguments", "sentence"),
     [
         (["."], "checkpoint . is a folder; give the path of a .pth file."),
-        (["weights.pth", "--weights", "ema"], "no weights under 'ema'; the entries that hold"),
+        (["weights.pth", "--weights", "ema"], "no weights under 'ema'; its entries with weights"),
         (["weights.pth", "--prefix", "net."], "no name in it begins with 'net.'"),
         (["none.pth"], "checkpoint none.pth does not exist; give the path of a .pth file."),
         (["weights.pth", "--out", "x.json"], "--out x.json: predictions are pickled"),
@@ -225,7 +225,14 @@ def test_deploy_folds(run_tool, detector_config, monkeypatch):
         ),
         (["weights.pth", "--cfg-options", "test_dataloader.dataset.data_root=x"], "folder x does"),
         (["weights.pth", "--cfg-options", "test_evaluator.type=CocoMetrix"], "'CocoMetric'"),
-        (["weights.pth", "--cfg-options", "test_dataloader=None"], "has no test_dataloader"),
+        (
+            ["weights.pth", "--cfg-options", "test_dataloader=None"],
+            "test_dataloader is not set, but",
+        ),
+        (
+            ["weights.pth", "--cfg-options", "test_evaluator=None", "test_cfg=None"],
+            "test_cfg and test_evaluator are not set, but test_dataloader is; set all of",
+        ),
         (["weights.pth", "--deploy"], "leave out the hook or --deploy"),
     ],
 )

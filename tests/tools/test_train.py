@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -155,6 +156,20 @@ def test_real_images(run_tool, tmp_path):
             ],
             "model.backbone.init_cfg.checkpoint none.pth does not exist",
         ),
+        (
+            ["--cfg-options", "train_dataloader.dataset.pipeline.2.scale=(0,0)"],
+            "the pipeline's step Resize fails (",
+        ),
+        (
+            ["--cfg-options", "optim_wrapper.optimizer.type=SGDD"],
+            "type 'SGDD' is not in mmengine's optimizer registry",
+        ),
+        (["--cfg-options", "val_evaluator.iou_thrs=x"], "val_evaluator.iou_thrs is 'x'; give"),
+        (["--cfg-options", "val_dataloader=None"], "val_dataloader is not set, but val_cfg and"),
+        (
+            ["--cfg-options", "train_dataloader.dataset.pipeline.1.with_bbox=False"],
+            "has no with_bbox=True, but the model's bbox_head learns from",
+        ),
         (["--resume", "none.pth"], "checkpoint none.pth does not exist"),
         (["--launcher", "pytorch"], "not set; start with"),
         (
@@ -198,7 +213,10 @@ def test_bad_input_to_an_efficientvit(run_tool, tmp_path, boxes, capsys, options
             "persistent_workers=False",
         )
     ]
-    small = ["train_dataloader.dataset.pipeline.2.scale=(64,64)", "val_evaluator.ann_file=None"]
+    small = [
+        "train_dataloader.dataset.pipeline.2.scale=(64,64)",
+        "val_evaluator.ann_file=boxes/boxes.json",
+    ]
     small += [
         f"{s}_dataloader.dataset.metainfo.classes=('bright','dark')" for s in ("train", "val")
     ]
@@ -207,6 +225,30 @@ def test_bad_input_to_an_efficientvit(run_tool, tmp_path, boxes, capsys, options
     with pytest.raises(SystemExit) as caught:
         run_tool("train", config, "--cfg-options", *data, *small, *options)
     check_refused(caught, capsys, sentence, tmp_path, before)
+
+
+def test_labels_that_only_a_built_data_set_knows(run_tool, recognizer_config, tmp_path, capsys):
+    """mmaction2's poses lie in a pickle, which nothing but the data set reads."""
+    poses = [
+        dict(
+            frame_dir=f"v{i}", label=label, total_frames=8, img_shape=(32, 32),
+            keypoint=np.zeros((1, 8, 17, 2)), keypoint_score=np.ones((1, 8, 17)),
+        )
+        for i, label in enumerate((0, 1, 7))
+    ]  # fmt: skip
+    (tmp_path / "poses.pkl").write_bytes(pickle.dumps(poses))
+    with recognizer_config.open("a") as file:
+        file.write(
+            "val_cfg = val_dataloader = val_evaluator = None\n"
+            "train_dataloader['dataset'] = dict(type='PoseDataset', ann_file='poses.pkl', "
+            "pipeline=[dict(type='UniformSampleFrames', clip_len=4)])\n"
+        )
+    with pytest.raises(SystemExit) as caught:
+        run_tool("train", recognizer_config)
+    assert caught.value.code == 2
+    said = "error: poses.pkl: the sample v2 has the label 7, but model.cls_head.num_classes is 2"
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "work_dirs").exists()
 
 
 def test_stderr_of_a_process_holds_the_sentence_alone(tmp_path):

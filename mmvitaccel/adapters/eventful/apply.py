@@ -125,7 +125,7 @@ def apply_eventful(
     check_model("Eventful", model)
     check_adapter("Eventful", adapter)
     kept_as = buffer_dtype_of(buffer_dtype)
-    _check_group_norm(group_norm, parts)
+    check_group_norm(group_norm, parts)
     if parts is not None:
         if adapter is not None:
             raise ValueError(
@@ -215,7 +215,7 @@ def apply_eventful(
     return handle
 
 
-def _check_group_norm(group_norm: str | None, parts: str | Sequence[str] | None) -> None:
+def check_group_norm(group_norm: str | None, parts: str | Sequence[str] | None) -> None:
     """Refuse an unknown ``group_norm``, or one without heads.
 
     Raises:

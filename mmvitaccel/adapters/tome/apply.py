@@ -79,7 +79,9 @@ def apply_tome(
         ValueError: There is no supported transformer, or an argument is invalid for it.
         RuntimeError: The model has an incompatible method.
     """
-    options = _options(proportional_attention, metric, similarity, matching, reduction, restore)
+    options = merge_options(
+        proportional_attention, metric, similarity, matching, reduction, restore
+    )
     trace_source = flag("ToMe", "trace_source", trace_source)
     check_model("ToMe", model)
     check_adapter("ToMe", adapter)
@@ -154,7 +156,7 @@ def _has_runs(specs: list[BlockSpec], first_of_run: tuple[int, ...]) -> bool:
     )
 
 
-def _options(
+def merge_options(
     proportional: bool,
     metric: str,
     similarity: str,
@@ -162,6 +164,11 @@ def _options(
     reduction: str,
     restore: str,
 ) -> MergeOptions:
+    """Check and collect arguments of :func:`apply_tome`.
+
+    Raises:
+        ValueError: One has no meaning.
+    """
     given = dict(metric=metric, similarity=similarity, reduction=reduction, restore=restore)
     for name, value in given.items():
         one_of("ToMe", name, value, _CHOICES[name])

@@ -62,6 +62,20 @@ def each_record(path: str, key: str) -> Iterator[Any]:
         yield from _items(file)
 
 
+def is_listed(path: str, key: str) -> bool:
+    """Whether a key of a json is followed by a list, if the json has the key at all.
+
+    Args:
+        path: A json file.
+        key: See :func:`read_list`.
+    """
+    if not os.path.getsize(path):
+        return True
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        listed = re.search(rb'"%s"\s*:\s*\[' % key.encode(), content)
+        return listed is not None or re.search(rb'"%s"\s*:' % key.encode(), content) is None
+
+
 def _items(file: BinaryIO) -> Iterator[Any]:
     """Yield the items of a list whose bracket has been read, up to its end or to invalid json."""
     decoder, characters = json.JSONDecoder(), codecs.getincrementaldecoder("utf-8")("ignore")

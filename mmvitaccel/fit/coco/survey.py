@@ -10,16 +10,18 @@ from functools import lru_cache
 from math import isfinite
 from typing import Any
 
-from mmvitaccel.fit.coco.coco_json import each_record, read_list
+from mmvitaccel.fit.coco.coco_json import each_record, is_listed, read_list
 
 _NUMBER = (int, float)
 _ID = (int, str)
-_WORDS = {_NUMBER: "a number", _ID: "a number or a text", (str,): "a text"}
+_WORDS = {_NUMBER: "a number", _ID: "a whole number or a text", (str,): "a text"}
+_FLAGS = ("iscrowd", "ignore")
 _FIELDS: dict[str, dict[str, tuple[type, ...]]] = {
     "images": dict(id=_ID, height=_NUMBER, width=_NUMBER),
     "categories": dict(id=_ID, name=(str,)),
     "annotations": dict(id=_ID, image_id=_ID, category_id=_ID),
 }
+_TRIANGLE = 6  # numbers
 _OUTSIDE = 1.0  # tolerance in pixels for boxes that rounding moved outside their picture
 
 
@@ -42,6 +44,8 @@ class Survey:
 
     Attributes:
         total: Number of annotations, without those marked ``ignore``.
+        ignored: Number of annotations marked ``ignore``.
+        crowds: Number of annotations in ``total`` that are crowds.
         lacking: Description of the first record with a missing or invalid field; empty if there
             is none.
         no_crowd: Description of the first annotation without ``iscrowd``; empty if all have it.
@@ -49,6 +53,8 @@ class Survey:
             none.
         zero: Description of the annotation with the id 0; empty if there is none.
         no_mask: For each category id, a description of the first valid box without a mask.
+        no_area: Valid boxes whose mask has no polygon of three points.
+        copies: Pictures with the file of another picture.
         unlisted: Annotations of pictures that the json does not list.
         empty: Boxes that mmdet's data sets drop: without area or completely outside the picture.
         beyond: Boxes that extend beyond their picture.
@@ -56,11 +62,15 @@ class Survey:
     """
 
     total: int = 0
+    ignored: int = 0
+    crowds: int = 0
     lacking: str = ""
     no_crowd: str = ""
     double: str = ""
     zero: str = ""
     no_mask: dict[Any, str] = field(default_factory=dict)
+    no_area: Found = field(default_factory=Found)
+    copies: Found = field(default_factory=Found)
     unlisted: Found = field(default_factory=Found)
     empty: Found = field(default_factory=Found)
     beyond: Found = field(default_factory=Found)
@@ -81,28 +91,38 @@ def survey(path: str) -> Survey:
 def _survey(path: str, changed: int) -> Survey:
     result, ids = Survey(), set()
     sizes = _sizes(path, result)
+    if not is_listed(path, "annotations"):
+        result.lacking = result.lacking or "it has no list of records under 'annotations'"
     for index, record in enumerate(each_record(path, "annotations")):
         place = _place("annotations", index, record)
-        lack = _lack("annotations", index, record) or _lack_of_box(place, record)
+        lack = (
+            _lack("annotations", index, record)
+            or _lack_of_flag(place, record)
+            or _lack_of_box(place, record)
+        )
         if lack:
             result.lacking = result.lacking or lack
             continue
-        if "iscrowd" not in record:
+        if record.get("iscrowd") is None:
             result.no_crowd = result.no_crowd or place
         if record["id"] in ids:
             result.double = result.double or place
         ids.add(record["id"])
         if record["id"] == 0:
             result.zero = place
-        if not record.get("ignore"):
-            result.total += 1
-            _look_at_box(result, record, sizes, place)
+        if record.get("ignore"):
+            result.ignored += 1
+            continue
+        result.total += 1
+        result.crowds += bool(record.get("iscrowd"))
+        _look_at_box(result, record, sizes, place)
     return result
 
 
 def _sizes(path: str, result: Survey) -> dict[Any, tuple[float, float, str]]:
     """Return width, height and name of each picture by its id; record faults in ``result``."""
     sizes: dict[Any, tuple[float, float, str]] = {}
+    files: dict[str, Any] = {}
     categories: dict[Any, str] = {}
     for key in ("images", "categories"):
         records = read_list(path, key)
@@ -132,6 +152,8 @@ def _sizes(path: str, result: Survey) -> dict[Any, tuple[float, float, str]]:
                     f"{record['height']} pixels (width x height), but both must be 1 or more"
                 )
             result.lacking = result.lacking or lack
+            if not lack and files.setdefault(name, record["id"]) != record["id"]:
+                result.copies.add(f"{_place(key, index, record)}, {name} as id {files[name]!r}")
             sizes.setdefault(record["id"], (record["width"], record["height"], str(name)))
     return sizes
 
@@ -142,9 +164,20 @@ def _lack(key: str, index: int, record: Any) -> str:
         return f"{key}[{index}] is {reprlib.repr(record)}, not an object"
     for name, kinds in _FIELDS[key].items():
         value = record.get(name)
-        if not isinstance(value, kinds) or (kinds == _NUMBER and not _is_number(value)):
+        whole = kinds == _ID and _is_number(value) and value == int(value)
+        if not whole and (
+            not isinstance(value, kinds) or (kinds == _NUMBER and not _is_number(value))
+        ):
             kind = f" where {_WORDS[kinds]} is needed" if name in record else ""
             return f"{_place(key, index, record)} has {_shown(record, name)}{kind}"
+    return ""
+
+
+def _lack_of_flag(place: str, record: Mapping[str, Any]) -> str:
+    """Description of a flag that is no number: the text '0' would count as true."""
+    for name in _FLAGS:
+        if record.get(name) is not None and not _is_number(record[name]):
+            return f"{place} has {_shown(record, name)} where 0 or 1 is needed"
     return ""
 
 
@@ -184,12 +217,30 @@ def _look_at_box(
         found = result.beyond
     else:
         found = None
-    if found is not result.empty and not record.get("segmentation"):
-        result.no_mask.setdefault(record["category_id"], place)
+    if found is not result.empty:
+        mask = record.get("segmentation")
+        if not _is_mask(mask):
+            result.no_mask.setdefault(record["category_id"], place)
+        elif not _has_area(mask):
+            result.no_area.add(place)
     if found is None:
         return
     size = f"{across:g} x {down:g}"
     found.add(f"{place}, bbox {record['bbox']}, area {record['area']:g}, in {name} of {size}")
+
+
+def _is_mask(given: Any) -> bool:
+    """Check whether a value is run-length encoded, or a list of polygons."""
+    if isinstance(given, Mapping):
+        return True
+    return isinstance(given, list) and bool(given) and all(isinstance(p, list) for p in given)
+
+
+def _has_area(mask: Any) -> bool:
+    """Check whether mmdet's data sets keep a mask: run lengths, or a polygon of three points."""
+    if isinstance(mask, Mapping):
+        return mask.get("counts") is not None and mask.get("size") is not None
+    return any(len(polygon) % 2 == 0 and len(polygon) >= _TRIANGLE for polygon in mask)
 
 
 def _is_number(value: Any) -> bool:
@@ -201,7 +252,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _place(key: str, index: int, record: Any) -> str:
-    known = isinstance(record, Mapping) and isinstance(record.get("id"), _ID)
+    known = isinstance(record, Mapping) and isinstance(record.get("id"), (*_ID, float))
     return f"{key}[{index}] (id {record['id']!r})" if known else f"{key}[{index}]"
 
 

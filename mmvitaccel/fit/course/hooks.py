@@ -82,10 +82,15 @@ def _check_saving(where: str, hook: Mapping[str, Any]) -> None:
     """Check the arguments of ``CheckpointHook``, which passes unknown ones to the runner.
 
     Raises:
-        UserError: If ``Runner.save_checkpoint`` does not have one of these arguments.
+        UserError: If ``Runner.save_checkpoint`` does not have one of these arguments, or a number
+            of epochs or files is not a whole number.
     """
     if type_name(hook) != CheckpointHook.__name__:
         return
+    for key in ("interval", "max_keep_ckpts", "save_begin"):
+        value = hook.get(key)
+        if value is not None and not (isinstance(value, int) and not isinstance(value, bool)):
+            raise UserError(f"{where}.{key} is {value!r}; give a whole number.")
     known: set[str] = set(_OF_THE_RUNNER)
     for called in (CheckpointHook, Runner.save_checkpoint):
         known |= set(inspect.signature(called).parameters) - {"self", "kwargs"}

@@ -10,8 +10,30 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmvitaccel.errors import UserError
+
 _NAMED = 4
 _ABSENT = object()
+
+
+def check_resumable(path: str, meta: Mapping[str, Any]) -> None:
+    """Refuse to go on from a file that does not say how far its training was.
+
+    Args:
+        path: The checkpoint, for the sentence.
+        meta: Its ``meta``.
+
+    Raises:
+        UserError: It has no whole number of epochs or iterations.
+    """
+    for key in ("epoch", "iter"):
+        value = meta.get(key)
+        if not isinstance(value, int):
+            what = f"{value!r} as its meta's {key!r}" if key in meta else f"no {key!r} in its meta"
+            raise UserError(
+                f"checkpoint {path} has {what}, so that a training cannot go on from it; to start "
+                "from its weights, give it as load_from and leave --resume out."
+            )
 
 
 def check_resumed_batch(cfg: Config, path: str, meta: Mapping[str, Any]) -> None:

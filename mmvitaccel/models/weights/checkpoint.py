@@ -115,7 +115,7 @@ def _as_weight(name: str, value: Any, source: str) -> Tensor:
         # reason: torch does not accept the read-only or big-endian arrays that a pickle may have
         value = torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))
     if not isinstance(value, Tensor) or not is_plain(value):
-        kind = f"{value.layout} tensor" if isinstance(value, Tensor) else type(value).__name__
+        kind = _kind(value)
         raise ValueError(
             f"{source}: it contains no state dict, because '{name}' is a {kind}; save the weights "
             f"under '{WRAPPERS[0]}' or in a file of their own."
@@ -126,6 +126,15 @@ def _as_weight(name: str, value: Any, source: str) -> Tensor:
             "copy of it."
         )
     return value
+
+
+def _kind(value: Any) -> str:
+    """What an entry is that is no plain tensor."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    # reason: a quantized tensor has a plain one's layout
+    named = {value.is_quantized: "quantized", value.is_meta: "meta"}
+    return f"{named.get(True, value.layout)} tensor"
 
 
 def is_plain(value: Tensor) -> bool:

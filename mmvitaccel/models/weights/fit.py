@@ -45,6 +45,7 @@ def load_fitting(
     if not set(needed) & weights.keys():
         advice = hint(weights) or f"it {_first(weights)}; {ANOTHER_MODEL}"
         raise ValueError(f"{source}: it has no weights of {name}, {advice}.")
+    _refuse_other_numbers(model, weights, source)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     try:
         found = model.load_state_dict(dict(weights), strict=False)
@@ -71,6 +72,23 @@ def load_fitting(
         )
         raise ValueError(f"{source}: {hint(weights) or f'{what}; {ANOTHER_MODEL}'}.")
     return absent
+
+
+def _refuse_other_numbers(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Refuse integers and complex numbers in the place of real ones, which torch would round.
+
+    Raises:
+        ValueError: There are some.
+    """
+    for key, own in model.named_parameters():
+        found = weights.get(key)
+        if found is None or not own.is_floating_point() or found.is_floating_point():
+            continue
+        raise ValueError(
+            f"{source}: '{key}' is {str(found.dtype).removeprefix('torch.')} in it and "
+            f"{str(own.dtype).removeprefix('torch.')} in the model: these are no plain weights but "
+            "quantized or transformed ones; give the checkpoint from before that."
+        )
 
 
 def is_derived(key: str) -> bool:

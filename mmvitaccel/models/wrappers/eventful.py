@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.registry import Registry
 from torch import nn
 
-from mmvitaccel.adapters.eventful.apply import apply_eventful, make_attention
+from mmvitaccel.adapters.eventful.apply import (
+    apply_eventful,
+    check_group_norm,
+    checked_motion,
+    checked_refresh,
+    make_attention,
+)
 from mmvitaccel.adapters.eventful.detector import EventfulDetectorHandle
 from mmvitaccel.adapters.eventful.handle import EventfulHandle
-from mmvitaccel.arguments import config, sequence, text
+from mmvitaccel.adapters.given import check_adapter
+from mmvitaccel.arguments import config, known_names, sequence, text, whole_number
 from mmvitaccel.core.eventful.gates.importance import (
     Importance,
     LastObjects,
@@ -28,6 +36,7 @@ from mmvitaccel.core.eventful.modes.exact import ExactAttention
 from mmvitaccel.core.eventful.modes.mode import AttentionMode
 from mmvitaccel.core.eventful.modes.running_sums import Guard
 from mmvitaccel.core.eventful.motion.translation import Motion, Translation
+from mmvitaccel.core.eventful.options import EventfulOptions, buffer_dtype_of
 from mmvitaccel.models.wrappers.target import find_target, unwrapped
 from mmvitaccel.registry import IMPORTANCES, MODELS, MOTIONS, POLICIES, REFRESHES
 
@@ -162,6 +171,38 @@ def refuse_both(target: str | None, parts: str | Sequence[str] | None) -> None:
             f"Eventful: target={target!r} and parts={parts!r} are both given, but a target is one "
             f"transformer and parts are those of the whole detector; give one of the two."
         )
+
+
+def check_eventful_options(
+    attention: str | dict | AttentionMode,
+    parts: str | Sequence[str] | None,
+    options: Mapping[str, Any],
+) -> None:
+    """Check further arguments of :func:`mmvitaccel.apply_eventful` before there is a model.
+
+    Args:
+        attention: See :func:`Eventful`.
+        parts: See :func:`attach_eventful`.
+        options: The further arguments.
+
+    Raises:
+        ValueError: One is unknown or has no meaning.
+        TypeError: The refresh or the motion lacks a method.
+    """
+    known = inspect.signature(apply_eventful).parameters
+    defaults = {name: p.default for name, p in known.items() if p.kind is p.KEYWORD_ONLY}
+    defaults.pop("parts")
+    known_names("Eventful", options, defaults)
+    given = {**defaults, **_built(dict(options))}
+    whole_number("Eventful", "max_streams", given.pop("max_streams"), least=1)
+    check_group_norm(given.pop("group_norm"), parts)
+    check_adapter("Eventful", given.pop("adapter"))
+    checked_refresh(given.pop("refresh"))
+    motion = given.pop("motion")
+    if motion is not None:
+        checked_motion(motion)
+    kept_as = buffer_dtype_of(given.pop("buffer_dtype"))
+    EventfulOptions(build_attention(attention), **given, buffer_dtype=kept_as)
 
 
 def build_policy(policy: dict | Policy) -> Policy:

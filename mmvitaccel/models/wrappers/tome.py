@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from mmvitaccel.adapters.tome.apply import apply_tome
+from mmvitaccel.adapters.given import check_adapter
+from mmvitaccel.adapters.tome.apply import apply_tome, merge_options
 from mmvitaccel.adapters.tome.handle import ToMeHandle
-from mmvitaccel.arguments import config, text
+from mmvitaccel.arguments import config, flag, known_names, text
 from mmvitaccel.core.tome.schedule import Schedule
 from mmvitaccel.models.wrappers.target import find_target
 from mmvitaccel.registry import MODELS
@@ -80,3 +83,18 @@ def attach_tome(
     target = text("ToMe", "target", target, what="a module's path", or_none=True)
     path, transformer = find_target(model, target)
     return path, apply_tome(transformer, r, **options)
+
+
+def check_tome_options(options: Mapping[str, Any]) -> None:
+    """Check further arguments of :func:`mmvitaccel.apply_tome` before there is a model.
+
+    Raises:
+        ValueError: One is unknown or has no meaning.
+    """
+    known = inspect.signature(apply_tome).parameters
+    defaults = {name: p.default for name, p in known.items() if p.kind is p.KEYWORD_ONLY}
+    known_names("ToMe", options, defaults)
+    given = {**defaults, **options}
+    flag("ToMe", "trace_source", given.pop("trace_source"))
+    check_adapter("ToMe", given.pop("adapter"))
+    merge_options(given.pop("proportional_attention"), **given)

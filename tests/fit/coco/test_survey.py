@@ -32,14 +32,59 @@ def test_a_good_file_lacks_nothing(surveyed):
     assert found.unlisted.count == found.empty.count == found.beyond.count == 0
 
 
+def test_ids_written_as_floats_are_the_whole_numbers(surveyed):
+    image, category = {**IMAGE, "id": 1.0}, {**CATEGORY, "id": 3.0}
+    boxes = [{**BOX, "id": float(i), "image_id": 1.0} for i in (1, 2)]
+    found = surveyed(*boxes, images=[image], categories=[category])
+    assert (found.total, found.lacking, found.double, found.unlisted.count) == (2, "", "", 0)
+
+
+def test_flags_of_annotations(surveyed):
+    crowd, ignored = {**BOX, "id": 6, "iscrowd": 1}, {**BOX, "id": 7, "ignore": True}
+    found = surveyed(BOX, crowd, ignored)
+    assert (found.total, found.crowds, found.ignored, found.lacking) == (2, 1, 1, "")
+    assert surveyed({**BOX, "iscrowd": None}).no_crowd.startswith("annotations[0]")
+
+
+def test_files_that_two_pictures_have(surveyed):
+    other = {**IMAGE, "id": 2}
+    found = surveyed(BOX, images=[IMAGE, other, {**IMAGE, "id": 3, "file_name": "b.jpg"}])
+    assert (found.copies.count, found.copies.first) == (1, "images[1] (id 2), a.jpg as id 1")
+
+
+def test_annotations_that_are_no_list(surveyed, tmp_path):
+    lacking = "it has no list of records under 'annotations'"
+    assert surveyed(BOX, annotations=None).lacking == lacking
+    assert surveyed(BOX, annotations={"1": BOX}).lacking == lacking
+    bare = tmp_path / "bare.json"
+    bare.write_text(json.dumps(dict(images=[IMAGE], categories=[CATEGORY])))
+    # as the json of COCO's test pictures
+    assert survey(str(bare)).lacking == ""
+
+
 @pytest.mark.parametrize(
     ("record", "lacking"),
     [
+        (
+            {**BOX, "id": 0.5},
+            "annotations[1] (id 0.5) has 0.5 as 'id' where a whole number or a text is needed",
+        ),
+        (
+            {**BOX, "iscrowd": "0"},
+            "annotations[1] (id 5) has '0' as 'iscrowd' where 0 or 1 is needed",
+        ),
+        (
+            {**BOX, "ignore": "0"},
+            "annotations[1] (id 5) has '0' as 'ignore' where 0 or 1 is needed",
+        ),
         (7, "annotations[1] is 7, not an object"),
-        ({**BOX, "id": None}, "annotations[1] has None as 'id' where a number or a text is needed"),
+        (
+            {**BOX, "id": None},
+            "annotations[1] has None as 'id' where a whole number or a text is needed",
+        ),
         (
             {**BOX, "image_id": [1]},
-            "annotations[1] (id 5) has [1] as 'image_id' where a number or a text is needed",
+            "annotations[1] (id 5) has [1] as 'image_id' where a whole number or a text is needed",
         ),
         ({"id": 5, "image_id": 1}, "annotations[1] (id 5) has no 'category_id'"),
         ({k: v for k, v in BOX.items() if k != "bbox"}, "annotations[1] (id 5) has no 'bbox'"),
@@ -153,3 +198,23 @@ def test_boxes_of_corners_are_noticed_only_if_all_could_be(surveyed):
     assert surveyed(BOX, {**BOX, "bbox": [40, 30, 100, 80]}).corners
     for bbox in ([40, 30, 39, 80], [40, 30, 100, 29], [40, 30, 102, 80], [40, 30, 100, 82]):
         assert not surveyed(BOX, {**BOX, "bbox": bbox}).corners
+
+
+@pytest.mark.parametrize(
+    ("mask", "no_mask", "no_area"),
+    [
+        ([[1, 2, 3, 4, 5, 6]], 0, 0),
+        ([[1, 2], [1, 2, 3, 4, 5, 6]], 0, 0),
+        (dict(size=[80, 100], counts=[0, 8000]), 0, 0),
+        ([[1, 2, 3, 4]], 0, 1),
+        ([[1, 2, 3, 4, 5, 6, 7]], 0, 1),
+        (dict(size=[80, 100]), 0, 1),
+        ([1, 2, 3, 4, 5, 6], 1, 0),
+        ("text", 1, 0),
+        ([], 1, 0),
+        (None, 1, 0),
+    ],
+)
+def test_masks(surveyed, mask, no_mask, no_area):
+    found = surveyed({**BOX, "segmentation": mask})
+    assert (len(found.no_mask), found.no_area.count) == (no_mask, no_area)

@@ -5,7 +5,12 @@ import warnings
 import pytest
 from mmengine.config import Config
 
-from mmvitaccel.fit.course.resumed import check_resumed_batch, check_resumed_settings
+from mmvitaccel.errors import UserError
+from mmvitaccel.fit.course.resumed import (
+    check_resumable,
+    check_resumed_batch,
+    check_resumed_settings,
+)
 
 BEFORE = dict(
     optim_wrapper=dict(
@@ -102,3 +107,20 @@ def test_another_batch_size():
         check_resumed_batch(cfg, "a.pth", dict(cfg=text.replace("2", "4")))
         check_resumed_batch(cfg, "a.pth", {})
         check_resumed_batch(cfg, "a.pth", dict(cfg="raise SystemExit("))
+
+
+@pytest.mark.parametrize(
+    ("meta", "sentence"),
+    [
+        ({}, r"^checkpoint a\.pth has no 'epoch' in its meta, so that .*give it as load_from"),
+        (dict(epoch=3), r"no 'iter' in its meta"),
+        (
+            dict(epoch="3", iter=3),
+            r"has '3' as its meta's 'epoch', so that a training cannot go on",
+        ),
+    ],
+)
+def test_weights_from_which_no_training_goes_on(meta, sentence):
+    with pytest.raises(UserError, match=sentence):
+        check_resumable("a.pth", meta)
+    check_resumable("a.pth", dict(epoch=0, iter=0))
