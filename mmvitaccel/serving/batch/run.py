@@ -214,5 +214,7 @@ def _outcomes(
             max_restarts=-1,
             max_task_retries=1,
         )
-    for row in played.iter_rows():
-        yield Outcome(**json.loads(row["outcome"]))
+    # reason: iter_rows holds an outcome back until the next one is there
+    for rows_done in played.iter_batches(batch_size=None, prefetch_batches=0):
+        for outcome in rows_done["outcome"]:
+            yield Outcome(**json.loads(str(outcome)))
