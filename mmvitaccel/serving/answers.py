@@ -22,6 +22,9 @@ REASONS = {
     "lost": "the process that served the stream ended or did not answer in time",
 }
 
+#: Of these, the reasons that befall frames that were accepted; they are counted by kind instead.
+OF_ACCEPTED = ("dropped", "failed", "lost")
+
 
 class Refused(UserError):
     """Raised for a frame or stream that a worker does not serve.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mmvitaccel.serving.answers import REASONS, Refused
+from mmvitaccel.serving.answers import OF_ACCEPTED, REASONS, Refused
 from mmvitaccel.serving.stream import StreamCounts
 
 #: Number of latest frames that the percentiles cover.
@@ -96,7 +96,11 @@ class Tally:
         times = np.percentile(self._seconds, shares).tolist() if self._seconds else []
         return WorkerReport(
             counts=StreamCounts(**vars(self._counts)),
-            refusals={reason: self._refusals[reason] for reason in REASONS},
+            refusals={
+                reason: self._refusals[reason]
+                for reason in REASONS
+                if reason not in OF_ACCEPTED or self._refusals[reason]
+            },
             evictions=self._evictions,
             milliseconds={share: 1e3 * time for share, time in zip(shares, times)},
             **now,
