@@ -49,15 +49,15 @@ def _match(module: nn.Module) -> ViTAdapter | None:
 
 
 def supported() -> str:
-    """The supported families, for messages."""
+    """Return the names of the supported families, for messages."""
     return ", ".join(sorted(adapter.name for adapter in ADAPTERS))
 
 
 def find_adapter(model: nn.Module) -> ViTAdapter:
-    """The adapter of exactly this module.
+    """Return the adapter of a transformer; modules that contain one are not searched.
 
     Raises:
-        ValueError: No family matches its class, or the family refuses the model.
+        ValueError: No family matches the class of the model, or the family refuses the model.
     """
     adapter = _match(model)
     if adapter is None:
@@ -72,7 +72,7 @@ def find_adapter(model: nn.Module) -> ViTAdapter:
 
 
 def transformers_in(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Paths and modules of the supported transformers in a model, without nested ones."""
+    """Return paths and modules of the supported transformers in a model, without nested ones."""
     found: list[tuple[str, nn.Module]] = []
     for path, module in model.named_modules():
         inside = any(path.startswith(f"{outer}.") or not outer for outer, _ in found)
@@ -82,10 +82,13 @@ def transformers_in(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def locate(model: nn.Module) -> tuple[str, nn.Module]:
-    """The one supported transformer in ``model``, and its path (empty if it is the model).
+    """Find the supported transformer in a model.
+
+    Returns:
+        Its path, which is empty for the model itself, and the transformer.
 
     Raises:
-        ValueError: There is none, or several separate ones.
+        ValueError: There is no supported transformer, or there are several.
     """
     found = transformers_in(model)
     if len(found) == 1:
@@ -96,4 +99,4 @@ def locate(model: nn.Module) -> tuple[str, nn.Module]:
             f"{name} holds no supported vision transformer; supported are: {supported()}."
         )
     places = ", ".join(f"{path!r} ({host_class(module).__name__})" for path, module in found)
-    raise ValueError(f"{name} holds {len(found)} vision transformers, {places}: name one.")
+    raise ValueError(f"{name} holds {len(found)} vision transformers, {places}: select one.")

@@ -20,14 +20,14 @@ def serves_eventful(adapter: ViTAdapter) -> bool:
 
 
 def how(adapter: ViTAdapter) -> str:
-    """Support of the family: one of the table's columns."""
+    """Return how the family is supported, as one of the table's columns."""
     if not serves_eventful(adapter):
         return ALONE
     return WITHIN if any(spec.keeps_grid for spec in adapter.specs) else THROUGH
 
 
 def table_of_hosts() -> str:
-    """The supported families in Markdown, a row for each package."""
+    """Return a Markdown table of the supported families, with a row for each package."""
     columns = (THROUGH, WITHIN, ALONE)
     packages: defaultdict[str, dict[str, list[str]]] = defaultdict(lambda: {c: [] for c in columns})
     for adapter in ADAPTERS:

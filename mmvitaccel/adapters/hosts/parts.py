@@ -1,4 +1,4 @@
-"""Which records serve the necks and heads of detectors."""
+"""Finds the adapters of the necks and heads of detectors."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from mmvitaccel.adapters.parts import HeadAdapter, NeckAdapter, RoIAdapter, fami
 
 NECKS: tuple[NeckAdapter, ...] = (*own_necks.NECKS, *fpn.NECKS)
 HEADS: tuple[HeadAdapter, ...] = (*dense_heads.HEADS,)
-# The same, which serve a GroupNorm by statistics of the last whole frame.
+# The same with support for GroupNorm, by its statistics in the last frame computed completely.
 HEADS_HELD: tuple[HeadAdapter, ...] = (*dense_heads.HEADS_HELD,)
 ROI_HEADS: tuple[RoIAdapter, ...] = (*roi_heads.ROI_HEADS,)
 
 
 def find_neck(model: nn.Module) -> tuple[nn.Module, NeckAdapter]:
-    """The one supported neck that ``model`` is or holds, and its record.
+    """Find the supported neck in a model.
+
+    Args:
+        model: A neck, or a model that contains one.
+
+    Returns:
+        The neck and its adapter.
 
     Raises:
-        ValueError: There is none or several, or the one that is there is refused.
+        ValueError: There is no supported neck, there are several, or it is refused.
     """
     known = [name for adapter in NECKS for name in adapter.classes]
     found = [module for module in model.modules() if named_base(module, known) is not None]

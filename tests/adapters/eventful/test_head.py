@@ -241,7 +241,7 @@ def test_a_copy_follows_its_own_neck():
     [
         (
             lambda: fcos(norm_cfg=dict(type="GN", num_groups=2)),
-            "cls_convs.0.gn is a GroupNorm, whose statistics are those of the whole map "
+            "cls_convs.0.gn is a GroupNorm, which computes its statistics over the whole map "
             "(group_norm='held' keeps them between frames)",
         ),
         (

@@ -35,7 +35,7 @@ def _mae_finish(number: int):
 def _mae_refuse(block: nn.Module) -> str | None:
     base = named_base(block.attn, [_ATTENTION])
     if base is None or type(block.attn).forward is not base.forward:
-        return f"its attention is a {type(block.attn).__name__}, known is {_ATTENTION}"
+        return f"its attention is a {type(block.attn).__name__}; supported is {_ATTENTION}"
     return None
 
 
@@ -59,7 +59,7 @@ _MAE_BLOCK = BlockSpec(
 def _spatial_enter(
     block: nn.Module, query: Tensor, key: Any = None, value: Any = None, *args: Any, **kwargs: Any
 ) -> BlockInput:
-    """Frames become the batch: (B, 1 + P * T, C) to (B * T, 1 + P, C)."""
+    """Move frames into the batch: (B, 1 + P * T, C) -> (B * T, 1 + P, C)."""
     frames = block.num_frames
     patches = query[:, 1:].unflatten(1, (-1, frames)).transpose(1, 2)  # (B, T, P, C)
     class_token = query[:, None, :1].expand(-1, frames, -1, -1)  # (B, T, 1, C)
@@ -67,7 +67,7 @@ def _spatial_enter(
 
 
 def _spatial_leave(block: nn.Module, y: Tensor, given: BlockInput) -> Tensor:
-    """Add the branch (B * T, 1 + P, C), with the class token's mean over frames."""
+    """Add the output of the branch (B * T, 1 + P, C), averaging the class token over frames."""
     y = y.unflatten(0, (-1, block.num_frames))  # (B, T, 1 + P, C)
     patches = y[:, :, 1:].transpose(1, 2).flatten(1, 2)  # (B, P * T, C)
     return given.extra + torch.cat([y[:, :, 0].mean(dim=1, keepdim=True), patches], dim=1)

@@ -1,4 +1,4 @@
-"""mmcv's ConvModule and plain convolutions as steps over remembered maps."""
+"""mmcv's ConvModule and plain convolutions as steps that update stored maps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmvitaccel.core.eventful.maps.steps import Mix, Spread
 
 _CONV_MODULE = ("mmcv.cnn.bricks.conv_module.ConvModule",)
 _CONVOLUTIONS = ("torch.nn.modules.conv.Conv2d", "mmcv.cnn.bricks.wrappers.Conv2d")
-# Of each pixel alone; others may average over the map.
+# Norms that process each pixel independently; others may average over the map.
 _NORMS = (
     "torch.nn.modules.batchnorm.BatchNorm2d",
     "torch.nn.modules.batchnorm.SyncBatchNorm",
@@ -30,17 +30,20 @@ _MMCV_ACTIVATIONS = tuple(
 
 
 def is_conv_module(module: nn.Module) -> bool:
-    """Whether it is a ConvModule of mmcv."""
+    """Whether a module is mmcv's ConvModule."""
     return named_base(module, _CONV_MODULE) is not None
 
 
 def conv_of(module: nn.Module) -> nn.Module:
-    """The convolution in a ConvModule; a convolution itself."""
+    """Return the convolution of a ConvModule; a convolution is returned itself."""
     return module.conv if is_conv_module(module) else module
 
 
 def after(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """What a ConvModule does to each pixel behind its convolution: its norm and activation."""
+    """Return what a ConvModule applies to each pixel after its convolution.
+
+    These are its norm, unless it averages over the map, and its activation.
+    """
     if not is_conv_module(module):
         return _nothing
     steps = [module.norm] if module.with_norm and norm_over_map(module) is None else []
@@ -55,7 +58,7 @@ def after(module: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def norm_over_map(module: nn.Module) -> GroupNorm | None:
-    """The norm of a ConvModule that averages over the map, or None."""
+    """Return the norm of a ConvModule if it averages over the map (GroupNorm), otherwise None."""
     if not is_conv_module(module) or not module.with_norm or type(module.norm) is not nn.GroupNorm:
         return None
     norm = module.norm
@@ -63,21 +66,24 @@ def norm_over_map(module: nn.Module) -> GroupNorm | None:
 
 
 def mix_of(module: nn.Module, border: int = 1, is_between: bool = False) -> Mix:
-    """A 3 x 3 convolution, or a ConvModule with one; see :class:`Mix`."""
+    """Return the step of a 3 x 3 convolution, or of a ConvModule with one; see :class:`Mix`."""
     conv = conv_of(module)
     norm = norm_over_map(module)
     return Mix(conv.weight, conv.bias, after(module), conv.stride[0], border, is_between, norm)
 
 
 def spread_of(module: nn.Module) -> Spread:
-    """A 1 x 1 convolution, a transposed one without overlap, or a ConvModule with one."""
+    """Return the step of a 1 x 1 convolution or a transposed one without overlap.
+
+    The module may be a ConvModule with such a convolution; see :class:`Spread`.
+    """
     conv, finish = conv_of(module), after(module)
     pixels = conv.stride[0] if isinstance(conv, nn.ConvTranspose2d) else 1
     return Spread(lambda x: finish(conv(x)), pixels=pixels)
 
 
 def bypassed_in(path: str, module: nn.Module) -> Iterable[str]:
-    """Submodules that :func:`mix_of` (of 3 x 3) and :func:`spread_of` do not call."""
+    """Paths of the submodules that :func:`mix_of` (3 x 3) and :func:`spread_of` do not call."""
     if is_conv_module(module):
         yield path
     if norm_over_map(module) is not None:
@@ -89,14 +95,14 @@ def bypassed_in(path: str, module: nn.Module) -> Iterable[str]:
 def why_not(
     path: str, module: nn.Module, kernel: int = 3, stride: int = 1, held: bool = False
 ) -> str | None:
-    """Why a convolution or ConvModule is no step, or None.
+    """Reason why a convolution or ConvModule cannot be a step, or None.
 
     Args:
-        path: Its name, for the reason.
-        module: It.
-        kernel: The side of the kernel that is expected.
-        stride: The stride that is.
-        held: Whether the statistics of a GroupNorm are held between frames.
+        path: Its path, for the reason.
+        module: The convolution or ConvModule.
+        kernel: Required side of the kernel.
+        stride: Required stride.
+        held: Whether the statistics of a GroupNorm are kept between frames.
     """
     conv = conv_of(module)
     if class_name(conv) not in _CONVOLUTIONS:
@@ -105,7 +111,7 @@ def why_not(
     expected = {name: (side, side) for name, side in sides.items()}
     for name, value in dict(expected, groups=1, padding_mode="zeros").items():
         if getattr(conv, name) != value:
-            return f"{path} has {name}={getattr(conv, name)!r}, and {value!r} can be served"
+            return f"{path} has {name}={getattr(conv, name)!r}; only {value!r} is supported"
     if not is_conv_module(module):
         return None
     if module.order[0] != "conv" or module.with_explicit_padding or module.with_spectral_norm:
@@ -114,13 +120,13 @@ def why_not(
 
 
 def why_not_after(path: str, module: nn.Module, held: bool = False) -> str | None:
-    """Why what a ConvModule does behind its convolution does not act on each pixel alone."""
+    """Reason why a ConvModule mixes pixels after its convolution, or None."""
     if module.with_norm and not (held and norm_over_map(module) is not None):
         reason = why_norm_is_not(f"{path}.{module.norm_name}", module.norm)
         if reason is not None:
             return reason
     if module.with_activation and tuple(module.order) != ("conv", "norm", "act"):
-        return f"{path} has the order {tuple(module.order)}, and conv, norm, act can be served"
+        return f"{path} has the order {tuple(module.order)}; only conv, norm, act is supported"
     if module.with_activation:
         activation = module.activate
         known = type(activation) in _ACTIVATIONS or named_base(activation, _MMCV_ACTIVATIONS)
@@ -130,9 +136,9 @@ def why_not_after(path: str, module: nn.Module, held: bool = False) -> str | Non
 
 
 def why_norm_is_not(path: str, norm: nn.Module) -> str | None:
-    """Why a norm does not act on each pixel alone, or None."""
+    """Reason why a norm mixes pixels, or None."""
     if isinstance(norm, nn.GroupNorm):
-        return f"{path} is a GroupNorm, whose statistics are those of the whole map"
+        return f"{path} is a GroupNorm, which computes its statistics over the whole map"
     if named_base(norm, _NORMS) is None:
         return f"{path} is a {class_name(norm)}, which may average over the map"
     if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_mean is None:

@@ -1,4 +1,4 @@
-"""mmcv's pre-norm transformer layers, alone in a sequence (a neck, say) or inside a model."""
+"""mmcv's pre-norm transformer layers, in a sequence such as a neck's or inside a model."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _PRE_NORM = ("norm", "self_attn", "norm", "ffn")
 
 
 def split_heads(attn: nn.MultiheadAttention, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Split tokens (B, M, C) by torch's attention layer into q, k, v (B, H, M, D)."""
+    """Compute q, k and v (B, H, M, D) of tokens (B, M, C) with torch's attention layer."""
     qkv = F.linear(h, attn.in_proj_weight, attn.in_proj_bias)
     # (B, M, 3 * H * D) -> (3, B, H, M, D)
     return qkv.unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def why_not_split(attn: nn.MultiheadAttention) -> str | None:
-    """What in torch's attention layer :func:`split_heads` leaves out, if anything."""
+    """Reason why :func:`split_heads` does not support an attention layer, or None."""
     if attn.in_proj_weight is None or attn.bias_k is not None or attn.add_zero_attn:
         return "its attention has separate projections or additional keys"
     return None
@@ -35,7 +35,7 @@ def _enter(
     if given:
         raise ValueError(
             f"{type(layer).__name__} was called with {', '.join(given)}: positions change when "
-            "tokens are merged or left out, so positions and masks for each layer are not "
+            "tokens are merged or dropped, so positions and masks of single layers are not "
             "supported; add positions before the first layer."
         )
     first = _attention(layer).batch_first
@@ -66,11 +66,11 @@ def _attn_drop(layer: nn.Module) -> float:
 
 def _refuse(layer: nn.Module) -> str | None:
     if tuple(layer.operation_order) != _PRE_NORM:
-        return f"its operation_order is {tuple(layer.operation_order)}, known is {_PRE_NORM}"
+        return f"its operation_order is {tuple(layer.operation_order)}; supported is {_PRE_NORM}"
     for part, names in ((layer.attentions[0], _ATTENTION), (layer.ffns[0], _FFN)):
         base = named_base(part, names)
         if base is None or type(part).forward is not base.forward:
-            return f"it holds a {type(part).__name__}, known is {names[0]}"
+            return f"it contains a {type(part).__name__}; supported is {names[0]}"
     if not layer.ffns[0].add_identity:
         return "its FFN does not add the identity"
     return why_not_split(layer.attentions[0].attn)

@@ -1,4 +1,4 @@
-"""Feature pyramids of ConvModules: lateral maps, each with the next coarser one added to it."""
+"""Top-down paths of feature pyramids with ConvModules: each level adds the next coarser one."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from mmvitaccel.core.eventful.maps.steps import Above, Mix, Spread, mix, spread,
 
 
 def laterals_of(modules: Iterable[nn.Module]) -> list[Spread]:
-    """The steps of 1 x 1 convolutions, fine to coarse."""
+    """Return the steps of 1 x 1 convolutions, fine to coarse."""
     return [spread_of(module) for module in modules]
 
 
 def merge(
     sheets: Sheets, steps: Sequence[Spread], maps: Sequence[Sheet], enlarge_cfg: dict[str, Any]
 ) -> list[Sheet]:
-    """The laterals of maps, each with the enlarged next coarser one added, fine to coarse.
+    """Compute the lateral maps and add to each the enlarged next coarser one.
 
     Args:
-        sheets: What is remembered.
-        steps: Of each map.
-        maps: As many, fine to coarse.
-        enlarge_cfg: What ``F.interpolate`` is called with; without ``scale_factor``, the size of
-            the finer map is added.
+        sheets: Stored maps.
+        steps: Lateral convolution of each map.
+        maps: Inputs, fine to coarse, one for each step.
+        enlarge_cfg: Arguments of ``F.interpolate``; without ``scale_factor``, the size of the finer
+            map is added.
+
+    Returns:
+        The merged maps, fine to coarse.
     """
     merged: list[Sheet] = []
     for place in reversed(range(len(steps))):
@@ -48,7 +51,7 @@ def _enlarging(cfg: dict[str, Any]):
 
 
 def smooth(sheets: Sheets, steps: Sequence[Mix], maps: Sequence[Sheet], key: str) -> list[Sheet]:
-    """A 3 x 3 convolution of each map."""
+    """Apply a 3 x 3 convolution to each map."""
     return [
         mix(sheets, {f"{key} {place}": step}, source)[0]
         for place, (step, source) in enumerate(zip(steps, maps))
@@ -56,12 +59,12 @@ def smooth(sheets: Sheets, steps: Sequence[Mix], maps: Sequence[Sheet], key: str
 
 
 def mixes_of(modules: Iterable[nn.Module]) -> list[Mix]:
-    """The steps of 3 x 3 convolutions."""
+    """Return the steps of 3 x 3 convolutions."""
     return [mix_of(module) for module in modules]
 
 
 def subsampled(sheets: Sheets, levels: list[Sheet], num_outs: int) -> list[Sheet]:
-    """The levels, and from the last one coarser ones up to that many."""
+    """Add levels, each subsampled from the previous one, up to ``num_outs``; changes the list."""
     while len(levels) < num_outs:
         levels.append(subsample(sheets, f"subsampled {len(levels)}", levels[-1]))
     return levels

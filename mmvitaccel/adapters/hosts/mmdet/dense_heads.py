@@ -1,4 +1,4 @@
-"""mmdet's heads over maps.
+"""mmdet's dense heads.
 
 RPN, RetinaNet (arXiv 1708.02002), FCOS (arXiv 1904.01355) and ATSS (arXiv 1912.02424).
 """
@@ -33,8 +33,8 @@ def _rpn_outputs(head: nn.Module) -> _Outputs:
         x = F.relu(last.finish(x))
         return torch.cat([head.rpn_cls(x), head.rpn_reg(x)], 1)
 
-    # reason: nobody looks at what is behind the last convolution but the 1 x 1 ones, which need
-    # their own pixel alone, so that it is not remembered
+    # reason: the output of the last 3 x 3 convolution is read only by 1 x 1 ones, which need no
+    # neighbouring pixels, so it is not stored
     out = Mix(last.weight, last.bias, finish, border=0)
 
     def run(sheets: Sheets, levels: Sequence[Sheet]) -> tuple[list[Tensor], ...]:
@@ -63,7 +63,7 @@ def _towers(head: nn.Module) -> dict[str, list[Mix]]:
 def _climb(
     sheets: Sheets, towers: dict[str, list[Mix]], place: int, level: Sheet
 ) -> dict[str, Sheet]:
-    """What comes out of each tower; of the first convolutions, neighbourhoods are shared."""
+    """Run both towers on a level; their first convolutions share the gathered neighbourhoods."""
     tops = dict.fromkeys(towers, level)
     first = {f"{place} {name} 0": tower[0] for name, tower in towers.items() if tower}
     if first:
@@ -122,7 +122,15 @@ def _atss_outputs(head: nn.Module) -> _Outputs:
 def _three(
     towers: dict[str, list[Mix]], cls: Mix, reg: Sequence[Mix], centre: Mix, side: str
 ) -> _Outputs:
-    """Scores, boxes by a convolution of each level, and centres from the tower ``side``."""
+    """Make a function that computes scores, boxes and centernesses of all levels.
+
+    Args:
+        towers: Convolutions before the output ones.
+        cls: Convolution of the scores.
+        reg: Convolution of the boxes for each level.
+        centre: Convolution of the centerness.
+        side: Name of the tower that ``centre`` reads.
+    """
 
     def run(sheets: Sheets, levels: Sequence[Sheet]) -> tuple[list[Tensor], ...]:
         outs: tuple[list[Tensor], ...] = ([], [], [])
@@ -141,7 +149,7 @@ def _three(
 
 
 def _named(*last: str) -> Callable[[nn.Module], dict[str, nn.Module]]:
-    """Gives the convolutions of both towers and those behind them."""
+    """Return a function that lists the convolutions of both towers and the output ones."""
 
     def convs(head: nn.Module) -> dict[str, nn.Module]:
         towers = {
@@ -181,7 +189,11 @@ _ATSS = _named("atss_cls", "atss_reg", "atss_centerness")
 
 
 def _records(held: bool) -> tuple[HeadAdapter, ...]:
-    """The records; whether a GroupNorm is served by statistics of the last whole frame."""
+    """Make the adapters.
+
+    Args:
+        held: Support GroupNorm, by its statistics in the last frame computed completely.
+    """
     return tuple(
         HeadAdapter(
             name=f"mmdet {name}",

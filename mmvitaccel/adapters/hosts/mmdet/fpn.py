@@ -24,7 +24,8 @@ from mmvitaccel.core.eventful.maps.steps import Spread, mix, spread
 def _inputs(neck: nn.Module, given: Sequence[Tensor]) -> list[Tensor]:
     if len(given) != len(neck.in_channels):
         raise ValueError(
-            f"FPN: {len(given)} maps were given for in_channels={list(neck.in_channels)}."
+            f"FPN: got {len(given)} maps for in_channels={list(neck.in_channels)}; give one map "
+            "for each."
         )
     return list(given[neck.start_level : neck.backbone_end_level])
 
@@ -60,7 +61,7 @@ def _bypassed(neck: nn.Module) -> Iterable[str]:
 def _refuse(neck: nn.Module) -> str | None:
     cfg: dict[str, Any] = neck.upsample_cfg
     if cfg.get("mode", "nearest") != "nearest" or set(cfg) - {"mode", "scale_factor"}:
-        return f"upsample_cfg={dict(cfg)} mixes pixels; mode='nearest' can be served"
+        return f"upsample_cfg={dict(cfg)} mixes pixels; only mode='nearest' is supported"
     count = len(neck.lateral_convs)
     for place, module in enumerate(neck.lateral_convs):
         reason = why_not(f"lateral_convs.{place}", module, kernel=1)

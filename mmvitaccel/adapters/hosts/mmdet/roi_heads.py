@@ -1,4 +1,4 @@
-"""mmdet's heads over proposals: Faster and Mask R-CNN, Cascade R-CNN (arXiv 1906.09756)."""
+"""mmdet's RoI heads: Faster and Mask R-CNN, Cascade R-CNN (arXiv 1906.09756)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmvitaccel.adapters.parts import RoIAdapter
 _HEADS = "mmdet.models.roi_heads"
 _EXTRACTOR = f"{_HEADS}.roi_extractors.single_level_roi_extractor.SingleRoIExtractor"
 _ALIGN = "mmcv.ops.roi_align.RoIAlign"
-# Of each proposal alone.
+# Heads that process each proposal independently.
 _BOX = (
     f"{_HEADS}.bbox_heads.bbox_head.BBoxHead",
     f"{_HEADS}.bbox_heads.convfc_bbox_head.ConvFCBBoxHead",
@@ -34,13 +34,13 @@ def _samplers(head: nn.Module) -> list[nn.Module]:
     found = [*_each(head.bbox_roi_extractor)]
     if head.with_mask:
         found += _each(head.mask_roi_extractor)
-    # reason: heads of boxes and of masks may share one
+    # reason: bbox and mask heads may share an extractor
     return list(dict.fromkeys(layer for extractor in found for layer in extractor.roi_layers))
 
 
 def _refuse(head: nn.Module) -> str | None:
     if not head.with_bbox:
-        return "it has no head of boxes"
+        return "it has no bbox head"
     kinds = dict(bbox_head=_BOX, bbox_roi_extractor=(_EXTRACTOR,))
     if head.with_mask:
         kinds.update(mask_head=_MASK, mask_roi_extractor=(_EXTRACTOR,))
@@ -48,10 +48,10 @@ def _refuse(head: nn.Module) -> str | None:
         for module in _each(getattr(head, name)):
             base = named_base(module, classes)
             if base is None or host_class(module).forward is not base.forward:
-                return f"its {name} is a {class_name(module)}; {classes[-1]} can be served"
+                return f"its {name} is a {class_name(module)}; supported is {classes[-1]}"
             for layer in getattr(module, "roi_layers", ()):
                 if class_name(layer) != _ALIGN:
-                    return f"its {name} samples by {class_name(layer)}; {_ALIGN} can be served"
+                    return f"its {name} samples with {class_name(layer)}; supported is {_ALIGN}"
     for path, module in head.named_modules():
         batch = isinstance(module, nn.modules.batchnorm._BatchNorm)
         if batch and module.running_mean is None:

@@ -1,4 +1,4 @@
-"""The ViTDet in a checkout of mmdet (``projects/ViTDet``), which no wheel of it has."""
+"""ViTDet of a checkout of mmdet (``projects/ViTDet``); mmdet's wheels do not contain it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mmpretrain's BEiT without relative positions; those that it is released with are refused."""
+"""mmpretrain's BEiT without relative positions; the released models have them and are refused."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def _finish(number: int):
 def _refuse(model: nn.Module) -> str | None:
     if model.rel_pos_bias is not None or any(layer.attn.use_rel_pos_bias for layer in model.layers):
         return (
-            "its attention adds a bias for each pair of places (use_rel_pos_bias), and merged "
-            "tokens have no single place"
+            "its attention adds a bias for each pair of positions (use_rel_pos_bias), and merged "
+            "tokens have no single position"
         )
     return None
 

@@ -1,4 +1,4 @@
-"""mmpretrain's VisionTransformer and those that derive from it: DeiT, DeiT-3, MAE, EVA-02."""
+"""mmpretrain's VisionTransformer and its subclasses: DeiT, DeiT-3, MAE, EVA-02."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def _finish(layer: nn.Module, y: Tensor) -> Tensor:
 
 
 def _mlp(layer: nn.Module, h: Tensor) -> Tensor:
-    # reason: the FFNs add the identity themselves; with 0 for it the branch is left
+    # reason: the FFN adds the identity itself; with identity=0 it returns only the branch
     return layer.ffn(h, identity=0)
 
 
 def _refuse(layer: nn.Module) -> str | None:
     base = named_base(layer.attn, [_ATTENTION])
     if base is None or type(layer.attn).forward is not base.forward:
-        return f"its attention is a {type(layer.attn).__name__}, known is {_ATTENTION}"
+        return f"its attention is a {type(layer.attn).__name__}; supported is {_ATTENTION}"
     return "its attention adds the values (v_shortcut)" if layer.attn.v_shortcut else None
 
 
@@ -65,7 +65,7 @@ ADAPTERS = (
         blocks=lambda model: list(model.layers),
         specs=(
             _layer_spec("vision_transformer.TransformerEncoderLayer", norm2="ln2"),
-            # reason: mmpretrain's DeiT-3 layer runs its first norm twice, and so does this
+            # reason: mmpretrain's DeiT-3 layer uses its first norm twice, so this does too
             _layer_spec("deit3.DeiT3TransformerEncoderLayer", norm2="ln1"),
             eva02.LAYER,
         ),

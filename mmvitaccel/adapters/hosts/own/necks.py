@@ -1,4 +1,4 @@
-"""This package's necks: the simple pyramid of ViTDet and that of the EfficientViT detectors."""
+"""This package's necks: ViTDet's simple pyramid and the pyramid of the EfficientViT detectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This package's ViTDet: windows, a map of tokens between blocks, no prefix."""
+"""This package's ViTDet: windowed attention, token maps between blocks, no prefix tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _qkv(block: nn.Module, h: Tensor, rope: Tensor | None) -> tuple[Tensor, Tens
 
 
 def _padding(block: nn.Module, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    # reason: not by the layer, so that hooks on it see the tokens alone, as in the host
+    # reason: computed without the layer, so that hooks on it see only tokens, as in the host
     bias, heads = bias_of(block.attn.qkv), block.attn.num_heads
     row = q.new_zeros(3 * heads * q.shape[-1]) if bias is None else bias.to(q.dtype)
     # (3 * H * D) -> (3, 1, H, 1, D)
@@ -51,7 +51,7 @@ def _unmovable(model: nn.Module, grid_size: Grid | None) -> str | None:
         if own != sides:
             return (
                 f"its relative positions are interpolated in pairs from {own[0]} x {own[1]} to "
-                f"{sides[0]} x {sides[1]} tokens, and then depend on the place"
+                f"{sides[0]} x {sides[1]} tokens and then depend on the absolute position"
             )
     return None
 

@@ -1,4 +1,4 @@
-"""This package's ViViT: the methods work in its spatial encoder, one time step at a time."""
+"""This package's ViViT: methods apply to its spatial encoder, one time step at a time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _steps_in_turn(
     tokens: Tensor,
     grid_size: tuple[int, int],
 ) -> Tensor:
-    """The override of ``encode_steps``: the clips of a batch go in lockstep, as one new stream."""
+    """Override of ``encode_steps``: all clips of a batch form one new stream, in lockstep."""
     if model.spatial.training:
         return host(tokens, grid_size)
     clips, encoded = object(), []
@@ -67,7 +67,7 @@ ADAPTERS = (
         blocks=_blocks,
         specs=(_BLOCK,),
         prefix=lambda model: ("class",),
-        # Only the class token is read behind the last block, so tokens never come back.
+        # Only the class token is read after the last block, so merged tokens are never restored.
         entries={"encode_step": lambda model: ()},
         clips={"encode_steps": _steps_in_turn},
     ),

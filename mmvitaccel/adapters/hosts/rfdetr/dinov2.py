@@ -1,9 +1,9 @@
-"""RF-DETR's DINOv2, whose windows lie in the batch.
+"""RF-DETR's DINOv2, whose windows are part of the batch.
 
-W * W windows of an image are as many sequences, each with a class token (and registers) of its own
-in front. Most blocks attend within them. The others attend over the windows of an image behind each
-other, so that their one sequence has W * W prefixes in it. For the methods an image is one sequence
-in all blocks: streams and their budgets are of images.
+The W * W windows of an image are separate sequences, each with its own class token and registers in
+front. Most blocks use attention within windows. The others concatenate the windows of an image to
+one sequence with W * W prefixes. For the methods, an image is one sequence in all blocks, because
+streams and budgets belong to images.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _attn(block: nn.Module) -> nn.Module:
 
 def _attn_drop(block: nn.Module) -> float:
     attn = _attn(block)
-    # reason: the fused one reads the number, the other one has a layer
+    # reason: fused attention has the probability as a number, the other one as a layer
     return getattr(attn, "attention_probs_dropout_prob", attn.dropout.p) if block.training else 0.0
 
 
@@ -47,8 +47,8 @@ def _enter(
 ) -> BlockInput:
     if output_attentions:
         raise ValueError(
-            f"{class_name(block)} was asked for attention weights (output_attentions), which it "
-            "does not give for windows; call the model without."
+            f"{class_name(block)} was called with output_attentions, but attention weights are not "
+            "available for windows; call the model without."
         )
     windows = block.num_windows**2
     # (B * windows, N, C) -> (B, windows * N, C)
@@ -87,7 +87,7 @@ _LAYER = BlockSpec(
 
 
 def _blocks(model: nn.Module) -> list[nn.Module]:
-    """The blocks that run: those behind the one after the last stage that is read do not."""
+    """Return the blocks that run: up to the one after the last output stage."""
     last = model.config.out_features[-1]
     stop = int(last.removeprefix("stage")) + 1 if last.startswith("stage") else None
     return list(model.encoder.layer)[:stop]
@@ -96,22 +96,22 @@ def _blocks(model: nn.Module) -> list[nn.Module]:
 def _asked(model: nn.Module, kwargs: dict[str, Any]) -> tuple[int, ...]:
     if kwargs.get("output_attentions"):
         raise ValueError(
-            f"{class_name(model)} was asked for attention weights (output_attentions), which it "
-            "does not give for windows; call it without."
+            f"{class_name(model)} was called with output_attentions, but attention weights are not "
+            "available for windows; call it without."
         )
     return ()
 
 
 def _refuse(model: nn.Module) -> str | None:
-    """None; warns where the version was not tested."""
+    """Return None; warn if the minor version is not tested."""
     try:
         found = version("rfdetr")
     except PackageNotFoundError:
         found = "unknown"
     if found.split(".")[:2] != TESTED.split(".")[:2]:
         warnings.warn(
-            f"{class_name(model)} comes from rfdetr {found}; tested is {TESTED}, so compare its "
-            "output at r=0 (ToMe) or with everything passing (Eventful) before use.",
+            f"{class_name(model)} comes from rfdetr {found}; the tested version is {TESTED}. "
+            "Compare its output at r=0 (ToMe) or with all tokens passing (Eventful) before use.",
             stacklevel=4,
         )
     return None

@@ -1,4 +1,4 @@
-"""SAM's image encoder in its authors' package."""
+"""SAM's image encoder in the authors' package."""
 
 from __future__ import annotations
 

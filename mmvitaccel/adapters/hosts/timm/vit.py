@@ -38,7 +38,7 @@ def _enter(
         raise ValueError(
             f"{type(block).__name__} was called with "
             f"{'a causal' if attn_mask is None else 'an attention'} mask: positions change when "
-            "tokens are merged or left out, so masks are not supported; call the model without."
+            "tokens are merged or dropped, so masks are not supported; call the model without one."
         )
     if rope is not None:
         while rope.ndim < 4:  # (N, 2D) or (H, N, 2D) -> (1, 1 or H, N, 2D)
@@ -54,7 +54,7 @@ def _enter_without_rope(
 
 
 def _split(block: nn.Module, h: Tensor) -> tuple[Tensor, ...]:
-    """Queries, keys and values (B, H, M, D) before norm and rotation."""
+    """Compute queries, keys and values (B, H, M, D) before their norms and rotation."""
     attn = block.attn
     if attn.qkv is None:
         parts = [attn.q_proj(h), attn.k_proj(h), attn.v_proj(h)]
@@ -118,7 +118,7 @@ def _attention_is(names: tuple[str, ...]):
         base = named_base(block.attn, names)
         if base is None or type(block.attn).forward is not base.forward:
             found = f"{type(block.attn).__module__}.{type(block.attn).__qualname__}"
-            return f"its attention is {found}, known are {', '.join(names)}"
+            return f"its attention is {found}; supported are {', '.join(names)}"
         return None
 
     return refuse
@@ -171,7 +171,7 @@ def _unmovable(model: nn.Module, grid_size: Grid | None) -> str | None:
     conv = getattr(model.patch_embed, "proj", None)
     square = type(conv) is nn.Conv2d and len({*conv.kernel_size, *conv.stride}) == 1
     if not square or any(conv.padding):
-        return "its patches are not squares beside each other, cut by one convolution"
+        return "its patches are not adjacent squares that one convolution embeds"
     if not isinstance(model.norm_pre, nn.Identity):
         return "it normalises tokens after their positions are added"
     if getattr(model, "dynamic_img_size", False):

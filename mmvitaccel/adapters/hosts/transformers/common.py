@@ -1,7 +1,7 @@
-"""What the vision transformers of Hugging Face's transformers have in common.
+"""Code shared by the adapters for Hugging Face's transformers.
 
-Its models take named arguments that change what a call reads: hidden states behind every layer, or
-attention weights, which the methods do not make.
+Arguments of a call determine which tokens are returned: only the last ones, or the hidden states
+after every layer. Attention weights are not available while a method is attached.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ Steps = Callable[[nn.Module, Tensor], Tensor]
 
 
 def why_not(model: nn.Module) -> str | None:
-    """The reason why a model is not supported; warns where its version was not tested."""
+    """Reason why a model is not supported, or None; warns if its minor version is not tested."""
     version = str(getattr(sys.modules.get("transformers"), "__version__", "unknown"))
     if version.partition(".")[0] != TESTED.partition(".")[0]:
         return (
-            f"it comes from transformers {version}, whose models have other parts than those of "
-            f"{TESTED}, the version tested; install that one"
+            f"it comes from transformers {version}, whose models differ from those of {TESTED}, "
+            "the tested version; install that version"
         )
     if version.split(".")[:2] != TESTED.split(".")[:2]:
         warnings.warn(
-            f"{class_name(model)} comes from transformers {version}; tested is {TESTED}, so "
-            "compare its output at r=0 (ToMe) or with everything passing (Eventful) before use.",
+            f"{class_name(model)} comes from transformers {version}; the tested version is "
+            f"{TESTED}. Compare its output at r=0 (ToMe) or with all tokens passing (Eventful) "
+            "before use.",
             stacklevel=4,
         )
     return _why_not_this_attention(model)
@@ -45,17 +46,21 @@ def _why_not_this_attention(model: nn.Module) -> str | None:
     found = getattr(model.config, "_attn_implementation", None) or "eager"
     if found not in _ATTENTIONS:
         return (
-            f"its attention is {found!r}, and the steps here stand for {' and '.join(_ATTENTIONS)}"
-            "; call set_attn_implementation('sdpa')"
+            f"its attention is {found!r}, but only {' and '.join(_ATTENTIONS)} are supported; call "
+            "set_attn_implementation('sdpa')"
         )
     return None
 
 
 def reads(blocks: Callable[[nn.Module], Sequence[nn.Module]]) -> Callable[..., Iterable[int]]:
-    """Which blocks' tokens a call reads beyond the last one's: all, if it asks for hidden states.
+    """Return a function that gives the blocks whose tokens a call returns.
 
-    The function that comes back raises ValueError for calls that ask for attention weights, and
-    for a model whose attention was set to one that is not supported.
+    All blocks if the call requests hidden states, otherwise none besides the last one. The function
+    raises a ValueError if a call requests attention weights, or if the attention implementation of
+    the model is not supported.
+
+    Args:
+        blocks: Returns the blocks of the model.
     """
 
     def asked(model: nn.Module, kwargs: Mapping[str, Any]) -> Iterable[int]:
@@ -64,12 +69,12 @@ def reads(blocks: Callable[[nn.Module], Sequence[nn.Module]]) -> Callable[..., I
 
         if wants("output_attentions"):
             raise ValueError(
-                f"{class_name(model)} was asked for attention weights (output_attentions), which "
-                "are not made while a method is on it; call it without, or remove the method."
+                f"{class_name(model)} was called with output_attentions, but attention weights are "
+                "not available while a method is attached; call it without, or remove the method."
             )
         reason = _why_not_this_attention(model)
         if reason is not None:
-            raise ValueError(f"{class_name(model)} cannot run with a method on it: {reason}.")
+            raise ValueError(f"{class_name(model)} cannot run with a method attached: {reason}.")
         return range(len(blocks(model))) if wants("output_hidden_states") else ()
 
     return asked
@@ -78,17 +83,27 @@ def reads(blocks: Callable[[nn.Module], Sequence[nn.Module]]) -> Callable[..., I
 def enter(
     block: nn.Module, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
 ) -> BlockInput:
-    """The arguments of a layer; masks are refused."""
+    """Read the arguments of a layer.
+
+    Args:
+        block: The layer.
+        hidden_states: Tokens (B, N, C).
+        attention_mask: Not supported.
+        **kwargs: Further arguments; ``is_causal`` is not supported.
+
+    Raises:
+        ValueError: There is an attention mask, or the attention is causal.
+    """
     if attention_mask is not None or kwargs.get("is_causal"):
         raise ValueError(
             f"{class_name(block)} was called with an attention mask: positions change when tokens "
-            "are merged or left out, so masks are not supported; call the model without."
+            "are merged or dropped, so masks are not supported; call the model without one."
         )
     return BlockInput(hidden_states)
 
 
 def split(attn: nn.Module, h: Tensor, names: Sequence[str], num_heads: int) -> tuple[Tensor, ...]:
-    """Tokens (B, M, C) by three linear layers into queries, keys, values (B, H, M, D)."""
+    """Apply three linear layers to tokens (B, M, C): queries, keys and values (B, H, M, D)."""
     parts = (getattr(attn, name)(h) for name in names)
     return tuple(part.unflatten(2, (num_heads, -1)).transpose(1, 2) for part in parts)
 
@@ -106,19 +121,19 @@ def layer_spec(
     finishes: tuple[Steps, Steps] = (lambda block, y: y, lambda block, y: y),
     **more: Any,
 ) -> BlockSpec:
-    """A layer with separate linear layers for queries, keys and values.
+    """Describe a layer with separate linear layers for queries, keys and values.
 
     Args:
-        names: Classes of the layer below ``transformers.models``.
-        attention_names: Classes of its attention.
-        attention: Its name in the layer; the names that follow are attributes of it.
-        out: The output projection.
-        heads: The number of heads.
-        scale: Factor of the logits.
-        dropout: Share of the weights dropped in training.
-        norms: The layer's two norms.
-        finishes: Ends of its two branches.
-        **more: Other fields of :class:`BlockSpec`.
+        names: Classes of the layer, without ``transformers.models``.
+        attention_names: Classes of its attention, also without it.
+        attention: Name of the attention in the layer. The next four are names of its attributes.
+        out: Output projection.
+        heads: Number of heads.
+        scale: Scale of the logits.
+        dropout: Dropout of the attention weights in training.
+        norms: Names of the two norms in the layer.
+        finishes: Functions of the layer and the output of a branch, before the residual is added.
+        **more: Further fields of :class:`BlockSpec`, which take precedence.
     """
 
     def attn(block: nn.Module) -> nn.Module:
@@ -154,7 +169,18 @@ def adapter(
     prefix: Callable[[nn.Module], tuple[str, ...]],
     **more: Any,
 ) -> ViTAdapter:
-    """A family whose tokens are read behind the last block, and further where a call asks."""
+    """Make the adapter of a family that returns the tokens of its last block.
+
+    Calls may request those of other blocks too, see :func:`reads`.
+
+    Args:
+        name: Name of the family.
+        classes: Classes of the model, without ``transformers.models``.
+        blocks: Returns the blocks of the model.
+        spec: Describes the blocks.
+        prefix: Returns the kinds of the tokens before the patches.
+        **more: Further fields of :class:`ViTAdapter`.
+    """
     return ViTAdapter(
         name=f"transformers {name}",
         classes=tuple(f"{MODELS}.{name}" for name in classes),

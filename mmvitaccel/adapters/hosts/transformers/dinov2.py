@@ -1,4 +1,4 @@
-"""DINOv2 with and without registers: the encoder, which its models and backbones share."""
+"""DINOv2 with and without registers: the encoder that its models and backbones share."""
 
 from __future__ import annotations
 

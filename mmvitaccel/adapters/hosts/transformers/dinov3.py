@@ -1,4 +1,4 @@
-"""DINOv3 ViT: rotary positions of the patches, none of the class token and the registers."""
+"""DINOv3 ViT, with rotary positions of patches but not of class and register tokens."""
 
 from __future__ import annotations
 

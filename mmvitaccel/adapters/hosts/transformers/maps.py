@@ -1,4 +1,4 @@
-"""VitDet and the vision encoders of SAM and SAM-HQ: windows on a map of tokens."""
+"""VitDet and the vision encoders of SAM and SAM-HQ, with attention in windows of a token map."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _VITDET = f"{MODELS}.vitdet.modeling_vitdet.VitDet"
 def _enter_channels(
     block: nn.Module, hidden_states: Tensor, output_attentions: bool = False
 ) -> BlockInput:
-    """A map (B, C, H, W)."""
+    """Read a map (B, C, H, W)."""
     if output_attentions:
         raise ValueError(
-            f"{class_name(block)} was asked for attention weights, which are not made while a "
-            "method is on it; call it without, or remove the method."
+            f"{class_name(block)} was called with output_attentions, but attention weights are not "
+            "available while a method is attached; call it without, or remove the method."
         )
     return enter_map(block, hidden_states.permute(0, 2, 3, 1))
 
@@ -37,7 +37,7 @@ def _sam_enter(block: nn.Module, hidden_states: Tensor) -> BlockInput:
 
 
 def _sam_attn_drop(block: nn.Module) -> float:
-    # reason: SAM's own fused attention drops no weights, whatever the config says
+    # reason: SAM's fused attention ignores the dropout of the config
     fused = any("Sdpa" in cls.__name__ for cls in type(block.attn).__mro__)
     return block.attn.dropout if block.training and not fused else 0.0
 
@@ -79,6 +79,6 @@ ADAPTERS = (
         lambda model: (),
     ),
     _sam("SAM", "sam.modeling_sam.Sam", map_patches(lambda model: model.patch_embed.projection)),
-    # reason: it gives what its inner global layers say too, which lies on the scene
+    # reason: no patches, so no motion: it also returns outputs of inner layers, on the scene
     _sam("SAM-HQ", "sam_hq.modeling_sam_hq.SamHQ"),
 )

@@ -1,4 +1,4 @@
-"""VideoMAE: the tokens of a whole clip, without a class token."""
+"""VideoMAE, which processes the tokens of a whole clip without a class token."""
 
 from __future__ import annotations
 
