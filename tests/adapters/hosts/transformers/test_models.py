@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -125,11 +126,11 @@ def test_other_attention_is_refused_by_name(attention, method):
 
 
 def test_versions_that_were_not_tested_say_so(monkeypatch):
-    import transformers
-
     from mmvitaccel.adapters.hosts.transformers.common import TESTED
 
     model = ready(hf_models.vit())
+    # reason: transformers replaces its own module while it is imported
+    transformers = sys.modules["transformers"]
     major, minor = TESTED.split(".")[:2]
     monkeypatch.setattr(transformers, "__version__", f"{int(major) - 1}.57.6")
     with pytest.raises(ValueError, match=r"from transformers \d+\.57\.6, whose models differ"):
