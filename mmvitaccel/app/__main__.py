@@ -11,6 +11,7 @@ It needs the extras `app` and `video`.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     require("app", "gradio")
     require("video", "av", "supervision")
-    if not args.most_upload > 0:
+    if not 0 < args.most_upload < math.inf:
         raise UserError(f"--most-upload {args.most_upload:g}: give MiB above 0.")
     given = given_clips(args.clip)
     k = checked_k(args.k, args.model)

@@ -13,7 +13,7 @@ import torch
 
 from mmvitaccel.adapters.base import host_class
 from mmvitaccel.adapters.steering import claim, release
-from mmvitaccel.arguments import refuse
+from mmvitaccel.arguments import refuse, whole_number
 from mmvitaccel.budget.controller import Controller, Plan
 from mmvitaccel.budget.history import (
     REMEMBERED,
@@ -155,6 +155,7 @@ class Budget:
 
         Raises:
             RuntimeError: Another frame has not ended, or a method was removed from its model.
+            ValueError: After the block, if ``images`` is not a whole number of at least 1.
         """
         self._check()
         self._open = True
@@ -203,6 +204,7 @@ class Budget:
         seen = self._control.knob.look()
         if seen is None or (before is not None and seen.call is before.call):
             return
+        whole_number("Budget", "images", record.images, least=1, why="the cost is divided by it")
         record.k, record.r = self._values(plan.level).values()
         record.whole = seen.whole
         macs = None if counter is None else counter.report().total / record.images

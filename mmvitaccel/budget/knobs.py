@@ -173,8 +173,8 @@ def sorted_handles(handle: Handle | Sequence[Handle]) -> list[Handle]:
     wrong = [h for h in handles if not isinstance(h, (StreamHandle, ToMeHandle))]
     if wrong:
         raise TypeError(
-            f"Budget: {wrong[0]!r} is not a handle; give the handle that apply_eventful, "
-            f"apply_eventful_neck or apply_tome returned."
+            f"Budget: a value of type {type(wrong[0]).__name__} is not a handle; give the handle "
+            "that apply_eventful, apply_eventful_neck or apply_tome returned."
         )
     streams = [h for h in handles if isinstance(h, StreamHandle)]
     tomes = [h for h in handles if isinstance(h, ToMeHandle)]

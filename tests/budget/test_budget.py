@@ -336,12 +336,29 @@ def test_arguments_without_a_meaning(eventful, arguments, message):
         Budget(eventful[1], **arguments)
 
 
+@pytest.mark.parametrize("images", [0, -1, 1.5, None])
+def test_a_number_of_images_without_a_meaning(eventful, images):
+    model, handle = eventful
+    budget = Budget(handle, share=0.5, k=(4, TOKENS))
+    with (
+        pytest.raises(ValueError, match=r"images=.* must be a whole number, at least 1"),
+        torch.no_grad(),
+        budget.frame() as record,
+    ):
+        model(torch.randn(1, 3, 128, 128))
+        record.images = images
+    assert not budget.frames
+    play(budget, model, 2)
+    assert len(budget.frames) == 2
+
+
 def test_handles_without_a_number_to_set(eventful):
     model, handle = eventful
     handle.policy = Threshold(1.0)
     with pytest.raises(ValueError, match=r"Threshold\(threshold=1.0\) has no k to set"):
         Budget(handle, milliseconds=3, k=(1, 5))
-    with pytest.raises(TypeError, match="is not a handle; give the handle that apply_eventful"):
+    said = "^Budget: a value of type ViTDet is not a handle; give the handle that apply_eventful"
+    with pytest.raises(TypeError, match=said):
         Budget(model, milliseconds=3, k=(1, 5))
     handle.policy = TopK(3)
     with pytest.raises(ValueError, match="got 2 handles with a k and 0 of ToMe"):

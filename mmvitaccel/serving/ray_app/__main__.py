@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmvitaccel.errors import one_sentence_errors
+from mmvitaccel.errors import UserError, one_line, one_sentence_errors
 from mmvitaccel.extras import require
 from mmvitaccel.serving.ray_app import loopback
 
@@ -27,26 +27,40 @@ def main(argv: Sequence[str] | None = None) -> None:
     require("serve", "ray")
     from mmvitaccel.serving.ray_app.service_file import check_service
 
-    check_service(args.service)
-    start_ray(args.cpus, args.object_store_megabytes)
+    wanted = check_service(args.service)
+    cores = start_ray(args.cpus, args.object_store_megabytes)
+    if wanted > cores:
+        # reason: Serve would wait for them forever
+        raise UserError(
+            f"{args.service}: its replicas reserve {wanted:g} cores (replicas times cpus) and Ray "
+            f"has {cores:g}; reserve fewer, or give --cpus."
+        )
     from ray.serve.scripts import cli
 
     cli(["run", str(args.service)])
 
 
-def start_ray(cpus: int | None, object_store_megabytes: int) -> None:
-    """Start Ray from this process, reachable from this machine only."""
+def start_ray(cpus: int | None, object_store_megabytes: int) -> float:
+    """Start Ray from this process, reachable from this machine only; returns its cores.
+
+    Raises:
+        UserError: Ray does not start.
+    """
     loopback.set_variables()
     import ray
 
-    ray.init(
-        address="local",
-        namespace="serve",
-        num_cpus=cpus,
-        object_store_memory=object_store_megabytes * 10**6,
-        include_dashboard=False,
-    )
+    try:
+        ray.init(
+            address="local",
+            namespace="serve",
+            num_cpus=cpus,
+            object_store_memory=object_store_megabytes * 10**6,
+            include_dashboard=False,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"Ray does not start: {one_line(error)}") from error
     print(f"Ray is at {ray.get_runtime_context().gcs_address}", flush=True)
+    return float(ray.cluster_resources().get("CPU", 0))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,11 @@ from mmvitaccel.text_files import read_text
 _OURS = "mmvitaccel.serving.ray_app:build"
 
 
-def check_service(path: Path) -> None:
+def check_service(path: Path) -> float:
     """Check a service's file, and that its port is free.
+
+    Returns:
+        Number of cores that the replicas of our applications in it reserve.
 
     Raises:
         UserError: The file is not that of a service, an argument of the application is wrong, a
@@ -35,15 +38,18 @@ def check_service(path: Path) -> None:
         raise UserError(
             f"{path} has no list `applications`; begin with configs/serving/detector.yaml."
         )
+    cores = 0.0
     for application in applications:
         if isinstance(application, dict) and application.get("import_path") == _OURS:
-            _check_args(path, application.get("args") or {})
+            service = _checked_args(path, application.get("args") or {})
+            cores += service.replicas * service.cpus
     http = content.get("http_options") or {}
     _check_port(path, http.get("host", "0.0.0.0"), http.get("port", 8000))
+    return cores
 
 
-def _check_args(path: Path, args: Any) -> None:
-    """Check the ``args`` of an application of ours."""
+def _checked_args(path: Path, args: Any) -> ServiceSettings:
+    """The ``args`` of an application of ours."""
     if not isinstance(args, dict):
         raise UserError(f"{path}: args is {args!r}; give settings by name, such as `config: FILE`.")
     try:
@@ -61,6 +67,7 @@ def _check_args(path: Path, args: Any) -> None:
         file = getattr(service, name)
         if file is not None and "::" not in file and "://" not in file and not Path(file).is_file():
             raise UserError(f"{path}: args: {name}={file!r} does not exist; give another path.")
+    return service
 
 
 def _check_port(path: Path, host: Any, port: Any) -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import socket
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 
 from mmvitaccel.errors import UserError
-from mmvitaccel.testing.service import free_port, service_yaml
+from mmvitaccel.testing.service import ROOT, free_port, service_yaml
 
 pytestmark = pytest.mark.extras("serve", "pydantic", "ray")
 
 MODEL = "mmvitaccel.testing.service:make"
-SAMPLE = Path(__file__).parents[3] / "configs" / "serving" / "detector.yaml"
+SAMPLE = ROOT / "configs" / "serving" / "detector.yaml"
 
 
 @pytest.fixture
@@ -94,3 +95,25 @@ def test_the_command_says_it(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main([str(tmp_path / "gone.yaml")])
     assert "gone.yaml does not exist; give the YAML of a service" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--object-store-megabytes", "1"], "error: Ray does not start: "),
+        (["--cpus", "1"], "its replicas reserve 3 cores (replicas times cpus) and Ray has 1;"),
+    ],
+)
+def test_what_ray_has_no_room_for(tmp_path, options, sentence):
+    text = service_yaml(free_port(), {"model": MODEL, "replicas": 2, "cpus": 1.5})
+    (tmp_path / "service.yaml").write_text(text)
+    command = [sys.executable, "-m", "mmvitaccel.serving.ray_app", tmp_path / "service.yaml"]
+    done = subprocess.run(
+        [*map(str, command), "--object-store-megabytes", "80", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 2
+    assert sentence in done.stderr and "Traceback" not in done.stderr
