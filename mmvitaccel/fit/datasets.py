@@ -178,8 +178,10 @@ def _unwrapped(dataset: Any, where: str) -> Iterator[tuple[str, dict[str, Any]]]
         wrapped = [key for key in ("dataset", "datasets") if key in dataset]
         if not wrapped:
             yield where, dataset
-        if wrapped:
-            check_whole(dataset, where, "times", 1)
+            return
+        check_whole(dataset, where, "times", 1)
+        if "datasets" in dataset and not dataset["datasets"]:
+            raise UserError(f"{where}.datasets is empty; give one data set or more.")
         for key in wrapped:
             yield from _unwrapped(dataset[key], f"{where}.{key}")
 

@@ -71,8 +71,9 @@ def _paths_in(names: dict[str, Any]) -> Iterator[str]:
     for name in ("img_path", "filename", "filepath"):
         if isinstance(held.get(name), str):
             yield held[name]
-    if isinstance(results, dict) and "frame_dir" in results:
-        template = str(results.get("filename_tmpl", ""))
+    # reason: without a template it is a name, such as of a record of poses
+    if isinstance(results, dict) and {"frame_dir", "filename_tmpl"} <= results.keys():
+        template = str(results["filename_tmpl"])
         for number in np.ravel(results.get("frame_inds", ())):
             name = template.format(int(number) + int(results.get("offset", 0)))
             yield f"{results['frame_dir']}/{name}"

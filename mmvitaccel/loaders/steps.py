@@ -43,7 +43,8 @@ def explain_step(error: Exception) -> str | None:
     elif isinstance(error, KeyError):
         message = f"{message!r} is missing (in {inner.f_code.co_name})"
     at = next((f" ({path})" for path in paths_of(frames)), "")
-    return f"the pipeline's step {name} fails{at}: {message}; correct its arguments."
+    reason = message.removesuffix(".")
+    return f"the pipeline's step {name} fails{at}: {reason}; correct its arguments."
 
 
 def _innermost_step(frames: Sequence[FrameType]) -> object | None:

@@ -105,3 +105,6 @@ def test_wrappers_and_classes_without_anything():
     cfg.val_dataloader.dataset = dict(type="RepeatDataset", times=-1, dataset=data)
     with pytest.raises(UserError, match=r"^val_dataloader\.dataset\.times is -1; give 1 or more"):
         check_inputs(cfg, "val")
+    cfg.val_dataloader.dataset = dict(type="ConcatDataset", datasets=[])
+    with pytest.raises(UserError, match=r"^val_dataloader\.dataset\.datasets is empty; give one"):
+        check_inputs(cfg, "val")

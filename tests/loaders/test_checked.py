@@ -218,6 +218,19 @@ def test_a_step_that_fails_is_no_broken_file(pictures, name, workers):
         assert "\n" not in str(caught.value)
 
 
+def test_a_name_of_a_record_is_no_missing_file():
+    """mmaction2's poses have a ``frame_dir`` without files."""
+
+    class Poses(Pictures):
+        def __getitem__(self, index: int) -> dict:
+            from mmaction.datasets.transforms import PackActionInputs
+
+            return PackActionInputs()(dict(frame_dir="v2", label="1", keypoint=np.zeros(1)))
+
+    with pytest.raises(UserError, match=r"^the pipeline's step PackActionInputs fails: .*[^.]; co"):
+        list(loader(Poses(["v2"])))
+
+
 @pytest.mark.parametrize("test_mode", [True, False])
 def test_a_pipeline_that_leaves_nothing(pictures, tmp_path, test_mode):
     steps = [dict(type="mmcv.LoadImageFromFile", ignore_empty=True)]
