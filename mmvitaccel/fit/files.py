@@ -119,6 +119,11 @@ def _check_dataset(where: str, dataset: dict[str, Any]) -> None:
     prefix = dataset.get("data_prefix")
     for name, folder in prefix.items() if isinstance(prefix, dict) else ():
         folder = path_below(root, folder)
+        if isinstance(folder, str) and os.path.isfile(folder):
+            raise UserError(
+                f"{where}: {folder} is a file and not a folder; unpack it if it is an archive, or "
+                f"correct {where}.data_prefix.{name}."
+            )
         if _missing(folder):
             raise UserError(
                 f"{where}: the folder {folder} does not exist; put the data there or set "

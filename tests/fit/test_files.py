@@ -54,6 +54,7 @@ def test_data_that_is_there_or_is_elsewhere(data, tmp_path):
         ),
         (dict(ann_file="b.json"), r"annotation file .*b\.json does not exist"),
         (dict(data_prefix=dict(img="pictures")), r"folder .*pictures .*data_prefix\.img"),
+        (dict(data_prefix=dict(img="a.json")), r"a\.json is a file and not a folder; unpack it if"),
     ],
 )
 def test_data_that_is_missing(data, change, sentence):

@@ -47,7 +47,9 @@ def check_coco_metric(where: str, evaluator: Mapping[str, Any]) -> None:
             f"{closest(str(unknown[0]), _ITEMS) or '.'}"
         )
     limits = evaluator.get("proposal_nums")
-    if isinstance(limits, (list, tuple)) and len(limits) < _LIMITS and kinds != ["proposal_fast"]:
+    # reason: mmdet's own evaluation in several processes, as for V3Det, takes any number of them
+    others = kinds == ["proposal_fast"] or evaluator.get("use_mp_eval")
+    if isinstance(limits, (list, tuple)) and len(limits) < _LIMITS and not others:
         raise UserError(
             f"{where}.proposal_nums is {tuple(limits)}, but CocoMetric reads {_LIMITS} numbers of "
             "detections, as in (100, 300, 1000); give as many."

@@ -31,6 +31,7 @@ def test_settings_without_a_meaning(given, sentence):
         dict(metric=["bbox", "segm"], iou_thrs=0.5, metric_items=["mAP_50", "AR@1000"]),
         dict(metric="proposal_fast", proposal_nums=(100,), iou_thrs=[0.5, 0.75]),
         dict(metric=[], format_only=True),
+        dict(metric="bbox", use_mp_eval=True, proposal_nums=[300]),
         dict(proposal_nums=(1, 10, 100)),
     ],
 )
