@@ -55,6 +55,7 @@ def apply() -> None:
         after_import(f"mmcv.ops.{name}", _lay_out_maps)
     for name in _OF_OLD_NUMPY:
         after_import(name, _serve_old_numpy)
+    after_import("mmaction.datasets.transforms.processing", _serve_old_integers)
     if find_spec("pkg_resources") is None:
         after_import("mmengine.utils.package_utils", _replace_look_up)
 
@@ -65,6 +66,10 @@ def _lay_out_maps(module: ModuleType) -> None:
 
 def _serve_old_numpy(module: ModuleType) -> None:
     import_module("mmvitaccel.compat.old_numpy").serve_old_numpy(module)
+
+
+def _serve_old_integers(module: ModuleType) -> None:
+    import_module("mmvitaccel.compat.old_numpy").serve_old_integers(module)
 
 
 def _guard_loaders(module: ModuleType) -> None:

@@ -30,6 +30,7 @@ _LOADED = {
     "gt_sem_seg": "segmentation maps; set with_seg=True in LoadAnnotations",
     "gt_panoptic_seg": "panoptic maps; load them with LoadPanopticAnnotations",
 }
+_METRICS_OF = ("mmdet", "mmaction", "mmpretrain", "mmengine")
 _PACKED = ("inputs", "data_samples")  # what the last step of a pipeline makes
 _NOT_LOADED = re.compile(r"'(?:InstanceData|DetDataSample)' object has no attribute '_?(\w+)'")
 
@@ -74,12 +75,27 @@ def _explain_run(error: Exception, model: nn.Module) -> str | None:
             f"{_place(frames, model)}the samples have no {message!r}; end the pipeline of the data "
             "set with the step that packs them (PackDetInputs, PackActionInputs or PackInputs)"
         )
+    metric = _metric_that_reads(frames) if isinstance(error, KeyError) else None
+    if metric is not None:
+        return (
+            f"the evaluator {metric} reads {message!r}, which the samples do not have; name it in "
+            "meta_keys of the step that packs them if it is of the annotations, or take the metric "
+            "that belongs to the model and its data set"
+        )
     lacks = _NOT_LOADED.search(message) if isinstance(error, AttributeError) else None
     # reason: outside of a loss it is a prediction that lacks it
     if lacks and lacks[1] in _LOADED and any(f.f_code.co_name == "loss" for f in frames):
         what = f"the samples of the training pipeline have no {_LOADED[lacks[1]]}"
         return f"{_place(frames, model)}{what}"
     return None
+
+
+def _metric_that_reads(frames: list[FrameType]) -> str | None:
+    """Class of OpenMMLab's metric that takes a batch in the innermost frame."""
+    metric = frames[-1].f_locals.get("self") if frames else None
+    package = type(metric).__module__.partition(".")[0]
+    takes = frames[-1].f_code.co_name == "process" and hasattr(metric, "compute_metrics")
+    return type(metric).__name__ if takes and package in _METRICS_OF else None
 
 
 def _is_preprocessing(frames: list[FrameType]) -> bool:

@@ -18,7 +18,7 @@ from mmvitaccel.fit.datasets import DataSet, data_sets
 from mmvitaccel.fit.heads import heads_of
 from mmvitaccel.fit.json_classes import check_scored_classes
 from mmvitaccel.fit.objects import check_scored
-from mmvitaccel.fit.settings.metrics import check_coco_metric, check_packed
+from mmvitaccel.fit.settings.metrics import check_coco_metric, check_names, check_packed
 from mmvitaccel.registry import type_name
 
 
@@ -39,6 +39,13 @@ def check_evaluators(cfg: Config, *splits: str) -> None:
     for split in splits:
         coco = [e for e in _evaluators(cfg, split) if type_name(e[1]) == "CocoMetric"]
         sets = data_sets(cfg, split)
+        if cfg.get(f"{split}_evaluator") in ([], {}):
+            warnings.warn(
+                f"{split}_evaluator is empty: nothing is measured; give a metric if this is not "
+                "intended.",
+                stacklevel=2,
+            )
+        check_names(coco)
         for where, evaluator in coco:
             check_coco_metric(where, evaluator)
             if _is_file(evaluator):

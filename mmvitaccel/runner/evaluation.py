@@ -113,6 +113,13 @@ def augment_test(cfg: Config) -> None:
     ]
     cfg.tta_pipeline = pipelines[0]
     if type_name(cfg.tta_model) == "DetTTAModel":
+        settings = cfg.tta_model.get("tta_cfg") or {}
+        absent = [key for key in ("nms", "max_per_img") if key not in settings]
+        if absent:
+            raise UserError(
+                f"--tta: tta_model.tta_cfg has no {' and no '.join(absent)}, by which boxes are "
+                "merged; give dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)."
+            )
         _check_boxes(cfg)
         cfg.tta_model.type = "mmvitaccel.BoxTTAModel"
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)

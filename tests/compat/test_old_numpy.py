@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -41,3 +42,20 @@ def test_arrays_are_numpys_wherever_numpy_makes_them():
     assert recall.np.array([np.zeros((1, 2))] * 2).shape == (2, 1, 2)
     with pytest.raises(ValueError, match="inhomogeneous"):
         recall.np.array([[1], [1, 2]])
+
+
+@pytest.mark.parametrize("factor", [-0.4, -0.05, 0.05, 0.4])
+def test_hues_are_turned_in_both_directions(factor):
+    pytest.importorskip("mmaction")
+    from mmaction.datasets.transforms import ColorJitter
+
+    picture = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    turned = ColorJitter.adjust_hue(picture.astype(np.float32), factor)
+    assert (turned.dtype, turned.shape) == (np.float32, picture.shape)
+    before, after = (
+        cv2.cvtColor(p.astype(np.uint8), cv2.COLOR_RGB2HSV).astype(int) for p in (picture, turned)
+    )
+    clear = (before[..., 1] > 100) & (before[..., 2] > 100)  # grey has no hue
+    off = (after - before)[..., 0][clear] - int(factor * 255)
+    assert clear.sum() > 9
+    assert (np.minimum(off % 180, -off % 180) <= 2).all()  # rounding of RGB

@@ -178,6 +178,21 @@ def test_running_names_the_step_that_packs_samples():
         {}["inputs"]
 
 
+def test_running_names_what_a_metric_reads():
+    from mmdet.evaluation import CocoMetric
+
+    class Own(CocoMetric):
+        def process(self, batch, samples):
+            return samples[0]["nothing"]
+
+    sample = dict(pred_instances={})
+    sentence = r"^try: the evaluator CocoMetric reads 'img_id', which the samples do not have; name"
+    with pytest.raises(UserError, match=sentence), running(Model(), "try"):
+        CocoMetric().process({}, [sample])
+    with pytest.raises(KeyError), running(Model(), "try"):
+        Own().process({}, [sample])
+
+
 def test_running_names_a_loss_whose_labels_are_of_another_shape():
     model = nn.ModuleDict({"loss": nn.BCEWithLogitsLoss()})
     sentence = r"^try: in loss \(BCEWithLogitsLoss\): Target size .*must be the same as input size"

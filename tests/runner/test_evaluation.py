@@ -116,7 +116,7 @@ def with_masks(**more):
 
 
 def test_masks_are_left_out_of_an_augmented_test():
-    cfg = with_masks(tta_model=dict(type="DetTTAModel", tta_cfg=dict(max_per_img=7)))
+    cfg = with_masks(tta_model=dict(type="DetTTAModel", tta_cfg=dict(nms={}, max_per_img=7)))
     cfg.test_evaluator = [dict(type="CocoMetric", metric=["bbox", "segm"]), dict(type="E")]
     augment_test(cfg)
     assert cfg.test_evaluator == [dict(type="CocoMetric", metric=["bbox"]), dict(type="E")]
@@ -164,3 +164,15 @@ def test_deploy_keeps_other_hooks():
     cfg = config("mmdet")
     deploy(cfg)
     assert len(cfg.custom_hooks) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "absent"),
+    [({}, "nms and no max_per_img"), (dict(nms={}), "max_per_img"), (None, "nms and no max_per")],
+)
+def test_boxes_are_merged_by_settings(settings, absent):
+    cfg = with_masks(tta_model=dict(type="DetTTAModel", tta_cfg=settings))
+    with pytest.raises(
+        UserError, match=rf"^--tta: tta_model\.tta_cfg has no {absent}.*; give dict"
+    ):
+        augment_test(cfg)

@@ -56,6 +56,28 @@ def check_coco_metric(where: str, evaluator: Mapping[str, Any]) -> None:
         )
 
 
+def check_names(evaluators: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Refuse two ``CocoMetric`` whose figures have one name, at which mmengine ends a test.
+
+    Args:
+        evaluators: Dotted key and config of each.
+
+    Raises:
+        UserError: Two measure the same under one prefix.
+    """
+    seen: dict[tuple[str, str], str] = {}
+    for where, evaluator in evaluators:
+        given = evaluator.get("metric", "bbox")
+        for kind in given if isinstance(given, (list, tuple)) else (given,):
+            name = (str(evaluator.get("prefix") or "coco"), str(kind))
+            other = seen.setdefault(name, where)
+            if other != where:
+                raise UserError(
+                    f"{other} and {where} both measure {kind!r} under the prefix {name[0]!r}, and "
+                    "figures need names of their own; give each another prefix."
+                )
+
+
 def check_packed(where: str, evaluator: Mapping[str, Any], steps: Sequence[Any]) -> None:
     """Refuse a ``CocoMetric`` without a json where samples do not carry their annotations either.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mmvitaccel.errors import UserError
-from mmvitaccel.fit.settings.metrics import check_coco_metric, check_packed
+from mmvitaccel.fit.settings.metrics import check_coco_metric, check_names, check_packed
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,13 @@ def test_a_metric_without_annotations():
     check_packed("e", {}, [dict(type="PackDetInputs", meta_keys=("img_id", "instances"))])
     check_packed("e", {}, [dict(type="Own")])
     check_packed("e", {}, [])
+
+
+def test_figures_of_one_name():
+    one, other = ("e.0", dict(metric=["bbox", "segm"])), ("e.1", dict(metric="bbox"))
+    with pytest.raises(
+        UserError, match=r"^e\.0 and e\.1 both measure 'bbox' under the prefix 'coco'"
+    ):
+        check_names([one, other])
+    check_names([one, ("e.1", dict(metric="bbox", prefix="other"))])
+    check_names([("e.0", {}), ("e.1", dict(metric="proposal"))])
