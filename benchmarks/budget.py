@@ -1,14 +1,14 @@
-"""How a budget in milliseconds is held on a real clock: steps of the target, and a load.
+"""How a budget in milliseconds follows its target on a real clock, also beside other load.
 
     python benchmarks/budget.py VIDEO                   # under a minute on two cores
     python benchmarks/budget.py VIDEO --size 672 --busy 2
     python benchmarks/budget.py VIDEO --record          # keep the rows in benchmarks/results
 
-An eventful ViTDet-B with random weights follows the video, over and over without a cut. The targets
-are shares of the time of its dense frames in the same process: a high one, a low one, the high one
-again, and once more beside a busy process for each of ``--busy``. "frames to follow" is the first
-frame of a phase from which the median of three frames is within 10 % of the target or below it by
-no more than 15 %; "overshoot" is how far that median went beyond the target, over the step.
+An eventful ViTDet-B with random weights processes the video repeatedly, without cuts. The targets
+are shares of the time of its dense frames in the same process: high, low, high again, and high once
+more for each entry of ``--busy``, beside as many busy processes. "frames to follow" is the first
+frame of a phase after which the median of three frames is at most 10 % above or 15 % below the
+target. "overshoot" is how far that median went beyond the target, relative to the step.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ OVER, UNDER = 1.1, 0.85
 
 @contextmanager
 def busy(processes: int) -> Iterator[None]:
-    """So many processes that do nothing but compute."""
+    """Run processes that only compute, inside the block."""
     started = [
         subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)
     ]
@@ -52,7 +52,7 @@ def busy(processes: int) -> Iterator[None]:
 
 
 def dense_ms(model: nn.Module, frames: Sequence[Tensor]) -> float:
-    """Median milliseconds of the model without any method."""
+    """Median milliseconds of the model without a method."""
     times = []
     for frame in frames:
         start = time.perf_counter()
@@ -62,19 +62,19 @@ def dense_ms(model: nn.Module, frames: Sequence[Tensor]) -> float:
 
 
 def smooth(times: Sequence[float]) -> list[float]:
-    """Medians of three frames."""
+    """Medians of three successive frames."""
     return [median(times[max(n - 1, 0) : n + 2]) for n in range(len(times))]
 
 
 def frames_to_follow(times: Sequence[float], target: float) -> int | None:
-    """Frames before the first of those that all stay near the target; None if there are none."""
+    """Number of frames before all later ones stay near the target; None if they never do."""
     held = [UNDER * target <= ms <= OVER * target for ms in smooth(times)]
     first = len(held) - next((n for n, ok in enumerate(reversed(held)) if not ok), len(held))
     return first if first < len(held) else None
 
 
 def overshoot(times: Sequence[float], before: float, target: float) -> float:
-    """How far frames went beyond the target, over the step from the one before."""
+    """How far frames went beyond the target, relative to the step from the previous target."""
     step = target - before
     beyond = max((ms - target) * (1 if step > 0 else -1) for ms in smooth(times))
     return max(beyond, 0.0) / abs(step)
@@ -91,7 +91,7 @@ def play(budget: Budget, model: nn.Module, frames: Iterator[Tensor], count: int)
 
 
 def measure(size: int, video: str, count: int, processes: int) -> list[dict[str, Any]]:
-    """A row for each phase."""
+    """Measure each phase; returns a row for each."""
     torch.manual_seed(0)
     dense = vitdet(img_size=size).eval().requires_grad_(False)
     clip = first_frames(video, size, CLIP)
@@ -148,13 +148,13 @@ def show(row: dict[str, Any]) -> None:
 @one_sentence_errors
 @torch.no_grad()
 def main(argv: Sequence[str] | None = None) -> None:
-    """Play the video under changing targets."""
+    """Play the video with changing targets."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("video")
     parser.add_argument("--size", type=int, default=320, help="side of the frames (default: 320)")
-    parser.add_argument("--frames", type=int, default=40, help="of each phase (default: 40)")
+    parser.add_argument("--frames", type=int, default=40, help="frames in each phase (default: 40)")
     parser.add_argument("--busy", type=int, default=1, help="busy processes (default: 1)")
     add_record_option(parser)
     args = parser.parse_args(argv)

@@ -1,17 +1,18 @@
-"""How cameras of real and made videos are followed, and which frames do not fit.
+"""How the cameras of real and generated videos are followed, and which frames do not fit.
 
     python benchmarks/camera_moves.py data/videos data/davis
     python benchmarks/camera_moves.py data/davis --size 448 --frames 20
     python benchmarks/camera_moves.py data/videos data/davis --record
 
-Folders hold videos: files, or folders with pictures in ``frames``. Of each, the first frames are
-followed by ``Translation`` as squares of ``--size`` pixels. So is what is made of the first frame
-of each: pans, a shake, noise, flicker, zooms, turns, and a plane that recedes to a horizon.
+The folders contain videos: files, or folders with pictures in ``frames``. ``Translation`` follows
+the first frames of each video as squares of ``--size`` pixels. It also follows videos generated
+from the first frame of each: pans, a shake, noise, flicker, zooms, rotations, and a plane that
+recedes to a horizon.
 
-Beside it stands OpenCV's optical flow, which is made in another way. ``near`` is the share of the
-frames that fit in which the camera was followed to a pixel, or to a fifth of the move, of what the
-largest part of the flow says; ``plain`` is the share in which standing still is as near. ``unlike``
-is the share of frames in which no shift holds for as much of the flow as a frame that fits needs.
+The reference is OpenCV's optical flow, which is computed in another way. ``near`` is the share of
+the fitting frames in which the estimate is within one pixel, or a fifth of the movement, of the
+largest part of the flow; ``plain`` is the same share for a camera assumed to stand still.
+``unlike`` counts the frames in which too little of the flow shares a shift for a frame to fit.
 """
 
 from __future__ import annotations
@@ -32,25 +33,25 @@ from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.records.recording import Recording, add_record_option
 from mmvitaccel.testing.clips import first_frames_of
 
-STEPS = 6  # frames of a still's move
-EVERY = 8  # pixels between the places at which the flow is read
-ROOM = 120  # pixels of a still on every side of a frame, for its moves
+STEPS = 6  # frames in the movement of a still
+EVERY = 8  # pixels between the points of the flow
+ROOM = 120  # margin of a still around a frame in pixels, for movements
 
-Move = Callable[[int], np.ndarray]  # of a frame of a number: the 2 x 3 matrix of cv2.warpAffine
+Move = Callable[[int], np.ndarray]  # maps a frame's number to the 2 x 3 matrix of cv2.warpAffine
 
 
 @dataclass(frozen=True)
 class Row:
-    """A video, or one move of all stills.
+    """A video, or one movement of all stills.
 
     Attributes:
-        what: Its name.
-        frames: Frames that were followed.
-        misfits: How many did not fit.
-        unlike: In how many no shift holds for most of the optical flow.
-        near: Share of the frames that fit in which the camera was followed as the flow says.
-        plain: Share of the same frames in which a camera that stands still is as near.
-        moved: Median of the camera's moves, as the flow says, in pixels.
+        what: Name.
+        frames: Number of frames.
+        misfits: Number of frames that do not fit.
+        unlike: Number of frames in which no shift explains most of the optical flow.
+        near: Share of the fitting frames in which the estimate agrees with the flow.
+        plain: Share of the same frames in which a camera at rest agrees with the flow.
+        moved: Median movement of the camera according to the flow, in pixels.
     """
 
     what: str
@@ -64,13 +65,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Step:
-    """One frame after another.
+    """Two successive frames.
 
     Attributes:
-        moved: Pixels (down, right) that were followed.
-        fits: Whether it fits.
-        flow: Pixels (down, right) of the camera by the optical flow.
-        share: Of the flow, the part that goes with that.
+        moved: Estimated movement (down, right) in pixels.
+        fits: Whether the frame fits.
+        flow: Movement (down, right) of the camera in pixels, according to the optical flow.
+        share: Share of the flow that agrees with ``flow``.
     """
 
     moved: np.ndarray
@@ -80,7 +81,7 @@ class Step:
 
 
 def largest_part(flow: np.ndarray, size: int) -> tuple[np.ndarray, float]:
-    """The shift (down, right) that the largest part of a flow (n, 2) goes with, and its share."""
+    """Return the shift (down, right) of the largest part of a flow (n, 2), and its share."""
     reach = np.maximum(CLOSE * size / SIDE, SHARE * np.linalg.norm(flow, axis=1))
     close = np.linalg.norm(flow[:, None] - flow, axis=2) <= reach[:, None]
     best = close.sum(1).argmax()
@@ -97,14 +98,14 @@ def steps(frames: Sequence[np.ndarray]) -> Iterator[Step]:
     for picture, then, now in zip(inputs[1:], greys, greys[1:]):
         found = motion.follow(track, picture)
         flow = finder.calc(then, now, None)[EVERY // 2 :: EVERY, EVERY // 2 :: EVERY]
-        # reason: OpenCV says right first, and how far things moved in the picture
+        # reason: OpenCV gives (right, down), and the movement of the picture, not of the camera
         shift, share = largest_part(-flow.reshape(-1, 2)[:, ::-1], size)
         yield Step(np.array(found.place) - before, found.fits, shift, share)
         before = np.array(found.place)
 
 
 def row_of(what: str, found: Sequence[Step]) -> Row:
-    """What the frames of a video or a move have in common."""
+    """Summarise the frames of a video or movement."""
     fitting = [step for step in found if step.fits]
     near, plain = [], []
     for step in fitting:
@@ -124,7 +125,7 @@ def row_of(what: str, found: Sequence[Step]) -> Row:
 
 
 def moves(size: int) -> dict[str, Move]:
-    """Moves of a still about the middle of a frame, by name."""
+    """Movements of a still around the centre of a frame, by name."""
 
     def about(
         zoom: float = 1.0, degrees: float = 0.0, y: float = 0.0, x: float = 0.0
@@ -149,7 +150,7 @@ def moves(size: int) -> dict[str, Move]:
 
 
 def still_videos(image: np.ndarray, size: int) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """What a camera makes of a still (height, width, 3): names and frames."""
+    """Yield names and frames of the videos generated from a still (height, width, 3)."""
     side = size + 2 * ROOM
     still = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
     for name, move in moves(size).items():
@@ -180,7 +181,7 @@ def still_videos(image: np.ndarray, size: int) -> Iterator[tuple[str, list[np.nd
 
 
 def measure(videos: dict[str, list[np.ndarray]], size: int) -> Iterator[Row]:
-    """Every video, then every move of their first frames."""
+    """Measure every video, then every movement of their first frames."""
     kinds: dict[str, list[Step]] = {}
     for name, frames in videos.items():
         squares = [cv2.resize(f, (size, size), interpolation=cv2.INTER_AREA) for f in frames]
@@ -192,7 +193,7 @@ def measure(videos: dict[str, list[np.ndarray]], size: int) -> Iterator[Row]:
 
 
 def line(row: Row) -> str:
-    """A row as it is printed."""
+    """Format a row."""
     near, plain = ("-" if v is None else f"{100 * v:.0f} %" for v in (row.near, row.plain))
     return (
         f"{row.what:<24}{row.frames:7d}{row.misfits:9d}{row.unlike:8d}{near:>8}{plain:>8}"
@@ -202,7 +203,7 @@ def line(row: Row) -> str:
 
 @one_sentence_errors
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print the table and write the record if asked to."""
+    """Measure, print the table, and write the record if requested."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -216,7 +217,7 @@ def main(argv: list[str] | None = None) -> None:
     if not videos or min(map(len, videos.values())) < 2:
         raise UserError(
             f"{' and '.join(map(str, args.videos))} with --frames {args.frames} hold no videos of"
-            " two frames at least."
+            " at least two frames."
         )
     print(
         f"{'what':<24}{'frames':>7}{'misfits':>9}{'unlike':>8}{'near':>8}{'plain':>8}{'moved':>8}"

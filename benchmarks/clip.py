@@ -1,4 +1,4 @@
-"""ViViT and VideoMAE on one real clip: dense, with merged tokens, and ViViT eventful.
+"""ViViT and VideoMAE on one real clip: dense, with merged tokens, and ViViT with Eventful.
 
     python benchmarks/clip.py VIDEO                  # ViT-B, a few minutes on two cores
     python benchmarks/clip.py VIDEO --models vivit   # one of the two
@@ -7,10 +7,10 @@
     python benchmarks/clip.py VIDEO --json out.json
     python benchmarks/clip.py VIDEO --record         # keep the rows in benchmarks/results
 
-All see the same two seconds of the video: 32 frames, VideoMAE every other one of them; of several
-clips each begins one time step later than the one before. Variants of a model share its weights
-(random: they change no cost but a little of eventful's) and run in turn in one process. Beside the
-ratio of their median times stands that of the multiply-adds as they ran.
+All variants process the same two seconds of the video: 32 frames, of which VideoMAE takes every
+other one. With several clips, each begins one time step after the previous one. The variants of a
+model share its random weights, which affect only Eventful's cost, and only slightly. They run
+alternately in one process. The table has the ratio of median times and that of multiply-adds.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from mmvitaccel.testing import models as builders
 from mmvitaccel.testing.clips import FRAMES, read_clips
 
 Variant = tuple[str, Callable[[nn.Module], Any]]
-# Title, model, variants, and of how many frames it takes one.
+# Title, model, variants, and the frame stride of its input.
 Case = tuple[str, nn.Module, list[Variant], int]
 
 
@@ -46,12 +46,12 @@ class Row:
     """One variant of a model.
 
     Attributes:
-        model: Which model.
-        variant: What is on it.
-        gmacs: 1e9 multiply-adds of all clips.
-        macs_ratio: Dense over these.
+        model: Name of the model.
+        variant: Method and its setting.
+        gmacs: Multiply-adds of all clips, in 1e9.
+        macs_ratio: Multiply-adds of the dense model over ``gmacs``.
         seconds: Median time of all clips.
-        speedup: Dense over this.
+        speedup: Time of the dense model over ``seconds``.
     """
 
     model: str
@@ -63,12 +63,12 @@ class Row:
 
 
 def tome(r: int) -> Variant:
-    """Merging of r tokens a block."""
+    """Merge r tokens in each block."""
     return f"ToMe r={r}", lambda model: apply_tome(model, r)
 
 
 def eventful(k: int, mode: str) -> Variant:
-    """Let k tokens through each gate."""
+    """Let k tokens pass each gate."""
     return f"Eventful k={k}, {mode}", lambda model: apply_eventful(model, TopK(k), mode)
 
 
@@ -116,7 +116,7 @@ def measure(
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as Markdown."""
+    """Format the rows as Markdown."""
     lines = [
         "| model | variant | G multiply-adds | dense / this | ms | dense / this |",
         "| --- | --- | ---: | ---: | ---: | ---: |",

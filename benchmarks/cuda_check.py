@@ -4,11 +4,11 @@
     python benchmarks/cuda_check.py --json out.json
     python benchmarks/cuda_check.py --device cpu --quick   # that everything runs
 
-The tests of core, adapters and hooks run in a process of their own, in which torch's default device
-is the GPU (``MMVITACCEL_TEST_DEVICE``). Then each method runs in turn with the same model dense, in
-float32, in bfloat16 and under ``torch.compile``; what cannot be run stands in the table with its
-reason. Times are medians, with the device synchronised; the error is the norm of the difference to
-the dense float32 output over its norm.
+The tests of core, adapters and hooks run in a separate process, with the GPU as torch's default
+device (``MMVITACCEL_TEST_DEVICE``). Then each method alternates with the dense model in float32, in
+bfloat16 and under ``torch.compile``. If one cannot run, the table has the reason. Times are medians
+with the device synchronised. The error is the norm of the difference to the dense float32 output,
+relative to the norm of that output.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from mmvitaccel.testing.models import efficientvit, sharing_weights, timm_model,
 
 ROOT = Path(__file__).parents[1]
 TESTS = ("tests/core", "tests/adapters", "tests/hooks")
-#: Of the CPU's own kernels.
+#: Tests of the CPU kernels.
 NOT_HERE = ("tests/core/kernels",)
 LIMIT = 300
 WAYS = ("float32", "bfloat16", "compiled")
@@ -42,15 +42,15 @@ WAYS = ("float32", "bfloat16", "compiled")
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
+    """One row of the table.
 
     Attributes:
         what: The tests, or a model.
         way: float32, bfloat16 or compiled (float32 under ``torch.compile``).
-        result: What the tests printed, or why there is no time.
-        dense_ms: Time of the dense model in the same way.
+        result: Output of the tests, or the reason why there is no time.
+        dense_ms: Time of the dense model, computed in the same way.
         method_ms: Time with the method.
-        error: Of the method's output.
+        error: Relative error of the output with the method.
     """
 
     what: str
@@ -73,9 +73,9 @@ class Case:
     """A model and a method.
 
     Attributes:
-        build: Makes the model.
-        put_on: Puts the method on a copy, or gives another model of the same weights.
-        shape: Of an input.
+        build: Builds the model.
+        put_on: Attaches the method to a copy, or returns another model with the same weights.
+        shape: Shape of an input.
     """
 
     build: Callable[[], nn.Module]
@@ -84,7 +84,7 @@ class Case:
 
 
 def eventful(k: int) -> Callable[[nn.Module], nn.Module]:
-    """Puts Eventful on, with k tokens."""
+    """Attach Eventful with k tokens."""
 
     def put_on(model: nn.Module) -> nn.Module:
         apply_eventful(model, TopK(k))
@@ -94,7 +94,7 @@ def eventful(k: int) -> Callable[[nn.Module], nn.Module]:
 
 
 def merging(r: int) -> Callable[[nn.Module], nn.Module]:
-    """Puts ToMe on, with r tokens a block."""
+    """Attach ToMe with r tokens per block."""
 
     def put_on(model: nn.Module) -> nn.Module:
         apply_tome(model, r=r)
@@ -126,7 +126,7 @@ QUICK = {
 
 
 def run_tests(device: str, tests: tuple[str, ...], limit: int) -> Row:
-    """The tests in a process of their own, on the device."""
+    """Run the tests on the device, in a separate process."""
     if importlib.util.find_spec("pytest") is None:
         return Row("tests", result="not run: pytest is not installed")
     workers = ["-n", str(min(4, os.cpu_count() or 1))] if importlib.util.find_spec("xdist") else []
@@ -152,7 +152,7 @@ def run_tests(device: str, tests: tuple[str, ...], limit: int) -> Row:
 
 
 def measure(name: str, case: Case, way: str, device: torch.device, rounds: int) -> Row:
-    """Time one model dense and with its method, in one way."""
+    """Time one model dense and with its method, computed in one way."""
     torch.manual_seed(0)
     dense = case.build().eval().requires_grad_(False).to(device)
     images = [torch.randn(case.shape, device=device) for _ in range(2)]
@@ -180,7 +180,7 @@ def measure(name: str, case: Case, way: str, device: torch.device, rounds: int) 
             seconds = alternate({each: timed(model) for each, model in runs.items()}, rounds)
             given = _features(runs["method"](images[0]))
         except Exception as error:
-            # reason: what fails on a device is the finding; the others are still to be run
+            # reason: a failure on a device is a result, and the others still have to run
             message = next(iter(str(error).strip().splitlines()), "")
             return Row(name, way, f"{type(error).__name__}: {message}")
     times = {each: 1e3 * median(taken) for each, taken in seconds.items()}
@@ -198,7 +198,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cuda", help="another one shows that everything runs")
+    parser.add_argument(
+        "--device", default="cuda", help="device; another one only shows that everything runs"
+    )
     parser.add_argument("--quick", action="store_true", help="small models, one test file")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""EfficientViT deployed: the authors' way, timm's compiled, OpenVINO, and this project's ways.
+"""EfficientViT deployed: as by its authors, timm's compiled, in OpenVINO, and by this project.
 
     python benchmarks/efficientvit.py                   # M0 to M5 and the detector, half an hour
     python benchmarks/efficientvit.py --quick           # M0 at batch 1, nothing compiled
@@ -6,11 +6,11 @@
     python benchmarks/efficientvit.py --json out.json
     python benchmarks/efficientvit.py --record          # keep the rows in benchmarks/results
 
-All models have every BatchNorm folded. The authors trace theirs with ``torch.jit.trace``; here
-that is this project's plain implementation, traced, and traced and frozen, which also looks the
-attention biases up once, as theirs does: the faster of the two is the baseline. All ways run in
-turn in one process; times are medians. Before a way is timed its output is compared with the eager
-model's: the error is the largest difference over the largest value.
+In all models, every BatchNorm is folded. The authors trace their model with ``torch.jit.trace``.
+Here, this project's plain implementation is traced, and also traced and frozen, which looks up the
+attention biases once, as the authors' model does; the baseline is the faster of the two. All ways
+run alternately in one process; times are medians. Before a way is timed, its output is compared
+with that of the eager model: the error is the largest difference relative to the largest value.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from mmvitaccel.testing.models import detector_heads, efficientvit
 
 CONFIG = Path(__file__).parents[1] / "configs" / "retinanet_efficientvit_m4_coco.py"
 DETECTOR = "retinanet"
-DETECTOR_SIZE = (800, 1344)  # 800 x 1333, padded to steps of 32 as its data preprocessor does
+DETECTOR_SIZE = (800, 1344)  # 800 x 1333, padded to a multiple of 32 by the data preprocessor
 TOLERANCE = 1e-3
 HALF_TOLERANCE = 0.1
 """Of a baseline in bfloat16, which has 8 bits: it may differ, but must be the same model."""
@@ -71,17 +71,17 @@ Build = Callable[[nn.Module, Tensor], Run]
 
 
 def channels_last(model: nn.Module) -> nn.Module:
-    """A copy of the model with its weights in the channels-last memory format."""
+    """Copy a model to the channels-last memory format."""
     return copy.deepcopy(model).to(memory_format=torch.channels_last)
 
 
 def tokens(model: nn.Module) -> nn.Module:
-    """A copy of the model with its attention in the form for deployment."""
+    """Copy a model, with its attention in the form for deployment."""
     return switch_to_tokens(copy.deepcopy(model))
 
 
 def in_steps(model: nn.Module) -> nn.Module:
-    """The model with its backbone as compiled steps."""
+    """Copy a model, with its backbone as compiled steps."""
     if isinstance(model, EfficientViT):
         return CompiledEfficientViT(model)
     model = copy.deepcopy(model)
@@ -90,17 +90,17 @@ def in_steps(model: nn.Module) -> nn.Module:
 
 
 def by_channel(x: Tensor) -> Tensor:
-    """Images (B, C, H, W) in the channels-last memory format."""
+    """Convert images (B, C, H, W) to the channels-last memory format."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def calling(function: Callable[[Tensor], Any], x: Tensor) -> Run:
-    """A run of the function on the input, as it is."""
+    """Return a call of the function on the input."""
     return lambda: function(x)
 
 
 def compiled_ahead(model: nn.Module, x: Tensor) -> Run:
-    """The model in AOTInductor, with frozen weights: no Python while it runs."""
+    """Compile the model with AOTInductor and frozen weights; it runs without Python."""
     with tempfile.TemporaryDirectory() as folder:
         path = torch._inductor.aoti_compile_and_package(
             torch.export.export(model, (x,)),
@@ -111,7 +111,7 @@ def compiled_ahead(model: nn.Module, x: Tensor) -> Run:
 
 
 def onnx_runtime(model: nn.Module, x: Tensor) -> Run:
-    """The model exported to ONNX for this size, in ONNX Runtime."""
+    """Export the model to ONNX for this input size and open it in ONNX Runtime."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         export_module(model, (len(x), *x.shape[2:]), path, dynamic=False)
@@ -125,9 +125,9 @@ class Way:
 
     Attributes:
         build: Makes the call.
-        baseline: Which of ``BASELINES`` it belongs to; None for one of this project's ways.
-        compiles: Whether it takes half a minute to make.
-        tolerance: Largest error at which it is still the same model.
+        baseline: The group in ``BASELINES``; None for this project's ways.
+        compiles: Whether building takes long, because the model is compiled.
+        tolerance: Largest permitted error.
     """
 
     build: Build
@@ -171,16 +171,16 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One way of one model.
+    """One way to run one model.
 
     Attributes:
         model: ``m0`` to ``m5``, or the detector.
         batch: Images in a batch.
-        way: Its name.
-        seconds: Median time of a batch, None where the way is not available.
-        error: Largest difference to eager over the largest value; None where there is no eager
-            model of the same weights.
-        reason: Why it is not available.
+        way: Name of the way.
+        seconds: Median time of a batch; None if the way is not available.
+        error: Largest difference to the eager model over the largest value; None if there is no
+            eager model with the same weights.
+        reason: Why the way is not available.
     """
 
     model: str
@@ -192,7 +192,7 @@ class Row:
 
 
 def build_model(name: str) -> nn.Module:
-    """A folded model with random weights: backbone with ImageNet's windows, or the detector."""
+    """Build a folded model with random weights: a backbone for ImageNet, or the detector."""
     torch.manual_seed(0)
     if name == DETECTOR:
         return detector_heads(CONFIG)
@@ -200,7 +200,7 @@ def build_model(name: str) -> nn.Module:
 
 
 def measure(name: str, model: nn.Module, x: Tensor, ways: Sequence[str], rounds: int) -> list[Row]:
-    """Build, compare and time the ways of one model."""
+    """Build, compare and time the ways to run one model."""
     batch, expected = len(x), model(x)
     rows, runs = [], {}
     for way in ways:
@@ -212,7 +212,7 @@ def measure(name: str, model: nn.Module, x: Tensor, ways: Sequence[str], rounds:
             run = WAYS[way].build(timm_efficientvit(name) if theirs else model, x)
             given = run()
         except Exception as error:
-            # reason: compilers and packages that are missing fail in many ways; each is shown
+            # reason: missing compilers and packages fail in many ways, which are all shown
             message = next(iter(str(error).strip().splitlines()), "")
             rows.append(Row(name, batch, way, reason=f"{type(error).__name__}: {message}"))
             continue
@@ -229,7 +229,7 @@ def measure(name: str, model: nn.Module, x: Tensor, ways: Sequence[str], rounds:
 
 
 def time_in_turn(runs: dict[str, Run], rounds: int) -> dict[str, float]:
-    """Median seconds of each call; short ones are repeated within a timing."""
+    """Median seconds of each call, run alternately; short ones are repeated within a timing."""
     seconds: dict[str, list[float]] = {way: [] for way in runs}
     for _ in range(rounds):
         for way, run in runs.items():
@@ -240,7 +240,7 @@ def time_in_turn(runs: dict[str, Run], rounds: int) -> dict[str, float]:
 
 
 def repeat(run: Run, at_least: float) -> tuple[int, float]:
-    """Call until that many seconds have passed; returns the number of calls and the seconds."""
+    """Call for at least some seconds; returns the number of calls and the seconds."""
     start, count = time.perf_counter(), 0
     while True:
         run()
@@ -251,19 +251,19 @@ def repeat(run: Run, at_least: float) -> tuple[int, float]:
 
 
 def product_rate(side: int = 1024) -> float:
-    """Multiply-adds a second in products of square matrices: what no way can exceed."""
+    """Multiply-adds per second in products of large square matrices, an upper bound."""
     a, b = torch.randn(2, side, side)
     return side**3 / min(alternate({"product": lambda: a @ b}, 20)["product"])
 
 
 def baseline(rows: list[Row], whose: str) -> Row | None:
-    """The fastest way of one baseline."""
+    """Return the fastest way of one baseline."""
     timed = [row for row in rows if row.seconds and WAYS[row.way].baseline == whose]
     return min(timed, key=lambda row: row.seconds, default=None)
 
 
 def table(rows: list[Row]) -> str:
-    """The rows of one model and batch as Markdown, with the best of this project's ways named."""
+    """Format the rows of one model and batch as Markdown, and name this project's best way."""
     lines = [
         "| model | batch | way | ms | images/s | authors / this | timm / this | OpenVINO / this "
         "| OpenVINO bfloat16 / this | error |",
@@ -285,18 +285,18 @@ def table(rows: list[Row]) -> str:
 
 
 def best_own(rows: list[Row]) -> Row | None:
-    """The fastest of this project's ways."""
+    """Return the fastest of this project's ways."""
     own = [row for row in rows if row.seconds and WAYS[row.way].baseline is None]
     return min(own, key=lambda row: row.seconds, default=None)
 
 
 def figures(rows: list[Row], macs: int, rate: float) -> list[dict[str, Any]]:
-    """What is recorded of one model and batch: the rows, and how they compare.
+    """Make the recorded rows of one model and batch, with ratios.
 
     Args:
-        rows: Of one model and batch.
+        rows: Rows of one model and batch.
         macs: Multiply-adds of the batch.
-        rate: Multiply-adds a second of large products.
+        rate: Multiply-adds per second of large products.
     """
     best, found = best_own(rows), []
     half = baseline(rows, "openvino_bfloat16")
@@ -313,7 +313,7 @@ def figures(rows: list[Row], macs: int, rate: float) -> list[dict[str, Any]]:
 
 
 def summary(rows: list[Row]) -> str:
-    """The best of this project's ways against the baselines, in a sentence."""
+    """Compare this project's best way with the baselines, in a sentence."""
     best = best_own(rows)
     if best is None:
         return "no way of this project's could be timed"
@@ -334,11 +334,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="M0 at batch 1, nothing compiled")
     parser.add_argument("--models", nargs="+", choices=names, default=names)
     parser.add_argument(
-        "--batch", type=int, nargs="+", default=[1, 16], help="of backbones; the detector's is 1"
+        "--batch",
+        type=int,
+        nargs="+",
+        default=[1, 16],
+        help="batch sizes of backbones; the detector's is 1",
     )
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--rounds", type=int, default=11, help="timings of each way")
-    parser.add_argument("--threads", type=int, help="torch's own default otherwise")
+    parser.add_argument("--threads", type=int, help="torch threads; default: torch's")
     parser.add_argument("--json", type=Path, metavar="FILE")
     add_record_option(parser)
     return parser.parse_args(argv)
@@ -346,7 +350,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, and print a table and the best way of each model and batch."""
+    """Measure, and print a table and the best way for each model and batch."""
     args = parse_args(argv)
     recording = Recording(args.record, __file__, argv)
     if args.threads:
@@ -354,7 +358,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.quick:
         args.models, args.batch, args.rounds = ["m0"], [1], 3
         args.ways = [way for way in args.ways if not WAYS[way].compiles]
-    # reason: each way of each model is compiled for itself, more often than torch expects
+    # reason: each way of each model is compiled separately, more often than torch expects
     torch._dynamo.config.cache_size_limit = 256
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
     rate = product_rate()

@@ -1,4 +1,4 @@
-"""Time of an eventful ViTDet-B against the same model dense, on a real video.
+"""Time of an eventful ViTDet-B against the dense model, on a real video.
 
     python benchmarks/eventful.py VIDEO                      # the paper's sizes, some 15 minutes
     python benchmarks/eventful.py VIDEO --quick              # one size, under a minute
@@ -6,13 +6,13 @@
     python benchmarks/eventful.py VIDEO --json out.json --plot out.png
     python benchmarks/eventful.py VIDEO --record             # keep the rows in benchmarks/results
 
-Weights are random and fixed, frames follow each other as in the video, and all models share
-weights and frames. Each eventful model runs in turn with the dense one, in torch (fused attention,
-relative positions) and in OpenVINO where that is installed, in one process; times are medians over
-the frames after the first, and "dense" is the faster of the two. Beside the ratio of times stands
-the ratio of multiply-adds, counted as they ran: what skipping would give if nothing else took time;
-beside the error that of as many tokens at random. All of it is the backbone; frames are prepared
-beforehand. ``--dtype bfloat16`` gives both sides that precision.
+Weights are random and fixed, frames are successive frames of the video, and all models share
+weights and frames. Each eventful model alternates in one process with the dense one, in torch
+(fused attention, relative positions) and, if installed, in OpenVINO. Times are medians over the
+frames after the first, and "dense" is the faster of the two. The table also has the ratio of
+multiply-adds, which skipping would reach if nothing else took time, and the error with the same
+number of random tokens. Only the backbone is measured; frames are prepared in advance. ``--dtype
+bfloat16`` applies to both models.
 """
 
 from __future__ import annotations
@@ -43,36 +43,37 @@ from mmvitaccel.testing.baselines import openvino
 from mmvitaccel.testing.models import sharing_weights, vitdet
 from mmvitaccel.video.first_frames import first_frames
 
-# Tokens let through, by size of the image: the paper's tables, and all of them.
+# Tokens that pass, by size of the image: those of the paper's tables, and all tokens.
 BUDGETS = {1024: (256, 512, 1024, 2048, 4096), 672: (128, 256, 512, 1764)}
 QUICK_BUDGETS = {672: (256,)}
 
 
 @dataclass(frozen=True)
 class Result:
-    """One row of the table. Times are medians, in milliseconds a frame, but the first frame's.
+    """One row of the table. Times are medians in milliseconds per frame, except ``first_ms``.
 
     Attributes:
-        size: Side of the frames, in pixels.
-        mode: Of attention.
-        k: Tokens that each gate lets through.
-        dtype: Of the weights and frames, on both sides.
-        buffers: In which the stream's buffers are kept: ``own``, or a dtype.
+        size: Side of the frames in pixels.
+        mode: Attention mode.
+        k: Tokens that pass each gate.
+        dtype: Data type of weights and frames, for both models.
+        buffers: Data type of the stream's buffers; ``own`` for that of the tensors.
         torch_ms: Time of the dense model in torch.
-        openvino_ms: In OpenVINO, in the same precision; None where it cannot run so.
+        openvino_ms: Time of the dense model in OpenVINO, in the same precision; None if it cannot
+            run.
         dense_ms: The smaller of the two.
         first_ms: Time of the eventful model's first frame.
-        steady_ms: Time of a later one.
+        steady_ms: Time of a later frame.
         speedup: ``dense_ms / steady_ms``.
         macs_ratio: Multiply-adds of the dense model over those of a later frame.
         error: Norm of the difference of the last frame's features over the norm of the dense
-            float32 ones.
-        dense_error: The same of the dense model in torch: 0 in float32.
-        random_error: The same of an eventful model that lets k random tokens through.
-        state_mb: Memory that the stream takes, in MB.
-        peak_mb: The most that the process held in the eventful model's first two frames, in MB,
-            the dense model's weights included; None where the system does not tell.
-        frames: How many were timed.
+            float32 features.
+        dense_error: The same for the dense model in torch: 0 in float32.
+        random_error: The same for an eventful model in which k random tokens pass.
+        state_mb: Memory of the stream in MB.
+        peak_mb: Peak memory of the process during the eventful model's first two frames in MB,
+            including the dense model's weights; None if the system does not report it.
+        frames: Number of timed frames.
     """
 
     size: int
@@ -96,21 +97,21 @@ class Result:
 
 
 def build(size: int) -> nn.Module:
-    """ViTDet-B with fixed random weights, relative positions included."""
+    """Build ViTDet-B with fixed random weights, including relative positions."""
     torch.manual_seed(0)
     return vitdet(img_size=size).eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)
 class Dense:
-    """The dense model in every way that it runs in, and what it gives.
+    """The dense model in all ways in which it runs, and its output.
 
     Attributes:
-        model: In torch, in the precision that is measured.
-        openvino: The same in OpenVINO; None where it is missing or cannot run so.
+        model: The model in torch, in the measured precision.
+        openvino: The same in OpenVINO; None if it is missing or cannot run.
         expected: Features of the last frame in float32, (1, C, H, W).
         macs: Multiply-adds of a frame.
-        error: Of the model's features against ``expected``.
+        error: Error of the model's features relative to ``expected``.
     """
 
     model: nn.Module
@@ -121,7 +122,7 @@ class Dense:
 
 
 def dense_ways(size: int, frames: list[Tensor], dtype: torch.dtype) -> Dense:
-    """Build ViTDet-B for a size of frame, and run it on the last frame, (1, 3, size, size)."""
+    """Build ViTDet-B for one frame size, and run it on the last frame (1, 3, size, size)."""
     model = build(size)
     expected, macs = count(model, frames[-1])
     network = None
@@ -135,14 +136,14 @@ def dense_ways(size: int, frames: list[Tensor], dtype: torch.dtype) -> Dense:
 
 
 def relative_error(given: Tensor, expected: Tensor) -> float:
-    """Norm of the difference over the norm of what was expected."""
+    """Norm of the difference over the norm of the expected tensor."""
     return float((given - expected).norm() / expected.norm())
 
 
 def measure(
     dense: Dense, frames: list[Tensor], size: int, mode: str, k: int, buffers: str
 ) -> Result:
-    """Time one eventful model in turn with the dense ones; the last frame is counted."""
+    """Time one eventful model alternately with the dense ones; the last frame is counted."""
     eventful = sharing_weights(dense.model)
     options = dict(attention=mode, buffer_dtype=None if buffers == "own" else buffers)
     handle = apply_eventful(eventful, TopK(k), **options)
@@ -195,7 +196,7 @@ def measure(
 def error_of_random_tokens(
     dense: Dense, frames: list[Tensor], k: int, options: dict[str, str | None]
 ) -> float:
-    """Error of the last frame where every gate lets k tokens through at random."""
+    """Error of the last frame if k random tokens pass every gate."""
     eventful = sharing_weights(dense.model)
     handle = apply_eventful(eventful, RandomTokens(k), **options)
     torch.manual_seed(0)
@@ -206,7 +207,7 @@ def error_of_random_tokens(
 
 
 def count(model: nn.Module, frame: Tensor) -> tuple[Tensor, int]:
-    """The features of a frame, and the multiply-adds that they took."""
+    """Return the features of a frame and their multiply-adds."""
     counter = MacsCounter(model)
     with counter:
         features = model(frame)[0]
@@ -215,7 +216,7 @@ def count(model: nn.Module, frame: Tensor) -> tuple[Tensor, int]:
 
 @contextmanager
 def peak_memory() -> Iterator[list[int]]:
-    """The largest resident size of the process inside, in bytes, put into the list at the end."""
+    """Append the largest resident size of the process inside the block, in bytes, to the list."""
     statm, peak, done = Path("/proc/self/statm"), [], Event()
     if not statm.exists():
         yield peak
@@ -238,7 +239,7 @@ def peak_memory() -> Iterator[list[int]]:
 
 
 def plot(results: list[Result], path: str) -> None:
-    """Speed-up of time over that of multiply-adds, a line for each size and mode."""
+    """Plot the ratio of times against that of multiply-adds, with a line for each size and mode."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 4.5))
@@ -261,7 +262,7 @@ def plot(results: list[Result], path: str) -> None:
 
 
 def line(row: Result) -> str:
-    """A row as it is printed."""
+    """Format a row."""
     network = "-" if row.openvino_ms is None else f"{row.openvino_ms:.0f}"
     peak = "-" if row.peak_mb is None else f"{row.peak_mb:.0f}"
     return (
@@ -273,11 +274,11 @@ def line(row: Result) -> str:
 
 @one_sentence_errors
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print the table and write the figures if asked to."""
+    """Measure, print the table, and write the rows if requested."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("video", help="a file; a fixed camera suits the method")
+    parser.add_argument("video", help="a video file, best of a fixed camera")
     parser.add_argument("--quick", action="store_true", help="672 pixels, k=256, three frames")
     parser.add_argument("--sizes", type=int, nargs="+", choices=list(BUDGETS), help="only these")
     parser.add_argument("--k", type=int, nargs="+", help="only these budgets, at every size")
@@ -288,9 +289,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--buffers", nargs="+", default=["own"], choices=["own", "bfloat16", "float16"]
     )
-    parser.add_argument("--frames", type=int, help="frames that are timed (default 5)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures to this file too")
-    parser.add_argument("--plot", metavar="FILE", help="draw them")
+    parser.add_argument("--frames", type=int, help="timed frames (default: 5)")
+    parser.add_argument("--json", metavar="FILE", help="also write the rows to this file")
+    parser.add_argument("--plot", metavar="FILE", help="plot the rows")
     add_record_option(parser)
     args = parser.parse_args(argv)
     recording = Recording(args.record, __file__, argv)

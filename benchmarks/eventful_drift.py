@@ -1,13 +1,13 @@
-"""How far exact attention strays from dense attention over the same gated tokens, in a long run.
+"""Deviation of exact attention from dense attention over the same gated tokens, in long runs.
 
     python benchmarks/eventful_drift.py VIDEO [VIDEO ...] --frames 1000
     python benchmarks/eventful_drift.py VIDEO [VIDEO ...] --width 768 --depth 3 --dtype bfloat16
     python benchmarks/eventful_drift.py VIDEO --record    # keep the rows in benchmarks/results
 
-The frames of the videos, played forwards and backwards, pass a ViTDet with random weights; from one
-video to the next is a cut of which the model is not told. After every frame the output of each
-global block's running sums is compared with dense attention in single precision over the very
-queries, keys and values that its gate let through: the largest difference over the largest value.
+The frames of the videos, played forwards and backwards, pass through a ViTDet with random weights;
+between two videos is a cut that is not announced to the model. After every frame, the output of the
+running sums in each global block is compared with dense attention in single precision over the same
+gated queries, keys and values: the largest difference relative to the largest value.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HEAD_WIDTH = 64  # channels of a head, as in ViTDet-B
 
 
 def to_and_fro(videos: list[str], size: int) -> Iterator[Tensor]:
-    """Frames (1, 3, size, size) of the videos one after the other, then backwards, and again."""
+    """Yield frames (1, 3, size, size) of all videos in order, then backwards, repeatedly."""
     frames = [prepare(frame.image, size) for video in videos for frame in open_video(video)]
     while True:
         yield from frames
@@ -39,15 +39,15 @@ def to_and_fro(videos: list[str], size: int) -> Iterator[Tensor]:
 
 
 def prepare(frame: np.ndarray, size: int) -> Tensor:
-    """(H, W, 3) uint8 RGB to (1, 3, size, size), about -2 to 2."""
+    """Convert (H, W, 3) uint8 RGB to (1, 3, size, size), with values of about -2 to 2."""
     x = torch.from_numpy(cv2.resize(frame, (size, size))).float() / 64 - 2
     return x.permute(2, 0, 1)[None].contiguous()
 
 
 def make_model(size: int, width: int, depth: int) -> ViTDet:
-    """A ViTDet whose every third block is global, as in ViTDet-B, with random weights.
+    """Make a ViTDet with random weights, in which every third block is global, as in ViTDet-B.
 
-    Queries and keys are larger than at the start of a training, so that attention is not flat.
+    Queries and keys are larger than at the start of training, so that attention is not uniform.
     """
     windowed = tuple(index for index in range(depth) if index % 3 != 2)
     model = ViTDet(
@@ -63,7 +63,7 @@ def make_model(size: int, width: int, depth: int) -> ViTDet:
 
 
 def deviation(attention: GlobalAttention) -> float:
-    """Largest difference of the running sums to dense attention, over the largest value."""
+    """Largest difference between the running sums and dense attention, over the largest value."""
     sums = attention.memory
     qkv = QKV(*(t.float() for t in attention.qkv))
     dense, _ = TokenwiseAttention().start(qkv, attention.logits)
@@ -79,7 +79,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("videos", nargs="+", help="files, or folders of numbered pictures")
     parser.add_argument("--frames", type=int, default=1000)
     parser.add_argument("--size", type=int, default=336, help="side of the frames, in pixels")
-    parser.add_argument("--k", type=int, default=64, help="tokens that gates let through")
+    parser.add_argument("--k", type=int, default=64, help="tokens that pass the gates")
     parser.add_argument("--width", type=int, default=384, help="channels; ViTDet-B has 768")
     parser.add_argument("--depth", type=int, default=6, help="blocks, every third of them global")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
@@ -94,7 +94,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 @one_sentence_errors
 def main(argv: list[str] | None = None) -> None:
-    """Run, and print the deviation at 1, 2, 5, 10, 20, 50, ... frames."""
+    """Run, and print the deviation after 1, 2, 5, 10, 20, 50, ... frames."""
     args = parse_args(argv)
     recording = Recording(args.record, __file__, argv)
     torch.manual_seed(0)

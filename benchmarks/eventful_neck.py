@@ -5,11 +5,11 @@
     python benchmarks/eventful_neck.py VIDEO --k 512 --json out.json
     python benchmarks/eventful_neck.py VIDEO --record     # keep the rows in benchmarks/results
 
-An eventful ViTDet with fixed random weights makes the maps, k of its tokens passing each gate; of
-each map, the k cells that changed most are let through to the pyramid. Both pyramids share weights
-and run in turn in one process; times are medians over the frames after the first. The plain one is
-timed on maps as ViTDet gives them and with their channels last, and the faster way counts. Beside
-the ratio of times stands that of multiply-adds, counted as they ran.
+The maps come from an eventful ViTDet with fixed random weights, in which k tokens pass each gate.
+The k cells of each map that changed most pass to the pyramid. Both pyramids share weights and run
+alternately in one process; times are medians over the frames after the first. The plain one is
+timed on maps in ViTDet's memory format and in channels-last, and the faster time counts. The table
+also has the ratio of multiply-adds.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from mmvitaccel.video.first_frames import first_frames
 
 @dataclass(frozen=True)
 class Result:
-    """One row of the table. Times are medians, in milliseconds a frame, but the first frame's.
+    """One row of the table. Times are medians in milliseconds per frame, except ``first_ms``.
 
     Attributes:
-        size: Side of the frames, in pixels.
-        k: Cells let through.
-        dense_ms: Time of the plain pyramid, the faster of both ways.
-        first_ms: Time of the eventful one's first frame.
-        steady_ms: Time of a later one.
+        size: Side of the frames in pixels.
+        k: Cells that pass.
+        dense_ms: Time of the plain pyramid, in the faster memory format.
+        first_ms: Time of the eventful pyramid's first frame.
+        steady_ms: Time of a later frame.
         speedup: ``dense_ms / steady_ms``.
-        macs_ratio: Multiply-adds of the plain pyramid over those of a later frame, in the mean.
-        error: Of the last frame, the largest error of a level: norm of the difference to the plain
-            pyramid on the same map over the norm of its level.
-        state_mb: Memory that the stream takes, in MB.
-        frames: How many were timed.
+        macs_ratio: Multiply-adds of the plain pyramid over the mean of later frames.
+        error: Largest error of a level in the last frame: norm of the difference to the plain
+            pyramid on the same map, over the norm of its level.
+        state_mb: Memory of the stream in MB.
+        frames: Number of timed frames.
     """
 
     size: int
@@ -65,7 +65,7 @@ class Result:
 
 
 def make_maps(frames: list[Tensor], size: int, k: int, **config: int) -> list[Tensor]:
-    """Maps (1, C, H, W) that an eventful ViTDet makes of the frames."""
+    """Compute the maps (1, C, H, W) of the frames with an eventful ViTDet."""
     torch.manual_seed(0)
     backbone = vitdet(img_size=size, **config).eval()
     apply_eventful(backbone, TopK(k))
@@ -73,7 +73,7 @@ def make_maps(frames: list[Tensor], size: int, k: int, **config: int) -> list[Te
 
 
 def measure(neck: nn.Module, maps: list[Tensor], size: int, k: int) -> Result:
-    """Time both pyramids on the maps, count the eventful one and compare the last levels."""
+    """Time both pyramids on the maps, count the eventful one, and compare the last levels."""
     eventful = sharing_weights(neck)
     handle = apply_eventful_neck(eventful, TopK(k))
     start = time.perf_counter()
@@ -116,16 +116,18 @@ def measure(neck: nn.Module, maps: list[Tensor], size: int, k: int) -> Result:
 
 @one_sentence_errors
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print the table and write the figures if asked to."""
+    """Measure, print the table, and write the rows if requested."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("video")
     parser.add_argument("--quick", action="store_true", help="a small model at 128, a few seconds")
     parser.add_argument("--size", type=int, default=1024, help="side of the frames, in pixels")
-    parser.add_argument("--k", type=int, nargs="+", help="cells let through; 512 and 256 if not")
-    parser.add_argument("--frames", type=int, default=12, help="timed, after the first")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    parser.add_argument("--k", type=int, nargs="+", help="cells that pass; default: 512 and 256")
+    parser.add_argument("--frames", type=int, default=12, help="timed frames, after the first")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the rows to this file"
+    )
     add_record_option(parser)
     args = parser.parse_args(argv)
     recording = Recording(args.record, __file__, argv)

@@ -1,14 +1,14 @@
-"""Error of heads over maps whose GroupNorm is held from the last whole frame, on a real video.
+"""Error of dense heads that keep the GroupNorm statistics of the last complete frame.
 
     python benchmarks/held_norms.py VIDEO
     python benchmarks/held_norms.py VIDEO --heads fcos --threshold 0.05 --every 0 10
     python benchmarks/held_norms.py VIDEO --record     # keep the rows
 
-The detectors are mmdet's stock FCOS and ATSS with a ResNet-50, random weights. The backbone is
-computed whole; neck and head compute what changed above a threshold. In every frame the head is
-compared with the plain one on the same levels: the L2 norm of the difference of all maps over that
-of the plain head's. Beside it stands the error of a head that would keep its results of the last
-whole frame, which says how much there was to follow, and multiply-adds of the head.
+The detectors are mmdet's FCOS and ATSS with a ResNet-50 and random weights. The backbone is
+computed completely; neck and head recompute what changed by more than a threshold. In every frame,
+the head is compared with the plain head on the same levels: the L2 norm of the difference of all
+maps, relative to that of the plain head's maps. For comparison, the table has the error of a head
+that keeps its results of the last complete frame, and the multiply-adds of the head.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class Row:
 
     Attributes:
         head: A key of :data:`CONFIGS`.
-        every: Frames from one whole frame to the next; 0 where only the first is whole.
-        error: Of frames that are not whole, the mean.
-        largest: The largest of these.
-        whole_error: Of whole frames, the largest.
-        kept_error: Mean error of results that are kept from the last whole frame.
-        dense_gmacs: Multiply-adds of the plain head, in units of 1e9.
-        steady_gmacs: Of a frame that is not whole, the mean.
-        frames: How many of these.
+        every: Interval of complete frames; 0 if only the first frame is complete.
+        error: Mean error of the frames that are not complete.
+        largest: Largest error of these frames.
+        whole_error: Largest error of complete frames.
+        kept_error: Mean error of results that are kept from the last complete frame.
+        dense_gmacs: Multiply-adds of the plain head in 1e9.
+        steady_gmacs: Mean multiply-adds of frames that are not complete, in 1e9.
+        frames: Number of frames that are not complete.
     """
 
     head: str
@@ -67,17 +67,17 @@ class Row:
 
 
 def together(outs: Sequence[Sequence[Tensor]]) -> Tensor:
-    """All that a head says of a frame, (N,)."""
+    """Concatenate all outputs of a head for a frame, (N,)."""
     return torch.cat([x.flatten().double() for kind in outs for x in kind])
 
 
 def apart(found: Tensor, expected: Tensor) -> float:
-    """The relative difference."""
+    """Relative difference."""
     return float((found - expected).norm() / expected.norm())
 
 
 def measure(head: str, plain: nn.Module, maps: Sequence[Any], policy: Any, every: int) -> Row:
-    """Follow a video, given as the backbone's maps of each frame."""
+    """Process a video, given as the backbone's maps of each frame."""
     model = sharing_weights(plain)
     handle = apply_eventful(model, policy, parts=("neck", "bbox_head"), group_norm="held")
     errors, kept, whole, costs, last, dense = [], [], [], [], None, 0.0
@@ -130,14 +130,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("video")
     parser.add_argument("--heads", nargs="+", choices=list(CONFIGS), default=list(CONFIGS))
-    parser.add_argument("--threshold", type=float, default=0.1, help="relative error that passes")
-    parser.add_argument("--every", type=int, nargs="+", default=[0, 4], help="frames; 0 for never")
-    parser.add_argument("--size", type=int, default=480, help="of a frame, a multiple of 32")
+    parser.add_argument(
+        "--threshold", type=float, default=0.1, help="relative error above which cells pass"
+    )
+    parser.add_argument(
+        "--every",
+        type=int,
+        nargs="+",
+        default=[0, 4],
+        help="interval of complete frames; 0 for none",
+    )
+    parser.add_argument("--size", type=int, default=480, help="side of a frame, a multiple of 32")
     parser.add_argument("--frames", type=int, default=12)
     add_record_option(parser)
     args = parser.parse_args(argv)
     if args.frames < 2 or any(every == 1 or every < 0 for every in args.every):
-        raise UserError("give --frames of 2 or more, and --every of 0, or of 2 or more.")
+        raise UserError("give at least 2 for --frames, and 0 or at least 2 for --every.")
     recording = Recording(args.record, __file__, argv)
     rows = []
     for head in args.heads:

@@ -1,18 +1,18 @@
-"""ToMe and Eventful on the models of transformers, against these models in their fused attention.
+"""ToMe and Eventful on models of transformers, against these models with fused attention.
 
     python benchmarks/hosts.py data/videos/pool_340x256.mp4             # all, some minutes
     python benchmarks/hosts.py VIDEO --models vit clip                  # some of them
     python benchmarks/hosts.py VIDEO --quick                            # small ones
     python benchmarks/hosts.py VIDEO --record                           # keep the rows
 
-Weights are random and made from each family's own config; nothing is downloaded. Frames follow each
-other as in the video. The host and the methods share weights and run in turn in one process, one
-frame at a time. ToMe merges so many tokens that about half of the multiply-adds are left, Eventful
-recomputes an eighth of the tokens. SAM's encoder has the architecture of ViTDet: the package's own
-runs with its weights beside it, and the faster of the two is the dense one. Beside the ratio of
-median times stands that of multiply-adds, counted as they ran, and the error: the norm of the
-difference of the last hidden states over that of the host's less their mean. It is no measure of
-what a trained model loses.
+Weights are random, and models are built from each family's default config; nothing is downloaded.
+Frames are successive frames of the video. The host and the methods share weights and run
+alternately in one process, frame by frame. ToMe merges as many tokens as leave about half of the
+multiply-adds, Eventful recomputes an eighth of the tokens. SAM's encoder has the architecture of
+ViTDet, so this package's ViTDet runs with its weights too, and the faster of the two is the dense
+model. The table has the ratios of median times and of multiply-adds, and the error: the norm of the
+difference of the last hidden states, over the norm of the host's minus their mean. It does not
+measure the loss of a trained model.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ class Case:
     """A model to time.
 
     Attributes:
-        title: What the table calls it.
-        model: Its class in transformers, or in the module ``model_module`` of it.
-        config: That of its config.
+        title: Name in the table.
+        model: Class of the model in transformers, or in ``model_module``.
+        config: Class of its config.
         size: Side of its input in pixels.
-        r: What ToMe merges; None where it has been timed elsewhere.
+        r: Schedule of ToMe; None if ToMe is not timed here.
         k: Tokens that Eventful recomputes.
         options: Arguments of the config.
-        model_module: Where the class is, if it is not public.
-        ours: Makes the package's own model of the host, with its weights; None where it has none.
+        model_module: Module of the class, if it is not public.
+        ours: Builds this package's model with the weights of the host; None if there is none.
     """
 
     title: str
@@ -68,10 +68,10 @@ class Case:
 
 
 class SAMAsViTDet(nn.Module):
-    """The package's ViTDet with the weights of a SAM vision encoder, and that one's neck behind.
+    """This package's ViTDet with the weights and the neck of a SAM vision encoder.
 
     Args:
-        sam: The encoder, of transformers.
+        sam: The encoder of transformers.
     """
 
     _NAMES = (
@@ -102,13 +102,13 @@ class SAMAsViTDet(nn.Module):
         self.neck = sam.neck
 
     def forward(self, x: Tensor) -> SimpleNamespace:
-        """Pictures (B, 3, S, S) to what ``last_hidden_state`` holds, (B, channels, H, W)."""
+        """Compute ``last_hidden_state`` (B, channels, H, W) of pictures (B, 3, S, S)."""
         (features,) = self.backbone(x)
         return SimpleNamespace(last_hidden_state=self.neck(features.permute(0, 2, 3, 1)))
 
 
 _SAM = "transformers.models.sam.modeling_sam"
-# reason: its own is 1e-10, with which nothing depends on the picture
+# reason: with the default of 1e-10, the output does not depend on the picture
 _SAM_WEIGHTS = dict(initializer_range=0.02)
 _TINY = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, patch_size=8)
 CASES = {
@@ -170,20 +170,20 @@ QUICK_CASES = {
 
 @dataclass(frozen=True)
 class Result:
-    """One row of the table; times are medians, in seconds a frame.
+    """One row of the table; times are medians, in seconds per frame.
 
     Attributes:
         model: Title of the case.
-        method: ``ToMe``, ``Eventful``, or what computes everything: ``host`` or ``ours``.
-        setting: r, or k; 0 where everything is computed.
+        method: ``ToMe``, ``Eventful``, or a dense model: ``host`` or ``ours``.
+        setting: r or k; 0 for dense models.
         tokens: Patches of a frame.
-        dense_seconds: Time of the host, or of ours where that is faster.
+        dense_seconds: Time of the faster dense model.
         seconds: Time of the host with the method.
         speedup: Ratio of these medians.
         macs_ratio: Ratio of multiply-adds.
         reached: ``speedup`` over ``macs_ratio``.
         error: Relative error of the last hidden state.
-        rounds: How often each was timed.
+        rounds: Number of timings.
     """
 
     model: str
@@ -200,7 +200,7 @@ class Result:
 
 
 def build(case: Case) -> nn.Module:
-    """The host, in fused attention, with random weights."""
+    """Build the host with fused attention and random weights."""
     require("hosts", "transformers")
     from importlib import import_module
 
@@ -213,12 +213,12 @@ def build(case: Case) -> nn.Module:
 
 
 def last_state(model: nn.Module, x: Tensor) -> Tensor:
-    """What the model makes of a frame."""
+    """Return the last hidden state of a frame."""
     return model(x).last_hidden_state
 
 
 def counted(model: nn.Module, x: Tensor) -> tuple[Tensor, int]:
-    """What the model makes of a frame, and its multiply-adds."""
+    """Return the last hidden state of a frame and its multiply-adds."""
     found: list[Tensor] = []
     hook = model.register_forward_hook(
         lambda module, args, out: found.append(out.last_hidden_state)
@@ -229,7 +229,7 @@ def counted(model: nn.Module, x: Tensor) -> tuple[Tensor, int]:
 
 
 def error_of(found: Tensor, expected: Tensor) -> float:
-    """Norm of the difference over that of what is expected less its mean over the places."""
+    """Norm of the difference, over that of the expected states minus their mean over positions."""
     places = (2, 3) if expected.dim() == 4 else 1
     spread = expected - expected.mean(dim=places, keepdim=True)
     return ((found - expected).norm() / spread.norm()).item()
@@ -237,12 +237,13 @@ def error_of(found: Tensor, expected: Tensor) -> float:
 
 @torch.inference_mode()
 def measure(case: Case, frames: Sequence[Tensor], rounds: int) -> list[Result]:
-    """Time one host and the methods on it, all in turn.
+    """Time one host alternately with the methods.
 
     Args:
         case: The host.
-        frames: ``rounds + 3`` of them: two to start with, the timed ones, one to count and compare.
-        rounds: How often each is timed.
+        frames: ``rounds + 3`` frames: two for warm-up, the timed ones, and one to count and
+            compare.
+        rounds: Number of timings.
     """
     dense = build(case)
     settings: dict[str, int] = {}
@@ -290,7 +291,7 @@ def measure(case: Case, frames: Sequence[Tensor], rounds: int) -> list[Result]:
 
 
 def row_text(row: Result) -> str:
-    """A line of the table."""
+    """Format a row."""
     return (
         f"{row.model:<24}{row.method:<9}{row.setting:>5}{row.tokens:>7}{row.dense_seconds:>9.3f}"
         f"{row.seconds:>9.3f}{row.speedup:>8.2f}x{row.macs_ratio:>8.2f}x{row.reached:>8.0%}"
@@ -303,7 +304,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("video", help="whose first frames are taken")
+    parser.add_argument("video", help="a video, of which the first frames are used")
     parser.add_argument("--quick", action="store_true", help="small models, a few seconds")
     parser.add_argument("--models", nargs="+", choices=list(CASES), help="only these")
     parser.add_argument("--rounds", type=int, default=5, help="timings of each model")
@@ -316,7 +317,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print the table and keep it if asked to."""
+    """Measure, print the table, and write the record if requested."""
     args = parse_args(argv)
     recording = Recording(args.record, __file__, argv)
     cases = QUICK_CASES if args.quick else CASES

@@ -1,13 +1,13 @@
-"""Time of kernels made ahead for a wheel against those compiled here for this processor.
+"""Time of the prebuilt kernels of a wheel against kernels compiled for this processor.
 
     python benchmarks/kernels.py                    # some two minutes
     python benchmarks/kernels.py --quick            # small: that everything runs
     python benchmarks/kernels.py --set x86-64-v3    # for another instruction set than the best one
     python benchmarks/kernels.py --record           # keep the rows in benchmarks/results
 
-Both run in turn in one process, on the shapes of a ViTDet-B at 672 pixels with k=256, plain and
-with merged tokens, and on EfficientViT M4's steps; times are medians. What is made ahead is what
-`make wheel` puts into a wheel: the same compiler with the same flags.
+Both run alternately in one process, with the shapes of ViTDet-B at 672 pixels and k=256, plain and
+with merged tokens, and with EfficientViT M4's steps; times are medians. The prebuilt kernels are
+those that `make wheel` puts into a wheel: the same compiler with the same flags.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class Row:
     """One kernel. Times are medians.
 
     Attributes:
-        kernel: Its name.
-        instructions: The set that it was made ahead for.
-        ahead_ms: Time of what was made ahead.
-        here_ms: Time of what was compiled here.
+        kernel: Name of the kernel.
+        instructions: Instruction set of the prebuilt kernel.
+        ahead_ms: Time of the prebuilt kernel.
+        here_ms: Time of the kernel compiled for this processor.
         ratio: ``ahead_ms / here_ms``.
-        rounds: How often each ran.
+        rounds: Number of timings.
     """
 
     kernel: str
@@ -58,7 +58,7 @@ class Row:
 
 
 def work(heads: int, side: int, window: int, changed: int) -> dict[str, Callable[[], object]]:
-    """The kernels' calls, on numbers drawn with a seed."""
+    """Return a call of each kernel, on random tensors with a fixed seed."""
     torch.manual_seed(0)
     tokens, channels = side * side, heads * DIM
     tables = [0.1 * torch.randn(side, side, DIM) for _ in range(2)]
@@ -91,7 +91,7 @@ def work(heads: int, side: int, window: int, changed: int) -> dict[str, Callable
 
 
 def with_kernels(choice: Choice, run: Callable[[], object]) -> Callable[[], object]:
-    """The same call by some kernels."""
+    """Return the same call with the given kernels."""
 
     def call() -> object:
         with mock.patch.object(operators, "chosen", lambda: choice):
@@ -101,7 +101,7 @@ def with_kernels(choice: Choice, run: Callable[[], object]) -> Callable[[], obje
 
 
 def steps_of(choice: Choice, arch: str, size: int) -> Callable[[], object]:
-    """EfficientViT's steps by some kernels, which its weights are packed for."""
+    """Return a call of EfficientViT's steps with the given kernels; weights are packed for them."""
     with mock.patch.object(operators, "chosen", lambda: choice):
         model = CompiledEfficientViT(efficientvit(arch))
     x = torch.zeros(1, 3, size, size)
@@ -109,7 +109,11 @@ def steps_of(choice: Choice, arch: str, size: int) -> Callable[[], object]:
 
 
 def wanted(name: str) -> Choice:
-    """The kernels of a set; an error where there are none."""
+    """Find the kernels of an instruction set.
+
+    Raises:
+        UserError: There are none.
+    """
     choice = find(name)
     if choice.library is None:
         raise UserError(f"There are no kernels for {name}: {choice.why}.")
@@ -123,14 +127,14 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     can_run = [s.name for s in INSTRUCTION_SETS if not s.missing()]
-    parser.add_argument("--set", choices=can_run, help="the instruction set; the best if not")
+    parser.add_argument("--set", choices=can_run, help="instruction set; default: the best")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--quick", action="store_true", help="small shapes, a few seconds")
     add_record_option(parser)
     args = parser.parse_args(argv)
     recording = Recording(args.record, __file__, argv)
     if not can_run:
-        raise UserError("No kernels are made ahead for this processor.")
+        raise UserError("There are no prebuilt kernels for this processor.")
     ahead, here = wanted(args.set or can_run[0]), wanted("native")
     shapes = (2, 8, 4, 16) if args.quick else (12, 42, 14, 256)
     calls = {

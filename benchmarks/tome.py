@@ -8,16 +8,16 @@
     python benchmarks/tome.py --json out.json
     python benchmarks/tome.py --record        # keep the rows in benchmarks/results
 
-Dense and merging models share their weights and run in turn in one process, so that what slows
-the machine slows both; so does the dense model in OpenVINO, in float32 and in bfloat16, where it is
-installed and the processor can. Beside the ratio of median times in torch stands the ratio of
-multiply-adds, counted as they ran: what merging would give if nothing else took time. ``--dtype
-bfloat16`` gives both models in torch that precision.
+Dense and merging models share weights and run alternately in one process, so that load on the
+machine affects both. The dense model also runs in OpenVINO, in float32 and bfloat16, if OpenVINO is
+installed and the processor supports it. The table has the ratio of median times in torch and the
+ratio of multiply-adds, which merging would reach if nothing else took time. ``--dtype bfloat16``
+applies to both models in torch.
 
-``error`` is how far the merging model's output is from the dense one's in float32: the norm of the
-difference over that of the dense output, of a map less its mean; ``random`` is the same where
-tokens merge at random. Weights are random, and so is the input without ``--image``: no measure
-of what a trained model loses.
+``error`` is the difference of the merging model's output to the dense one in float32: the norm of
+the difference over that of the dense output, for a map minus its mean. ``random`` is the same with
+tokens merged at random. Weights are random, and so is the input without ``--image``: the error does
+not measure the loss of a trained model.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class Case:
     """A model to time.
 
     Attributes:
-        title: What the table calls it.
-        build: Makes it, with random weights.
-        batches: How many inputs are given at a time.
+        title: Name in the table.
+        build: Builds the model with random weights.
+        batches: Batch sizes.
         shape: Shape of one input.
         r: Schedules to time.
-        fused: Whether the host's own attention is fused; if not, dense means r=0, and OpenVINO
+        fused: Whether the host's own attention is fused; otherwise, dense means r=0, and OpenVINO
             is left out.
     """
 
@@ -126,23 +126,23 @@ QUICK_CASES = {
 
 @dataclass(frozen=True)
 class Result:
-    """One row of the table; times are medians, in seconds a batch.
+    """One row of the table; times are medians, in seconds per batch.
 
     Attributes:
         model: Title of the case.
         batch: Inputs in a batch.
-        dtype: Of both models in torch.
-        r: Tokens merged a block.
+        dtype: Data type of both models in torch.
+        r: Tokens merged per block.
         dense_seconds: Time of the dense model in torch.
-        openvino_seconds: In OpenVINO in float32; None where it was not run.
-        openvino_bf16_seconds: In OpenVINO in bfloat16; None where it was not run.
-        merged_seconds: Time of the merging one.
+        openvino_seconds: Time in OpenVINO in float32; None if not run.
+        openvino_bf16_seconds: Time in OpenVINO in bfloat16; None if not run.
+        merged_seconds: Time of the merging model.
         speedup: ``dense_seconds / merged_seconds``.
         macs_ratio: Ratio of multiply-adds.
         reached: ``speedup`` over ``macs_ratio``.
         error: Relative error of the output; None in training.
-        random_error: The same where tokens merge at random.
-        rounds: How often each was timed.
+        random_error: The same with tokens merged at random.
+        rounds: Number of timings.
     """
 
     model: str
@@ -164,7 +164,7 @@ class Result:
 def measure(
     case: Case, x: Tensor, rounds: int, train: bool = False, dtype: torch.dtype = torch.float32
 ) -> list[Result]:
-    """Time one model at each of its schedules, all in turn."""
+    """Time one model with each of its schedules, alternately."""
     torch.manual_seed(0)
     dense = case.build().train(train).requires_grad_(train)
     merged = {r: sharing_weights(dense) for r in case.r}
@@ -214,7 +214,7 @@ def measure(
 
 
 def networks_of(model: nn.Module, x: Tensor) -> dict[str, Callable[[Tensor], list[Tensor]]]:
-    """The dense model in OpenVINO, by precision; without those that it cannot run in here."""
+    """Compile the dense model in OpenVINO, by precision; omits those that cannot run."""
     networks = {}
     for precision in ("f32", "bf16"):
         try:
@@ -226,13 +226,13 @@ def networks_of(model: nn.Module, x: Tensor) -> dict[str, Callable[[Tensor], lis
 
 @torch.no_grad()
 def output_of(model: nn.Module, x: Tensor) -> Tensor:
-    """What the model puts out; of several maps the last."""
+    """Return the output of a model; of several maps, the last one."""
     out = model(x)
     return (out if isinstance(out, Tensor) else out[-1]).float()
 
 
 def error_at_random(model: nn.Module, r: Entry, x: Tensor, expected: Tensor) -> float:
-    """Of the dense model's weights where tokens merge at random."""
+    """Error of the dense model's weights with tokens merged at random."""
     model = sharing_weights(model)
     apply_tome(model, r, matching=RandomMatching())
     torch.manual_seed(0)
@@ -240,13 +240,13 @@ def error_at_random(model: nn.Module, r: Entry, x: Tensor, expected: Tensor) -> 
 
 
 def relative_error(ours: Tensor, expected: Tensor) -> float:
-    """Norm of the difference over that of the expected output, of a map less its mean."""
+    """Norm of the difference over that of the expected output, for a map minus its mean."""
     spread = expected - expected.mean((2, 3), keepdim=True) if expected.ndim == 4 else expected
     return ((ours - expected).norm() / spread.norm()).item()
 
 
 def read_image(path: str, shape: tuple[int, ...]) -> Tensor:
-    """A photograph, resized, normalised by its own pixels, at every place of a batch."""
+    """Read a photograph, resized and normalised by its own pixels, and repeat it for a batch."""
     import cv2
 
     image = cv2.imread(path)
@@ -259,7 +259,7 @@ def read_image(path: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def runner(model: nn.Module, x: Tensor, train: bool) -> Callable[[], object]:
-    """One forward pass, to be called; with its backward for training."""
+    """Return a call of the forward pass, and in training of the backward pass."""
 
     def step() -> None:
         out = model(x)
@@ -269,7 +269,7 @@ def runner(model: nn.Module, x: Tensor, train: bool) -> Callable[[], object]:
 
 
 def row_text(row: Result) -> str:
-    """A line of the table."""
+    """Format a row."""
     ways = (row.dense_seconds, row.openvino_seconds, row.openvino_bf16_seconds, row.merged_seconds)
     times = "".join(f"{'-':>10}" if s is None else f"{1e3 * s:>10.1f}" for s in ways)
     errors = (row.error, row.random_error)
@@ -289,13 +289,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=list(CASES), help="only these")
     parser.add_argument("--train", action="store_true", help="time forward and backward")
     parser.add_argument(
-        "--batch", type=int, nargs="+", help="inputs in a batch; each model's own otherwise"
+        "--batch", type=int, nargs="+", help="batch sizes; default: those of each model"
     )
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--image", metavar="FILE", help="a photograph as input of image models")
     parser.add_argument("--rounds", type=int, default=11, help="timings of each model")
-    parser.add_argument("--threads", type=int, help="torch threads; torch's own default otherwise")
-    parser.add_argument("--json", metavar="FILE", help="write the figures to this file too")
+    parser.add_argument("--threads", type=int, help="torch threads; default: torch's")
+    parser.add_argument("--json", metavar="FILE", help="also write the rows to this file")
     add_record_option(parser)
     args = parser.parse_args(argv)
     for name in ("batch", "rounds", "threads"):
@@ -308,7 +308,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print the table and write the figures if asked to."""
+    """Measure, print the table, and write the rows if requested."""
     args = parse_args(argv)
     recording = Recording(args.record, __file__, argv)
     torch.manual_seed(0)

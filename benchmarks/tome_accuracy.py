@@ -1,14 +1,14 @@
-"""Accuracy against r, off the shelf: a small ViT trained on real images, then merged.
+"""Accuracy against r without training for it: a small ViT trained on real images, then merged.
 
     pip install -r requirements/benchmarks.txt
     python benchmarks/tome_accuracy.py --out work_dirs/tome_accuracy
 
-The images are made of what scikit-learn ships: its 1797 handwritten digits, drawn bright on dark
-or dark on bright ground over pieces of its two photographs, so that no part of a picture is empty.
-A quarter of the digits and a third of each photograph are kept for testing. One ViT is trained
-without merging; then its accuracy is measured at each r with proportional attention, without it,
-and with pruning instead of merging. The table (``accuracy.md``, ``accuracy.json``) and the plot
-(``accuracy.png``) go to ``--out``, and so do the weights, which a second run takes from there.
+The images are made from data of scikit-learn: its 1797 handwritten digits, drawn bright on dark or
+dark on bright over pieces of its two photographs, so that no part of a picture is empty. A quarter
+of the digits and a third of each photograph are held out for testing. One ViT is trained without
+merging. Its accuracy is then measured at each r with and without proportional attention, and with
+pruning instead of merging. The table (``accuracy.md``, ``accuracy.json``), the plot
+(``accuracy.png``) and the weights are written to ``--out``; a second run loads the weights.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 class Split(NamedTuple):
-    """What pictures are made of, for training or for testing.
+    """Sources of pictures, for training or for testing.
 
     Attributes:
         digits: (N, 1, 24, 24) in [0, 1].
@@ -54,7 +54,7 @@ class Split(NamedTuple):
 
 
 def load_splits() -> tuple[Split, Split]:
-    """For training and for testing, without a digit or a piece of photograph in common."""
+    """Load the training and test split, which share no digit and no piece of a photograph."""
     require("benchmarks", "sklearn")
     from sklearn.datasets import load_digits, load_sample_images
     from sklearn.model_selection import train_test_split
@@ -77,19 +77,19 @@ def load_splits() -> tuple[Split, Split]:
 
 
 def draw(split: Split, generator: torch.Generator, contrast: float = 1.0) -> Tensor:
-    """Every digit once, somewhere over a piece of photograph: (N, 3, 32, 32) in [-1, 1].
+    """Draw every digit once, somewhere over a piece of photograph: (N, 3, 32, 32) in [-1, 1].
 
     Args:
-        split: What to draw.
+        split: Sources.
         generator: Chooses the pieces and places.
-        contrast: Of the photographs; at 0 the ground is black.
+        contrast: Contrast of the photographs; 0 gives a black ground.
     """
 
     def choose(limit: int) -> list[int]:
         return torch.randint(limit, (len(split.digits),), generator=generator).tolist()
 
     count, _, height, width = split.photos.shape
-    places = (CANVAS - DIGIT) // PATCH + 1  # on the grid of patches
+    places = (CANVAS - DIGIT) // PATCH + 1  # positions on the grid of patches
     chosen = (count, height - CANVAS + 1, width - CANVAS + 1, places, places)
     pictures = []
     for digit, photo, y, x, row, column in zip(split.digits, *map(choose, chosen)):
@@ -103,7 +103,7 @@ def draw(split: Split, generator: torch.Generator, contrast: float = 1.0) -> Ten
 
 
 def make_vit() -> nn.Module:
-    """A ViT of 64 patches and a class token."""
+    """Make a ViT of 64 patches and a class token."""
     from timm.models.vision_transformer import VisionTransformer
 
     return VisionTransformer(
@@ -112,7 +112,10 @@ def make_vit() -> nn.Module:
 
 
 def train(model: nn.Module, split: Split, epochs: int, lr: float = 2e-3) -> None:
-    """AdamW, cosine after a warm-up; every epoch draws anew, at first with faint photographs."""
+    """Train with AdamW and a cosine schedule after a warm-up, on new pictures in every epoch.
+
+    The photographs are faint at first.
+    """
     generator = torch.Generator().manual_seed(0)
     steps = len(split.digits) // BATCH
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
@@ -121,7 +124,7 @@ def train(model: nn.Module, split: Split, epochs: int, lr: float = 2e-3) -> None
     )
     model.train()
     for epoch in range(epochs):
-        # reason: digits are learnt first; among full photographs from the start, none are
+        # reason: digits are learnt first; with full photographs from the start, none are learnt
         images = draw(split, generator, contrast=min(1.0, epoch / (0.4 * epochs)))
         total = 0.0
         for batch in torch.randperm(len(images))[: steps * BATCH].split(BATCH):
@@ -138,7 +141,7 @@ def train(model: nn.Module, split: Split, epochs: int, lr: float = 2e-3) -> None
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of digits told right, in percent."""
+    """Share of correctly classified digits in percent."""
     right = sum(
         (model(x).argmax(1) == y).sum().item() for x, y in zip(images.split(150), labels.split(150))
     )
@@ -148,7 +151,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 def sweep(
     model: nn.Module, images: Tensor, labels: Tensor, rs: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """One row per r: tokens that leave the last block, multiply-adds over dense, accuracies."""
+    """Make a row for each r: tokens after the last block, relative multiply-adds, accuracies."""
     dense = count_macs(model, images[:1]).total
     rows = []
     for r in rs:
@@ -165,7 +168,7 @@ def sweep(
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as Markdown."""
+    """Format the rows as Markdown."""
     header = ["r", "tokens left", "multiply-adds", *WAYS]
     lines = ["| " + " | ".join(header) + " |", "|" + " ---: |" * len(header)]
     for row in rows:
@@ -175,7 +178,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def write(rows: list[dict[str, Any]], out: Path) -> None:
-    """The table and the plot."""
+    """Write the table and the plot."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -196,7 +199,7 @@ def write(rows: list[dict[str, Any]], out: Path) -> None:
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train (or load what an earlier run trained), sweep, write."""
+    """Train (or load the weights of an earlier run), sweep and write."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -208,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     recording = Recording(args.record, __file__, argv)
     torch.manual_seed(0)
     for_training, for_testing = load_splits()
-    # reason: two grounds for each digit make the figures steadier
+    # reason: two backgrounds for each digit reduce the variance of the results
     for_testing = Split(
         for_testing.digits.repeat(2, 1, 1, 1), for_testing.labels.repeat(2), for_testing.photos
     )

@@ -3,8 +3,8 @@
     python benchmarks/endurance/fuzz.py --count 10000 --seed 0
     python benchmarks/endurance/fuzz.py --kind videos --start 1234 --count 1  # one input again
 
-Each kind runs in a process of its own. An input that ends the process (a crash or a hang of a
-decoder) is counted too, and a new process continues with the next input. Exit status 1 where
+Each kind runs in a separate process. An input that ends the process (a crash or a hang of a
+decoder) is counted, and a new process continues with the next input. The exit status is 1 if
 anything went wrong.
 """
 
@@ -39,14 +39,14 @@ KINDS: dict[str, type[Kind]] = {
     "videos": Videos,
     "options": Options,
 }
-SECONDS = 30.0  # of the CPU, of one input
-_WAITING = 1800.0  # by the clock, of one input that no signal of Python's interrupts
-_MEMORY = 8 << 30  # bytes of address space; what a header asks for beyond it is refused
+SECONDS = 30.0  # seconds of CPU time for one input
+_WAITING = 1800.0  # seconds of wall time for one input that Python cannot interrupt
+_MEMORY = 8 << 30  # bytes of address space; larger allocations fail
 Work = Callable[[str, int, range, Connection], None]
 
 
 def work(name: str, seed: int, indices: range, answers: Connection) -> None:
-    """Read inputs in a process of its own; tell the parent of each, and what became of it."""
+    """Read inputs in a separate process; report each input and its outcome to the parent."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, hard))
     torch.set_num_threads(1)
@@ -54,12 +54,12 @@ def work(name: str, seed: int, indices: range, answers: Connection) -> None:
         kind = KINDS[name](Path(folder))
 
         def tell(index: int) -> None:
-            # reason: native code that hangs takes no signal of Python's; so long, because the clock
-            # goes on while a machine stops the process or serves others
+            # reason: native code that hangs ignores Python's signals. The limit is long, because
+            # the clock continues while the machine stops the process or runs others
             faulthandler.dump_traceback_later(_WAITING, exit=True)
             answers.send(index)
 
-        # reason: one at a time, so that a process that dies takes no other input's result with it
+        # reason: one at a time, so a process that dies loses no other input's result
         for index in indices:
             one = range(index, index + 1)
             answers.send(run(kind, Path(folder), seed, one, SECONDS, tell))
@@ -67,13 +67,13 @@ def work(name: str, seed: int, indices: range, answers: Connection) -> None:
 
 
 def fuzz(name: str, seed: int, indices: range, work: Work = work) -> Outcome:
-    """Read all inputs of a kind; after an input that ends the process, in a new one.
+    """Read all inputs of a kind; after an input that ends the process, continue in a new one.
 
     Args:
-        name: Of the kind.
-        seed: Of the inputs.
-        indices: Which inputs.
-        work: What the process runs.
+        name: Name of the kind.
+        seed: Seed of the inputs.
+        indices: Numbers of the inputs.
+        work: Function that the process runs.
     """
     total = Outcome()
     left = indices
@@ -95,10 +95,10 @@ def fuzz(name: str, seed: int, indices: range, work: Work = work) -> Outcome:
 def _read_in_process(
     work: Work, name: str, seed: int, indices: range, total: Outcome
 ) -> tuple[int | None, bool, int | None]:
-    """Read inputs in a new process and add what it says of them.
+    """Read inputs in a new process and add the outcomes that it reports.
 
     Returns:
-        The last input begun, whether the process said what became of it, and the exit status.
+        The last input that was started, whether its outcome was reported, and the exit status.
     """
     spawn = multiprocessing.get_context("spawn")
     receiver, sender = spawn.Pipe(duplex=False)
@@ -120,13 +120,15 @@ def _read_in_process(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run all kinds and print a line of each, and what went wrong."""
+    """Run all kinds; print a line for each, and the faults."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--count", type=int, default=10000, help="inputs in all (default: 10000)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", type=int, default=0, help="number of the first one of each kind")
+    parser.add_argument(
+        "--start", type=int, default=0, help="number of the first input of each kind"
+    )
     parser.add_argument("--kind", nargs="+", choices=KINDS, default=list(KINDS))
     args = parser.parse_args(argv)
     each = -(-args.count // len(args.kind))

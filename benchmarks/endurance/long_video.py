@@ -4,8 +4,8 @@
     python benchmarks/endurance/long_video.py --model base --frames 1000 --dtypes float32
 
 Three things must not grow with the number of frames: the error against the dense model, the error
-of the running sums against attention that is computed whole from the same gated tokens, and the
-memory. A run that breaks a bound ends with exit status 1.
+of the running sums against complete attention over the same gated tokens, and the memory. If a run
+exceeds a bound, the exit status is 1.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from torch import Tensor
 
 from mmvitaccel import TopFraction, ViTDet, apply_eventful
 
-# Largest relative error of the running sums against whole attention over the same tokens.
+# Maximum relative error of the running sums against complete attention over the same tokens.
 DRIFT = {"float32": 1e-4, "bfloat16": 0.1}
-GROWTH_MB = 64.0  # of the resident set, after the first fifth of the frames
+GROWTH_MB = 64.0  # maximum growth of the resident memory, after the first fifth of the frames
 
 MODELS = {
     "small": (dict(img_size=128, patch_size=16, embed_dim=48, depth=4, num_heads=3, window_size=3,
@@ -35,14 +35,14 @@ MODELS = {
 
 @dataclass
 class Result:
-    """What was measured.
+    """Measurements of a run.
 
     Attributes:
-        errors: Relative error of each frame against the dense model.
-        drift: The same against whole attention over the same gated tokens, where looked at.
-        resident: MB of the process, at ten places or more.
-        held: Bytes of all of torch's tensors that are alive, at the same places.
-        remembered: Bytes of the stream's memory, at the same places.
+        errors: Relative error of the compared frames against the dense model.
+        drift: The same against complete attention over the same gated tokens.
+        resident: Resident memory of the process in MB, at ten or more frames.
+        held: Bytes of all torch tensors that are alive, at the same frames.
+        remembered: Bytes of the stream's memory, at the same frames.
     """
 
     errors: list[float] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Result:
 
 
 class Replay:
-    """Lets through what the gates of another model let through in its last frame."""
+    """Policy that repeats the selections of another model's gates in its last frame."""
 
     def __init__(self) -> None:
         self.masks: list[Tensor] = []
@@ -64,10 +64,10 @@ class Replay:
 
 
 def video(size: int, num_frames: int, seed: int = 0) -> Iterator[tuple[Tensor, bool]]:
-    """Frames (1, 3, size, size), and whether a new scene was announced with each.
+    """Yield frames (1, 3, size, size), and whether a new scene was announced with each.
 
-    A square wanders over a scene under a little noise. Now and then the scene changes, every
-    second time without a word, or the picture stands still for a while.
+    A square moves over a scene with a little noise. From time to time, the scene changes, every
+    second time without announcement, or the picture stands still for a while.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -102,11 +102,11 @@ def run(model: str, dtype: str, num_frames: int, share: float = 0.25, every: int
 
     Args:
         model: Name in :data:`MODELS`.
-        dtype: Name of torch's; weights, frames and memory are of it.
-        num_frames: Frames.
-        share: Of the tokens that a gate lets through.
-        every: 1 compares each frame with the dense model. The gated twin runs all along, since
-            it remembers too.
+        dtype: Name of the torch dtype of weights, frames and memory.
+        num_frames: Number of frames.
+        share: Share of the tokens that pass a gate.
+        every: 1 compares each frame with the dense model. The gated twin runs in all frames,
+            because it has a memory too.
     """
     config, size = MODELS[model]
     torch.manual_seed(0)
@@ -142,7 +142,7 @@ def _error(found: Tensor, expected: Tensor) -> float:
 
 
 def _storage(x: Tensor) -> torch.UntypedStorage | None:
-    """What a tensor's numbers lie in; None of one without any, which torch 2.1 keeps of its own."""
+    """Return the storage of a tensor; None if it has none, as some internal ones of torch 2.1."""
     try:
         return x.untyped_storage()
     except NotImplementedError:
@@ -153,8 +153,8 @@ def _measure(result: Result, remembered: int) -> None:
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     result.resident.append(pages * 4096 / 2**20)
-    # reason: by type, since isinstance asks some of torch's objects, which then warn.
-    # reason: sparse tensors and those of tracers have no storage that could be weighed
+    # reason: compares the type, because isinstance makes some of torch's objects warn
+    # reason: sparse tensors and those of tracers have no storage to measure
     found = (o for o in gc.get_objects() if type(o) in (Tensor, torch.nn.Parameter))
     storages = filter(None, map(_storage, (t for t in found if t.layout == torch.strided)))
     result.held.append(sum({s.data_ptr(): s.nbytes() for s in storages}.values()))
@@ -162,13 +162,13 @@ def _measure(result: Result, remembered: int) -> None:
 
 
 def faults(result: Result, dtype: str) -> list[str]:
-    """What grew, or left its bounds, in one sentence each."""
+    """Describe what grew or exceeded its bound, in one sentence each."""
     found = []
     if max(result.drift) > DRIFT[dtype]:
         found.append(f"running sums are {max(result.drift):.2g} off, allowed {DRIFT[dtype]:g}")
     half = len(result.errors) // 2
     first, last = (sum(part) / len(part) for part in (result.errors[:half], result.errors[half:]))
-    # reason: a scene that changes without a word is an error of some frames, wherever it comes.
+    # reason: a scene change that is not announced causes errors in some frames, at any time.
     if last > 2 * first + 0.05:
         found.append(f"the error grew from {first:.3f} to {last:.3f}")
     if max(result.errors) > 1.5:
@@ -185,11 +185,16 @@ def faults(result: Result, dtype: str) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run each dtype and print what was measured."""
+    """Run each dtype and print the measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=MODELS, default="small")
     parser.add_argument("--frames", type=int, default=10000)
-    parser.add_argument("--every", type=int, default=1, help="compare so rarely with dense")
+    parser.add_argument(
+        "--every",
+        type=int,
+        default=1,
+        help="interval of frames that are compared with the dense model",
+    )
     parser.add_argument("--dtypes", nargs="+", choices=DRIFT, default=list(DRIFT))
     args = parser.parse_args(argv)
     wrong = []

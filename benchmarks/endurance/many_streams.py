@@ -1,10 +1,10 @@
-"""Many streams interleaved at random, of which a part is remembered.
+"""Many streams, interleaved at random, some of which are kept in memory.
 
     python benchmarks/endurance/many_streams.py --streams 64 --kept 16 --frames 20000
 
-Each frame is compared, bit for bit, with the same stream in a model of its own that starts clean
-where the stream was dropped. A line says what was tried; the first mistake ends the run with
-exit status 1.
+Each frame is compared, bit for bit, with the same stream in a separate model that starts new where
+the stream was dropped. A summary line is printed; the first mistake ends the run with exit status
+1.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from mmvitaccel import TopK, ViTDet, apply_eventful
 
 @dataclass(frozen=True)
 class Result:
-    """What was tried.
+    """Summary of a run.
 
     Attributes:
-        frames: Frames in all.
-        clean_starts: Frames with which a stream began, or came back after it had been dropped.
-        most_kept: The largest number of streams remembered at a time.
-        most_bytes: The most that their memory took.
-        bytes_of_one: What one stream takes.
-        warnings: Times that dropping was said.
+        frames: Number of frames.
+        clean_starts: Number of frames with which a stream began, or returned after it was dropped.
+        most_kept: Largest number of streams in memory at a time.
+        most_bytes: Maximum memory of the streams.
+        bytes_of_one: Memory of one stream.
+        warnings: Number of warnings about dropped streams.
     """
 
     frames: int
@@ -41,11 +41,11 @@ class Result:
 
 
 class Mistake(Exception):
-    """A frame came out differently, or more was kept than is allowed."""
+    """A frame has a wrong result, or more was kept than is allowed."""
 
 
 def make_model() -> ViTDet:
-    """A small backbone; the same weights every time."""
+    """Make a small backbone; the weights are the same every time."""
     torch.manual_seed(0)
     model = ViTDet(
         img_size=64, patch_size=8, embed_dim=32, depth=3, num_heads=4, window_size=3,
@@ -60,7 +60,7 @@ def run(num_streams: int, kept: int, num_frames: int, attention: str = "exact") 
     """Interleave the streams.
 
     Raises:
-        Mistake: Says which frame of which stream.
+        Mistake: Names the frame and the stream.
     """
     model = make_model()
     handle = apply_eventful(model, TopK(6), attention, max_streams=kept)
@@ -102,7 +102,7 @@ def run(num_streams: int, kept: int, num_frames: int, attention: str = "exact") 
 
 
 def _next_stream(num_streams: int, number: int, generator: torch.Generator) -> int:
-    """At random, half of the time among eight that change slowly, so that some stay kept."""
+    """Choose a stream at random, half of the time among eight that change slowly and stay kept."""
     if torch.rand((), generator=generator) < 0.5:
         busy = min(8, num_streams)
         return int(number // 200 + torch.randint(busy, (), generator=generator)) % num_streams
@@ -117,7 +117,7 @@ def _check(result: Result, kept: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run each way of attention and print what was tried."""
+    """Run each attention mode and print a summary."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--kept", type=int, default=16)

@@ -1,14 +1,14 @@
-"""A load on the service of streams over loopback: nothing mixed or lost, memory within its cap.
+"""Load on the service of streams over loopback: no mixed or lost frames, and bounded memory.
 
     python benchmarks/endurance/serving_load.py                  # ten minutes
     python benchmarks/endurance/serving_load.py --minutes 2      # the form of a nightly run
 
-The service is started as users start it, with a small model that tells what it chose. A plain
-asyncio client, with a bound on frames in flight, plays 1, 4, 16 and 64 streams with gaps at random,
-in bursts, and with readers that take their answers late. Every frame has an answer or a reason;
-each answer equals that of the stream alone at the same selections; the service's counts are those
-of the client. A line says what was tried; the first mistake ends the run with exit status 1. It
-needs the extra ``serve``.
+The service is started as users start it, with a small model that reports its selections. A plain
+asyncio client with a limited number of frames in flight plays 1, 4, 16 and 64 streams with random
+gaps, in bursts, and with readers that fetch their answers late. Every frame must have an answer or
+a reason, each answer must equal that of the stream alone with the same selections, and the counts
+of service and client must agree. A line is printed for each load; the first mistake ends the run
+with exit status 1. It needs the extra ``serve``.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from mmvitaccel.errors import UserError, one_sentence_errors
 from mmvitaccel.extras import require
 from mmvitaccel.testing import service
 
-IN_FLIGHT = 32  # frames, of all streams
+IN_FLIGHT = 32  # frames of all streams
 WAYS = ("poisson", "bursts", "slow readers")
 HEIGHT, WIDTH = service.SIZE
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was tried.
+    """Summary of one load.
 
     Attributes:
-        streams: At a time.
-        way: In which their frames came.
-        sent: Frames.
-        answered: With what was found.
-        dropped: With the reason ``dropped`` or ``full``.
-        whole: Of the answered ones, computed whole.
-        state_megabytes: The most that the streams' memory took.
+        streams: Number of streams at a time.
+        way: How their frames arrive.
+        sent: Number of frames sent.
+        answered: Number of frames answered with a result.
+        dropped: Number of frames with the reason ``dropped`` or ``full``.
+        whole: Number of answered frames that were computed completely.
+        state_megabytes: Maximum memory of the streams.
     """
 
     streams: int
@@ -65,7 +65,7 @@ class Mistake(Exception):
 async def ask(
     port: int, method: str, path: str, headers: dict[str, str], body: bytes = b"", late: float = 0
 ) -> tuple[int, bytes]:
-    """A request on a connection of its own; the answer is read after so many seconds."""
+    """Send a request on a new connection; the answer is read after the given seconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         given = {"host": "load", "connection": "close", "content-length": str(len(body)), **headers}
@@ -83,7 +83,7 @@ async def ask(
 
 
 def picture(stream: int, number: int) -> np.ndarray:
-    """A stream's frame (H, W, 3): its own background, and a square that moves."""
+    """Make a stream's frame (H, W, 3): a background of its own, and a square that moves."""
     rng = np.random.default_rng(stream)
     shown = rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     rng = np.random.default_rng((stream, number))
@@ -93,14 +93,14 @@ def picture(stream: int, number: int) -> np.ndarray:
 
 
 class Load:
-    """Plays streams and notes what came back.
+    """Plays streams and stores the answers.
 
     Args:
-        port: Of the service.
-        streams: How many.
+        port: Port of the service.
+        streams: Number of streams.
         way: One of :data:`WAYS`.
-        seconds: So long.
-        seed: Of all that is drawn; also tells the streams of different loads apart.
+        seconds: Duration.
+        seed: Seed of all random numbers; also distinguishes the streams of different loads.
     """
 
     def __init__(self, port: int, streams: int, way: str, seconds: float, seed: int) -> None:
@@ -122,7 +122,7 @@ class Load:
         if status != 200:
             raise Mistake(f"{self.names[place]} was not opened: {status} {said!r}")
         end, number, flying = time.monotonic() + self.seconds, 0, set()
-        gap = 0.03 * max(len(self.names), 4)  # seconds, on average
+        gap = 0.03 * max(len(self.names), 4)  # mean seconds between frames
         while time.monotonic() < end:
             burst = int(rng.integers(2, 6)) if self.way == "bursts" else 1
             for _ in range(burst):
@@ -152,12 +152,12 @@ class Load:
             self._flying.release()
 
     def check(self) -> None:
-        """Compare every stream with itself alone.
+        """Compare every stream with the same stream alone.
 
         Raises:
-            Mistake: An answer is another one, or a frame has none.
+            Mistake: An answer differs, or a frame has none.
         """
-        # a frame that another overtook on its way is refused in order
+        # a frame that arrives after a later one is refused as out of order
         expected = {"dropped", "full", "order"}
         if set(self.reasons) - expected:
             raise Mistake(f"frames were refused for {dict(self.reasons)}")
@@ -177,7 +177,7 @@ class Load:
 
 
 def totals(port: int) -> Counter[str]:
-    """The service's counters and gauges, summed over its replicas."""
+    """Return the service's counters and gauges, summed over its replicas."""
     _, content = asyncio.run(ask(port, "GET", "/metrics", {}))
     found: Counter[str] = Counter()
     for line in content.decode().splitlines():
@@ -188,10 +188,10 @@ def totals(port: int) -> Counter[str]:
 
 
 def play(port: int, streams: int, way: str, seconds: float, seed: int, cap: float) -> Result:
-    """Play a load, and compare its counts with the service's.
+    """Play a load, and compare its counts with those of the service.
 
     Raises:
-        Mistake: See :meth:`Load.check`; or the counts differ, or memory is above its cap.
+        Mistake: See :meth:`Load.check`; or the counts differ, or memory exceeds its limit.
     """
     before, load, most = totals(port), Load(port, streams, way, seconds, seed), [0.0]
 
@@ -226,12 +226,14 @@ def play(port: int, streams: int, way: str, seconds: float, seed: int, cap: floa
 
 @one_sentence_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Start the service, play every load, and print what was tried."""
+    """Start the service, play every load, and print the summaries."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=10.0, help="in all (default 10)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="total minutes (default: 10)")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--replicas", type=int, default=2)
-    parser.add_argument("--state-megabytes", type=float, default=4.0, help="cap of a replica")
+    parser.add_argument(
+        "--state-megabytes", type=float, default=4.0, help="maximum state of a replica in MB"
+    )
     args = parser.parse_args(argv)
     if args.minutes <= 0:
         raise UserError(f"--minutes {args.minutes:g} must be above 0.")

@@ -54,5 +54,5 @@ def test_largest_part(camera_moves):
 
 
 def test_refusals(camera_moves, tmp_path):
-    with pytest.raises(UserError, match="with --frames 40 hold no videos of two frames at least"):
+    with pytest.raises(UserError, match="with --frames 40 hold no videos of at least two frames"):
         camera_moves.main.__wrapped__([str(tmp_path)])

@@ -30,5 +30,5 @@ def test_rows(load_benchmark, monkeypatch, small_vitdet, tmp_path, recorded):
     assert found["padding at the right and bottom"]["chosen"] > 0
     assert found["padding at the right and bottom"]["instead"] == 0
     assert found["maps"]["chosen"] < found["maps"]["instead"]
-    with pytest.raises(UserError, match="--size 100 must be a multiple of 16, 64 at least"):
+    with pytest.raises(UserError, match="--size 100 must be a multiple of 16 and at least 64"):
         module.main.__wrapped__([str(path), "--size", "100"])

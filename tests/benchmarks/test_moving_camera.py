@@ -68,5 +68,5 @@ def test_refusals(moving_camera, still, tmp_path):
         moving_camera.main.__wrapped__([str(still), "--moves", "pan 5 x"])
     with pytest.raises(UserError, match="--frames 8 --at 8: frames are compared from number 2 on"):
         moving_camera.main.__wrapped__([str(still), "--at", "8"])
-    with pytest.raises(UserError, match="is no picture that can be read"):
+    with pytest.raises(UserError, match="cannot be read as a picture"):
         moving_camera.main.__wrapped__([str(tmp_path / "none.png")])

@@ -78,5 +78,5 @@ def test_both_trainings_take_the_same_pictures(random_budget):
 
 
 def test_a_training_of_no_epoch_is_refused(random_budget):
-    with pytest.raises(UserError, match="--epochs 0: a training has one at least"):
+    with pytest.raises(UserError, match="--epochs 0: give 1 or more"):
         random_budget.main.__wrapped__(["--epochs", "0"])

@@ -103,8 +103,8 @@ def test_scenes_are_taken_in_turn(real_video):
 
 
 def test_what_is_missing_is_named(real_video, videos, tmp_path):
-    with pytest.raises(UserError, match="holds no videos; give a folder of folders"):
+    with pytest.raises(UserError, match="contains no videos; give a folder of folders"):
         real_video.read_videos(tmp_path / "empty", 56, 3)
     (videos / "b" / "masks" / "2.png").unlink()
-    with pytest.raises(UserError, match=r"b/masks/2\.png is not there; each frame needs a mask"):
+    with pytest.raises(UserError, match=r"b/masks/2\.png does not exist; each frame needs a mask"):
         real_video.read_videos(videos, 56, 3)

@@ -61,7 +61,9 @@ def test_picture(plot, tmp_path, capsys):
 def test_what_is_missing_is_named(plot, tmp_path):
     with pytest.raises(UserError, match=r"record 'real-vid' was not made yet"):
         plot.read("real-vid")
-    with pytest.raises(UserError, match=r"none\.json is no file that real_video\.py --json wrote"):
+    with pytest.raises(
+        UserError, match=r"none\.json is not a file that real_video\.py --json wrote"
+    ):
         plot.read(str(tmp_path / "none.json"))
     with pytest.raises(UserError, match="no row of what was given is of videos 'cut'"):
         plot.gathered([MEASURED], "cut")

@@ -52,7 +52,7 @@ def test_kinds_of_changes(scene_cuts, tmp_path):
     assert (rows["a"].count, rows["a"].above) == (2, 0)
     assert 0 < rows["a"].largest < cuts.smallest
     assert rows["pan by 1"].largest < rows["pan by 8"].largest
-    with pytest.raises(UserError, match="hold 0 videos; two of two frames at least"):
+    with pytest.raises(UserError, match="hold 0 videos; at least two videos of at least two"):
         scene_cuts.read_videos([tmp_path / "a"], 3)
 
 
