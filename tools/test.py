@@ -13,6 +13,7 @@ from mmvitaccel.fit.pictures import PictureSizeHook
 from mmvitaccel.fit.settings.loops import check_parts
 from mmvitaccel.loaders.checked import add_skip_argument
 from mmvitaccel.pictures.class_names import LegibleNamesHook
+from mmvitaccel.runner.amp import evaluate_in_float32_on_cpu
 from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.runner.distributed import add_launcher_arguments, start_processes
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
     check_parts(cfg)
+    evaluate_in_float32_on_cpu(cfg)
     set_work_dir(cfg, args.work_dir)
     if args.out:
         dump_predictions(cfg, args.out)

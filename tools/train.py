@@ -16,7 +16,11 @@ from mmvitaccel.fit.settings.loops import check_parts
 from mmvitaccel.loaders.checked import add_skip_argument
 from mmvitaccel.models.weights.wrapped import USUAL
 from mmvitaccel.pictures.class_names import LegibleNamesHook
-from mmvitaccel.runner.amp import enable_amp, serve_amp_on_cpu
+from mmvitaccel.runner.amp import (
+    enable_amp,
+    evaluate_in_float32_on_cpu,
+    serve_amp_on_cpu,
+)
 from mmvitaccel.runner.checkpoint import (
     add_weights_arguments,
     check_checkpoint,
@@ -60,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)
     check_parts(cfg)
+    evaluate_in_float32_on_cpu(cfg)
     set_work_dir(cfg, args.work_dir)
     if args.amp:
         enable_amp(cfg)

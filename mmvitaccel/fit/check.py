@@ -94,6 +94,7 @@ def _check_dicts(cfg: Config) -> None:
         if value is not None and not isinstance(value, Mapping):
             raise UserError(f"{key} is {value!r}; give a dict.")
     parts = [(f"model.{key}", cfg.model.get(key)) for key in _PARTS]
+    parts += [(key, cfg.get(key)) for key in (f"{split}_evaluator" for split in SPLITS)]
     parts += [
         (f"default_hooks.{key}", hook) for key, hook in (cfg.get("default_hooks") or {}).items()
     ]

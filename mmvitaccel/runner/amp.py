@@ -121,3 +121,15 @@ def serve_amp_on_cpu(cfg: Config) -> None:
     for key in ("loss_scale", "dtype", "use_fsdp"):
         wrapper.pop(key, None)
     print_log("No accelerator: mixed precision runs on the CPU, in bfloat16.", logger="current")
+
+
+@building("config")
+def evaluate_in_float32_on_cpu(cfg: Config) -> None:
+    """Without an accelerator, evaluate a config with ``fp16=True`` in float32.
+
+    Autocast on a CPU gives bfloat16, which OpenMMLab's metrics cannot convert to numpy.
+    """
+    for key in ("val_cfg", "test_cfg"):
+        if get_device() == "cpu" and (cfg.get(key) or {}).get("fp16"):
+            cfg[key].fp16 = False
+            print_log(f"No accelerator: {key} runs in float32, without fp16.", logger="current")

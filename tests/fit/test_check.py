@@ -84,6 +84,10 @@ def test_another_value_in_the_place_of_a_dict(key):
             dict(model={}, default_hooks=dict(checkpoint="CheckpointHook")),
             r"default_hooks\.checkpoint is the text 'CheckpointHook'; give a dict",
         ),
+        (
+            dict(model={}, test_evaluator="CocoMetric"),
+            r"test_evaluator is the text 'CocoMetric'; give a dict",
+        ),
         (dict(model={}, custom_hooks=dict(type="EMAHook")), r"custom_hooks is .*give a list"),
         (
             dict(model=dict(data_preprocessor=dict(pad_size_divisor=0))),

@@ -7,7 +7,12 @@ from torch import nn
 
 from mmvitaccel.errors import UserError
 from mmvitaccel.runner import amp
-from mmvitaccel.runner.amp import BFloat16OptimWrapper, enable_amp, serve_amp_on_cpu
+from mmvitaccel.runner.amp import (
+    BFloat16OptimWrapper,
+    enable_amp,
+    evaluate_in_float32_on_cpu,
+    serve_amp_on_cpu,
+)
 
 
 class Net(nn.Module):
@@ -85,3 +90,13 @@ def test_a_dtype_that_mixed_precision_does_not_have(monkeypatch, dtype):
     ):
         serve_amp_on_cpu(config(type="AmpOptimWrapper", dtype=dtype))
     serve_amp_on_cpu(config(type="AmpOptimWrapper", dtype="float16"))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_evaluation_in_half_precision(monkeypatch, device):
+    monkeypatch.setattr(amp, "get_device", lambda: device)
+    cfg = Config(dict(val_cfg=dict(type="ValLoop"), test_cfg=dict(type="TestLoop", fp16=True)))
+    evaluate_in_float32_on_cpu(cfg)
+    assert cfg.test_cfg.fp16 == (device == "cuda")
+    assert "fp16" not in cfg.val_cfg
+    evaluate_in_float32_on_cpu(Config({}))

@@ -250,6 +250,12 @@ def test_bad_input(run_tool, detector_config, tmp_path, capsys, arguments, sente
     assert set(tmp_path.iterdir()) == before
 
 
+def test_half_precision_without_an_accelerator(run_tool, detector_config, tmp_path):
+    tool = ["test", detector_config, save_weights(detector_config), "--work-dir", "a"]
+    run_tool(*tool, "--cfg-options", "test_cfg.fp16=True")
+    assert "coco/bbox_mAP" in metrics(tmp_path / "a")
+
+
 def test_augmenting_needs_a_recipe(run_tool, recognizer_config, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run_tool("test", recognizer_config, save_weights(recognizer_config), "--tta")
