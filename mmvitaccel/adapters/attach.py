@@ -134,11 +134,18 @@ def detach(root: nn.Module, method: str) -> None:
     """Detach a method from all modules of ``root``'s attachment.
 
     Raises:
-        RuntimeError: ``method`` is not attached to ``root``.
+        RuntimeError: ``method`` is not attached to ``root``, or other code has replaced the class
+            of a module since.
     """
     own = link(root, method)
     if own is None or not own.members:
         raise RuntimeError(f"{method} is not attached to this {host_class(root).__name__}.")
+    for module in own.members:
+        if "host_class" not in vars(type(module)):
+            raise RuntimeError(
+                f"{method} cannot be removed: the class of a {host_class(module).__name__} was "
+                f"replaced by {type(module).__name__} since it was attached; undo that first."
+            )
     for module in own.members:
         _set_links(module, [found for found in links(module) if found.method != method])
 

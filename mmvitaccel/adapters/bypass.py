@@ -200,8 +200,21 @@ class Bypass:
 def bypass_of_blocks(
     method: str, model: nn.Module, adapter: ViTAdapter, specs: Sequence[BlockSpec], gradients: bool
 ) -> Bypass:
-    """The :class:`Bypass` of a transformer's blocks."""
-    parts = [(block, spec.bypassed) for block, spec in zip(adapter.blocks(model), specs)]
+    """The :class:`Bypass` of a transformer's blocks.
+
+    Raises:
+        ValueError: A block is there twice.
+    """
+    blocks = list(adapter.blocks(model))
+    for index, block in enumerate(blocks):
+        first = next(place for place, other in enumerate(blocks) if other is block)
+        if first != index:
+            raise ValueError(
+                f"{method}: blocks {first} and {index} of this {class_name(model)} are one module, "
+                "but each needs a state of its own; give the second one its own module, whose "
+                "parameters may be those of the first."
+            )
+    parts = [(block, spec.bypassed) for block, spec in zip(blocks, specs)]
     return Bypass(method, model, parts, adapter.blocks, gradients)
 
 

@@ -34,6 +34,7 @@ from mmvitaccel.core.eventful.clip import clip_block
 from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.eventful.options import EventfulOptions
 from mmvitaccel.core.eventful.together import Steps, in_step
+from mmvitaccel.core.kernels.export import refuse_symbols
 from mmvitaccel.core.kernels.huge_pages import huge_empty_like
 
 
@@ -84,6 +85,7 @@ def entry(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
     """The override of a method by which tokens enter the blocks: it notes the input's shape."""
     found = link(model)
     state: EventfulState = found.state
+    refuse_symbols(found.method, args, kwargs)
     given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
     adapter = found.info.adapter
     # reason: it refuses unsupported calls
@@ -186,9 +188,10 @@ def _is_dense(model: nn.Module, x: Tensor) -> bool:
 
 def _in_training(model: nn.Module) -> str | None:
     """Path of a block in training mode, or of active dropout in one; None if there is none."""
-    info = link(model).info
-    called = [found.module for found in info.bypass.bypassed]  # attention with dropout of its own
-    for part in (*info.adapter.blocks(model), *called):
+    bypass = link(model).info.bypass
+    attentions = [found.module for found in bypass.bypassed]  # some have dropout of their own
+    # reason: not the wrappers of blocks, which are in training mode unless somebody says otherwise
+    for part in (*bypass.parts, *attentions):
         found = [m for m in part.modules() if m.training and (m is part or _drops(m))]
         if found:
             return next(name for name, m in model.named_modules() if m is found[0])
@@ -216,6 +219,7 @@ def _run(
     merging: FrozenBlock | None,
 ) -> Tensor:
     """One block on the frames of a batch, each with its own state, later frames in step."""
+    given = given._replace(x=given.x.detach())  # counters of torch ask for the node of its gradient
     parts, ropes = state.running.parts(given.x), state.running.parts(given.rope)
     whole = huge_empty_like(given.x) if len(parts) > 1 and merging is None else None
     places = [None] * len(parts) if whole is None else whole.split(1)

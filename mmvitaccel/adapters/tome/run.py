@@ -13,6 +13,7 @@ from mmvitaccel.adapters.base import BlockSpec, class_name, host_class
 from mmvitaccel.adapters.bypass import Bypass, wraps_own
 from mmvitaccel.adapters.tome.restore import continue_block, restore_block
 from mmvitaccel.adapters.tome.step import MergeOptions, merge_block
+from mmvitaccel.core.kernels.export import refuse_symbols
 from mmvitaccel.core.tome.schedule import Entry, Schedule
 from mmvitaccel.core.tome.trace import Trace, Traces
 
@@ -52,6 +53,7 @@ def entry_method(name: str) -> Any:
     def run(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
         found = link(model, METHOD)
         state, adapter = found.state, found.info
+        refuse_symbols(METHOD, args, kwargs)
         full_at = frozenset((*adapter.entries[name](model), *adapter.asked(model, kwargs)))
         traces = state.traces
         if traces.active is not None and not traces.active.behind:  # one that another one calls

@@ -7,6 +7,7 @@ streams would find it, nor in registered buffers, which are saved, cast and aver
 from __future__ import annotations
 
 import threading
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,8 @@ from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.eventful.gates.refresh import WholeFrames
 from mmvitaccel.core.eventful.motion.place import Place
 from mmvitaccel.core.eventful.motion.scene import Scene
+
+_CHANGES = 4  # in a row, after which it is no exception
 
 
 class Turn:
@@ -53,6 +56,7 @@ class StreamState:
         scene: The scene, with motion.
         place: Position of the view, for a part that gets maps of a view.
         misfit_said: Whether a frame that does not show the previous scene was reported.
+        changes: Number of successive frames that started over because ``signature`` had changed.
         heard: Number of the last message of another part of the model.
         turn: The call that computes its current frame; None between frames.
     """
@@ -72,6 +76,7 @@ class StreamState:
     scene: Scene | None = None
     place: Place | None = None
     misfit_said: bool = False
+    changes: int = 0
     heard: int | None = None
     turn: Turn | None = None
 
@@ -98,6 +103,10 @@ class StreamState:
             and self.signature == signature
             and not self.unsound.raised
         )
+        changed = advances and not frame.cut and self.num_frames > 0 and self.signature != signature
+        self.changes = self.changes + 1 if changed else 0
+        if self.changes == _CHANGES:
+            self._say_changes(frame)
         if not advances:
             self.seen = 0  # a repeated frame or video, for example for timing
         if not goes_on:
@@ -111,6 +120,15 @@ class StreamState:
         self.frame_id, self.signature = frame.frame_id, signature
         self.num_frames += 1
         self.seen += 1
+
+    def _say_changes(self, frame: Frame) -> None:
+        warnings.warn(
+            f"Eventful: {_CHANGES} frames of stream {frame.stream!r} in a row were computed whole, "
+            "because the size or dtype of the input, a weight, a module's setting or autocast "
+            "differs from the frame before each time, so nothing is saved; name a stream for each "
+            "size, and keep the weights in place between frames.",
+            stacklevel=2,
+        )
 
     def saw(self, x: Tensor) -> None:
         """Check whether ``x`` is finite; otherwise the stream is reset at its next frame.

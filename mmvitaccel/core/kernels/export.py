@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 
 # reason: torch.compiler got it in torch 2.7; before, an export by torch.export looks like a compile
@@ -15,6 +18,19 @@ def why_not_exported(method: str) -> str:
         f"tokens that changed, which a fixed graph cannot represent; remove it and export the "
         f"plain model."
     )
+
+
+def refuse_symbols(method: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Stop ``torch.fx.symbolic_trace``, whose inputs have no shapes.
+
+    Raises:
+        RuntimeError: It runs.
+    """
+    if any(type(value).__name__ == "Proxy" for value in (*args, *kwargs.values())):
+        raise RuntimeError(
+            f"{method} cannot be traced by torch.fx, as by torchvision's create_feature_extractor: "
+            "its steps depend on shapes and values; remove it, or take features by forward hooks."
+        )
 
 
 def refuse_export(reason: str) -> None:

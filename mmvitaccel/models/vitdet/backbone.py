@@ -237,7 +237,7 @@ def _resize_positions(positions: Tensor, grid_size: tuple[int, int]) -> Tensor:
 
 def _bicubic(old: int, new: int, device: torch.device) -> Tensor:
     """Return the weights (new, old) of bicubic interpolation along one axis."""
-    eye = torch.eye(old, device=device)[None, None]
+    eye = torch.eye(old, device=device, dtype=torch.float32)[None, None]
     return F.interpolate(eye, (new, old), mode="bicubic", align_corners=False)[0, 0]
 
 

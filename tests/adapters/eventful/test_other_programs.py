@@ -175,3 +175,107 @@ def test_a_policy_for_a_method_that_was_removed_is_refused():
     handle.remove()
     with pytest.raises(RuntimeError, match=r"^Eventful: policy cannot be set, .* was removed"):
         handle.policy = TopK(3)
+
+
+class Adapted(nn.Module):
+    """A linear layer with a low-rank adapter, as of LoRA, that can be turned off."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base, self.is_on, self.active = base, True, ["default"]
+        self.down = nn.Linear(base.in_features, 2, bias=False)
+        self.up = nn.Linear(2, base.out_features, bias=False)
+
+    def forward(self, x):
+        return self.base(x) + self.up(self.down(x)) if self.is_on else self.base(x)
+
+
+def merge(layer):
+    layer.base.weight.data += layer.up.weight @ layer.down.weight
+
+
+def turn_off(layer):
+    layer.is_on = False
+
+
+def exchange(layer):
+    layer.active.append("other")
+
+
+@pytest.mark.parametrize("change", [merge, turn_off, exchange])
+def test_an_adapter_that_is_merged_turned_off_or_exchanged_starts_clean(change):
+    model = make_model()
+    mlp = model.blocks[1].mlp
+    mlp.fc1 = Adapted(mlp.fc1)
+    handle = apply_eventful(model, TopK(5))
+    firsts = []
+    with handle.stream("a"), torch.no_grad():
+        for number, frame in enumerate(make_video(4)):
+            if number == 2:
+                change(mlp.fc1)
+            model(frame)
+            firsts.append(handle.frames[0].first)
+    assert firsts == [True, False, True, False]
+
+
+def test_another_module_in_the_place_of_one_starts_clean():
+    model = make_model()
+    handle = apply_eventful(model, TopK(5))
+    with handle.stream("a"):
+        model(make_video(1)[0])
+        model.blocks[1].mlp.act = nn.ReLU()
+        model(make_video(1)[0])
+    assert handle.frames[0].first
+
+
+def test_a_stream_that_starts_over_with_every_frame_is_said_once():
+    model = make_model(dynamic_img_size=True)
+    handle = apply_eventful(model, TopK(5))
+    small, large = make_video(4), make_video(4, (1, 3, 48, 48))
+    with warnings.catch_warnings(record=True) as said, handle.stream("a"):
+        warnings.simplefilter("always")
+        for frames in zip(small, large):
+            for frame in frames:
+                model(frame)
+        for frame in (*small, *large):
+            model(frame)
+    said = [str(one.message) for one in said if "in a row" in str(one.message)]
+    assert len(said) == 1 and "4 frames of stream 'a' in a row were computed whole" in said[0]
+
+
+def test_a_block_that_is_there_twice_is_refused():
+    model = make_model()
+    model.blocks[2] = model.blocks[0]
+    with pytest.raises(ValueError, match=r"Eventful: blocks 0 and 2 of this .* are one module"):
+        apply_eventful(model, TopK(5))
+
+
+def test_torch_fx_is_refused_by_name():
+    model = make_model()
+    apply_eventful(model, TopK(5))
+    with pytest.raises(RuntimeError, match=r"^Eventful cannot be traced by torch\.fx"):
+        torch.fx.symbolic_trace(model)
+
+
+def test_operations_of_later_frames_are_counted_also_with_gradients():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = make_model()
+    handle = apply_eventful(model, TopK(5))
+    counts = []
+    with handle.stream("a"):
+        for frame in make_video(3):
+            with FlopCounterMode(display=False) as counter:
+                model(frame)
+            counts.append(counter.get_total_flops())
+    assert 0 < counts[1] == counts[2] < counts[0]
+
+
+def test_a_class_that_was_replaced_since_is_not_lost_by_removing():
+    model = make_model()
+    handle = apply_eventful(model, TopK(5))
+    block = model.blocks[1]
+    block.__class__ = type("Sharded", (type(block),), {})  # as torch's fully_shard does
+    with pytest.raises(RuntimeError, match="the class of a Block was replaced by Sharded since"):
+        handle.remove()
+    assert type(block).__name__ == "Sharded" and handle.attached
