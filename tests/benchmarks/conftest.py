@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from mmvitaccel.datasets.motion_clips import MotionSetSettings, draw_clip, write_clip
 from mmvitaccel.records import record
 from mmvitaccel.testing.models import vitdet
 
@@ -60,3 +62,17 @@ def noise_video(tmp_path):
         writer.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
     writer.release()
     return path
+
+
+@pytest.fixture(scope="session")
+def moving_clip(tmp_path_factory) -> Callable[[int, tuple[int, int]], str]:
+    """``moving_clip(frames, (height, width))`` writes an mp4 in which a shape moves up."""
+
+    def write(frames, size):
+        path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+        write_clip(
+            path, draw_clip(MotionSetSettings(num_frames=frames, img_size=size), "up", "val", 0)
+        )
+        return str(path)
+
+    return write

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from mmvitaccel.datasets.motion_clips import MotionSetSettings, draw_clip, write_clip
-
 CONFIG = "configs/eventful/tiny/faster-rcnn_vitdet-tiny_vid-128_dense.py"
 
 
@@ -18,10 +16,8 @@ def benchmark(load_benchmark):
 
 
 @pytest.fixture(scope="module")
-def video(tmp_path_factory):
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    write_clip(path, draw_clip(MotionSetSettings(num_frames=6, img_size=(72, 128)), "up", "val", 0))
-    return str(path)
+def video(moving_clip):
+    return moving_clip(6, (72, 128))
 
 
 def test_tables_and_json(benchmark, video, tmp_path, capsys):

@@ -6,8 +6,6 @@ import json
 
 import pytest
 
-from mmvitaccel.datasets.motion_clips import MotionSetSettings, draw_clip, write_clip
-
 
 @pytest.fixture
 def benchmark(load_benchmark):
@@ -15,10 +13,8 @@ def benchmark(load_benchmark):
 
 
 @pytest.fixture(scope="module")
-def video(tmp_path_factory):
-    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    write_clip(path, draw_clip(MotionSetSettings(num_frames=6, img_size=(36, 64)), "up", "val", 0))
-    return str(path)
+def video(moving_clip):
+    return moving_clip(6, (36, 64))
 
 
 def test_table_and_json(benchmark, video, tmp_path, capsys):

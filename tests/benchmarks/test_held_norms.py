@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from mmvitaccel.datasets.motion_clips import MotionSetSettings, draw_clip, write_clip
-
 
 @pytest.fixture
 def benchmark(load_benchmark):
@@ -13,10 +11,8 @@ def benchmark(load_benchmark):
 
 
 @pytest.fixture
-def video(tmp_path):
-    path = tmp_path / "clip.mp4"
-    write_clip(path, draw_clip(MotionSetSettings(num_frames=5, img_size=(64, 96)), "up", "val", 0))
-    return str(path)
+def video(moving_clip):
+    return moving_clip(5, (64, 96))
 
 
 def test_whole_frames_are_exact_and_refreshes_help(benchmark, video, monkeypatch):
