@@ -7,19 +7,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from mmvitaccel.app.page import Page
 from mmvitaccel.app.player import Player
 from mmvitaccel.app.server import application, listen, served
 from mmvitaccel.app.session import Sessions
-from mmvitaccel.runner.config import load_config
-from mmvitaccel.runner.session import build_model
 from mmvitaccel.video_demo import VideoDemo
 from mmvitaccel.video_reader import VideoWriter
-from tests.hooks.test_eventful_hook import DETECTOR
+from tests.tiny_detector import HOOK, on_videos, write_weights
 
-HOOK = "\ncustom_hooks = [dict(type='mmvitaccel.EventfulHook', policy=dict(type='TopK', k=6))]\n"
 MOST_BYTES = 200_000
 
 
@@ -43,12 +39,8 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def model(folder) -> VideoDemo:
     """A detector of 20 000 parameters that finds much."""
-    text = DETECTOR.replace("{root}", str(folder)).replace("{ann_file}", "none.json")
-    (folder / "config.py").write_text(text + HOOK)
-    torch.manual_seed(0)
-    built = build_model(load_config(str(folder / "config.py"), {}))
-    torch.nn.init.constant_(built.bbox_head.retina_cls.bias, 1.0)
-    torch.save(dict(state_dict=built.state_dict()), folder / "weights.pth")
+    (folder / "config.py").write_text(on_videos(folder) + HOOK)
+    write_weights(folder / "config.py", folder / "weights.pth")
     return VideoDemo(folder / "config.py", folder / "weights.pth")
 
 

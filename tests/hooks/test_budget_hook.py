@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from mmvitaccel.adapters.eventful.apply import EventfulHandle
 from mmvitaccel.hooks import BudgetHook
-from tests.hooks.test_eventful_hook import DETECTOR
+from tests.tiny_detector import on_videos
 
 TOP = dict(type="mmvitaccel.EventfulHook", policy=dict(type="TopK", k=35))
 
@@ -21,9 +21,8 @@ def detector(write_cocovid, tmp_path):
 
     def load(*hooks, **changes):
         ann_file = write_cocovid(lengths=(8, 8), size=(80, 112), train_frames=range(3))
-        text = DETECTOR.replace("{root}", str(tmp_path)).replace("{ann_file}", str(ann_file))
         path = tmp_path / "config.py"
-        path.write_text(text)
+        path.write_text(on_videos(tmp_path, ann_file))
         cfg = Config.fromfile(path)
         cfg.merge_from_dict(dict(custom_hooks=list(hooks), **changes))
         return cfg

@@ -17,55 +17,7 @@ from mmvitaccel.core.eventful.maps.top_up import TIMES
 from mmvitaccel.hooks import BudgetScheduleHook, EventfulHook
 from mmvitaccel.models.vitdet.backbone import ViTDet
 from mmvitaccel.runner.evaluation import augment_test
-
-DETECTOR = """
-default_scope = 'mmdet'
-work_dir = '{root}/work'
-backbone = dict(
-    type='mmvitaccel.ViTDet', img_size=64, patch_size=8, embed_dim=24, depth=3, num_heads=3,
-    window_size=3, window_block_indexes=(0, 2), pretrain_img_size=32)
-model = dict(
-    type='RetinaNet',
-    data_preprocessor=dict(type='DetDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3,
-                           pad_size_divisor=8),
-    backbone=backbone,
-    neck=dict(type='mmvitaccel.SimpleFPN', in_channels=24, out_channels=8, patch_size=8,
-              num_outs=2, scale_factors=(1.0, 0.5)),
-    bbox_head=dict(
-        type='RetinaHead', num_classes=2, in_channels=8, stacked_convs=1, feat_channels=8,
-        anchor_generator=dict(type='AnchorGenerator', octave_base_scale=4, scales_per_octave=1,
-                              ratios=[1.0], strides=[8, 16]),
-        bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0.0] * 4, target_stds=[1.0] * 4),
-        loss_cls=dict(type='FocalLoss', use_sigmoid=True), loss_bbox=dict(type='L1Loss')),
-    train_cfg=dict(assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4,
-                                 min_pos_iou=0), sampler=dict(type='PseudoSampler'),
-                   allowed_border=-1, pos_weight=-1),
-    test_cfg=dict(nms_pre=50, min_bbox_size=0, score_thr=0.0,
-                  nms=dict(type='nms', iou_threshold=0.5), max_per_img=5))
-load = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(56, 40), keep_ratio=True)]
-pack = dict(type='PackDetInputs', meta_keys=('img_id', 'ori_shape', 'img_shape', 'scale_factor',
-                                             'video_id', 'frame_id', 'video_length'))
-dataset = dict(type='mmvitaccel.ImageNetVID', ann_file='{ann_file}', data_prefix=dict(img='{root}'),
-               metainfo=dict(classes=('cat', 'dog')))
-train_dataloader = dict(
-    batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(**dataset, pipeline=[
-        load[0], dict(type='LoadAnnotations', with_bbox=True), load[1], pack]))
-val_dataloader = dict(
-    batch_size=1, num_workers=0, sampler=dict(type='mmvitaccel.VideoSampler'),
-    dataset=dict(**dataset, test_mode=True, pipeline=[*load, pack]))
-test_dataloader = val_dataloader
-val_evaluator = dict(type='mmvitaccel.VIDMetric', ann_file='{ann_file}')
-test_evaluator = val_evaluator
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1, val_interval=1)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.001))
-default_hooks = dict(logger=dict(type='LoggerHook', interval=1),
-                     checkpoint=dict(type='CheckpointHook', interval=1))
-randomness = dict(seed=0)
-env_cfg = dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))
-"""
+from tests.tiny_detector import EVENTFUL, on_videos
 
 COMMAND_LINE = {
     "default_hooks.eventful.type": "mmvitaccel.EventfulHook",
@@ -80,9 +32,8 @@ def config(write_cocovid, tmp_path):
 
     def load(**changes):
         ann_file = write_cocovid(lengths=(3, 3), size=(80, 112), train_frames=range(3))
-        text = DETECTOR.replace("{root}", str(tmp_path)).replace("{ann_file}", str(ann_file))
         path = tmp_path / "config.py"
-        path.write_text(text)
+        path.write_text(on_videos(tmp_path, ann_file))
         cfg = Config.fromfile(path)
         cfg.merge_from_dict(changes)
         return cfg
@@ -145,9 +96,7 @@ def test_the_hook_and_the_registered_function_do_the_same(config):
         config(),
     ):
         if "eventful" not in cfg.default_hooks and not cfg.get("custom_hooks"):
-            cfg.model.backbone = dict(
-                type="mmvitaccel.Eventful", policy=dict(type="TopK", k=6), backbone=cfg.backbone
-            )
+            cfg.model.backbone = EVENTFUL
         _, watch = run(cfg)
         assert watch.frames == EXPECTED
         scores.append(torch.cat(watch.scores))
@@ -164,9 +113,7 @@ def test_views_of_augmented_testing_are_streams_of_their_own(config):
     scores = []
     for cfg in (config(**COMMAND_LINE), config()):
         if "eventful" not in cfg.default_hooks:
-            cfg.model.backbone = dict(
-                type="mmvitaccel.Eventful", policy=dict(type="TopK", k=6), backbone=cfg.backbone
-            )
+            cfg.model.backbone = EVENTFUL
         augment_test(cfg)
         cfg.custom_hooks = [dict(type="mmvitaccel.BudgetScheduleHook", schedule=[6, 5, 4])]
         _, watch = run(cfg)

@@ -11,25 +11,12 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmvitaccel.adapters.eventful.apply import EventfulHandle
+from tests.tiny_detector import RETINANET
 
 CONFIG = """
 default_scope = 'mmdet'
 work_dir = '{root}/work'
-detector = dict(
-    type='RetinaNet',
-    backbone=dict(
-        type='mmvitaccel.ViTDet', img_size=64, patch_size=8, embed_dim=24, depth=3, num_heads=3,
-        window_size=3, window_block_indexes=(0, 2), pretrain_img_size=32),
-    neck=dict(type='mmvitaccel.SimpleFPN', in_channels=24, out_channels=8, patch_size=8,
-              num_outs=2, scale_factors=(1.0, 0.5)),
-    bbox_head=dict(
-        type='RetinaHead', num_classes=2, in_channels=8, stacked_convs=1, feat_channels=8,
-        anchor_generator=dict(type='AnchorGenerator', octave_base_scale=4, scales_per_octave=1,
-                              ratios=[1.0], strides=[8, 16]),
-        bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0.0] * 4, target_stds=[1.0] * 4),
-        loss_cls=dict(type='FocalLoss', use_sigmoid=True), loss_bbox=dict(type='L1Loss')),
-    test_cfg=dict(nms_pre=50, min_bbox_size=0, score_thr=0.0,
-                  nms=dict(type='nms', iou_threshold=0.5), max_per_img=5))
+detector = {detector}
 model = dict(
     type='ByteTrack', detector=detector,
     data_preprocessor=dict(type='TrackDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3,
@@ -88,7 +75,8 @@ def config(write_cocovid, tmp_path):
         annotation.setdefault("area", 1.0)
     ann_file.write_text(json.dumps(content))
     path = tmp_path / "config.py"
-    path.write_text(CONFIG.replace("{root}", str(tmp_path)).replace("{ann_file}", str(ann_file)))
+    text = CONFIG.replace("{root}", str(tmp_path)).replace("{ann_file}", str(ann_file))
+    path.write_text(text.replace("{detector}", str(RETINANET)))
     return Config.fromfile(path)
 
 

@@ -20,8 +20,6 @@ from mmvitaccel.budget.target import Target
 from mmvitaccel.core.macs.counter import MacsCounter
 from mmvitaccel.datasets.motion_clips import MotionSetSettings, draw_clip, write_clip
 from mmvitaccel.errors import UserError
-from mmvitaccel.runner.config import load_config
-from mmvitaccel.runner.session import build_model
 from mmvitaccel.video_demo import VideoDemo
 from mmvitaccel.video_demo.files import FinishedVideo
 from mmvitaccel.video_demo.keys import Keys
@@ -29,10 +27,9 @@ from mmvitaccel.video_demo.record import record
 from mmvitaccel.video_demo.schedule import scaled
 from mmvitaccel.video_reader import VideoWriter, open_video
 from mmvitaccel.video_reader.signature import codec_name
-from tests.hooks.test_eventful_hook import DETECTOR
+from tests.tiny_detector import HOOK, on_videos, write_weights
 
 needs_video = pytest.mark.extras("video", "av", "supervision")
-HOOK = "\ncustom_hooks = [dict(type='mmvitaccel.EventfulHook', policy=dict(type='TopK', k=6))]\n"
 FRAMES = 10
 ROOT = Path(__file__).parents[2]
 
@@ -48,14 +45,12 @@ def video(tmp_path):
 def files(write_cocovid, tmp_path):
     """A config whose detector finds much, and its checkpoint."""
     ann_file = write_cocovid(lengths=(3, 3), size=(80, 112))
-    text = DETECTOR.replace("{root}", str(tmp_path)).replace("{ann_file}", str(ann_file))
-    text = text.replace("classes=('cat', 'dog')", "classes=('кошка', '犬')")
+    text = on_videos(tmp_path, ann_file).replace(
+        "classes=('cat', 'dog')", "classes=('кошка', '犬')"
+    )
     (tmp_path / "config.py").write_text(text + HOOK)
     (tmp_path / "dense.py").write_text(text)
-    torch.manual_seed(0)
-    model = build_model(load_config(str(tmp_path / "config.py"), {}))
-    torch.nn.init.constant_(model.bbox_head.retina_cls.bias, 1.0)
-    torch.save(dict(state_dict=model.state_dict()), tmp_path / "weights.pth")
+    write_weights(tmp_path / "config.py", tmp_path / "weights.pth")
     return tmp_path / "config.py", tmp_path / "weights.pth"
 
 

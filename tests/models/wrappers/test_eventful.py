@@ -33,40 +33,9 @@ from mmvitaccel.models.wrappers.eventful import (
     build_refresh,
 )
 from mmvitaccel.registry import MODELS, POLICIES
+from tests.tiny_detector import EVENTFUL, PREPROCESSOR, RETINANET, VITDET
 
-VITDET = dict(
-    type="mmvitaccel.ViTDet", img_size=64, patch_size=8, embed_dim=24, depth=3, num_heads=3,
-    window_size=3, window_block_indexes=(0, 2), pretrain_img_size=32,
-)  # fmt: skip
-EVENTFUL = dict(type="mmvitaccel.Eventful", policy=dict(type="TopK", k=6), backbone=VITDET)
-DETECTOR = dict(
-    type="RetinaNet",
-    data_preprocessor=dict(
-        type="DetDataPreprocessor", mean=[120.0] * 3, std=[60.0] * 3, pad_size_divisor=8
-    ),
-    backbone=EVENTFUL,
-    neck=dict(
-        type="mmvitaccel.SimpleFPN", in_channels=24, out_channels=8, patch_size=8, num_outs=2,
-        scale_factors=(1.0, 0.5),
-    ),
-    bbox_head=dict(
-        type="RetinaHead", num_classes=2, in_channels=8, stacked_convs=1, feat_channels=8,
-        anchor_generator=dict(
-            type="AnchorGenerator", octave_base_scale=4, scales_per_octave=1, ratios=[1.0],
-            strides=[8, 16],
-        ),
-        bbox_coder=dict(
-            type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[1.0] * 4
-        ),
-        loss_cls=dict(type="FocalLoss", use_sigmoid=True),
-        loss_bbox=dict(type="L1Loss"),
-    ),
-    test_cfg=dict(
-        nms_pre=50, min_bbox_size=0, score_thr=0.0, nms=dict(type="nms", iou_threshold=0.5),
-        max_per_img=5,
-    ),
-)  # fmt: skip
-
+DETECTOR = {**RETINANET, "data_preprocessor": PREPROCESSOR, "backbone": EVENTFUL}
 PLAIN = {**DETECTOR, "backbone": VITDET}
 
 

@@ -21,14 +21,13 @@ from mmvitaccel.models.wrappers.eventful import attach_eventful
 from mmvitaccel.models.wrappers.tome import attach_tome
 from mmvitaccel.registry import MODELS
 from tests.models.wrappers.test_tracking import (
-    EVENTFUL,
     PREPROCESSOR,
-    RETINANET,
     firsts,
     step,
     track_sample,
     video,
 )
+from tests.tiny_detector import EVENTFUL, RETINANET
 
 pytest.importorskip("mmpretrain", reason="the second network is a classifier of mmpretrain")
 

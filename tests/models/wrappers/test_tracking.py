@@ -18,36 +18,12 @@ from mmvitaccel.adapters.eventful.neck import EventfulNeckHandle
 from mmvitaccel.core.eventful.gates.policy import TopK
 from mmvitaccel.models.wrappers.eventful import attach_eventful
 from mmvitaccel.registry import MODELS
+from tests.tiny_detector import ANCHORS, CODER, EVENTFUL, NECK, NMS, RETINANET, VITDET
 
-VITDET = dict(
-    type="mmvitaccel.ViTDet", img_size=64, patch_size=8, embed_dim=24, depth=3, num_heads=3,
-    window_size=3, window_block_indexes=(0, 2), pretrain_img_size=32,
-)  # fmt: skip
-EVENTFUL = dict(type="mmvitaccel.Eventful", policy=dict(type="TopK", k=6), backbone=VITDET)
-NECK = dict(
-    type="mmvitaccel.SimpleFPN", in_channels=24, out_channels=8, patch_size=8, num_outs=2,
-    scale_factors=(1.0, 0.5),
-)  # fmt: skip
 EVENTFUL_NECK = dict(type="mmvitaccel.EventfulNeck", policy=dict(type="TopK", k=6), neck=NECK)
-ANCHORS = dict(
-    type="AnchorGenerator", octave_base_scale=4, scales_per_octave=1, ratios=[1.0], strides=[8, 16]
-)
-NMS = dict(type="nms", iou_threshold=0.5)
-CODER = dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[1.0] * 4)
 ROIS = dict(
     type="SingleRoIExtractor", out_channels=8, featmap_strides=[8, 16],
     roi_layer=dict(type="RoIAlign", output_size=3, sampling_ratio=0),
-)  # fmt: skip
-RETINANET = dict(
-    type="RetinaNet",
-    backbone=VITDET,
-    neck=NECK,
-    bbox_head=dict(
-        type="RetinaHead", num_classes=2, in_channels=8, stacked_convs=1, feat_channels=8,
-        anchor_generator=ANCHORS, bbox_coder=CODER,
-        loss_cls=dict(type="FocalLoss", use_sigmoid=True), loss_bbox=dict(type="L1Loss"),
-    ),
-    test_cfg=dict(nms_pre=50, min_bbox_size=0, score_thr=0.0, nms=NMS, max_per_img=5),
 )  # fmt: skip
 FASTER_RCNN = dict(
     type="FasterRCNN",

@@ -6,14 +6,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
-from mmvitaccel.runner.config import load_config
-from mmvitaccel.runner.session import build_model
 from mmvitaccel.video_reader import VideoWriter
-from tests.hooks.test_eventful_hook import DETECTOR
-
-HOOK = "\ncustom_hooks = [dict(type='mmvitaccel.EventfulHook', policy=dict(type='TopK', k=6))]\n"
+from tests.tiny_detector import HOOK, on_videos, write_weights
 
 
 def write_video(path: Path, seed: int = 0, size: tuple[int, int] = (40, 56)) -> Path:
@@ -40,11 +35,7 @@ def write_broken(folder: Path) -> None:
 
 def write_files(root: Path) -> tuple[Path, Path]:
     """A config and its checkpoint."""
-    text = DETECTOR.replace("{root}", str(root)).replace("{ann_file}", "none.json")
     config, weights = root / "config.py", root / "weights.pth"
-    config.write_text(text + HOOK)
-    torch.manual_seed(0)
-    model = build_model(load_config(str(config), {}))
-    torch.nn.init.constant_(model.bbox_head.retina_cls.bias, 1.0)
-    torch.save(dict(state_dict=model.state_dict()), weights)
+    config.write_text(on_videos(root) + HOOK)
+    write_weights(config, weights)
     return config, weights
