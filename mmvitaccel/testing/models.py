@@ -50,6 +50,15 @@ def videomae(**kwargs: Any) -> nn.Module:
     return VisionTransformer(**{"num_frames": 16, "img_size": 224, **kwargs})
 
 
+def timesformer(**kwargs: Any) -> nn.Module:
+    """mmaction2's TimeSformer-B on clips of 8 frames at 224 x 224 pixels, or as in ``kwargs``."""
+    from mmaction.models.backbones.timesformer import TimeSformer
+    from mmengine.registry import DefaultScope
+
+    with DefaultScope.overwrite_default_scope("mmaction"):
+        return TimeSformer(**{"num_frames": 8, "img_size": 224, "patch_size": 16, **kwargs})
+
+
 def timm_model(name: str, **kwargs: Any) -> nn.Module:
     """Build a model of timm by name."""
     import timm

@@ -59,19 +59,15 @@ def videomae(**kwargs):
 
 def timesformer(attention_type):
     pytest.importorskip("mmaction")
-    from mmaction.models.backbones.timesformer import TimeSformer
-    from mmengine.registry import DefaultScope
-
-    with DefaultScope.overwrite_default_scope("mmaction"):
-        return TimeSformer(
-            num_frames=2,
-            img_size=32,
-            patch_size=8,
-            embed_dims=32,
-            num_heads=4,
-            num_transformer_layers=3,
-            attention_type=attention_type,
-        )
+    return models.timesformer(
+        num_frames=2,
+        img_size=32,
+        patch_size=8,
+        embed_dims=32,
+        num_heads=4,
+        num_transformer_layers=3,
+        attention_type=attention_type,
+    )
 
 
 def layer_sequence(batch_first):

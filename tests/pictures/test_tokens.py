@@ -5,37 +5,32 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmvitaccel.adapters.tome.apply import apply_tome
 from mmvitaccel.errors import UserError
 from mmvitaccel.models.vitdet.backbone import ViTDet
 from mmvitaccel.pictures.tokens import draw_tokens, patch_grid, picture, token_maps
+from mmvitaccel.testing import models
 
 
 def videomae():
     pytest.importorskip("mmaction")
-    from mmaction.models.backbones.vit_mae import VisionTransformer
-
-    return VisionTransformer(
+    return models.videomae(
         img_size=32, patch_size=8, embed_dims=16, depth=2, num_heads=2, num_frames=4
     )
 
 
 def timesformer():
     pytest.importorskip("mmaction")
-    from mmaction.models.backbones.timesformer import TimeSformer
-
-    with DefaultScope.overwrite_default_scope("mmaction"):
-        return TimeSformer(
-            num_frames=2,
-            img_size=32,
-            patch_size=8,
-            embed_dims=16,
-            num_heads=2,
-            num_transformer_layers=2,
-        )
+    return models.timesformer(
+        num_frames=2,
+        img_size=32,
+        patch_size=8,
+        embed_dims=16,
+        num_heads=2,
+        num_transformer_layers=2,
+    )
 
 
 def test_grids_are_of_the_first_convolution():

@@ -10,6 +10,7 @@ from torch import nn
 
 from mmvitaccel.adapters.tome.apply import apply_tome
 from mmvitaccel.models.vitdet.backbone import ViTDet
+from mmvitaccel.testing.models import timesformer
 
 
 def make_vitdet(**kwargs):
@@ -125,22 +126,14 @@ def test_windows_merge_the_same_number_and_the_map_keeps_its_shape():
 
 def make_timesformer():
     pytest.importorskip("mmaction")
-    from mmengine.registry import DefaultScope
-
-    from mmvitaccel.compat import apply
-
-    apply()
-    from mmaction.models.backbones.timesformer import TimeSformer
-
-    with DefaultScope.overwrite_default_scope("mmaction"):
-        return TimeSformer(
-            num_frames=2,
-            img_size=32,
-            patch_size=8,
-            embed_dims=16,
-            num_heads=2,
-            num_transformer_layers=1,
-        )
+    return timesformer(
+        num_frames=2,
+        img_size=32,
+        patch_size=8,
+        embed_dims=16,
+        num_heads=2,
+        num_transformer_layers=1,
+    )
 
 
 def test_blocks_that_restore_do_not_prune():
