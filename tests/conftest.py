@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -221,6 +222,22 @@ def runs_apart():
             cls = pending.pop()
             cls._instance_dict.clear()
             pending.extend(cls.__subclasses__())
+
+
+@pytest.fixture
+def one_thread() -> None:
+    """Compute in one thread, as small models are fastest."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def metafiles_read_once() -> Iterator[None]:
+    """A config with a base in another package reads all of its metafiles: read them only once."""
+    from mmengine.config import utils
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "load", functools.cache(utils.load))
+        yield
 
 
 @pytest.fixture

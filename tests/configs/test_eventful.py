@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 from mmengine.config import Config
-from mmengine.config import utils as config_utils
 from mmengine.runner import Runner
 
 import mmvitaccel  # noqa: F401  (closes the stack's gaps before mmdet loads)
@@ -29,12 +28,7 @@ PATTERN = re.compile(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def read_mmdets_metafiles_once():
-    """A config with a base in mmdet reads all of mmdet's metafiles, a quarter of a second each."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config_utils, "load", functools.cache(config_utils.load))
-        yield
+pytestmark = pytest.mark.usefixtures("metafiles_read_once")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 import yaml
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.config import utils as config_utils
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
@@ -25,12 +23,7 @@ FOLDER = ROOT / "configs" / "vitdet"
 NAMES = ["faster-rcnn", "mask-rcnn", "cascade-mask-rcnn"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def read_metafiles_once():
-    """A config with a base in another package reads all of its metafiles."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config_utils, "load", functools.cache(config_utils.load))
-        yield
+pytestmark = pytest.mark.usefixtures("metafiles_read_once")
 
 
 def load(name):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import json
 import re
@@ -13,7 +12,6 @@ import pytest
 import torch
 import yaml
 from mmengine.config import Config
-from mmengine.config import utils as config_utils
 from mmengine.registry import DATASETS, init_default_scope
 
 from mmvitaccel.adapters.attach import link
@@ -44,12 +42,7 @@ CLIP = draw_clip(MotionSetSettings(num_frames=90, img_size=(48, 64)), "left", "t
 DENSE = ROOT / "configs/vivit/vivit-tiny_16x1x1_motion-clips.py"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def read_metafiles_once():
-    """A config with a base in another package reads all of its metafiles."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config_utils, "load", functools.cache(config_utils.load))
-        yield
+pytestmark = pytest.mark.usefixtures("metafiles_read_once")
 
 
 def build_without_weights(cfg: Config) -> torch.nn.Module:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-import functools
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.config import utils as config_utils
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
@@ -23,16 +21,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _read_metafiles_once() -> Iterator[None]:
-    """A config with a base in another package reads all of its metafiles."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config_utils, "load", functools.cache(config_utils.load))
-        yield
+def _quick(one_thread, metafiles_read_once):
+    """In one thread, and with few files to read."""
 
 
 def fill_shapes(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, Tensor]:

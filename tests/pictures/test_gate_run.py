@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.config import utils as config_utils
 
 from mmvitaccel.adapters.eventful.apply import EventfulHandle
 from mmvitaccel.errors import UserError
@@ -26,12 +24,7 @@ EVENTFUL = TINY / "faster-rcnn_vitdet-tiny_vid-128_top64.py"
 DENSE = TINY / "faster-rcnn_vitdet-tiny_vid-128_dense.py"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def read_metafiles_once():
-    """A config with a base in another package reads all of its metafiles."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config_utils, "load", functools.cache(config_utils.load))
-        yield
+pytestmark = pytest.mark.usefixtures("metafiles_read_once")
 
 
 @pytest.fixture

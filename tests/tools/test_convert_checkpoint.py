@@ -25,9 +25,7 @@ VIVIT = dict(
 )
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small_config(name, path, **changes):

@@ -34,9 +34,7 @@ SMALL_RCNN = {
 PYRAMID = {"2": 4, "3": 1, "4": 0, "5": 1}  # a level's first convolution with a norm
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def read_config(name: str, **changes: object) -> Config:

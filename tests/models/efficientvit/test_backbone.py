@@ -30,8 +30,7 @@ NARROW = dict(embed_dims=(16, 24, 32), depths=(1, 2, 1), num_heads=(2, 3, 2), ke
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
+def _seeded(one_thread):
     torch.manual_seed(0)
 
 

@@ -13,8 +13,7 @@ from mmvitaccel.registry import MODELS
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
+def _seeded(one_thread):
     torch.manual_seed(0)
 
 

@@ -20,9 +20,7 @@ from mmvitaccel.models.weights.checkpoint import find_weights, read_content
 STAGE3_BIASES = "blocks3.3.mixer.m.attn.attention_biases"
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
