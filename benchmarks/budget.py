@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel import Budget, TopK, apply_eventful
-from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import one_sentence_errors, refuse_below
 from mmvitaccel.records.recording import Recording, add_record_option
 from mmvitaccel.testing.models import sharing_weights, vitdet
 from mmvitaccel.video.first_frames import first_frames
@@ -158,8 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--busy", type=int, default=1, help="busy processes (default: 1)")
     add_record_option(parser)
     args = parser.parse_args(argv)
-    if args.frames < 4:
-        raise UserError(f"--frames {args.frames}: give 4 or more.")
+    refuse_below(args, 4, "frames")
     recording = Recording(args.record, __file__, argv)
     recording.save(measure(args.size, args.video, args.frames, args.busy))
 

@@ -31,7 +31,7 @@ from mmvitaccel import apply_eventful, apply_tome
 from mmvitaccel.analysis.timing import alternate
 from mmvitaccel.core.eventful.gates.policy import TopK
 from mmvitaccel.core.macs.counter import count_macs
-from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import one_sentence_errors, refuse_below
 from mmvitaccel.records.recording import Recording, add_record_option
 from mmvitaccel.testing import models as builders
 from mmvitaccel.testing.clips import FRAMES, read_clips
@@ -143,8 +143,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     add_record_option(parser)
     args = parser.parse_args(argv)
-    if args.clips < 1:
-        raise UserError(f"--clips {args.clips}: give 1 or more.")
+    refuse_below(args, 1, "clips")
     recording = Recording(args.record, __file__, argv)
     clip, rows = read_clips(args.video, args.clips), []
     torch.manual_seed(0)

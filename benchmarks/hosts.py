@@ -32,7 +32,7 @@ from mmvitaccel import TopK, apply_eventful, apply_tome
 from mmvitaccel.analysis.timing import alternate
 from mmvitaccel.core.macs.counter import count_macs
 from mmvitaccel.core.tome.schedule import Schedule
-from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import one_sentence_errors, refuse_below
 from mmvitaccel.extras import require
 from mmvitaccel.models.vitdet.backbone import ViTDet
 from mmvitaccel.records.recording import Recording, add_record_option
@@ -310,8 +310,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="timings of each model")
     add_record_option(parser)
     args = parser.parse_args(argv)
-    if args.rounds < 1:
-        raise UserError(f"--rounds {args.rounds}: give 1 or more.")
+    refuse_below(args, 1, "rounds")
     return args
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
-from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import UserError, one_sentence_errors, refuse_below
 from mmvitaccel.records.recording import Recording, add_record_option
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.runner.session import build_model
@@ -57,8 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-steps", type=int, default=24, help="number of steps, at least 2")
     add_record_option(parser)
     args = parser.parse_args(argv)
-    if args.max_steps < 2:
-        raise UserError(f"--max-steps {args.max_steps}: give 2 or more.")
+    refuse_below(args, 2, "max-steps")
     recording = Recording(args.record, __file__, argv)
     cfg = load_config(args.config, {})
     torch.manual_seed(0)

@@ -39,7 +39,7 @@ from mmvitaccel.analysis.timing import alternate
 from mmvitaccel.core.macs.counter import count_macs
 from mmvitaccel.core.tome.controls import RandomMatching
 from mmvitaccel.core.tome.schedule import Entry
-from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.errors import UserError, one_sentence_errors, refuse_below
 from mmvitaccel.records.recording import Recording, add_record_option
 from mmvitaccel.testing.baselines import openvino
 from mmvitaccel.testing.models import sharing_weights, timm_model, videomae, vitdet
@@ -298,11 +298,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="also write the rows to this file")
     add_record_option(parser)
     args = parser.parse_args(argv)
-    for name in ("batch", "rounds", "threads"):
-        given = getattr(args, name)
-        for value in given if isinstance(given, list) else [given]:
-            if value is not None and value < 1:
-                raise UserError(f"--{name} {value}: give 1 or more.")
+    refuse_below(args, 1, "batch", "rounds", "threads")
     return args
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
-from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
+from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors, refuse_below
 from mmvitaccel.fit.files import check_data
 from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
 from mmvitaccel.runner.config import load_config
@@ -44,10 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     share, _, shares = args.part.partition("/")
     if not (share.isdigit() and shares.isdigit() and 1 <= int(share) <= int(shares)):
         raise UserError(f"--part {args.part}: give I/N with I from 1 to N, such as 1/4.")
-    for option, least in (("batch-size", 1), ("num-workers", 0)):
-        given = getattr(args, option.replace("-", "_"))
-        if given < least:
-            raise UserError(f"--{option} is {given}; give {least} or more.")
+    refuse_below(args, 1, "batch-size")
+    refuse_below(args, 0, "num-workers")
     cfg = load_config(args.config, args.cfg_options)
     check_data(cfg, "train", "test")
     cache_spatial(

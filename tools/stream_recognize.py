@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.device import get_device
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
-from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors, running
+from mmvitaccel.errors import ArgumentParser, one_sentence_errors, refuse_below, running
 from mmvitaccel.runner.attached_hooks import load_model
 from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
 from mmvitaccel.runner.config import load_config
@@ -62,10 +62,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Check the arguments, then process the stream to its end."""
     args = parse_args(argv)
-    for option, least in (("max-steps", 1), ("reconnect", 0)):
-        given = getattr(args, option.replace("-", "_"))
-        if given is not None and given < least:
-            raise UserError(f"--{option} is {given}; give {least} or more.")
+    refuse_below(args, 1, "max-steps")
+    refuse_below(args, 0, "reconnect")
     cfg = load_config(args.config, args.cfg_options)
     names = [read_names(path) for path in args.labels]
     settings = ClipSettings.of(cfg)

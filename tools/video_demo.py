@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
-from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
+from mmvitaccel.errors import ArgumentParser, one_sentence_errors, refuse_below
 from mmvitaccel.extras import require
 from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
 from mmvitaccel.runner.config import load_config
@@ -93,8 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_output(args.out, ".mp4", "--out", args.source)
     if args.csv is not None:
         check_output(args.csv, ".csv", "--csv", args.source)
-    if args.frames is not None and args.frames < 1:
-        raise UserError(f"--frames {args.frames}: give 1 or more.")
+    refuse_below(args, 1, "frames")
     demo = VideoDemo(
         load_config(args.config, args.cfg_options),
         args.checkpoint,

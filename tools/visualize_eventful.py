@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
-from mmvitaccel.errors import ArgumentParser, UserError, building, one_sentence_errors
+from mmvitaccel.errors import ArgumentParser, UserError, building, one_sentence_errors, refuse_below
 from mmvitaccel.models.wrappers.eventful import attach_eventful
 from mmvitaccel.pictures.gate_run import GateRun
 from mmvitaccel.pictures.gates import GatePictures
@@ -55,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.k is not None:
         with building("--k"):
             attach_eventful(model, dict(type="TopK", k=args.k), args.attention)
-    if args.frames < 1:
-        raise UserError(f"--frames {args.frames}: give 1 or more.")
+    refuse_below(args, 1, "frames")
     run = GateRun(cfg, model)
     with open_video(args.video, args.fps) as source:
         pictures = GatePictures(args.out, source.fps or 25.0)

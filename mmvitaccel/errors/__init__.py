@@ -9,7 +9,13 @@ from mmvitaccel.errors.configs import building
 from mmvitaccel.errors.origin import frames_of_error, is_refusal
 from mmvitaccel.errors.runs import running
 from mmvitaccel.errors.sentence import UserError, closest, message_of, one_line, shorten
-from mmvitaccel.errors.tool import EXIT_STATUS, ArgumentParser, one_sentence_errors, sentence_of
+from mmvitaccel.errors.tool import (
+    EXIT_STATUS,
+    ArgumentParser,
+    one_sentence_errors,
+    refuse_below,
+    sentence_of,
+)
 
 __all__ = [
     "EXIT_STATUS",
@@ -22,6 +28,7 @@ __all__ = [
     "message_of",
     "one_line",
     "one_sentence_errors",
+    "refuse_below",
     "running",
     "sentence_of",
     "shorten",

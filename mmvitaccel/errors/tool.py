@@ -26,6 +26,24 @@ class ArgumentParser(argparse.ArgumentParser):
         super().error(shorten(message))
 
 
+def refuse_below(args: argparse.Namespace, least: int, *options: str) -> None:
+    """Refuse numbers that are too small; options without a value are not checked.
+
+    Args:
+        args: What was parsed.
+        least: The least value.
+        options: Names without the dashes at their front, such as ``max-steps``.
+
+    Raises:
+        UserError: A number of an option, or of its list, is below ``least``.
+    """
+    for option in options:
+        given = getattr(args, option.replace("-", "_"))
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and value < least:
+                raise UserError(f"--{option} {value}: give {least} or more.")
+
+
 def one_sentence_errors(main: Callable[..., None]) -> Callable[..., None]:
     """Decorator for ``main``: print a :class:`UserError` on stderr and exit with status 2."""
 

@@ -97,7 +97,7 @@ def test_tool(run_tool, efficientvit_config, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
-    [(["--batches", 0], "--batches is 0; give 1 or more"), ([], "give a trained checkpoint")],
+    [(["--batches", 0], "--batches 0: give 1 or more"), ([], "give a trained checkpoint")],
 )
 def test_tool_mistakes(run_tool, efficientvit_config, capsys, options, sentence):
     with pytest.raises(SystemExit):

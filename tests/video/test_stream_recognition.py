@@ -264,8 +264,8 @@ def test_tool(video, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
-        (("--max-steps", "0"), "--max-steps is 0; give 1 or more."),
-        (("--reconnect", "-1"), "--reconnect is -1; give 0 or more."),
+        (("--max-steps", "0"), "--max-steps 0: give 1 or more."),
+        (("--reconnect", "-1"), "--reconnect -1: give 0 or more."),
     ],
 )
 def test_numbers_without_meaning(run_tool, capsys, option, sentence):

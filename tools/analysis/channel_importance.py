@@ -19,7 +19,7 @@ from mmvitaccel.analysis.channel_importance import (
     channel_importance,
     mean_importance,
 )
-from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
+from mmvitaccel.errors import ArgumentParser, one_sentence_errors, refuse_below
 from mmvitaccel.fit.files import check_data
 from mmvitaccel.loaders.checked import add_skip_argument
 from mmvitaccel.runner.checkpoint import add_weights_arguments, check_checkpoint, choice_of
@@ -46,8 +46,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Rank the channels, and print the mean of each structure by block."""
     args = parse_args(argv)
-    if args.batches < 1:
-        raise UserError(f"--batches is {args.batches}; give 1 or more.")
+    refuse_below(args, 1, "batches")
     with own_state():
         cfg = load_config(args.config, args.cfg_options)
         check_data(cfg, "train")

@@ -21,7 +21,7 @@ from typing import Any
 
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.analysis.flops import count_config
-from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors
+from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors, refuse_below
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.runner.options.arguments import add_config_arguments
 from mmvitaccel.runner.session import own_state
@@ -52,9 +52,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Count, and print a table or JSON."""
     args = parse_args(argv)
-    for option in ("frames", "depth"):
-        if getattr(args, option) < 1:
-            raise UserError(f"--{option} is {getattr(args, option)}; give 1 or more.")
+    refuse_below(args, 1, "frames", "depth")
     if args.json not in (None, "-") and not Path(args.json).absolute().parent.is_dir():
         raise UserError(f"--json {args.json}: the folder does not exist; make it first.")
     # reason: OpenMMLab logs to stdout, which should only have the figures

@@ -15,7 +15,7 @@ from pathlib import Path
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.analysis.backbones import image_files, load_backbone, read_images
 from mmvitaccel.analysis.head_similarity import similarity_by_block
-from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors, running
+from mmvitaccel.errors import ArgumentParser, one_sentence_errors, refuse_below, running
 from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
 from mmvitaccel.runner.session import own_state
 
@@ -41,9 +41,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Compare the heads, and print a line per block."""
     args = parse_args(argv)
-    for option in ("count", "side"):
-        if getattr(args, option) < 1:
-            raise UserError(f"--{option} is {getattr(args, option)}; give 1 or more.")
+    refuse_below(args, 1, "count", "side")
     images = read_images(image_files(args.images, args.count), args.side)
     with own_state():
         model = load_backbone(args.model, args.checkpoint, choice_of(args))

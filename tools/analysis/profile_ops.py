@@ -18,7 +18,7 @@ from torch import nn
 import mmvitaccel  # noqa: F401  (applies compatibility patches before mmdet is imported)
 from mmvitaccel.analysis.backbones import load_backbone
 from mmvitaccel.analysis.op_profile import MEMORY_BOUND, profile_shares
-from mmvitaccel.errors import ArgumentParser, UserError, one_sentence_errors, running
+from mmvitaccel.errors import ArgumentParser, one_sentence_errors, refuse_below, running
 from mmvitaccel.runner.session import own_state
 
 CONFIG = Path(__file__).parents[2] / "configs" / "retinanet_efficientvit_m4_coco.py"
@@ -46,9 +46,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Profile the models and print their shares."""
     args = parse_args(argv)
-    for option in ("batch", "side", "rounds"):
-        if getattr(args, option) < 1:
-            raise UserError(f"--{option} is {getattr(args, option)}; give 1 or more.")
+    refuse_below(args, 1, "batch", "side", "rounds")
     from timm.layers import set_fused_attn
 
     set_fused_attn(False)
