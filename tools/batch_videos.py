@@ -28,7 +28,7 @@ from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
 from mmvitaccel.runner.options.arguments import add_config_arguments
 from mmvitaccel.serving.batch import BatchSettings, Outcome, find_videos, run_batch
 from mmvitaccel.serving.batch.outcome import finished
-from mmvitaccel.video_demo.demo import LEAST_SCORE
+from mmvitaccel.video_demo.options import add_detector_arguments
 from mmvitaccel.video_demo.schedule import parse_budget
 from mmvitaccel.whole_files import check_folder, whole_file
 
@@ -45,19 +45,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--budget", metavar="B", help="200ms, 2fps, 40%% (of dense) or 90G")
-    parser.add_argument(
-        "--bounds", type=int, nargs=2, metavar=("LOW", "HIGH"), help="range of k under a budget"
-    )
-    parser.add_argument(
-        "--k", type=int, help="tokens that pass a gate, for a config without Eventful"
-    )
-    parser.add_argument("--track", action="store_true", help="track objects with ByteTracker")
-    parser.add_argument(
-        "--score", type=float, default=LEAST_SCORE, help="least score of a detection"
-    )
-    parser.add_argument(
-        "--fps", type=float, help="frame rate of numbered pictures, or in place of a file's own"
-    )
+    add_detector_arguments(parser)
     parser.add_argument(
         "--workers", type=int, help="videos at a time; default: one per GPU, or per two cores"
     )

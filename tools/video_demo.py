@@ -23,8 +23,8 @@ from mmvitaccel.runner.checkpoint import add_weights_arguments, choice_of
 from mmvitaccel.runner.config import load_config
 from mmvitaccel.runner.options.arguments import add_config_arguments
 from mmvitaccel.video_demo import VideoDemo
-from mmvitaccel.video_demo.demo import LEAST_SCORE
 from mmvitaccel.video_demo.files import check_output
+from mmvitaccel.video_demo.options import add_detector_arguments
 from mmvitaccel.video_demo.record import check_played, record
 from mmvitaccel.video_demo.schedule import (
     check_bounds,
@@ -49,24 +49,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--budget", metavar="B", help="200ms, 2fps, 40%% (of dense) or 90G")
     budget.add_argument("--budget-schedule", metavar="FRAME:B,...", help="such as 0:200ms,100:80ms")
-    parser.add_argument(
-        "--bounds", type=int, nargs=2, metavar=("LOW", "HIGH"), help="range of k under a budget"
-    )
-    parser.add_argument(
-        "--k", type=int, help="tokens that pass a gate, for a config without Eventful"
-    )
-    parser.add_argument("--track", action="store_true", help="track objects with ByteTracker")
+    add_detector_arguments(parser)
     parser.add_argument(
         "--beside", action="store_true", help="draw the dense model beside, on every frame"
     )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="a table with a row per frame")
-    parser.add_argument(
-        "--score", type=float, default=LEAST_SCORE, help="least score of a detection"
-    )
     parser.add_argument("--frames", type=int, help="stop after so many frames")
-    parser.add_argument(
-        "--fps", type=float, help="frame rate of numbered pictures, or in place of a file's own"
-    )
     parser.add_argument(
         "--policy", choices=POLICIES, help="which frames of a live source to keep; default: newest"
     )
