@@ -21,7 +21,7 @@ from mmvitaccel.adapters.eventful.detector import (
 from mmvitaccel.adapters.eventful.handle import EventfulHandle, checked_policy
 from mmvitaccel.adapters.eventful.neck import METHOD as NECK
 from mmvitaccel.adapters.eventful.run import EventfulState
-from mmvitaccel.adapters.eventful.scene import refuse_inner
+from mmvitaccel.adapters.eventful.scene import check_motion, checked_motion, refuse_inner
 from mmvitaccel.adapters.eventful.streams.around import follow_models_around
 from mmvitaccel.adapters.eventful.streams.attachment import attach_run, train
 from mmvitaccel.adapters.eventful.streams.stream_run import INTERPOLATED, Root
@@ -33,7 +33,7 @@ from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
 from mmvitaccel.core.eventful.modes.delta import DeltaAttention
 from mmvitaccel.core.eventful.modes.exact import ExactAttention
 from mmvitaccel.core.eventful.modes.mode import AttentionMode, TokenwiseAttention
-from mmvitaccel.core.eventful.motion.translation import Motion, OnView
+from mmvitaccel.core.eventful.motion.translation import Motion
 from mmvitaccel.core.eventful.options import EventfulOptions, buffer_dtype_of
 from mmvitaccel.core.eventful.store import StreamStore
 
@@ -244,38 +244,6 @@ def checked_refresh(refresh: Refresh) -> Refresh:
     give = "OnChange(above), Every(frames), OnRequest() or an object with that method"
     check_object("Eventful", "refresh", refresh, ("due",), give)
     return refresh
-
-
-def checked_motion(motion: Motion) -> Motion:
-    """Check a motion.
-
-    Raises:
-        TypeError: It has no methods ``start`` and ``follow``.
-    """
-    give = "Translation(), an object with both, or None"
-    check_object("Eventful", "motion", motion, ("start", "follow"), give)
-    return motion
-
-
-def check_motion(motion: Motion, model: nn.Module, adapter: ViTAdapter, kv_pool_size: int) -> None:
-    """Refuse invalid motions, and models that do not support motion.
-
-    Raises:
-        TypeError: The motion has no methods ``start`` and ``follow``.
-        ValueError: The model does not support motion.
-    """
-    motion = motion.base if isinstance(motion, OnView) else checked_motion(motion)
-    if adapter.patches is None:
-        reason = f"{adapter.name} is not among the models that support motion"
-    elif kv_pool_size > 1:
-        reason = f"kv_pool_size={kv_pool_size} averages keys over squares that a moving view cuts"
-    else:
-        reason = adapter.patches.refuse(model, None)
-    if reason is not None:
-        raise ValueError(
-            f"Eventful: motion={motion!r} is not supported by this {class_name(model)}: "
-            f"{reason}; leave motion out."
-        )
 
 
 def _reads_inner(

@@ -10,13 +10,47 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import link
-from mmvitaccel.adapters.base import class_name
+from mmvitaccel.adapters.base import ViTAdapter, class_name
 from mmvitaccel.adapters.eventful.streams.stream_run import StreamRun
+from mmvitaccel.adapters.given import check_object
 from mmvitaccel.core.eventful.block import move_block
 from mmvitaccel.core.eventful.frame import Frame
 from mmvitaccel.core.eventful.motion.scene import Scene
+from mmvitaccel.core.eventful.motion.translation import Motion, OnView
 from mmvitaccel.core.eventful.stream import StreamState
 from mmvitaccel.core.torch_modes import autocast_dtype
+
+
+def checked_motion(motion: Motion) -> Motion:
+    """Check a motion.
+
+    Raises:
+        TypeError: It has no methods ``start`` and ``follow``.
+    """
+    give = "Translation(), an object with both, or None"
+    check_object("Eventful", "motion", motion, ("start", "follow"), give)
+    return motion
+
+
+def check_motion(motion: Motion, model: nn.Module, adapter: ViTAdapter, kv_pool_size: int) -> None:
+    """Refuse invalid motions, and models that do not support motion.
+
+    Raises:
+        TypeError: The motion has no methods ``start`` and ``follow``.
+        ValueError: The model does not support motion.
+    """
+    motion = motion.base if isinstance(motion, OnView) else checked_motion(motion)
+    if adapter.patches is None:
+        reason = f"{adapter.name} is not among the models that support motion"
+    elif kv_pool_size > 1:
+        reason = f"kv_pool_size={kv_pool_size} averages keys over squares that a moving view cuts"
+    else:
+        reason = adapter.patches.refuse(model, None)
+    if reason is not None:
+        raise ValueError(
+            f"Eventful: motion={motion!r} is not supported by this {class_name(model)}: "
+            f"{reason}; leave motion out."
+        )
 
 
 def refuse_inner(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
