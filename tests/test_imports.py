@@ -42,7 +42,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     MAPS: ({GATES, MOTION, "core/kernels"}, set()),
     MOTION: ({"arguments"}, set()),
     # what they are put on
-    "adapters": ({"arguments", "core", "core/attention"}, set()),
+    "adapters": ({"arguments", "core", "core/attention", "core/kernels"}, set()),
     "adapters/hosts": (
         {"adapters", OWN_HOSTS, *(f"adapters/hosts/{p}" for p in ("mmaction", "mmcv", "mmdet"))}
         | {f"adapters/hosts/{p}" for p in ("mmpretrain", "rfdetr", "segment_anything", "timm")}
@@ -55,10 +55,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "adapters/hosts/mmpretrain": ({"adapters", "core/attention"}, set()),
     "adapters/hosts/rfdetr": ({"adapters"}, set()),
     "adapters/hosts/segment_anything": ({"adapters"}, set()),
-    OWN_HOSTS: (
-        {"adapters", "adapters/hosts/mmcv", "core/attention", "core/eventful", MAPS},
-        set(),
-    ),
+    OWN_HOSTS: ({"adapters", "adapters/hosts/mmcv", "core/eventful", MAPS}, set()),
     "adapters/hosts/timm": ({"adapters", "core/attention"}, set()),
     "adapters/hosts/transformers": ({"adapters", "core/attention"}, set()),
     "adapters/tome": (

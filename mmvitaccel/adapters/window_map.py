@@ -1,4 +1,4 @@
-"""The block of ViTDet and SAM as other packages write it: a map, windows, decomposed positions."""
+"""The block of ViTDet and SAM: a map, windows, decomposed positions."""
 
 from __future__ import annotations
 
