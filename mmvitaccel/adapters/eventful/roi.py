@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import Swap, link
-from mmvitaccel.adapters.eventful.half import convert_linears
 from mmvitaccel.adapters.eventful.handle import StreamHandle, checked_policy
 from mmvitaccel.adapters.eventful.pages import memory_of, pages_of, sheets_of
 from mmvitaccel.adapters.eventful.streams.around import follow_models_around
 from mmvitaccel.adapters.eventful.streams.attachment import attach_part
 from mmvitaccel.adapters.eventful.streams.stream_run import StreamRun
+from mmvitaccel.adapters.half_linears import convert_linears
 from mmvitaccel.adapters.parts import RoIAdapter
 from mmvitaccel.core.eventful.gates.policy import Policy, Threshold
 from mmvitaccel.core.eventful.maps.memory import cells_of

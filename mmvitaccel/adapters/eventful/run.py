@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from mmvitaccel.adapters.attach import check_attached, link
 from mmvitaccel.adapters.base import BlockInput, BlockSpec, Normed, class_name
-from mmvitaccel.adapters.eventful.half import convert_linears
 from mmvitaccel.adapters.eventful.merging import MergedFrames
 from mmvitaccel.adapters.eventful.scene import on_scene, place_tokens, refuse_inner, tokens_given
 from mmvitaccel.adapters.eventful.streams.in_turn import in_turn
 from mmvitaccel.adapters.eventful.streams.stream_run import StreamRun
 from mmvitaccel.adapters.eventful.weighing import grid_of, note_attention
+from mmvitaccel.adapters.half_linears import convert_linears
 from mmvitaccel.adapters.tome.frozen import FrozenBlock, frozen_block
 from mmvitaccel.core.eventful.block import (
     BlockSteps,

@@ -1,4 +1,4 @@
-"""Linear layers of an eventful part in half precision, in the faster of two ways.
+"""Linear layers of a part in half precision, in the faster of two ways.
 
 They change their class only at the first frame in half precision: other programs recognise a linear
 layer by its exact class, such as torch's dynamic quantization and counters of multiply-adds.
