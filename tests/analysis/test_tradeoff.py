@@ -57,7 +57,7 @@ def test_the_weights_that_are_meant_are_tested_and_broken_pictures_are_passed_ov
     assert "coco/bbox_mAP" in figures
 
 
-def test_a_config_without_its_evaluators_is_a_sentence(detector_config, tmp_path, capsys):
+def test_a_config_without_its_evaluators_is_a_sentence(detector_config, tmp_path):
     cfg = load_config(str(detector_config), {})
     path = tmp_path / "a.pth"
     torch.save(build_model(cfg).state_dict(), path)

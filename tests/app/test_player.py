@@ -66,7 +66,7 @@ def test_a_budget_that_is_moved_is_followed_and_a_stop_ends_the_run(model, sessi
     assert list(run) == []
 
 
-def test_weights_are_shared_and_the_model_itself_is_not_run(model, sessions, clips):
+def test_weights_are_shared_and_the_model_itself_is_not_run(model, clips):
     other = model.apart()
     for ours, theirs in zip(model.model.parameters(), other.model.parameters()):
         assert ours is theirs

@@ -124,7 +124,7 @@ def test_gradio_takes_no_file_and_asks_nobody(server):
     assert b"system-ui" in style and b"@import" not in style
 
 
-def test_a_port_in_use_is_named(capsys):
+def test_a_port_in_use_is_named():
     with listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(

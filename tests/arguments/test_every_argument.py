@@ -240,7 +240,7 @@ def good(name: str) -> dict[str, Any]:
     return GOOD.get(name, dict)()
 
 
-def wrong_values(owner: str, name: str, annotation: str) -> Iterator[Any]:
+def wrong_values(annotation: str) -> Iterator[Any]:
     """What has no meaning for an argument, by what its annotation says."""
     outer = re.sub(r"\[.*?\]+", "", annotation)
     tokens = [token.strip().rpartition(".")[2] for token in outer.split("|")]
@@ -311,7 +311,7 @@ def test_further_arguments_of_hooks_are_checked_when_they_are_made() -> None:
 def test_values_without_a_meaning_are_refused_by_name(name: str) -> None:
     cls, wrong = TYPES[name], []
     for argument, parameter in own_arguments(cls).items():
-        for value in wrong_values(cls.__name__, argument, str(parameter.annotation)):
+        for value in wrong_values(str(parameter.annotation)):
             if is_meant(cls.__name__, argument, value):
                 continue
             said = refusal(cls, {**good(name), argument: value}, argument)

@@ -49,7 +49,7 @@ def test_lines_of_ways_over_budgets(plot):
     assert len(without) == 3 and {panel.xlabel for panel in without} == {plot.COSTS["gmacs"]}
 
 
-def test_picture(plot, tmp_path, capsys):
+def test_picture(plot, tmp_path):
     for name, rows in (("a", MEASURED), ("b", TIMED)):
         (tmp_path / f"{name}.json").write_text(json.dumps(rows))
     files = [str(tmp_path / name) for name in ("out.png", "a.json", "b.json")]

@@ -26,13 +26,13 @@ def test_stream(load_benchmark, recorded, tmp_path, capsys):
     assert "later steps" in capsys.readouterr().out
 
 
-def test_a_stream_of_one_step_is_refused(load_benchmark, tmp_path, capsys):
+def test_a_stream_of_one_step_is_refused(load_benchmark, capsys):
     with pytest.raises(SystemExit, match="2"):
         load_benchmark("stream").main(["clip.mp4", TINY, "--max-steps", "1"])
     assert "--max-steps 1: give 2 or more" in capsys.readouterr().err
 
 
-def test_counts(load_benchmark, recorded, tmp_path, capsys):
+def test_counts(load_benchmark, recorded, capsys):
     load_benchmark("macs").main([DENSE, TINY, "--record", "macs-tiny"])
     dense, eventful = recorded("macs-tiny").rows
     # 8 steps of 8 x 8 tubelets, 2 x 8 x 8 pixels of 3 channels each, to 64 channels

@@ -147,7 +147,7 @@ def test_the_model_stays_in_its_mode(detector_config):
 
 
 @pytest.mark.parametrize("tool", ["train", "analysis/get_flops"])
-def test_the_tools_refuse(run_tool, detector_config, capsys, tmp_path, tool):
+def test_the_tools_refuse(run_tool, detector_config, capsys, tool):
     wrong = "model.bbox_head.anchor_generator.strides=[8,16]"
     with pytest.raises(SystemExit) as caught:
         run_tool(tool, detector_config, "--cfg-options", wrong)

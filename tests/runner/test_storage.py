@@ -54,7 +54,7 @@ def test_room_is_asked_for_all_that_is_written(tmp_path, monkeypatch, setting, m
     assert model[0].weight.grad is None
 
 
-def test_frozen_weights_have_no_state(tmp_path):
+def test_frozen_weights_have_no_state():
     model = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False))
     model[0].requires_grad_(False)
     cfg = Config(optimizer(type="SGD", lr=0.1, momentum=0.9))

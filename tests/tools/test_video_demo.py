@@ -140,7 +140,7 @@ def test_a_detector_that_is_eventful_in_all_parts(files, tmp_path, video):
 
 
 @needs_video
-def test_from_python_in_five_lines(files, video, tmp_path):
+def test_from_python_in_five_lines(files, video):
     demo = VideoDemo(*files, budget="70%", track=True)
     frames = list(demo.play(video))
     assert len(frames) == FRAMES and frames[-1].image.dtype == np.uint8
@@ -256,7 +256,7 @@ def test_dense_is_drawn_beside(run_tool, files, video, tmp_path):
 
 @needs_video
 def test_pictures_of_two_sizes_and_a_frame_too_large_end_in_a_sentence(
-    run_tool, files, tmp_path, monkeypatch, capsys
+    run_tool, files, tmp_path, capsys
 ):
     (tmp_path / "pictures").mkdir()
     for number, size in enumerate(((40, 56), (40, 56), (48, 56))):
