@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 
 import numpy as np
@@ -173,7 +173,6 @@ def open_video(
     fps: float | None = None,
     policy: str | None = None,
     reconnect: int = 0,
-    say: Callable[[str], None] = warn,
 ) -> Video:
     """Open a video.
 
@@ -187,7 +186,6 @@ def open_video(
             processed, ``'all'`` keeps every frame. None means ``'newest'``. Frames of files are
             never dropped.
         reconnect: Number of consecutive attempts to reconnect to a live source that disconnected.
-        say: Called with a sentence when a live source disconnects and when it is connected again.
 
     Returns:
         The video. It holds one frame in memory, or up to 64 of a live source.
@@ -209,7 +207,7 @@ def open_video(
         return Video(parsed.name, PictureCapture(str(parsed.target)), fps=fps)
     capture = _connect(parsed)
     if _is_live(parsed, capture):
-        options = LiveOptions(policy or "newest", reconnect, say)
+        options = LiveOptions(policy or "newest", reconnect, warn)
         capture = LiveCapture(parsed.name, capture, partial(open_remote, parsed), options)
     return Video(parsed.name, capture, fps=fps)
 
