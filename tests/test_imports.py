@@ -113,7 +113,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         {"arguments", "datasets/synthetic", "errors", "registry", "text_files", "video_reader"},
         MODEL_PACKAGES,
     ),
-    "datasets/ilsvrc": ({"datasets", "text_files", "video_reader"}, set()),
+    "datasets/ilsvrc": ({"datasets", "text_files", "video_reader", "whole_files"}, set()),
     "datasets/synthetic": (set(), set()),
     # a metric reads the annotations in the format that the datasets define
     "metrics": ({"arguments", "datasets", "registry"}, {"mmengine", "mmdet", "mmaction"}),
