@@ -39,10 +39,10 @@ from mmvitaccel.deploy.onnx_export import (
     run_session,
 )
 from mmvitaccel.errors import UserError, one_sentence_errors
+from mmvitaccel.models.efficientvit.arch import ARCHS
 from mmvitaccel.models.efficientvit.backbone import EfficientViT
 from mmvitaccel.models.efficientvit.compiled import CompiledEfficientViT
 from mmvitaccel.models.efficientvit.tokens import switch_to_tokens
-from mmvitaccel.models.efficientvit.weights import ARCHS
 from mmvitaccel.records.recording import Recording, add_record_option
 from mmvitaccel.testing.baselines import (
     compiled,

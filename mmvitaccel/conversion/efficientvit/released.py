@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from mmvitaccel.conversion.layout.blocks import count, size, transposed, with_bias
 from mmvitaccel.conversion.layout.layout import Layout, Shapes, Weights, has
+from mmvitaccel.models.efficientvit.arch import ARCHS
 from mmvitaccel.models.efficientvit.backbone import EfficientViT
 from mmvitaccel.models.efficientvit.weights import (
-    ARCHS,
     describe_weights,
     from_timm_key,
 )

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from mmvitaccel.arguments import config, flag, number, whole_number, whole_numbers
+from mmvitaccel.arguments import flag, number, whole_number, whole_numbers
+from mmvitaccel.models.efficientvit.arch import name_arch, read_arch
 from mmvitaccel.models.efficientvit.conv_norm import ConvNorm
 from mmvitaccel.models.efficientvit.layers import (
     EfficientViTBlock,
     patch_embedding,
     subsampling,
 )
-from mmvitaccel.models.efficientvit.weights import ARCHS, explain_weights, from_timm, name_arch
+from mmvitaccel.models.efficientvit.weights import explain_weights, from_timm
 from mmvitaccel.models.weights.pretrained import PretrainedBackbone
 from mmvitaccel.registry import MODELS
 
@@ -203,63 +204,6 @@ class EfficientViT(PretrainedBackbone):
         known = name_arch(self.arch) if len(self.arch["embed_dims"]) == 3 else None
         fields = ", ".join(f"{key}={value}" for key, value in self.arch.items())
         return f"EfficientViT-{known.upper()}" if known else f"EfficientViT({fields})"
-
-
-def read_arch(arch: str | Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
-    """Return the fields of an architecture.
-
-    Raises:
-        ValueError: The name is unknown, or the fields do not describe a valid model.
-    """
-    fields = tuple(ARCHS["m0"])
-    if isinstance(arch, str):
-        if arch not in ARCHS:
-            raise ValueError(
-                f"EfficientViT: arch='{arch}' is unknown; use one of {', '.join(ARCHS)} or a dict "
-                f"with {', '.join(fields)}."
-            )
-        return dict(ARCHS[arch])
-    config("EfficientViT", "arch", arch, what=f"one of {', '.join(ARCHS)} or a dict")
-    if set(arch) != set(fields):
-        raise ValueError(
-            f"EfficientViT: arch has the fields {', '.join(sorted(map(str, arch)))}; it needs "
-            f"{', '.join(fields)}."
-        )
-    arch = {field: whole_numbers("EfficientViT: arch", field, arch[field]) for field in fields}
-    check_arch(arch)
-    return arch
-
-
-def check_arch(arch: Mapping[str, tuple[int, ...]]) -> None:
-    """Check that the fields of an architecture are consistent.
-
-    Raises:
-        ValueError: They do not describe a valid model.
-    """
-    num_stages = len(arch["embed_dims"])
-    for field in ("depths", "num_heads"):
-        if len(arch[field]) != num_stages:
-            raise ValueError(
-                f"EfficientViT: arch has {num_stages} embed_dims but {field}={arch[field]}; give "
-                "one for each stage."
-            )
-    for field in arch:
-        if not arch[field] or min(arch[field]) < 1:
-            raise ValueError(
-                f"EfficientViT: arch has {field}={arch[field]}; give numbers of at least 1."
-            )
-    for width, heads in zip(arch["embed_dims"], arch["num_heads"]):
-        if width % heads or width % 8:
-            raise ValueError(
-                f"EfficientViT: arch has a stage of {width} channels and {heads} heads; the "
-                "channels must be a multiple of the heads and of 8."
-            )
-    kernels, heads = arch["kernels"], max(arch["num_heads"])
-    if len(kernels) < heads or any(kernel % 2 == 0 for kernel in kernels):
-        raise ValueError(
-            f"EfficientViT: arch has kernels={kernels}; give an odd one for each of the {heads} "
-            "heads."
-        )
 
 
 def read_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:

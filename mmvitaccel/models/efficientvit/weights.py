@@ -7,18 +7,7 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
-ARCHS: dict[str, dict[str, tuple[int, ...]]] = {
-    name: dict(embed_dims=widths, depths=depths, num_heads=heads, kernels=kernels)
-    for name, widths, depths, heads, kernels in (
-        ("m0", (64, 128, 192), (1, 2, 3), (4, 4, 4), (5, 5, 5, 5)),
-        ("m1", (128, 144, 192), (1, 2, 3), (2, 3, 3), (7, 5, 3, 3)),
-        ("m2", (128, 192, 224), (1, 2, 3), (4, 3, 2), (7, 5, 3, 3)),
-        ("m3", (128, 240, 320), (1, 2, 3), (4, 3, 4), (5, 5, 5, 5)),
-        ("m4", (128, 256, 384), (1, 2, 3), (4, 4, 4), (7, 5, 3, 3)),
-        ("m5", (192, 288, 384), (1, 3, 4), (3, 3, 4), (7, 5, 3, 3)),
-    )
-}
-"""Table 1 of the paper; ``kernels`` are the kernel sizes of the query convolution of each head."""
+from mmvitaccel.models.efficientvit.arch import name_arch
 
 SUBSAMPLING = 3
 """Number of modules between two stages, which come first in the later stage's ``blocksN``."""
@@ -79,20 +68,6 @@ def describe_weights(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]
     return {name: tuple(values) for name, values in found.items()} | {
         "kernels": tuple(kernels[i] for i in sorted(kernels))
     }
-
-
-def name_arch(fields: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Return the published model whose first stages have these fields, or None."""
-    stages = len(fields["embed_dims"])
-    heads = max(fields["num_heads"], default=0)
-    for name, arch in ARCHS.items():
-        same = all(
-            arch[field][:stages] == tuple(fields[field])
-            for field in ("embed_dims", "depths", "num_heads")
-        )
-        if same and arch["kernels"][:heads] == tuple(fields["kernels"])[:heads]:
-            return name
-    return None
 
 
 def explain_weights(weights: Mapping[str, Tensor], own: Collection[str], model: str) -> str | None:

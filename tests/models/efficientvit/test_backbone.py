@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmvitaccel.models.efficientvit.arch import ARCHS
 from mmvitaccel.models.efficientvit.backbone import EfficientViT
-from mmvitaccel.models.efficientvit.weights import ARCHS, from_timm_key
+from mmvitaccel.models.efficientvit.weights import from_timm_key
 from mmvitaccel.registry import MODELS
 
 # Table 1 of the paper and the released checkpoints: parameters, millions of multiply-adds at 224

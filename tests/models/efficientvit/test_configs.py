@@ -15,7 +15,7 @@ from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from mmengine.structures import InstanceData
 
 import mmvitaccel
-from mmvitaccel.models.efficientvit.weights import ARCHS
+from mmvitaccel.models.efficientvit.arch import ARCHS
 
 CONFIGS = Path(mmvitaccel.__file__).parents[1] / "configs"
 if not CONFIGS.is_dir():  # an installed wheel

@@ -12,9 +12,10 @@ import timm
 import torch
 from mmengine.model import BaseModule
 
+from mmvitaccel.models.efficientvit.arch import ARCHS, name_arch
 from mmvitaccel.models.efficientvit.attention import resize_biases
 from mmvitaccel.models.efficientvit.backbone import EfficientViT
-from mmvitaccel.models.efficientvit.weights import ARCHS, describe_weights, name_arch
+from mmvitaccel.models.efficientvit.weights import describe_weights
 from mmvitaccel.models.weights.checkpoint import find_weights, read_content
 
 STAGE3_BIASES = "blocks3.3.mixer.m.attn.attention_biases"
