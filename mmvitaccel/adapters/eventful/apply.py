@@ -13,13 +13,13 @@ from mmvitaccel.adapters.base import ViTAdapter, class_name, host_class, spec_of
 from mmvitaccel.adapters.bypass import bypass_of_blocks
 from mmvitaccel.adapters.eventful import run as eventful_run
 from mmvitaccel.adapters.eventful.detector import (
-    GROUP_NORMS,
     EventfulDetectorHandle,
     Policies,
     attach_parts,
 )
 from mmvitaccel.adapters.eventful.handle import EventfulHandle, checked_policy
 from mmvitaccel.adapters.eventful.neck import METHOD as NECK
+from mmvitaccel.adapters.eventful.parts import check_group_norm
 from mmvitaccel.adapters.eventful.run import EventfulState
 from mmvitaccel.adapters.eventful.scene import check_motion, checked_motion, refuse_inner
 from mmvitaccel.adapters.eventful.streams.around import follow_models_around
@@ -213,26 +213,6 @@ def apply_eventful(
     if outer is not model:
         handle.follow_metainfo(outer)
     return handle
-
-
-def check_group_norm(group_norm: str | None, parts: str | Sequence[str] | None) -> None:
-    """Refuse an unknown ``group_norm``, or one without heads.
-
-    Raises:
-        ValueError: It is invalid.
-    """
-    if group_norm is None:
-        return
-    if group_norm not in GROUP_NORMS:
-        raise ValueError(
-            f"Eventful: group_norm={group_norm!r} must be None, which refuses heads with GroupNorm,"
-            f" or {' or '.join(map(repr, GROUP_NORMS))}."
-        )
-    if parts is None:
-        raise ValueError(
-            f"Eventful: group_norm={group_norm!r} applies to a detector's map heads, but parts "
-            f"is None, the transformer only; give parts='all' or leave group_norm out."
-        )
 
 
 def checked_refresh(refresh: Refresh) -> Refresh:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Union
+from typing import Union
 
 import torch
 from torch import nn
@@ -15,18 +14,24 @@ from mmvitaccel.adapters.base import class_name, named_base
 from mmvitaccel.adapters.eventful.handle import EventfulHandle, StreamHandle
 from mmvitaccel.adapters.eventful.head import EventfulHeadHandle, attach_head
 from mmvitaccel.adapters.eventful.neck import EventfulNeckHandle, attach_neck
+from mmvitaccel.adapters.eventful.parts import (
+    OF_HEADS,
+    OVER_MAPS,
+    detector_in,
+    parts_of,
+    records_of,
+    why_not,
+)
 from mmvitaccel.adapters.eventful.roi import EventfulRoIHandle, attach_roi_head
 from mmvitaccel.adapters.eventful.streams.frame_info import FrameInfo
-from mmvitaccel.adapters.hosts.find import transformers_in
-from mmvitaccel.adapters.hosts.parts import HEADS, HEADS_HELD, NECKS, ROI_HEADS
+from mmvitaccel.adapters.hosts.parts import HEADS_HELD
 from mmvitaccel.adapters.parts import family_of, overridden
-from mmvitaccel.arguments import sequence
 from mmvitaccel.core.eventful.gates.policy import Policy
 from mmvitaccel.core.eventful.gates.refresh import OnRequest, Refresh
 from mmvitaccel.core.eventful.gates.weighted import Weighted
 from mmvitaccel.core.eventful.motion.translation import Motion, OnView
 
-#: The parts of a detector, in the order in which they run.
+#: The handle of each part, in the order in which they run.
 HANDLES: dict[str, type[StreamHandle]] = {
     "backbone": EventfulHandle,
     "neck": EventfulNeckHandle,
@@ -34,10 +39,6 @@ HANDLES: dict[str, type[StreamHandle]] = {
     "bbox_head": EventfulHeadHandle,
     "roi_head": EventfulRoIHandle,
 }
-_OVER_MAPS = ("rpn_head", "bbox_head")
-# Supported ways to handle a GroupNorm over a head's maps, other than refusing it.
-GROUP_NORMS = ("held",)
-_HEADS = ("rpn_head", "bbox_head", "roi_head")
 Policies = Union[Policy, Mapping[str, Policy]]
 
 
@@ -92,7 +93,7 @@ class EventfulDetectorHandle:
 
     @policy.setter
     def policy(self, value: Policy) -> None:
-        steered = [name for name in self.parts if name not in _HEADS]
+        steered = [name for name in self.parts if name not in OF_HEADS]
         for name in steered or self.parts:
             self.parts[name].policy = _of_part(name, value)
 
@@ -178,87 +179,6 @@ def handles_in(model: nn.Module) -> dict[str, StreamHandle]:
     return found
 
 
-def detector_in(model: nn.Module) -> nn.Module:
-    """The detector itself, or that inside a tracker or a wrapper."""
-    for name in ("module", "detector"):
-        inner = getattr(model, name, None)
-        model = inner if isinstance(inner, nn.Module) else model
-    return model
-
-
-def records_of(part: str, group_norm: str | None = None) -> Sequence[Any]:
-    """Records for a part after the backbone."""
-    if part in _OVER_MAPS:
-        return HEADS if group_norm is None else HEADS_HELD
-    return dict(neck=NECKS, roi_head=ROI_HEADS)[part]
-
-
-def why_not(detector: nn.Module, part: str, group_norm: str | None = None) -> str | None:
-    """Reason why a part of a detector cannot be eventful, or None."""
-    module = getattr(detector, part)
-    if part == "backbone":
-        found = transformers_in(module)
-        if len(found) == 1:
-            return None
-        return (
-            f"{class_name(module)} holds {len(found) or 'no'} supported vision transformer"
-            f"{'s' if found else ''}, and other backbones stay dense"
-        )
-    return family_of(module, records_of(part, group_norm))[1] or None
-
-
-def parts_of(
-    detector: nn.Module, parts: str | Sequence[str], group_norm: str | None = None
-) -> tuple[str, ...]:
-    """The parts to make eventful, in order of execution.
-
-    Args:
-        detector: The detector.
-        parts: ``all`` for all supported parts, with a warning about the others; or names.
-        group_norm: Handling of a GroupNorm over a head's maps; None refuses it.
-
-    Raises:
-        ValueError: A name is unknown, missing in the detector or not supported; or no part is
-            supported.
-    """
-    here = [n for n in HANDLES if isinstance(getattr(detector, n, None), nn.Module)]
-    name = class_name(detector)
-    if parts == "all":
-        reasons = {part: why_not(detector, part, group_norm) for part in here}
-        served = tuple(part for part, reason in reasons.items() if reason is None)
-        said = "; ".join(f"{part}: {reason}" for part, reason in reasons.items() if reason)
-        if not served:
-            raise ValueError(
-                f"Eventful: no part of {name} is supported: {said or 'it has none'}; possible "
-                f"parts are "
-                f"{', '.join(HANDLES)}."
-            )
-        if said:
-            warnings.warn(
-                f"Eventful: of {name}, {', '.join(served)} are eventful; dense in every frame: "
-                f"{said}.",
-                stacklevel=3,
-            )
-        return served
-    why = "give 'all' or names of parts"
-    asked = (parts,) if isinstance(parts, str) else sequence("Eventful", "parts", parts, why=why)
-    unknown = [part for part in asked if part not in here]
-    if unknown:
-        raise ValueError(
-            f"Eventful: parts={parts!r}: {name} has no {', '.join(map(repr, unknown))}; "
-            f"give 'all' or some of its {', '.join(here) or 'none'}."
-        )
-    reasons = {part: why_not(detector, part, group_norm) for part in here}
-    refused = [f"{part}: {reasons[part]}" for part in asked if reasons[part] is not None]
-    if refused:
-        can = [part for part in here if reasons[part] is None]
-        raise ValueError(
-            f"Eventful: parts={parts!r} not supported: {'; '.join(refused)}; supported in this "
-            f"detector: {', '.join(can) or 'none'}."
-        )
-    return tuple(part for part in here if part in asked)
-
-
 def attach_parts(
     model: nn.Module,
     policy: Policies,
@@ -293,7 +213,7 @@ def attach_parts(
         motion = OnView(motion)
     scene = dict(on_scene=on_scene)
     policies = _by_part(policy, served)
-    lends = any(part in _HEADS for part in served)
+    lends = any(part in OF_HEADS for part in served)
     for part in served:
         module = getattr(detector, part)
         if part == "backbone":
@@ -337,7 +257,7 @@ def _check_motion(detector: nn.Module, served: Sequence[str], motion: Motion) ->
             f"(parts='backbone')."
         )
     for name in served:
-        if name not in _OVER_MAPS:
+        if name not in OVER_MAPS:
             continue
         head = getattr(detector, name)
         adapter, _ = family_of(head, HEADS_HELD)
@@ -357,7 +277,7 @@ def _of_part(part: str, policy: Policy) -> Policy:
 def _by_part(policy: Policies, served: Sequence[str]) -> dict[str, Policy | None]:
     """Policy of each part; None for the default of heads, every pixel that differs."""
     if not isinstance(policy, Mapping):
-        return {part: None if part in _HEADS else _of_part(part, policy) for part in served}
+        return {part: None if part in OF_HEADS else _of_part(part, policy) for part in served}
     unknown = [part for part in policy if part not in served]
     if unknown:
         raise ValueError(

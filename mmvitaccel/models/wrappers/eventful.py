@@ -10,15 +10,11 @@ from typing import Any
 from mmengine.registry import Registry
 from torch import nn
 
-from mmvitaccel.adapters.eventful.apply import (
-    apply_eventful,
-    check_group_norm,
-    checked_motion,
-    checked_refresh,
-    make_attention,
-)
+from mmvitaccel.adapters.eventful.apply import apply_eventful, checked_refresh, make_attention
 from mmvitaccel.adapters.eventful.detector import EventfulDetectorHandle
 from mmvitaccel.adapters.eventful.handle import EventfulHandle
+from mmvitaccel.adapters.eventful.parts import check_group_norm
+from mmvitaccel.adapters.eventful.scene import checked_motion
 from mmvitaccel.adapters.given import check_adapter
 from mmvitaccel.arguments import config, known_names, sequence, text, whole_number
 from mmvitaccel.core.eventful.gates.importance import (
