@@ -122,7 +122,7 @@ $(WITH_EXTRAS)/.installed: Makefile requirements/default.txt requirements/test.t
 	$(WITH_EXTRAS)/bin/python -m pip install --no-deps --no-build-isolation -e .
 	touch $@
 
-# reason: --no-cache-dir, because pip caches a wheel built from mmcv's sdist under the sdist's
+# --no-cache-dir, because pip caches a wheel built from mmcv's sdist under the sdist's
 # name alone: another environment with another torch would get that binary.
 $(CLASSIC)/.installed: requirements/classic.txt requirements/mmpretrain.txt requirements/deploy.txt requirements/test.txt setup.py pyproject.toml
 	@echo "Installing torch 2.1.2 and building mmcv 2.1.0 into $(CLASSIC)"
@@ -135,7 +135,7 @@ $(CLASSIC)/.installed: requirements/classic.txt requirements/mmpretrain.txt requ
 	$(CLASSIC)/bin/python -m pip install --no-deps --no-build-isolation -e .
 	touch $@
 
-# reason: sdists, built without torch in reach: with it, onedl-mmcv would compile its operators.
+# Sdists, built without torch in reach: with it, onedl-mmcv would compile its operators.
 $(ONEDL)/.installed: requirements/onedl.txt requirements/test.txt setup.py pyproject.toml
 	@echo "Installing the forks named onedl-* into $(ONEDL)"
 	$(PYTHON) -m venv $(ONEDL)

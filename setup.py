@@ -78,7 +78,7 @@ setup(
     packages=find_packages(include=["mmvitaccel", "mmvitaccel.*"]),
     package_data={"mmvitaccel": ["py.typed", "core/kernels/*.cpp", "core/kernels/*.h"]},
     cmdclass={"build_py": BuildWithMim},
-    # reason: OpenMMLab's packages are not named here. mmcv or mmcv-lite, mmdet or a fork of it
+    # OpenMMLab's packages are not named here. mmcv or mmcv-lite, mmdet or a fork of it
     # provide the same import names; a requirement on one would replace what a user has.
     # `python -m mmvitaccel.env` says what is missing; `mmvitaccel[openmmlab]` installs it.
     install_requires=["torch>=2.1", "torchvision>=0.16", "timm>=1.0", "numpy"],

@@ -98,7 +98,7 @@ def steps(frames: Sequence[np.ndarray]) -> Iterator[Step]:
     for picture, then, now in zip(inputs[1:], greys, greys[1:]):
         found = motion.follow(track, picture)
         flow = finder.calc(then, now, None)[EVERY // 2 :: EVERY, EVERY // 2 :: EVERY]
-        # reason: OpenCV gives (right, down), and the movement of the picture, not of the camera
+        # OpenCV gives (right, down), and the movement of the picture, not of the camera
         shift, share = largest_part(-flow.reshape(-1, 2)[:, ::-1], size)
         yield Step(np.array(found.place) - before, found.fits, shift, share)
         before = np.array(found.place)

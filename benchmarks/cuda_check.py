@@ -180,7 +180,7 @@ def measure(name: str, case: Case, way: str, device: torch.device, rounds: int) 
             seconds = alternate({each: timed(model) for each, model in runs.items()}, rounds)
             given = _features(runs["method"](images[0]))
         except Exception as error:
-            # reason: a failure on a device is a result, and the others still have to run
+            # A failure on a device is a result, and the others still have to run
             message = next(iter(str(error).strip().splitlines()), "")
             return Row(name, way, f"{type(error).__name__}: {message}")
     times = {each: 1e3 * median(taken) for each, taken in seconds.items()}

@@ -212,7 +212,7 @@ def measure(name: str, model: nn.Module, x: Tensor, ways: Sequence[str], rounds:
             run = WAYS[way].build(timm_efficientvit(name) if theirs else model, x)
             given = run()
         except Exception as error:
-            # reason: missing compilers and packages fail in many ways, which are all shown
+            # Missing compilers and packages fail in many ways, which are all shown
             message = next(iter(str(error).strip().splitlines()), "")
             rows.append(Row(name, batch, way, reason=f"{type(error).__name__}: {message}"))
             continue
@@ -358,7 +358,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.quick:
         args.models, args.batch, args.rounds = ["m0"], [1], 3
         args.ways = [way for way in args.ways if not WAYS[way].compiles]
-    # reason: each way of each model is compiled separately, more often than torch expects
+    # Each way of each model is compiled separately, more often than torch expects
     torch._dynamo.config.cache_size_limit = 256
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.machine()}")
     rate = product_rate()

@@ -108,7 +108,7 @@ class SAMAsViTDet(nn.Module):
 
 
 _SAM = "transformers.models.sam.modeling_sam"
-# reason: with the default of 1e-10, the output does not depend on the picture
+# With the default of 1e-10, the output does not depend on the picture
 _SAM_WEIGHTS = dict(initializer_range=0.02)
 _TINY = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, patch_size=8)
 CASES = {

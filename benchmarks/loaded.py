@@ -121,7 +121,7 @@ def measure(name: str, run: Run, calls: int, busy: int, sleeps: bool) -> Row:
     """Time one model alone and beside busy processes; threads spin at the beginning."""
     watch = openmp_wait.watch()
     if watch is not None:
-        watch.wake()  # reason: threads may still be asleep from what ran before
+        watch.wake()  # Threads may still be asleep from what ran before
     keep = mock.patch.object(openmp_wait.Watch, "look", openmp_wait.Watch.look if sleeps else _pass)
     with keep:
         milliseconds(run, max(2, calls // 4))

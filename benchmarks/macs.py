@@ -55,7 +55,7 @@ class Row:
 
 def measure(config: str) -> Row:
     """Count one config."""
-    # reason: OpenMMLab logs to stdout, which should contain only the table.
+    # OpenMMLab logs to stdout, which should contain only the table.
     with contextlib.redirect_stdout(sys.stderr), own_state():
         counted = count_config(load_config(config, {}))
     embedding = counted.get("patch_embed", 0)

@@ -77,7 +77,7 @@ def render_page(text: str, page: str, plan: Mapping[str, Planned]) -> str:
     def figure(match: re.Match[str]) -> str:
         return f"{FIGURE_START} {match['spec']} -->{placed(match, render_figure)}{FIGURE_END}"
 
-    # reason: figures first, so that their lines are those of the file
+    # Figures first, so that their lines are those of the file
     rendered = BLOCK.sub(table, FIGURE.sub(figure, text))
     hosts = f"{HOSTS_START}\n\n{table_of_hosts()}\n\n{HOSTS_END}"
     rendered = HOSTS.sub(lambda match: hosts, rendered)

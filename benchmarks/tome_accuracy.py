@@ -124,7 +124,7 @@ def train(model: nn.Module, split: Split, epochs: int, lr: float = 2e-3) -> None
     )
     model.train()
     for epoch in range(epochs):
-        # reason: digits are learnt first; with full photographs from the start, none are learnt
+        # Digits are learnt first; with full photographs from the start, none are learnt
         images = draw(split, generator, contrast=min(1.0, epoch / (0.4 * epochs)))
         total = 0.0
         for batch in torch.randperm(len(images))[: steps * BATCH].split(BATCH):
@@ -211,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     recording = Recording(args.record, __file__, argv)
     torch.manual_seed(0)
     for_training, for_testing = load_splits()
-    # reason: two backgrounds for each digit reduce the variance of the results
+    # Two backgrounds for each digit reduce the variance of the results
     for_testing = Split(
         for_testing.digits.repeat(2, 1, 1, 1), for_testing.labels.repeat(2), for_testing.photos
     )

@@ -25,7 +25,7 @@ def switch_off_telemetry() -> None:
     """
     for name, value in _TELEMETRY.items():
         os.environ.setdefault(name, value)
-    # reason: OpenVINO reads no variable; it sends nothing where this package cannot be imported
+    # OpenVINO reads no variable; it sends nothing where this package cannot be imported
     sys.modules.setdefault("openvino_telemetry", None)
 
 

@@ -10,7 +10,7 @@ import codecs
 import re
 from pathlib import Path
 
-# reason: the mark of UTF-32 begins as that of UTF-16 does
+# The mark of UTF-32 begins as that of UTF-16 does
 _MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -58,7 +58,7 @@ def read_lines(path: str | Path, error: type[Exception] = ValueError) -> list[st
     Raises:
         Exception: ``error``: it is not UTF-8 text.
     """
-    # reason: `splitlines` would also divide at form feeds and other marks, within names
+    # `splitlines` would also divide at form feeds and other marks, within names
     lines = read_text(path, error).split("\n")
     while lines and not lines[-1].strip():
         lines.pop()
@@ -95,7 +95,7 @@ def read_lines_for_others(path: str | Path, error: type[Exception] = ValueError)
         )
     if reason is not None:
         raise error(f"{path} {reason}.")
-    # reason: CRLF is left to those who strip lines, as these packages do
+    # CRLF is left to those who strip lines, as these packages do
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
 
 

@@ -65,7 +65,7 @@ def check_folder(folder: str | Path, num_bytes: int, what: str) -> None:
     """
     folder = Path(folder).absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
-    # reason: asked by name, since root may be allowed what the disk then refuses.
+    # Asked by name, since root may be allowed what the disk then refuses.
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         kind = "is not writable" if there.is_dir() else "is a file"
         raise UserError(f"{folder}: {what} cannot be written there, {there} {kind}; name another.")
@@ -86,7 +86,7 @@ def check_folder(folder: str | Path, num_bytes: int, what: str) -> None:
 
 
 def _discard(part: Path) -> None:
-    with suppress(OSError):  # reason: the folder itself may be what is wrong
+    with suppress(OSError):  # The folder itself may be what is wrong
         part.unlink()
 
 

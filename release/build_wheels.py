@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# reason: from its own folder, since the package wants torch, which building does not
+# From its own folder, since the package wants torch, which building does not
 sys.path.insert(0, str(ROOT / "mmvitaccel" / "core" / "kernels"))
 
 from library.build import compiled  # noqa: E402

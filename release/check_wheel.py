@@ -69,7 +69,7 @@ def install(wheel: Path, place: Path) -> Path:
     command = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-index"]
     subprocess.run([*command, "--no-deps", wheel], check=True)
     (packages,) = place.glob("lib/python*/site-packages")
-    # reason: a line of a .pth file; the editable install among them is a .pth, which is not read
+    # A line of a .pth file; the editable install among them is a .pth, which is not read
     (packages / "others.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     return python
 

@@ -39,7 +39,7 @@ def audit(lock: Path, folder: Path) -> list[dict]:
     )
     for step in steps:
         done = subprocess.run(step, capture_output=True, text=True)
-        # reason: pip-audit gives 1 for a vulnerability and for any failure; only one has a report
+        # pip-audit gives 1 for a vulnerability and for any failure; only one has a report
         if done.returncode and not report.is_file():
             raise OSError(reason_of(done.stderr))
     return json.loads(report.read_text())["dependencies"]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 REQUIREMENTS = Path(__file__).parent
-# reason: an older pip downloads gigabytes to read what the index says beside each file
+# An older pip downloads gigabytes to read what the index says beside each file
 PIP = "pip==26.3"
 DEFAULT = ("default", "mmpretrain", "test")  # what `make test` installs
 EXTRAS = ("app", "benchmarks", "browser", "deploy", "docs", "hosts", "serve", "video")

@@ -41,7 +41,7 @@ def calls(source: str) -> Iterator[list[str]]:
         if not isinstance(node, ast.Call):
             continue
         named = ast.unparse(node.func) in ("require", "pytest.mark.extras")
-        # reason: conftest's own call passes a marker's arguments on
+        # conftest's own call passes a marker's arguments on
         if named and all(isinstance(argument, ast.Constant) for argument in node.args):
             yield [argument.value for argument in node.args]
 

@@ -260,7 +260,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     ),
 }
 OUTSIDE = {"mmengine", "mmcv", "mmdet", "mmaction", "mmpretrain", "timm"}
-# reason: an adapter is a record of a host; using the host inside a function is no better.
+# An adapter is a record of a host; using the host inside a function is no better.
 NEVER_LATER = ("core", "adapters")
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)
 

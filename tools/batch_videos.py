@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             task = progress.add_task("", total=len(videos), completed=len(outcomes))
 
             def done(outcome: Outcome) -> None:
-                # reason: a line for each video, also in a file
+                # A line for each video, also in a file
                 progress.console.print(
                     outcome.line(), markup=False, highlight=False, soft_wrap=True
                 )

@@ -72,12 +72,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.auto_scale_lr:
         scale_learning_rate(cfg)
     if args.resume and (args.resume != "auto" or last_checkpoint(cfg.work_dir)):
-        # reason: with both, mmengine would resume from load_from. Without a checkpoint in the
+        # With both, mmengine would resume from load_from. Without a checkpoint in the
         # work directory, training starts from load_from as usual.
         cfg.resume = True
         cfg.load_from = None if args.resume == "auto" else args.resume
     if cfg.get("resume") and not cfg.get("load_from"):
-        # reason: mmengine uses the file with the last checkpoint's name even if it is empty
+        # mmengine uses the file with the last checkpoint's name even if it is empty
         cfg.load_from = last_checkpoint(cfg.work_dir)
     check_inputs(cfg, "train", "val")
     model = build_model(cfg)

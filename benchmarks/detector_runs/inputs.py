@@ -58,7 +58,7 @@ def pictures_of(video: str, size: tuple[int, int], count: int) -> list[Tensor]:
             height, width = frame.image.shape[:2]
             scale = min(max(size) / max(height, width), min(size) / min(height, width))
             resized = cv2.resize(frame.image, (round(width * scale), round(height * scale)))
-            # reason: OpenMMLab's preprocessors expect BGR and convert it to RGB
+            # OpenMMLab's preprocessors expect BGR and convert it to RGB
             found.append(torch.from_numpy(resized[..., ::-1].copy()).permute(2, 0, 1))
             if len(found) == count:
                 return found

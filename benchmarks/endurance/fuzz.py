@@ -54,12 +54,12 @@ def work(name: str, seed: int, indices: range, answers: Connection) -> None:
         kind = KINDS[name](Path(folder))
 
         def tell(index: int) -> None:
-            # reason: native code that hangs ignores Python's signals. The limit is long, because
+            # Native code that hangs ignores Python's signals. The limit is long, because
             # the clock continues while the machine stops the process or runs others
             faulthandler.dump_traceback_later(_WAITING, exit=True)
             answers.send(index)
 
-        # reason: one at a time, so a process that dies loses no other input's result
+        # One at a time, so a process that dies loses no other input's result
         for index in indices:
             one = range(index, index + 1)
             answers.send(run(kind, Path(folder), seed, one, SECONDS, tell))

@@ -153,8 +153,8 @@ def _measure(result: Result, remembered: int) -> None:
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     result.resident.append(pages * 4096 / 2**20)
-    # reason: compares the type, because isinstance makes some of torch's objects warn
-    # reason: sparse tensors and those of tracers have no storage to measure
+    # Compares the type, because isinstance makes some of torch's objects warn
+    # Sparse tensors and those of tracers have no storage to measure
     found = (o for o in gc.get_objects() if type(o) in (Tensor, torch.nn.Parameter))
     storages = filter(None, map(_storage, (t for t in found if t.layout == torch.strided)))
     result.held.append(sum({s.data_ptr(): s.nbytes() for s in storages}.values()))
@@ -168,7 +168,7 @@ def faults(result: Result, dtype: str) -> list[str]:
         found.append(f"running sums are {max(result.drift):.2g} off, allowed {DRIFT[dtype]:g}")
     half = len(result.errors) // 2
     first, last = (sum(part) / len(part) for part in (result.errors[:half], result.errors[half:]))
-    # reason: a scene change that is not announced causes errors in some frames, at any time.
+    # A scene change that is not announced causes errors in some frames, at any time.
     if last > 2 * first + 0.05:
         found.append(f"the error grew from {first:.3f} to {last:.3f}")
     if max(result.errors) > 1.5:

@@ -132,7 +132,7 @@ class Load:
                 flying.add(sent)
                 sent.add_done_callback(flying.discard)
                 self.sent, number = self.sent + 1, number + 1
-                # reason: connections are accepted in the order of their frames
+                # Connections are accepted in the order of their frames
                 await asyncio.sleep(0.005)
             await asyncio.sleep(float(rng.exponential(gap)) * burst)
         await asyncio.gather(*flying)

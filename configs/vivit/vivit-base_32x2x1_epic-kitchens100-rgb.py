@@ -15,7 +15,7 @@ model = dict(
         label_smooth_eps=0.2,
         average_clips="prob",
     ),
-    # reason: mmaction2's blending mixes single labels only
+    # mmaction2's blending mixes single labels only
     data_preprocessor=dict(blending=None),
 )
 

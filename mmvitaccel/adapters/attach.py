@@ -258,7 +258,7 @@ def _method(original: Callable[..., Any], override: Override, method: str) -> Ca
 
 
 def _deepcopy(self: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    # reason: the class exists only in this process, so copy cannot use pickling
+    # The class exists only in this process, so copy cannot use pickling
     new = type(self).__new__(type(self))
     memo[id(self)] = new
     new.__dict__ = copy.deepcopy(self.__dict__, memo)

@@ -37,7 +37,7 @@ _RECORDERS = ("transformers.utils.output_capturing",)
 # Packages whose modules hosts use.
 _KNOWN = ("mmcv", "mmengine", "timm", "transformers")
 _HARMLESS = {"__init__", "extra_repr", "init_weights"}
-# reason: torch 2.1 calls a method marked as constant without its object; tested with 2.14
+# torch 2.1 calls a method marked as constant without its object; tested with 2.14
 CHECKED_WHEN_COMPILING = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14)
 
 
@@ -81,7 +81,7 @@ class Bypass:
         found = [(part, *each) for part, names in parts for each in _find(part, names)]
         self.bypassed = [_Bypassed(*each[1:]) for each in found]
         self.parts_of = parts_of
-        # reason: these names are used because torch.compile skips guards on names of hooks
+        # These names are used because torch.compile skips guards on names of hooks
         self.watched = [getattr(found.module, kind) for found in self.bypassed for kind in _HOOKS]
         self.inside = () if gradients else [m for part in self.parts for m in part.modules()]
         for part in self.parts:
@@ -103,7 +103,7 @@ class Bypass:
         if is_compiling():
             if not CHECKED_WHEN_COMPILING:
                 return
-            # reason: values read here are guarded, so that a later hook causes recompilation
+            # Values read here are guarded, so that a later hook causes recompilation
             sum([len(hooks) for hooks in (*self.watched, *_GLOBAL_HOOKS)])
             reason = self._found_at_compiling()
             if reason is not None:
@@ -119,7 +119,7 @@ class Bypass:
             return str(error)
         return None
 
-    # reason: torch.compiler.assume_constant_result sets this too, but takes a second to import
+    # torch.compiler.assume_constant_result sets this too, but takes a second to import
     # dynamo
     _found_at_compiling._dynamo_marked_constant = True
 

@@ -99,7 +99,7 @@ def map_spec(
         return rows.permute(2, 0, 3, 1, 4).unbind(0)
 
     def padding(block: nn.Module, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # reason: not by the layer, so that hooks on it see the tokens alone, as in the host
+        # Not by the layer, so that hooks on it see the tokens alone, as in the host
         bias = bias_of(attn(block).qkv)
         row = q.new_zeros(attn(block).qkv.out_features) if bias is None else bias.to(q.dtype)
         return cut(row[None, None], block)

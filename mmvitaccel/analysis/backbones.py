@@ -52,7 +52,7 @@ def load_backbone(name: str, checkpoint: str | None = None, choice: Choice = USU
         model = backbone = _timm_model(name)
     if checkpoint is not None:
         check_checkpoint(model, checkpoint, choice=choice)
-    backbone.eval()  # reason: train() of many mmdet models returns None
+    backbone.eval()  # train() of many mmdet models returns None
     return backbone
 
 

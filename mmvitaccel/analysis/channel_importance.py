@@ -98,7 +98,7 @@ def accumulate_gradients(
     with building("train_dataloader"):
         options = without_workers(cfg.train_dataloader)
         loader = check_loader(Runner.build_dataloader(options, seed=0), skip_broken, training=True)
-    # reason: uses running statistics and no stochastic depth, as in inference
+    # Uses running statistics and no stochastic depth, as in inference
     model.eval().zero_grad()
     total, count = 0.0, 0
     for batch in loader:

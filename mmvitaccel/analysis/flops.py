@@ -53,7 +53,7 @@ def count_config(
     model = build_model(cfg)
     check_model(cfg, model, *SPLITS)
     handles = attach_hooks(cfg, model)
-    # reason: a change of the mode, which each count would cause, resets streams
+    # A change of the mode, which each count would cause, resets streams
     model.eval()
     if _takes_frames(model):
         figures = _eventful_figures(model, example, depth, frames)

@@ -29,7 +29,7 @@ from mmvitaccel.video.spatial_cache import cache_spatial
 
 TOME, RLT = "ToMe", "RLT"
 TUNED = ", tuned"
-# reason: in exact mode the count depends slightly on the clip; one clip per motion is enough
+# In exact mode the count depends slightly on the clip; one clip per motion is enough
 COUNTED_CLIPS = 7
 
 

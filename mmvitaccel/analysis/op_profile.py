@@ -77,6 +77,6 @@ def group_times(times: Mapping[str, float]) -> dict[str, float]:
 
 
 def _device_time(event: object) -> float:
-    # reason: torch 2.1 calls it after CUDA
+    # torch 2.1 calls it after CUDA
     time = getattr(event, "self_device_time_total", None)
     return event.self_cuda_time_total if time is None else time

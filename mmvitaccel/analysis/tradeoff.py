@@ -249,7 +249,7 @@ def _panels(points: Sequence[Point]) -> list[Panel]:
             by_cost.append(Line(method, x, scores, "k*", dict(markersize=12)))
             level = (method, scores[0])
             continue
-        # reason: these overlap with token-wise; dashed and dotted lines keep all visible
+        # These overlap with token-wise; dashed and dotted lines keep all visible
         style = {"exact": "s--", "all-parts": "^:", "all-parts-k": "v:"}.get(method, "o-")
         by_cost.append(Line(method, x, scores, style))
         by_k.append(Line(method, [point.k for point in mine], scores, style))

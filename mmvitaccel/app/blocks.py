@@ -22,7 +22,7 @@ _SLIDERS = {
 _QUIET = dict(show_progress="hidden", api_visibility="private")
 _UPLOAD = """<label>upload your own clip
 <input id="upload" type="file" accept="video/*,.mkv,.avi" data-token="${value}"></label>"""
-# reason: gradio's own upload stores files of all sessions in one folder and serves them by URL
+# gradio's own upload stores files of all sessions in one folder and serves them by URL
 _UPLOAD_SCRIPT = """
 element.addEventListener('change', async (event) => {
   const input = event.target, file = input.files && input.files[0];
@@ -129,7 +129,7 @@ def _wire_run(
     slider.change(*steered, trigger_mode="always_last", **_QUIET)
     given["stop"].click(halt, token, shown["notice"], **_QUIET)
     taken = [given[name] for name in ("clip", "model", "unit", "slider", "beside")]
-    # reason: pressing play again starts a new run, and the session ends the first one
+    # Pressing play again starts a new run, and the session ends the first one
     given["start"].click(
         play,
         [token, *taken],

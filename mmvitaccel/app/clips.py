@@ -70,7 +70,7 @@ def check_clip(path: Path, name: str) -> None:
         UserError: It is not a video, or its frames are too large.
     """
     try:
-        # reason: FFmpeg treats any file that looks like a playlist as one, and opens its URLs
+        # FFmpeg treats any file that looks like a playlist as one, and opens its URLs
         if signature_of(parse_source(path)).container is None:
             raise UserError(f"{path} is not in a known video container; give an mp4.")
         with open_video(path) as video:

@@ -16,7 +16,7 @@ _PAGES = {"/", "/config", "/theme.css", "/favicon.ico", "/manifest.json"}
 _FOLDERS = ("/assets/", "/static/")
 _API = {"/gradio_api/queue/join", "/gradio_api/queue/data", "/gradio_api/startup-events"}
 _HEARTBEAT = "/gradio_api/heartbeat/"
-# reason: keeps the browser from loading what gradio would load from other hosts
+# Keeps the browser from loading what gradio would load from other hosts
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "

@@ -97,7 +97,7 @@ class Page:
             session = self.sessions.get(token, _browser(request))
             session.target = _target(unit, value)
             video = open_video(self._file(session, clip))
-            # reason: messages must name the clip, not its path on the server
+            # Messages must name the clip, not its path on the server
             video.name = clip
             if model not in self.player.models:
                 raise UserError(f"there is no model {model!r}; choose one from the list.")
@@ -106,7 +106,7 @@ class Page:
             with closing(self.player.play(session, run, model, video, beside)) as frames:
                 for frame in frames:
                     yield self._seen(session, frame, summary)
-            # reason: after a run was stopped, another one may be playing
+            # After a run was stopped, another one may be playing
             if session.goes_on(run) and summary.frames:
                 said = " ".join([f"{summary.text()}.", *video.notes()])
                 yield dict(self._curves(session), notice=views.notice(said))

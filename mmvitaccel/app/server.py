@@ -51,7 +51,7 @@ def application(page: Page, folder: Path, most_bytes: int) -> Any:
     Raises:
         UserError: gradio is not installed.
     """
-    # reason: gradio reads these variables on import
+    # gradio reads these variables on import
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     require("app", "gradio")
@@ -83,7 +83,7 @@ def serve(app: Any, listening: socket.socket) -> None:
     """Serve until Ctrl-C."""
     import uvicorn
 
-    with suppress(KeyboardInterrupt):  # reason: Ctrl-C is the regular way to stop it
+    with suppress(KeyboardInterrupt):  # Ctrl-C is the regular way to stop it
         uvicorn.Server(_settings(app)).run(sockets=[listening])
 
 
@@ -113,5 +113,5 @@ def address_of(listening: socket.socket) -> str:
 def _settings(app: Any) -> Any:
     import uvicorn
 
-    # reason: an open page keeps its connections, and the shutdown would wait for them
+    # An open page keeps its connections, and the shutdown would wait for them
     return uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)

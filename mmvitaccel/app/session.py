@@ -86,7 +86,7 @@ class Session:
         """Replace the uploaded clip."""
         before, self.clip = self.clip, (title, path)
         self.said = (f"{title} is ready; press play.", False)
-        # reason: a run that plays the old clip has the file open and can go on reading it
+        # A run that plays the old clip has the file open and can go on reading it
         if before is not None:
             before[1].unlink(missing_ok=True)
 
@@ -133,7 +133,7 @@ class Sessions:
             UserError: There is no such session, or it is another browser's.
         """
         session = self._open.get(token) if isinstance(token, str) else None
-        # reason: one message for both, so that it does not reveal whether the session exists
+        # One message for both, so that it does not reveal whether the session exists
         if session is None or browser is None or session.browser != browser:
             raise UserError("this page's session has ended; reload the page.")
         session.used = time.monotonic()

@@ -66,5 +66,5 @@ def init_config(owner: str, value: Any) -> Any:
 
 
 def _is_config(value: Any) -> bool:
-    # reason: mmengine's Config is no Mapping
+    # mmengine's Config is no Mapping
     return isinstance(value, Mapping) or hasattr(value, "_cfg_dict")

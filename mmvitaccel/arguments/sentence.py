@@ -46,7 +46,7 @@ def entries(owner: str, name: str, value: Any, allowed: str, why: str) -> tuple[
     unordered = isinstance(value, (str, bytes, Mapping, set, frozenset))
     try:
         return tuple(None if unordered else value)
-    except TypeError:  # reason: a tensor or an array of one number says that it can be iterated
+    except TypeError:  # A tensor or an array of one number says that it can be iterated
         refuse(owner, name, value, allowed, wrong_type=True, why=why)
 
 

@@ -162,7 +162,7 @@ class Budget:
         try:
             plan = self._control.plan()
             before, record = self._control.knob.look(), FrameRecord(self._count, self.target)
-            # reason: another counter slows the frame like our own
+            # Another counter slows the frame like our own
             slow = plan.count or is_counting()
             counter = MacsCounter() if plan.count and not is_counting() else None
             start = self._now()
@@ -241,7 +241,7 @@ class Budget:
             )
 
     def _now(self) -> float:
-        # reason: kernels run on after the call that started them
+        # Kernels run on after the call that started them
         if self.target.timed and self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return self._clock()

@@ -91,7 +91,7 @@ class Controller:
                 and self._dense_cost() is None
             )
             level = everything if dense else self.level
-            # reason: two of several consecutive calls that are computed completely are counted
+            # Two of several consecutive calls that are computed completely are counted
             known = self._whole > 1 if self._seen is None else level in self._here().counts
             plan = Plan(level, dense or not known, dense)
         self.knob.turn(plan.level)

@@ -25,7 +25,7 @@ def move_by_time(timings: Timings, level: int, ms: float, low: int, high: int) -
     if now > ms:
         return _within(min(after, level - 1), low, high)
     after = _within(max(after, level + 1), low, high)
-    # reason: with few levels, none may be in the band, and two would alternate
+    # With few levels, none may be in the band, and two would alternate
     return after if timings.predict(after) <= ms else _within(level, low, high)
 
 

@@ -76,7 +76,7 @@ class Timings:
         """Relative standard deviation of frames at one level, from successive differences."""
         pairs = zip(self._seen, list(self._seen)[1:])
         same = [abs(ms / before - 1) for (u, before), (v, ms) in pairs if u == v]
-        # reason: for normal noise, the median absolute difference is 0.95 standard deviations
+        # For normal noise, the median absolute difference is 0.95 standard deviations
         return median(same) / 0.95 if len(same) > 2 else _USUAL_NOISE
 
     def _scale(self, ratio: float) -> None:
@@ -88,7 +88,7 @@ class Timings:
         age, here = 1.0, self._seen[-1][0]
         ridge = min(max((self._noise() / _FIXED) ** 2, 1e-6), 0.1)
         for u, ms in reversed(self._seen):
-            # reason: the line is a local fit; distant levels have less weight
+            # The line is a local fit; distant levels have less weight
             weight = age / (1 + (_LOCAL * (u / here - 1)) ** 2)
             total += weight
             su += weight * u

@@ -73,12 +73,12 @@ def _serve_old_integers(module: ModuleType) -> None:
 
 
 def _guard_loaders(module: ModuleType) -> None:
-    # reason: this module imports torch and mmengine, so it is imported only when they are.
+    # This module imports torch and mmengine, so it is imported only when they are.
     import_module("mmvitaccel.compat.checkpoint").guard_loaders(module)
 
 
 def _leave_out_language_models(module: ModuleType) -> None:
-    # reason: they need parts that transformers 5 no longer has, and would keep all of mmpretrain
+    # They need parts that transformers 5 no longer has, and would keep all of mmpretrain
     # (and mmdet with it) or mmaction2 from being imported; without them these say what they require
     from importlib.metadata import PackageNotFoundError, version  # loads socket
 

@@ -164,7 +164,7 @@ def _read(file: IO[bytes], name: str, map_location: Any) -> Any:
         return ArrayUnpickler(file, encoding="latin1").load()
     except pickle.UnpicklingError as error:
         _explain(name, str(error))
-    # reason: damaged content makes the readers raise anything, including MemoryError
+    # Damaged content makes the readers raise anything, including MemoryError
     except Exception as error:
         if re.search("CUDA|deserialize object on", str(error)):
             raise  # a device error, whose message says what to do
@@ -177,7 +177,7 @@ def _read_torch(file: IO[bytes], map_location: Any) -> Any:
     if _CHECKED_BY_TORCH:
         with _runner_globals_alone():
             return torch.load(file, map_location=map_location, weights_only=True)
-    # reason: older torch takes the reader as a module; this one knows no other names.
+    # Older torch takes the reader as a module; this one knows no other names.
     reader = SimpleNamespace(
         __name__="mmvitaccel.compat.unpickling",
         Unpickler=SafeUnpickler,
@@ -216,7 +216,7 @@ def _records_of(file: IO[bytes]) -> Sequence[str]:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
         if any(name.endswith("data.pkl") for name in names):
-            raise  # reason: torch's, and damaged
+            raise  # torch's, and damaged
         return names
 
 

@@ -23,7 +23,7 @@ def rebuild_command() -> str:
 def advice() -> str:
     """Advice for an mmcv without compiled operators."""
     wanted = requirement()
-    # reason: mmcv 2.1.0 does not compile with newer ones; of the fork no limit is known
+    # mmcv 2.1.0 does not compile with newer ones; of the fork no limit is known
     torch = "" if wanted.startswith(FORK) else "torch 2.12 or older and "
     installed = FORK if wanted.startswith(FORK) else "mmcv-lite"
     return (
@@ -32,6 +32,6 @@ def advice() -> str:
     )
 
 
-# reason: its setup.py needs pkg_resources and torch at build time; pip's cache may hold a build
+# Its setup.py needs pkg_resources and torch at build time; pip's cache may hold a build
 # for another torch
 _BUILD = "--no-cache-dir --no-build-isolation"

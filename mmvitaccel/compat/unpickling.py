@@ -183,7 +183,7 @@ def runner_globals() -> tuple[Callable[..., Any], ...]:
     return (HistoryBuffer, getter, empty, *arrays, PlainArray, PlainDtype, _Namespace)
 
 
-# reason: the Python implementation, because only it allows overriding BUILD and EXT.
+# The Python implementation, because only it allows overriding BUILD and EXT.
 class SafeUnpickler(pickle._Unpickler):
     """Reads tensors, numbers, containers and :func:`runner_globals`, and refuses everything else.
 

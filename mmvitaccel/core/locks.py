@@ -29,7 +29,7 @@ _LOCKS: weakref.WeakSet[Lock] = weakref.WeakSet()
 
 
 def _renew_all() -> None:
-    # reason: the thread that held the lock does not exist in the child and cannot release it
+    # The thread that held the lock does not exist in the child and cannot release it
     for lock in list(_LOCKS):
         lock._renew()
 

@@ -18,7 +18,7 @@ __all__ = [
     "VideoSampler",
 ]
 
-# reason: mmaction2 does not need mmdet, so it may be missing
+# mmaction2 does not need mmdet, so it may be missing
 if find_spec("mmdet") is not None:
     from mmvitaccel.datasets.imagenet_vid import ImageNetVID
 

@@ -46,7 +46,7 @@ class ClipSampler(Sampler[int]):
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         clips = [clip for video in self.videos for clip in self._cut(video, generator)]
         order = torch.randperm(len(clips), generator=generator).tolist()
-        # reason: repeats clips if ranks would have different numbers
+        # Repeats clips if ranks would have different numbers
         order = (order * self.world_size)[: self.num_clips * self.world_size]
         for place in order[self.rank :: self.world_size]:
             yield from clips[place]

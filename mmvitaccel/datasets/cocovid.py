@@ -68,7 +68,7 @@ def read_cocovid(ann_file: str, backend_args: dict[str, Any] | None = None) -> d
     for key in ("images", "videos"):
         _check_sizes(content.get(key), key, ann_file)
     for annotation in content["annotations"]:
-        # reason: files of other tools may have no area, which follows from the box
+        # Files of other tools may have no area, which follows from the box
         if annotation.get("area") is None:
             annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
     for image in content["images"]:
@@ -116,7 +116,7 @@ def _check_sizes(records: Any, key: str, ann_file: str) -> None:
     for index, record in enumerate(records if isinstance(records, list) else ()):
         known = record if isinstance(record, dict) else {}
         sides = [known.get(side) for side in ("width", "height")]
-        # reason: with this comparison, NaN is not a valid size
+        # With this comparison, NaN is not a valid size
         if not all(side is None or (isinstance(side, _NUMBER) and side >= 1) for side in sides):
             raise ValueError(
                 f"ImageNet VID: {key}[{index}] of {ann_file} is {_short(sides[0])} x "

@@ -84,7 +84,7 @@ def _place_in_video(image: dict[str, Any], video_lengths: Counter[Any]) -> dict[
     """``video_id``, ``frame_id`` and ``video_length`` of an image."""
     video_id = image.get("video_id")
     if video_id is None:
-        # reason: videos are numbered from 0 or 1 upwards; below 0 an image gets a stream of its own
+        # Videos are numbered from 0 or 1 upwards; below 0 an image gets a stream of its own
         return {"video_id": -1 - image["id"], "frame_id": 0, "video_length": 1}
     return {
         "video_id": video_id,

@@ -21,7 +21,7 @@ from mmvitaccel.datasets.synthetic.texture import blend, colour, fractal_noise
 MOTIONS = ("left", "right", "up", "down", "grow", "shrink", "turn")
 SPLITS = ("train", "val")
 FPS = 25
-# reason: increased when the pictures change, so that older sets are not reused
+# Increased when the pictures change, so that older sets are not reused
 GENERATOR_VERSION = 2
 
 Progress = Callable[[str, int, int], None]
@@ -200,7 +200,7 @@ class _Look:
         """Draw a look for pictures whose shorter side is ``unit`` pixels."""
         length = float(rng.uniform(0.14, 0.2)) * unit
         hue = rng.random()
-        # reason: always lighter than the ground; else a model has to learn each motion twice, of
+        # Always lighter than the ground; else a model has to learn each motion twice, of
         # light objects and of dark ones
         light = colour(hue, rng.uniform(0.2, 0.6), rng.uniform(0.85, 1.0))
         dim = colour(hue + rng.uniform(0.1, 0.3), rng.uniform(0.2, 0.6), rng.uniform(0.6, 0.8))
@@ -249,7 +249,7 @@ def _add_object(frame: np.ndarray, look: _Look, state: ObjectState) -> np.ndarra
     along = (cosine * dx + sine * dy) / (look.radii[0] * scale)
     across = (cosine * dy - sine * dx) / (look.radii[1] * scale)
     distance = (np.sqrt(along**2 + across**2) - 1) * look.radii[1] * scale
-    # reason: faint where the cycle begins anew, so that the jump in size cannot be seen
+    # Faint where the cycle begins anew, so that the jump in size cannot be seen
     visible = np.sin(np.pi * state.phase) ** 0.5
     cover = np.clip(0.5 - distance, 0, 1) * visible
     surface = blend(look.ends[0], look.ends[1], 0.5 + along)

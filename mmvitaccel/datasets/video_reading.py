@@ -55,7 +55,7 @@ class OpenVideo(BaseTransform):
         results["video_reader"] = reader
         results["start_index"], results["total_frames"] = first, last - first
         fps = reader.rate(first, last)
-        # reason: SampleFrames takes a sample without a rate to have the one that it wants
+        # SampleFrames takes a sample without a rate to have the one that it wants
         results.pop("avg_fps", None)
         if fps is not None:
             results["avg_fps"] = fps

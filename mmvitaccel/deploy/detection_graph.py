@@ -77,7 +77,7 @@ class DetectionGraph(nn.Module):
         scores = scores.permute(0, 2, 3, 1).reshape(batch, -1).sigmoid()
         deltas = deltas.permute(0, 2, 3, 1).reshape(batch, -1, 4)
         if self.nms_pre > 0:
-            # reason: a small map has fewer pairs than requested; k is a constant in the graph
+            # A small map has fewer pairs than requested; k is a constant in the graph
             scores = F.pad(scores, (0, self.nms_pre))
             scores, pairs = scores.topk(self.nms_pre, dim=1)
             pairs = pairs * (scores > 0)
@@ -90,7 +90,7 @@ class DetectionGraph(nn.Module):
 
     def _suppressed(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         """The best boxes of each image after non-maximum suppression per class."""
-        # reason: like mmcv, classes are moved apart, so that one suppression handles all of them
+        # Like mmcv, classes are moved apart, so that one suppression handles all of them
         apart = boxes + (labels * (boxes.amax((1, 2), keepdim=True)[..., 0] + 1))[..., None]
         chosen = NonMaxSuppression.apply(
             apart, scores[:, None], self.max_per_img, self.iou_thr, self.score_thr
@@ -98,7 +98,7 @@ class DetectionGraph(nn.Module):
         image, box = chosen[:, 0], chosen[:, 2]
         ones = torch.ones_like(box, dtype=scores.dtype)
         kept = torch.zeros_like(scores).index_put((image, box), ones)
-        # reason: padded, so that there are always enough for the output
+        # Padded, so that there are always enough for the output
         scores = F.pad(scores * kept, (0, self.max_per_img))
         boxes = F.pad(boxes, (0, 0, 0, self.max_per_img))
         labels = F.pad(labels, (0, self.max_per_img))
@@ -129,7 +129,7 @@ class NonMaxSuppression(torch.autograd.Function):
             (chosen, 3) int64: image, 0, box; best first for each image.
         """
         if torch.onnx.is_in_onnx_export():
-            # reason: otherwise this computation would be recorded in addition to the operator
+            # Otherwise this computation would be recorded in addition to the operator
             return torch.zeros(1, 3, dtype=torch.long)
         chosen = []
         for image, (own, score) in enumerate(zip(boxes, scores[:, 0])):
@@ -162,7 +162,7 @@ def check_detector(detector: nn.Module) -> None:
     Raises:
         UserError: It has no head with anchors and sigmoids, or another suppression.
     """
-    # reason: imported here, because the export of backbones does not need mmdet
+    # Imported here, because the export of backbones does not need mmdet
     from mmdet.models.dense_heads import RetinaHead
 
     name, head = type(detector).__name__, getattr(detector, "bbox_head", None)

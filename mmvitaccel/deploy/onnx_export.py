@@ -94,7 +94,7 @@ def build_part(
     if any(hasattr(module, "switch_to_deploy") for module in model.modules()):
         fold_model(model)
     if part == "model":
-        # reason: the exporter puts the mode of the outermost module back on all of them
+        # The exporter puts the mode of the outermost module back on all of them
         return DetectionGraph(model, suppress).eval()
     backbone = backbone_of(model)
     if backbone is None:
@@ -149,7 +149,7 @@ def export_module(
         if not isinstance(module, DetectionGraph):
             for name in names:
                 axes[name] |= {2: f"{name}_height", 3: f"{name}_width"}
-    # reason: the exporter of torch.export takes the window's branches for conditions on the size
+    # The exporter of torch.export takes the window's branches for conditions on the size
     # and refuses one graph for all; torch 2.1 has this one only and no such argument
     has_two = "dynamo" in inspect.signature(torch.onnx.export).parameters
     with warnings.catch_warnings(), torch.no_grad(), running(module, "export", every_error=True):

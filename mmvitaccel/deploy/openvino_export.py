@@ -52,7 +52,7 @@ def export_openvino(
         model = openvino.convert_model(graph)
     if calibration is not None:
         model = _quantised(model, module, calibration, None if dynamic else size)
-    # reason: the default would round the weights to float16
+    # The default would round the weights to float16
     openvino.save_model(model, path, compress_to_fp16=False)
 
 

@@ -78,7 +78,7 @@ def _explain(error: Exception) -> str:
     if message == _NO_SAMPLE:
         message = "no sample is left; correct the annotation file, filter_cfg or indices"
     if isinstance(error, KeyError) and " " not in message:
-        # reason: with spaces it is a sentence, which OpenMMLab raises as a KeyError too
+        # With spaces it is a sentence, which OpenMMLab raises as a KeyError too
         message = f"the key {message!r} is missing"
     inner = [
         f.f_locals["self"]
@@ -135,7 +135,7 @@ def _is_written(value: Any) -> bool:
     """Whether a value has a text form: functions and classes have their names."""
     name = getattr(value, "__qualname__", None)
     if isinstance(name, str):
-        return "<" not in name  # reason: the name of a lambda, for example
+        return "<" not in name  # The name of a lambda, for example
     try:
         ast.parse(repr(value))
     except SyntaxError:

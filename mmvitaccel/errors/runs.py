@@ -83,7 +83,7 @@ def _explain_run(error: Exception, model: nn.Module) -> str | None:
             "that belongs to the model and its data set"
         )
     lacks = _NOT_LOADED.search(message) if isinstance(error, AttributeError) else None
-    # reason: outside of a loss it is a prediction that lacks it
+    # Outside of a loss it is a prediction that lacks it
     if lacks and lacks[1] in _LOADED and any(f.f_code.co_name == "loss" for f in frames):
         what = f"the samples of the training pipeline have no {_LOADED[lacks[1]]}"
         return f"{_place(frames, model)}{what}"

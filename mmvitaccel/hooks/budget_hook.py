@@ -45,7 +45,7 @@ class BudgetHook(Hook):
         ValueError: Not exactly one target, neither ``k`` nor ``r``, or values without a meaning.
     """
 
-    # reason: after the hooks that attach methods, before CostHook, which measures under the budget
+    # After the hooks that attach methods, before CostHook, which measures under the budget
     priority = "NORMAL"
 
     def __init__(
@@ -166,7 +166,7 @@ class _Step:
             delattr(self.model, self.name)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        # reason: copies of the model (CostHook's dense one, EMA's) are not controlled
+        # Copies of the model (CostHook's dense one, EMA's) are not controlled
         model = memo[id(self.model)]
         return MethodType(getattr(type(model), self.name), model)
 

@@ -35,7 +35,7 @@ class CostHook(Hook):
         ValueError: An argument has the wrong type.
     """
 
-    # reason: after EMAHook, which swaps in the weights for the test
+    # After EMAHook, which swaps in the weights for the test
     priority = "LOW"
 
     def __init__(self, backbone: str = "backbone", timed: bool = True) -> None:

@@ -17,7 +17,7 @@ class DeployHook(Hook):
     Does nothing in training and validation. The model stays folded after the test.
     """
 
-    # reason: after all hooks that change the weights for the test
+    # After all hooks that change the weights for the test
     priority = "LOWEST"
 
     def before_test_epoch(self, runner: Runner) -> None:
@@ -29,7 +29,7 @@ class DeployHook(Hook):
         names = fold_model(runner.model)
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
-                # reason: EMA swaps its parameters with the model's, one by one, after the test
+                # EMA swaps its parameters with the model's, one by one, after the test
                 fold_model(hook.ema_model)
         print_log(f"DeployHook: folded {', '.join(names)}.", logger="current")
 

@@ -50,7 +50,7 @@ class EventfulHook(Hook):
             or motion lacks a method.
     """
 
-    # reason: before hooks that copy the model (EMA), so that their copies are eventful too
+    # Before hooks that copy the model (EMA), so that their copies are eventful too
     priority = "VERY_HIGH"
 
     def __init__(

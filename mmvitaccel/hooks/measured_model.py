@@ -37,7 +37,7 @@ class MeasuredModel:
 
     def __init__(self, model: nn.Module, backbone: str, timed: bool) -> None:
         modules = dict(model.named_modules())
-        # reason: test-time augmentation holds the detector as `module`, a tracker as `detector`
+        # test-time augmentation holds the detector as `module`, a tracker as `detector`
         places = ("", "module.", "detector.", "module.detector.")
         found = [place + backbone for place in places if place + backbone in modules]
         if not found:
@@ -125,7 +125,7 @@ class MeasuredModel:
 
     def _is_first(self, samples: Sequence[Any]) -> bool:
         """Whether each frame of a batch is the first one of its video."""
-        # reason: all frames of a clip belong to one video
+        # All frames of a clip belong to one video
         videos = [
             name
             for sample in _flat(samples)
@@ -146,7 +146,7 @@ class MeasuredModel:
         return self.dense[shapes]
 
     def _count(self, model: nn.Module, data: dict[str, Any]) -> dict[str, Any]:
-        # reason: the model's test_step is now this object
+        # The model's test_step is now this object
         step = self.run if model is self.model else model.test_step
         with MacsCounter(model) as counter:
             step(data)
@@ -171,7 +171,7 @@ class _Turns:
 
     def __init__(self) -> None:
         self.random = random.Random(0)
-        # reason: if there is only one later frame, it is counted
+        # If there is only one later frame, it is counted
         self.waiting = [False, True]
 
     def count_now(self) -> bool:

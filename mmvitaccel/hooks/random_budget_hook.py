@@ -38,7 +38,7 @@ class RandomBudgetHook(Hook):
         ValueError: ``k`` is not a range, or ``frames`` is below 2.
     """
 
-    # reason: before hooks that copy the model (EMA)
+    # Before hooks that copy the model (EMA)
     priority = "VERY_HIGH"
 
     def __init__(self, k: Sequence[int], frames: int = 2, target: str | None = None) -> None:
@@ -57,7 +57,7 @@ class RandomBudgetHook(Hook):
         self.random.seed(runner.seed or 0)  # all ranks draw the same k, and take equally long
         self.is_own = not any(is_attached(m, EventfulHandle.method) for m in runner.model.modules())
         if self.is_own:
-            # reason: this model is evaluated dense
+            # This model is evaluated dense
             attach_eventful(runner.model, Always(), "tokenwise", self.target)
         self.handle = EventfulHandle(runner.model)
 

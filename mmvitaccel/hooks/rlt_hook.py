@@ -29,7 +29,7 @@ class RLTHook(Hook):
         ValueError: The threshold is negative or NaN, or the target no path.
     """
 
-    # reason: before hooks that copy the model (EMA), so that their copies have RLT too
+    # Before hooks that copy the model (EMA), so that their copies have RLT too
     priority = "VERY_HIGH"
 
     def __init__(self, threshold: float = 0.1, target: str | None = None) -> None:

@@ -34,7 +34,7 @@ class Stopwatch:
         return results, {"ms": 1e3 * whole, "backbone_ms": 1e3 * self.elapsed}
 
     def _now(self) -> float:
-        # reason: kernels run on after the call that started them
+        # Kernels run on after the call that started them
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()

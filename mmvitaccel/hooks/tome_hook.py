@@ -34,7 +34,7 @@ class ToMeHook(Hook):
         TypeError: ``r`` is of another kind.
     """
 
-    # reason: before hooks that copy the model (EMA), so that their copies merge too
+    # Before hooks that copy the model (EMA), so that their copies merge too
     priority = "VERY_HIGH"
 
     def __init__(self, r: Schedule = 8, target: str | None = None, **options: Any) -> None:

@@ -56,7 +56,7 @@ def paths_of(frames: Sequence[FrameType]) -> Iterator[str]:
     seen: set[str] = set()
     for frame in reversed(frames):
         for path in _paths_in(frame.f_locals):
-            # reason: templates of frame names are not files
+            # Templates of frame names are not files
             if path not in seen and "{" not in path:
                 seen.add(path)
                 yield path
@@ -71,7 +71,7 @@ def _paths_in(names: dict[str, Any]) -> Iterator[str]:
     for name in ("img_path", "filename", "filepath"):
         if isinstance(held.get(name), str):
             yield held[name]
-    # reason: without a template it is a name, such as of a record of poses
+    # Without a template it is a name, such as of a record of poses
     if isinstance(results, dict) and {"frame_dir", "filename_tmpl"} <= results.keys():
         template = str(results["filename_tmpl"])
         for number in np.ravel(results.get("frame_inds", ())):

@@ -186,7 +186,7 @@ class CheckedLoading:
         training = dataloader is self.train
         if isinstance(dataloader, dict):
             dataloader = without_workers(dataloader)
-        # reason: results of several processes are merged by their position in the data set
+        # Results of several processes are merged by their position in the data set
         skip = self.skip and (training or get_world_size() == 1)
         loader = check_loader(self.build(dataloader, *args, **kwargs), skip, training)
         self.loaders.append(loader)

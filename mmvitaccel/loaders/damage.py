@@ -52,14 +52,14 @@ def describe_damage(path: str) -> str | None:
 
 def picture_damage(content: bytes) -> str | None:
     """Explain why bytes are not a complete picture; None if they decode completely."""
-    from PIL import Image, UnidentifiedImageError  # reason: rarely needed, and slow to import
+    from PIL import Image, UnidentifiedImageError  # Rarely needed, and slow to import
 
     try:
         with Image.open(io.BytesIO(content)) as picture:
             picture.load()
     except UnidentifiedImageError:
         return f"it is not a picture, it begins with {content[:12]!r}"
-    except Exception as error:  # reason: decoders raise anything on broken content
+    except Exception as error:  # Decoders raise anything on broken content
         if "truncated" in str(error) or is_unended(content):
             return f"the picture is truncated or damaged, after {len(content)} bytes"
         return f"the picture is damaged ({' '.join(str(error).split())})"

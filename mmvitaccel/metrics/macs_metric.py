@@ -84,7 +84,7 @@ class MacsMetric(BaseMetric):
         Returns:
             Figures by name, the same on every rank.
         """
-        # reason: results are not truncated, because ranks with whole videos have different lengths
+        # Results are not truncated, because ranks with whole videos have different lengths
         return super().evaluate(sys.maxsize)
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class MacsMetric(BaseMetric):
         dense = _means(kinds.get("later", results), "dense_layers")
         own = _means(kinds.get("later", results), "layers")
         for name, means in (("layers", own), ("dense_layers", dense)):
-            # reason: most modules have no multiply-adds
+            # Most modules have no multiply-adds
             counted = {n: macs for n, macs in means.items() if own.get(n) or dense.get(n)}
             if counted:
                 figures[name] = {layer: macs / _GIGA for layer, macs in counted.items()}
@@ -136,7 +136,7 @@ def _part_figures(part: str, kinds: dict[str, list[Cost]]) -> dict[str, float]:
         {f"{part}{kind}_gmacs": macs / _GIGA for kind, macs in means.items() if macs is not None}
     )
     if None not in means.values():
-        # reason: only some of the later frames are counted, so each kind is weighted by its number
+        # Only some of the later frames are counted, so each kind is weighted by its number
         mean = sum(means[kind] * len(costs) for kind, costs in kinds.items()) / len(frames)
         figures[f"{part}gmacs"] = mean / _GIGA
         figures[f"{part}ratio"] = dense / mean if mean else float("nan")

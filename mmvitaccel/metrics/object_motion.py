@@ -15,7 +15,7 @@ from typing import Any
 GROUPS = ("slow", "medium", "fast")
 REACH = 10  # frames, before and after
 _SLOW_ABOVE, _FAST_BELOW = 0.9, 0.7
-_DECIMALS = 9  # reason: a mean of equal overlaps may differ from them in the last digits
+_DECIMALS = 9  # A mean of equal overlaps may differ from them in the last digits
 
 
 def motion_groups(truth: Mapping[str, Any], ann_file: str) -> dict[Any, str]:
@@ -45,7 +45,7 @@ def motion_groups(truth: Mapping[str, Any], ann_file: str) -> dict[Any, str]:
 
 
 def _is_id(value: Any) -> bool:
-    # reason: tables write integers with a decimal point, and NaN for missing values
+    # Tables write integers with a decimal point, and NaN for missing values
     return isinstance(value, (int, float, str)) and value == value
 
 
@@ -63,8 +63,8 @@ def _motion_ious(truth: Mapping[str, Any], ann_file: str) -> dict[int, float]:
     for place, annotation in enumerate(truth["annotations"]):
         image = images.get(annotation["image_id"])
         if image is None:
-            continue  # reason: the frame is not scored
-        # reason: an image without a video is a video of one frame
+            continue  # The frame is not scored
+        # An image without a video is a video of one frame
         video = image.get("video_id", ("image", image["id"]))
         track = tracks[video, annotation["instance_id"]]
         frame = image.get("frame_id", 0)

@@ -112,7 +112,7 @@ class VIDMetric(BaseMetric):
             Figures by name, in percent, the same on every rank.
         """
         self._dataset_size = size
-        # reason: mmengine cuts the gathered results down to `size` items, which loses frames where
+        # mmengine cuts the gathered results down to `size` items, which loses frames where
         # an item of the dataset is a video and cannot tell repeated frames from others.
         return super().evaluate(sys.maxsize)
 
@@ -130,7 +130,7 @@ class VIDMetric(BaseMetric):
         """
         by_image = {result[0]: result for result in reversed(results)}
         self._check_frames(by_image)
-        # reason: boxes of equal score rank in the order they come; sorted, that is the same for
+        # Boxes of equal score rank in the order they come; sorted, that is the same for
         # any number of ranks.
         ordered = [by_image[image_id] for image_id in sorted(by_image)]
         category_ids = category_ids_by_class(
@@ -139,7 +139,7 @@ class VIDMetric(BaseMetric):
         evaluation = self._evaluate(ordered, category_ids)
         # T x R x K x areas x maxDets -> T x R x K
         precision = evaluation.eval["precision"][:, :, :, 0, 0]
-        # reason: COCOeval sorts the categories by their ids
+        # COCOeval sorts the categories by their ids
         figures = self._figures(precision, sorted(category_ids, key=category_ids.get))
         name, headline = next(iter(figures.items()))
         speeds = ""
@@ -162,7 +162,7 @@ class VIDMetric(BaseMetric):
                 f"VIDMetric: {len(strange)} scored frames, such as img_id {strange[0]}, are not in "
                 f"{self.ann_file}; give the metric the dataset's own ann_file."
             )
-        # reason: a subset (indices=...) may be scored, but only completely
+        # A subset (indices=...) may be scored, but only completely
         if len(by_image) not in (len(of_truth), self._dataset_size):
             lost = sorted(of_truth - set(by_image))
             raise RuntimeError(
@@ -248,7 +248,7 @@ def _detections(ordered: list[Any], category_ids: dict[int, int]) -> list[dict[s
 def _coco(images: list[Any], categories: list[Any], annotations: list[Any]) -> COCO:
     """A pycocotools index over lists in memory, which are not changed."""
     coco = COCO()
-    # reason: copies, because COCOeval writes into them; with new ids, because it takes
+    # Copies, because COCOeval writes into them; with new ids, because it takes
     # an object with id 0 for one that was never matched.
     complete = [
         {"iscrowd": 0, "area": annotation["bbox"][2] * annotation["bbox"][3], **annotation, "id": n}

@@ -31,7 +31,7 @@ __all__ = [
     "ViViT",
 ]
 
-# reason: mmaction2 does not need mmdet, so it may be missing
+# mmaction2 does not need mmdet, so it may be missing
 if find_spec("mmdet") is not None:
     from mmvitaccel.models.box_tta import BoxTTAModel
     from mmvitaccel.models.clip_flip import ClipFlip

@@ -48,7 +48,7 @@ class BoxTTAModel(DetTTAModel):
     def _merge_single_sample(self, data_samples: list[DetDataSample]) -> DetDataSample:
         """Merge the boxes of the views of one image."""
         for sample in data_samples:
-            # reason: one-stage detectors compute masks in the bounding box head
+            # one-stage detectors compute masks in the bounding box head
             sample.pred_instances.pop("masks", None)
         return super()._merge_single_sample(data_samples)
 

@@ -47,7 +47,7 @@ class TIMMBackbone(PretrainedBackbone):
         **kwargs: Any,
     ) -> None:
         super().__init__(init_cfg)
-        import timm  # reason: needed by this backbone only
+        import timm  # Needed by this backbone only
 
         owner = "TIMMBackbone"
         model_name = text(owner, "model_name", model_name, what="the name of a model of timm")
@@ -122,7 +122,7 @@ class TIMMBackbone(PretrainedBackbone):
 
     def _root(self) -> str:
         """Prefix of timm's names in the state dict."""
-        # reason: timm wraps a transformer in another module to return its feature maps
+        # timm wraps a transformer in another module to return its feature maps
         names = list(self.timm_model.state_dict())
         return "timm_model." + "model." * all(name.startswith("model.") for name in names)
 

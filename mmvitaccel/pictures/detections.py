@@ -36,7 +36,7 @@ def draw_comparison(
         columns: Images to draw, from the first.
     """
     count = min(columns, len(predictions))
-    # reason: pyplot would use a display and the caller's figures
+    # Pyplot would use a display and the caller's figures
     figure = Figure(figsize=(2.6 * count, 5.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, count, squeeze=False)
@@ -78,7 +78,7 @@ def _draw_boxes(
         axes.add_patch(box)
         name = legible(classes[label], label)
         text = name if scores is None else f"{name} {float(scores[number]):.2f}"
-        # reason: inside the picture even if the box starts at its upper edge
+        # Inside the picture even if the box starts at its upper edge
         place = (left, max(top, 0.06 * image.shape[0]))
         axes.annotate(
             text, place, color=colour, fontsize=7, weight="bold", va="bottom", family=families(text)

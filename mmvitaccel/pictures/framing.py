@@ -57,7 +57,7 @@ class Framing:
         if any(step.get("crop_size") is not None for step in steps):
             return cls(CROP, _short_side(scales[-1]) if scales else None)
         resizes = [step for step in steps if type_name(step) == "Resize"]
-        # reason: mmaction2's Resize keeps proportions unless told otherwise, mmcv's the reverse
+        # mmaction2's Resize keeps proportions unless told otherwise, mmcv's the reverse
         keeps = package_of(cfg) == "mmaction"
         if resizes and not resizes[-1].get("keep_ratio", keeps):
             return cls(SQUEEZE)

@@ -31,7 +31,7 @@ def draw_gates(frame: GateFrame) -> np.ndarray:
     image = np.kron(frame.image, np.ones((factor, factor, 1), np.uint8))
     share = np.kron(frame.share, np.ones((side, side)))[: height * factor, : width * factor]
     alpha = 0.7 * share[..., None]
-    # reason: OpenCV writes into rows of pixels only, and images come as (channels, height, width).
+    # OpenCV writes into rows of pixels only, and images come as (channels, height, width).
     drawn = np.ascontiguousarray(image * (1 - alpha) + _RED * alpha, dtype=np.uint8)
     text = f"error {100 * frame.error:.2f} %   tokens {', '.join(f'{n:.0f}' for n in frame.passed)}"
     return put_text(drawn, text, (6, 4), 15, (255, 255, 255), outline=(0, 0, 0))

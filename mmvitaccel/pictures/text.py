@@ -12,7 +12,7 @@ from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
-DEFAULT = "DejaVu Sans"  # reason: included in matplotlib, so it is available everywhere
+DEFAULT = "DejaVu Sans"  # Included in matplotlib, so it is available everywhere
 Colour = tuple[int, int, int]
 
 
@@ -107,7 +107,7 @@ def _font_of(character: str) -> str | None:
 @functools.cache
 def _paths() -> tuple[str, ...]:
     """Fonts, the default one first, upright and of ordinary weight before others."""
-    # reason: matplotlib's other fonts are for formulas, and its last resort draws only boxes
+    # matplotlib's other fonts are for formulas, and its last resort draws only boxes
     own = matplotlib.get_data_path()
     entries = sorted(
         (entry for entry in font_manager.fontManager.ttflist if not entry.fname.startswith(own)),

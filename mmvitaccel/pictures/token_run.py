@@ -34,7 +34,7 @@ def timm_config(name: str, pretrained: bool) -> Config:
         import timm
 
         size = timm.get_pretrained_cfg(name).input_size[1:] if timm.is_model(name) else (224, 224)
-    # reason: what happens to a picture before is timm's own; see Framing
+    # What happens to a picture before is timm's own; see Framing
     pipeline = [dict(type="CenterCrop", crop_size=tuple(reversed(size)))]
     model = dict(type="mmvitaccel.TIMMBackbone", model_name=name, pretrained=pretrained)
     return Config(dict(model=model, test_dataloader=dict(dataset=dict(pipeline=pipeline))))
@@ -141,7 +141,7 @@ def _for_model(frames: np.ndarray, model: nn.Module, clip: bool) -> np.ndarray:
     """Normalise as the model's data preprocessor does: (C, H, W), or (C, T, H, W) of a clip."""
     preprocessor = getattr(model, "data_preprocessor", None)
     mean, std = (_statistics(model, name) for name in ("mean", "std"))
-    # reason: detectors read images as BGR and turn them; video is decoded to RGB
+    # Detectors read images as BGR and turn them; video is decoded to RGB
     if (
         preprocessor is not None
         and not clip

@@ -104,7 +104,7 @@ def _warn_of_nan(weights: Mapping[str, Tensor], source: str, parameters: Collect
 
 def _is_lost(value: Tensor, infinite: bool) -> bool:
     """Whether a tensor has NaN in it, or also infinity."""
-    # reason: torch cannot check other dtypes, and models do not use them
+    # torch cannot check other dtypes, and models do not use them
     plain = value.layout == torch.strided and value.device.type != "meta"
     if not plain or value.dtype not in _FLOATS:
         return False

@@ -46,7 +46,7 @@ def _checkpoint_hook(cfg: Config) -> Mapping[str, Any]:
 def _averages(cfg: Config) -> int:
     """Number of hooks that save averaged weights in addition to the model's."""
     hooks = [*(cfg.get("custom_hooks") or ()), *(cfg.get("default_hooks") or {}).values()]
-    # reason: hooks of other packages derive from mmengine's and contain its name
+    # Hooks of other packages derive from mmengine's and contain its name
     return sum("EMAHook" in type_name(hook) for hook in hooks if isinstance(hook, Mapping))
 
 
@@ -69,7 +69,7 @@ def _state_bytes(cfg: Config, model: nn.Module) -> int:
         built = OPTIMIZERS.build(dict(copy.deepcopy(options), params=params))
         built.step()
     except Exception:
-        # reason: an optimizer with other needs is not a mistake; real mistakes are reported later
+        # An optimizer with other needs is not a mistake; real mistakes are reported later
         return 0
     kept, _ = tree_flatten([built.state[param] for param in params])
     return sum(_bytes(value) for value in kept if isinstance(value, Tensor))

@@ -35,7 +35,7 @@ def load_config(path: str, options: Mapping[str, Any], reads: Collection[str] = 
     if "::" not in path:
         _check_is_file(path)
     with warnings.catch_warnings(), building(f"config {path}"):
-        # reason: mmengine resolves `package::` with pkg_resources, which warns on import
+        # mmengine resolves `package::` with pkg_resources, which warns on import
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
         cfg = get_config(path) if "::" in path else Config.fromfile(path)
     for key in options:
@@ -51,7 +51,7 @@ def load_config(path: str, options: Mapping[str, Any], reads: Collection[str] = 
         before = cfg.to_dict()
         cfg.merge_from_dict(dict(options))
         if any(key.partition(".")[0] == "custom_imports" for key in options):
-            # reason: mmengine imports those of the file alone, when it reads it
+            # mmengine imports those of the file alone, when it reads it
             import_modules_from_strings(**(cfg.get("custom_imports") or dict(imports=None)))
     tell_unreached(cfg, before, {key: options[key] for key in options if key not in own})
     if not isinstance(cfg.get("model"), dict):
@@ -59,7 +59,7 @@ def load_config(path: str, options: Mapping[str, Any], reads: Collection[str] = 
     if not cfg.model.get("type"):
         raise UserError(f"config {path}: model has no type; give model=dict(type=...).")
     if cfg.get("default_scope") is None and package_of(cfg) in _SCOPES:
-        # reason: types given as classes have a module, but not their inner defaults
+        # Types given as classes have a module, but not their inner defaults
         cfg.default_scope = package_of(cfg)
     return cfg
 

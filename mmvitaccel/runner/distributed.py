@@ -70,7 +70,7 @@ def start_processes(cfg: Config, launcher: str, local_rank: int) -> None:
 def leave_processes() -> None:
     """Close the process group, if there is one, so that the next run may start its own."""
     if dist.is_available() and dist.is_initialized():
-        # reason: gloo's threads end with the last reference to the group, which a runner's model
+        # gloo's threads end with the last reference to the group, which a runner's model
         # has in reference cycles; a thread that frees tensors while Python exits aborts the
         # process.
         gc.collect()

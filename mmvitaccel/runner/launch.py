@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         UserError: A process was ended by a signal, or has printed its error.
         SystemExit: A process failed in another way and has printed its traceback.
     """
-    # reason: it would report each failure again
+    # It would report each failure again
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         run.main(None if argv is None else list(argv))

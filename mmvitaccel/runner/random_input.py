@@ -157,7 +157,7 @@ def backbone_channels(cfg: Config) -> int | None:
 def _padded(cfg: Config, height: int, width: int) -> tuple[int, int]:
     preprocessor = cfg.model.get("data_preprocessor") or {}
     step = preprocessor.get("pad_size_divisor") or 1
-    # reason: a step may pad every image to a square
+    # A step may pad every image to a square
     least = min(step, _COARSEST_STRIDE)
     if min(height, width) < least:
         raise UserError(
@@ -169,7 +169,7 @@ def _padded(cfg: Config, height: int, width: int) -> tuple[int, int]:
 
 def _detection_sample(height: int, width: int) -> Any:
     """The data sample of an image for a detector."""
-    # reason: imported here, because models of other packages do not need mmdet
+    # Imported here, because models of other packages do not need mmdet
     from mmdet.structures import DetDataSample
 
     size = (height, width)

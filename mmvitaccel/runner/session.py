@@ -90,7 +90,7 @@ def run(
     """
     progress = _Progress()
     with own_state(), _removed_on_mistake(cfg.work_dir, progress):
-        # reason: a separate frame, so that no reference to the runner remains
+        # A separate frame, so that no reference to the runner remains
         return _build_and_run(cfg, job, [progress, ChosenWeights(choice), *hooks], skip_broken)
 
 

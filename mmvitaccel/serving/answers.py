@@ -39,7 +39,7 @@ class Refused(UserError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type[Refused], tuple[str, str]]:
-        # reason: Ray pickles it to pass it between processes
+        # Ray pickles it to pass it between processes
         return type(self), (self.reason, str(self))
 
 

@@ -56,7 +56,7 @@ class BatchRunner:
         """
         try:
             return [Computed(frame, answer, None) for frame, answer in self._answers(frames)]
-        except Exception as error:  # reason: a user's model may raise anything; the worker goes on
+        except Exception as error:  # A user's model may raise anything; the worker goes on
             if len(frames) == 1:
                 return [Computed(frames[0], None, _failure(frames[0], error))]
         return [computed for frame in frames for computed in self.run([frame])]

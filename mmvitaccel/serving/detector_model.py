@@ -85,7 +85,7 @@ class DetectorModel:
             )
         try:
             packed = self._pipeline(np.ascontiguousarray(frame[..., ::-1]), 0)
-        except Exception as error:  # reason: a pipeline of any config's steps
+        except Exception as error:  # A pipeline of any config's steps
             raise Refused(
                 "frame",
                 f"the test pipeline failed on a picture of {frame.shape[1]} x {frame.shape[0]} "
@@ -97,7 +97,7 @@ class DetectorModel:
         """Each frame's instances, on the CPU: ``bboxes`` in its pixels, ``scores``, ``labels``."""
         samples = [prepared.data["data_samples"] for prepared in batch]
         for sample in samples:
-            # reason: handle.stream names the streams
+            # handle.stream names the streams
             sample.set_metainfo(dict(video_id=None))
         inputs = [prepared.data["inputs"] for prepared in batch]
         found = self.model.test_step(dict(inputs=inputs, data_samples=samples))

@@ -110,7 +110,7 @@ def read_picture(content: bytes, limits: FrameLimits) -> np.ndarray:
             f"the frame's {len(content)} bytes are not a picture: they begin with "
             f"{content[:12]!r}; send {' or '.join(FORMATS)}.",
         ) from None
-    except Exception as error:  # reason: decoders raise anything on broken content
+    except Exception as error:  # Decoders raise anything on broken content
         raise Refused(
             "frame",
             f"the picture of {len(content)} bytes is damaged ({one_line(error)}); send it whole.",

@@ -106,7 +106,7 @@ class Stream:
                 f"stream {self.name!r}: frame id {repr(frame_id)[:40]} must be an integer.",
             )
         if not -(2**63) <= frame_id < 2**63:
-            # reason: Python refuses to write a number of thousands of digits
+            # Python refuses to write a number of thousands of digits
             raise Refused(
                 "order",
                 f"stream {self.name!r}: the frame id has {frame_id.bit_length()} bits; give one "

@@ -64,7 +64,7 @@ class TensorModel:
             )
         if not bool(torch.isfinite(frame).all()):
             raise Refused("frame", "the frame contains NaN or infinity; fix its source.")
-        # reason: a camera may write its next frame into the same memory before this one's turn
+        # A camera may write its next frame into the same memory before this one's turn
         return Prepared(self.shape, frame.detach().clone())
 
     def run(self, batch: Sequence[Prepared]) -> list[Any]:

@@ -230,7 +230,7 @@ class StreamWorker:
             return self._model.prepare(frame)
         except Refused:
             raise
-        except Exception as error:  # reason: a user's model may raise anything; the worker goes on
+        except Exception as error:  # A user's model may raise anything; the worker goes on
             raise Refused(
                 "frame",
                 f"the model cannot prepare the frame ({type(error).__name__}: {one_line(error)}); "
@@ -274,7 +274,7 @@ class StreamWorker:
                     self._tally.add(frame.stream.counts, "whole")
                 self._tally.took(now - frame.arrived)
             for frame, _, error in computed:
-                # reason: a stream that was closed meanwhile has new state in the model
+                # A stream that was closed meanwhile has new state in the model
                 if error is not None or not frame.stream.is_open:
                     self._kept.drop(frame.stream.name)
             kept = [(f, a) for f, a, _ in computed if a is not None and f.stream.is_open]

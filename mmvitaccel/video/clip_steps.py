@@ -74,7 +74,7 @@ class StepMaker:
         self.frames = frames
         self.fps = fps
         target = settings.target_fps
-        # reason: without a rate, a frame interval counts in frames of the one that is wanted
+        # Without a rate, a frame interval counts in frames of the one that is wanted
         scale = fps / target if fps and target else 1.0
         self.stride = max(settings.frame_interval * scale, 1.0)
         self._next: float | None = None

@@ -117,7 +117,7 @@ class StreamRun:
         """Run the next step (1, 3, frames, H, W) uint8."""
         number = self.timed.number
         if number == 0:
-            # reason: one-time work of the process (threads, kernels) should not count for the first
+            # one-time work of the process (threads, kernels) should not count for the first
             # step
             StreamRecognizer(_twin(self.timed.model), 1).push(step)
         scores, ms = _time(self.timed, step)
@@ -138,7 +138,7 @@ def _time(recognizer: StreamRecognizer, step: Tensor) -> tuple[dict[str, Tensor]
 
 
 def _now(device: torch.device) -> float:
-    # reason: kernels are asynchronous
+    # Kernels are asynchronous
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

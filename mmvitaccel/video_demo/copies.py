@@ -19,7 +19,7 @@ def on_the_same_weights(model: nn.Module) -> nn.Module:
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     copied = copy.deepcopy(model, shared)
-    # reason: a copied method still refers to the original policy, whose k a budget changes
+    # A copied method still refers to the original policy, whose k a budget changes
     policies: dict[int, object] = {}
     for part in handles_in(copied).values():
         part.policy = policies.setdefault(id(part.policy), copy.deepcopy(part.policy))

@@ -66,12 +66,12 @@ class Costs:
         """Multiply-adds of a frame; None if the policy has no k."""
         if whole:
             return float(self.dense_macs)
-        # reason: a policy lets at most all tokens pass
+        # A policy lets at most all tokens pass
         return None if k is None else self._counts.predict(min(k, self.num_tokens))
 
     def now(self) -> float:
         """The time in seconds, after all running kernels have ended."""
-        # reason: CUDA kernels run asynchronously
+        # CUDA kernels run asynchronously
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()

@@ -93,7 +93,7 @@ class Painter:
             text = f"{self._names[label] if known else label} {boxes.confidence[number]:.2f}"
             if boxes.tracker_id is not None:
                 text = f"#{int(boxes.tracker_id[number])} {text}"
-            # reason: keeps the text inside the picture if the box touches its upper edge
+            # Keeps the text inside the picture if the box touches its upper edge
             lines.append(Line(text, (max(left, 0), max(top - size - 4, 0)), size, _WHITE))
         return lines
 

@@ -41,7 +41,7 @@ class FinishedVideo:
     def __init__(self, path: Path, fps: float) -> None:
         self.path, self.frames = path, 0
         path.parent.mkdir(parents=True, exist_ok=True)
-        # reason: OpenCV chooses the format by the suffix
+        # OpenCV chooses the format by the suffix
         self._part = path.with_name(f"{path.stem}.part.mp4")
         self._writer = VideoWriter(self._part, fps)
 

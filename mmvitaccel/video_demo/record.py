@@ -65,7 +65,7 @@ def record(
                 if not _obey(demo, keys.pressed()):
                     break
         except KeyboardInterrupt:
-            # reason: Ctrl-C is the regular way to end a live source
+            # Ctrl-C is the regular way to end a live source
             if not summary.frames:
                 raise
     return summary

@@ -226,7 +226,7 @@ def test_eventful_models_by_frame():
         assert linear["macs"] == 40 * 96 * 4 * 96
         linear = steady["modules"][f"backbone.blocks.{block}.attn.proj"]
         assert linear["macs"] == 40 * 96 * 96
-    # reason: the steady frame is the last; another one may touch some windows more or less
+    # The steady frame is the last; another one may touch some windows more or less
     mean = (frames["first"]["macs"] + 2 * steady["macs"]) / 3
     assert figures["macs"] == pytest.approx(mean, rel=5e-3)
     assert figures["flops"] == 2 * figures["macs"]

@@ -40,7 +40,7 @@ def test_no_operator_is_in_two_groups_and_all_are_torchs():
 def test_what_a_layer_does_is_its_group(model, group):
     shares, seconds = profile_shares(model, torch.randn(8, 32, 96, 96), rounds=2)
     assert sum(shares.values()) == pytest.approx(1)
-    # reason: which share is the largest depends on the machine's load; which are there does not
+    # Which share is the largest depends on the machine's load; which are there does not
     assert shares[group] > 0
     assert {name for name in shares if shares[name]} <= {group, "reshapes", "other"}
     assert seconds > 0

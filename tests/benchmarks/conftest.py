@@ -26,7 +26,7 @@ def load_benchmark(monkeypatch):
         monkeypatch.syspath_prepend(path.parent)  # as for a script
         spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
         module = importlib.util.module_from_spec(spec)
-        # reason: dataclasses look their module up while it is being run
+        # Dataclasses look their module up while it is being run
         monkeypatch.setitem(sys.modules, spec.name, module)
         spec.loader.exec_module(module)
         return module

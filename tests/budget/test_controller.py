@@ -26,7 +26,7 @@ def ms(value: float) -> Target:
 
 
 def settled(costs: list[float], target: float) -> bool:
-    # reason: the band is 6 % below the target, and what is expected of a level may be off by a bit
+    # The band is 6 % below the target, and what is expected of a level may be off by a bit
     return all(0.9 * target <= cost <= 1.01 * target for cost in costs)
 
 
@@ -41,7 +41,7 @@ def test_step_is_followed_within_ten_frames_without_much_overshoot(fixed, bend, 
     costs = plant.run(25)
     assert settled(costs[10:], after)
     beyond = max(costs) - after if after > before else after - min(costs)
-    # reason: what a settled frame may be off is no overshoot
+    # What a settled frame may be off is no overshoot
     assert beyond <= max(0.2 * abs(after - before), 0.1 * after)
 
 

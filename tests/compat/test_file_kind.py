@@ -47,7 +47,7 @@ def zipped(name: str) -> bytes:
         (zipped("folder/weights.pth"), r"but a zip archive of '(folder/)?weights\.pth'; unpack it"),
         (b"epoch 3 loss 0.1", r"it begins with b'epoch 3 loss 0\.1?"),
     ],
-    # reason: named here, since an archive's bytes hold the time and workers must agree on names
+    # Named here, since an archive's bytes hold the time and workers must agree on names
     ids=["lfs", "html", "gzip", "tar", "zip", "folder-zip", "text"],
 )
 def test_the_kind_is_said_in_one_sentence(content: bytes, sentence: str, tmp_path: Path):

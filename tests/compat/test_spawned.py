@@ -46,7 +46,7 @@ def test_a_loader_of_mmdet_works_with_workers_started_afresh(boxes, start):
 
 def test_what_a_process_writes_down_names_this_package_first():
     process = multiprocessing.Process(name="some name", target=print)
-    # reason: only a process that is being started may be pickled with its key.
+    # Only a process that is being started may be pickled with its key.
     process._config = {}
     written = pickle.dumps(process)
     assert written.index(b"mmvitaccel.compat.spawned") < written.index(b"some name")

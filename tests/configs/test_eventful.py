@@ -148,7 +148,7 @@ def small(tmp_path_factory):
         cfg.work_dir = str(folder / name)
         return cfg
 
-    # reason: half of the time of a run on so few frames goes into asking compilers for versions
+    # Half of the time of a run on so few frames goes into asking compilers for versions
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Runner, "_log_env", lambda *args: None)
         cfg = load("dense")
@@ -171,7 +171,7 @@ def _tester(folder: Path, load):
         if k:
             cfg.model.backbone.update(policy=dict(type="TopK", k=k), attention=attention)
         cfg.load_from = str(folder / "dense" / "epoch_1.pth")
-        # reason: after one iteration scores are low, and nothing else would be found
+        # After one iteration scores are low, and nothing else would be found
         cfg.model.test_cfg.rcnn.score_thr = 0.0
         cfg.experiment_name += str(len(list(folder.iterdir())))
         cfg.work_dir = str(folder / cfg.experiment_name)

@@ -98,7 +98,7 @@ def test_mask_is_where_the_object_is_seen(label):
     bright = frame.max(axis=2) > 20
     differing = bright ^ item.mask
     rim = cv2.morphologyEx(item.mask.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3)))
-    # reason: coverage of a half is the border, so only pixels on it may be judged differently
+    # Coverage of a half is the border, so only pixels on it may be judged differently
     assert not (differing & (rim == 0)).any()
     assert item.mask.sum() > 150
     rows, cols = np.nonzero(item.mask)

@@ -160,7 +160,7 @@ def test_panning_background_moves_as_one():
     )
     frames = [p.mean(axis=2, dtype=np.float32) for p, _ in draw_video(settings, "train", 1)]
     window = cv2.createHanningWindow(frames[0].shape[::-1], cv2.CV_32F)
-    # reason: phaseCorrelate multiplies the window into its inputs
+    # phaseCorrelate multiplies the window into its inputs
     pairs = [(a.copy(), b.copy()) for a, b in zip(frames, frames[1:])]
     shifts = np.array([cv2.phaseCorrelate(a, b, window)[0] for a, b in pairs])
     assert np.abs(shifts).max() <= 0.02 * 160 + 0.3

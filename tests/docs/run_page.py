@@ -46,7 +46,7 @@ def run(page: Path) -> None:
         if block.kind == "python" and file:
             Path(file[1]).write_text(block.text)
         elif block.kind == "python":
-            # reason: the line numbers of a traceback are then those of the page
+            # The line numbers of a traceback are then those of the page
             exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), namespace)
         elif block.kind == "bash":
             print(f"{page}:{block.line}: bash", flush=True)

@@ -113,7 +113,7 @@ def two_sets(detector_config, boxes):
         (boxes / "joined.json").write_text(json.dumps(joined))
         cfg = load_config(str(detector_config), {})
         first = cfg.test_dataloader.dataset
-        # reason: without a json to score by, samples carry their annotations
+        # Without a json to score by, samples carry their annotations
         first.pipeline[-1].meta_keys += ("instances",)
         second = first.copy()
         second.ann_file = "second.json"

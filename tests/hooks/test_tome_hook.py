@@ -207,7 +207,7 @@ def test_two_processes_train_from_the_command_line_alone(recognizer_config, tmp_
         done = subprocess.run(
             launch, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240
         )
-        # reason: on a machine that is overloaded a rank was seen to end like this, in C++, once in
+        # On a machine that is overloaded a rank was seen to end like this, in C++, once in
         # a while; the cause is not known.
         if "terminate called without an active exception" not in done.stderr:
             break

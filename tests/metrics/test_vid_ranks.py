@@ -115,7 +115,7 @@ def test_two_processes_and_one_give_the_same_map50(write_cocovid):
     two = run(folder, 2)
     for name, lengths, shares in (("several", (4, 7, 3), [7, 7]), ("single", (5,), [5, 0])):
         assert 0 < alone[name]["figures"]["vid/mAP50"] < 100
-        # reason: as text, since the figure of a speed that no object has is NaN
+        # As text, since the figure of a speed that no object has is NaN
         assert [str(rank[name]["figures"]) for rank in two] == [str(alone[name]["figures"])] * 2
         assert "vid/mAP50_fast" in alone[name]["figures"]
         assert [len(rank[name]["seen"]) for rank in two] == shares

@@ -88,7 +88,7 @@ def test_videos_over_ray(files, tmp_path, run_tool, capsys):
         os.environ,
         PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")]),
         RAY_SESSION_OF_TEST=str(tmp_path),
-        # reason: Ray's workers give way to every other process, which on a busy machine is for good
+        # Ray's workers give way to every other process, which on a busy machine is for good
         RAY_worker_niceness="0",
     )
     command = [sys.executable, ROOT / "tools" / "batch_videos.py", *arguments]
@@ -119,7 +119,7 @@ def test_videos_over_ray(files, tmp_path, run_tool, capsys):
     assert len(heard) > 3  # of the workers, their node and its head
     assert [line for line in heard if line.partition(" ")[0] not in LOOPBACK] == []
 
-    # reason: without the videos that fail nothing is left to do, and no Ray is started
+    # Without the videos that fail nothing is left to do, and no Ray is started
     (tmp_path / "list.txt").write_text("\n".join(f"videos/{name}" for name in names[:2]))
     made = (tmp_path / "found" / "videos" / "0.mp4.jsonl").stat().st_mtime_ns
     capsys.readouterr()
@@ -136,7 +136,7 @@ def test_videos_over_ray(files, tmp_path, run_tool, capsys):
 def test_status_of_a_run_in_which_no_video_has_a_result(
     files, tmp_path, run_tool, capsys, monkeypatch, broken, status
 ):
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # reason: as above
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # As above
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "list.txt").write_text("empty.mp4\nbroken\n" if broken else "empty.mp4\n")
     write_broken(tmp_path / "broken")  # whose first three frames are computed

@@ -116,7 +116,7 @@ def convert_and_test(run_tool, tmp_path, capsys):
         expected = weights_of(cfg)
         cfg.dump(tmp_path / "config.py")
         run_tool("convert_checkpoint", source, "ours.pth")
-        # reason: what is said of the file's wrappers may come first
+        # What is said of the file's wrappers may come first
         layout = re.search(r"^layout: (\S+)", capsys.readouterr().out, re.MULTILINE)[1]
         converted = torch.load(tmp_path / "ours.pth", weights_only=True)["state_dict"]
         assert converted.keys() == {n for n in expected if "bias_idxs" not in n}

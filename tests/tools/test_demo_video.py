@@ -75,7 +75,7 @@ def test_every_stage_and_a_second_run_that_repeats_none(configs, tmp_path, capsy
     assert all(row.milliseconds > 0 for row in figures)
     dense, eventful, random = (row.gmacs for row in figures)
     assert eventful < dense
-    # reason: of exact attention a frame may recompute a row more
+    # Of exact attention a frame may recompute a row more
     assert random == pytest.approx(eventful, rel=0.1)
     with open_video(work / "side_by_side.mp4") as written:
         shapes = {frame.image.shape for frame in written}

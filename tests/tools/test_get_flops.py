@@ -62,7 +62,7 @@ def test_images_of_other_channels(run_tool, efficientvit_config, capsys, channel
     run = ["analysis/get_flops", efficientvit_config, "--shape", "64", "--json", "-"]
     run_tool(*run)
     colour = json.loads(capsys.readouterr().out)
-    # reason: mmengine takes statistics of one channel or three; one is for all
+    # mmengine takes statistics of one channel or three; one is for all
     options = [f"model.data_preprocessor.{key}=[1.0]" for key in ("mean", "std")]
     run_tool(*run, "--cfg-options", f"model.backbone.in_channels={channels}", *options)
     figures = json.loads(capsys.readouterr().out)

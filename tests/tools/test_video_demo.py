@@ -118,7 +118,7 @@ def test_predicted_multiply_adds_are_those_that_run(files, video, monkeypatch):
     monkeypatch.setattr(type(demo.model), "test_step", counting)
     said = [frame.macs for frame in demo.play(video)]
     assert said[0] == counted[0]
-    # reason: exact attention recomputes a row or two more in some frames
+    # Exact attention recomputes a row or two more in some frames
     assert said == pytest.approx(counted, rel=0.1)
 
 
@@ -223,7 +223,7 @@ def test_a_real_signal_finishes_the_file(files, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    # reason: the encoder writes its first packets some frames after it was given them
+    # The encoder writes its first packets some frames after it was given them
     part, end = tmp_path / "out.part.mp4", time.monotonic() + 120
     while time.monotonic() < end and running.poll() is None:
         if part.is_file() and part.stat().st_size:

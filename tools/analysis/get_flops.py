@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     refuse_below(args, 1, "frames", "depth")
     if args.json not in (None, "-") and not Path(args.json).absolute().parent.is_dir():
         raise UserError(f"--json {args.json}: the folder does not exist; make it first.")
-    # reason: OpenMMLab logs to stdout, which should only have the figures
+    # OpenMMLab logs to stdout, which should only have the figures
     with contextlib.redirect_stdout(sys.stderr), own_state():
         cfg = load_config(args.config, args.cfg_options)
         figures = count_config(cfg, _size(args.shape), args.depth, args.frames)

@@ -220,10 +220,10 @@ def attach_parts(
             attach_backbone(module, policies[part], motion=motion)
             continue
         adapter, _ = family_of(module, records_of(part, group_norm))
-        # reason: an eventful backbone decides
+        # An eventful backbone decides
         own = dict(scene, refresh=refresh) if part == served[0] else scene
         if part == "neck":
-            # reason: cells behind an eventful backbone have waited at its gates already
+            # Cells behind an eventful backbone have waited at its gates already
             tops_up = "backbone" in served and not isinstance(policy, Mapping)
             attach_neck(module, adapter, policies[part], max_streams, lends, tops_up=tops_up, **own)
         elif part == "roi_head":

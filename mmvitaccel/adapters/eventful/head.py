@@ -66,7 +66,7 @@ class HeadState(StreamRun):
     decoding: _Decoding = field(default_factory=_Decoding)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> HeadState:
-        # reason: a copied model starts without streams.
+        # A copied model starts without streams.
         store = copy.deepcopy(self.store)
         return HeadState(
             self.policy, store, refresh=self.refresh, buffer_dtype=self.buffer_dtype,

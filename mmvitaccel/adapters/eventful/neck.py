@@ -47,7 +47,7 @@ class NeckState(StreamRun):
     tops_up: bool = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NeckState:
-        # reason: a copied model starts without streams.
+        # A copied model starts without streams.
         store = copy.deepcopy(self.store)
         return NeckState(
             self.policy,
@@ -158,7 +158,7 @@ def _forward(neck: nn.Module, host: Any, inputs: Any) -> Any:
         return host(inputs)
     run = functools.partial(state.run_pass, None)
     if state.go_in_turn(size):
-        # reason: what is lent would be the next frame's by the time that all are put together
+        # What is lent would be the next frame's by the time that all are put together
         one = functools.partial(_levels, neck, state, lends=False)
         return in_turn(lambda x: run(lambda: one(x)), size, 0, (inputs,), {})
     return run(lambda: _levels(neck, state, inputs, state.lends))
@@ -192,7 +192,7 @@ def _given_out(pages: list[Pages], lends: bool) -> tuple[Tensor, ...]:
     if lends and len(pages) == 1:
         levels = tuple(sheet.map for sheet in pages[0].sheets)
     else:
-        # reason: a copy, for the memory is changed by the next frame, and the levels are the
+        # A copy, for the memory is changed by the next frame, and the levels are the
         # caller's.
         streams = [[sheet.pixels for sheet in page.sheets] for page in pages]
         levels = tuple(torch.cat(parts).permute(0, 3, 1, 2) for parts in zip(*streams))

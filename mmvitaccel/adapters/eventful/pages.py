@@ -52,7 +52,7 @@ def memory_of(
     """
     if stream is None:
         return kind()
-    # reason: an interrupted frame leaves its memory half changed; the stream then starts clean at
+    # An interrupted frame leaves its memory half changed; the stream then starts clean at
     # its next frame.
     stream.busy = True
     memory = stream.blocks.setdefault(0, kind())

@@ -45,7 +45,7 @@ class RoIState(StreamRun):
     on_scene: bool = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RoIState:
-        # reason: a copied model starts without streams.
+        # A copied model starts without streams.
         return RoIState(self.policy, copy.deepcopy(self.store), on_scene=self.on_scene)
 
 
@@ -157,7 +157,7 @@ def _run(
         sheets = sheets_of(memory, page, [level for _, level in share], policy, 0)
         running.work.append(_Work(memory, sheets))
     if pages is None:
-        # reason: the levels as the gates let them through
+        # The levels as the gates let them through
         x = [torch.cat(maps) for maps in zip(*([s.map for s in w.sheets] for w in running.work))]
     running.next_block = 1  # a call of this very model within the host's is one of its own
     found = host(x, *args, **kwargs)
@@ -279,7 +279,7 @@ def _sampled(boxes: Tensor, scale: float, aligned: bool) -> tuple[Tensor, Tensor
     if not aligned:
         end = torch.maximum(end, start + 1)
     low, high = torch.minimum(start, end), torch.maximum(start, end)
-    # reason: samples lie between both ends but for rounding, and are mixed of two pixels an axis
+    # Samples lie between both ends but for rounding, and are mixed of two pixels an axis
     return (low - 0.01).nan_to_num().floor().long(), (high + 0.01).nan_to_num().floor().long() + 1
 
 

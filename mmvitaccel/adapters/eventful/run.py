@@ -68,7 +68,7 @@ class EventfulState(StreamRun):
     training_said: bool = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> EventfulState:
-        # reason: a copied model starts without streams.
+        # A copied model starts without streams.
         return EventfulState(
             self.policy,
             copy.deepcopy(self.store),
@@ -88,7 +88,7 @@ def entry(model: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any:
     refuse_symbols(found.method, args, kwargs)
     given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
     adapter = found.info.adapter
-    # reason: it refuses unsupported calls
+    # It refuses unsupported calls
     inner = any(index != state.num_blocks - 1 for index in adapter.asked(model, kwargs))
     if inner and state.motion is not None:
         return refuse_inner(model, host, *args, **kwargs)
@@ -120,7 +120,7 @@ def block_forward(block: nn.Module, host: Any, *args: Any, **kwargs: Any) -> Any
     found = link(block)
     state: EventfulState = found.state
     model, index, spec, num_prefix_tokens = found.info
-    # reason: a host that cuts its own clips may have frozen blocks, in order also in training
+    # A host that cuts its own clips may have frozen blocks, in order also in training
     training = block.training if state.clips else model.training
     if training and state.training is None:
         return host(*args, **kwargs)
@@ -190,7 +190,7 @@ def _in_training(model: nn.Module) -> str | None:
     """Path of a block in training mode, or of active dropout in one; None if there is none."""
     bypass = link(model).info.bypass
     attentions = [found.module for found in bypass.bypassed]  # some have dropout of their own
-    # reason: not the wrappers of blocks, which are in training mode unless somebody says otherwise
+    # Not the wrappers of blocks, which are in training mode unless somebody says otherwise
     for part in (*bypass.parts, *attentions):
         found = [m for m in part.modules() if m.training and (m is part or _drops(m))]
         if found:
@@ -229,7 +229,7 @@ def _run(
     for i, ((stream, x), (_, rope), place) in enumerate(zip(parts, ropes, places)):
         own, tokens = steps, Tokens(x, given.grid_size, rope, given.segments)
         if stream is not None:
-            # reason: an interrupted block leaves inconsistent state, so the stream is reset at its
+            # An interrupted block leaves inconsistent state, so the stream is reset at its
             # next frame
             stream.busy = True
         memory = None if stream is None else stream.blocks.get(index)

@@ -88,7 +88,7 @@ def _moved(state: StreamRun, model: nn.Module, pictures: Tensor) -> Tensor:
             f"Eventful: motion does not support pictures of {height} x {width} pixels on "
             f"{class_name(model)}: {reason}; leave motion out."
         )
-    # reason: tokens, which would tell, are not there yet
+    # Tokens, which would tell, are not there yet
     state.begin(model, pictures, state.call.image, autocast_dtype(pictures.device.type))
     moved = _follow(state, pictures, side)
     prefix = len(adapter.prefix(model))

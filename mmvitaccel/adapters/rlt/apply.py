@@ -105,7 +105,7 @@ def apply_rlt(model: nn.Module, threshold: float = 0.1) -> RLTHandle:
         raise ValueError(
             f"RLT does not support {class_name(model)}; supported models: {', '.join(known)}."
         )
-    find_adapter(model)  # reason: it refuses versions of the model that have other parts
+    find_adapter(model)  # It refuses versions of the model that have other parts
     before = link(model, METHOD)
     attach(model, METHOD, [Swap(model, adapter.overrides)], RLTState(threshold))
     if before is not None:

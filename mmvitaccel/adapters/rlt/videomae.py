@@ -66,7 +66,7 @@ def _mapped(function: Any, outs: list[Any]) -> Any:
         return function(*outs)
     if isinstance(first, dict):
         mapped = {name: _mapped(function, [out[name] for out in outs]) for name in first}
-        # reason: transformers' outputs are dataclasses and dicts at once
+        # transformers' outputs are dataclasses and dicts at once
         return type(first)(**mapped) if is_dataclass(first) else mapped
     if isinstance(first, (list, tuple)):
         return type(first)(_mapped(function, list(parts)) for parts in zip(*outs))

@@ -32,7 +32,7 @@ def _forward_spatial(model: nn.Module, host: Any, x: Tensor) -> Tensor:
         if places.shape[1]:
             place[rows] = torch.arange(len(rows), device=x.device) + sum(map(len, encoded))
             encoded.append(model.encode_step(tokens[rows], grid_size, places))
-    # reason: a step without kept tubelets has no place; it uses that of the last step with some
+    # A step without kept tubelets has no place; it uses that of the last step with some
     numbers = torch.arange(steps, device=x.device)
     source = torch.where(kept.any(2), numbers, 0).cummax(1).values  # (B, S)
     return torch.cat(encoded)[place.view(batch, steps).gather(1, source)]

@@ -103,7 +103,7 @@ def continue_block(
     mask = standing.key_mask(options.proportional_attention)
     rel_pos, terms = _rel_pos(block, spec, windows.grid_size), None
     if rel_pos is not None:
-        # reason: a query has terms at each of its tokens' places, of which it takes the mean
+        # A query has terms at each of its tokens' places, of which it takes the mean
         spread = take(q.transpose(1, 2).flatten(2), standing.owners())
         spread = spread.unflatten(2, (q.shape[1], -1)).transpose(1, 2)
         terms = _merge_heads(torch.cat(rel_pos.terms(spread), dim=-1), matching)

@@ -130,7 +130,7 @@ def _check_entries(model: nn.Module) -> None:
 
 def _check_tokens(state: ToMeState, trace: Trace, index: int, num_tokens: int) -> None:
     free = num_tokens - state.num_prefix_tokens
-    # reason: of a clip that hardly changes, RLT leaves a token or two
+    # Of a clip that hardly changes, RLT leaves a token or two
     if index == 0 and free < 2 and any(trace.schedule) and not _is_shortened(state.bypass.model):
         raise ValueError(
             f"ToMe: r={state.r} but only {free} tokens beside {state.num_prefix_tokens} prefix "

@@ -145,14 +145,14 @@ class Comparison:
                 row.images.append(len(results))
                 evaluators[row.name].process(data_samples=results, data_batch=batch)
         for row in self.rows:
-            # reason: evaluators print their own tables
+            # Evaluators print their own tables
             with redirect_stdout(io.StringIO()):
                 row.figures = evaluators[row.name].evaluate(len(self.loader.dataset))
 
     def step(self, row: Row, batch: dict[str, Any]) -> tuple[Sequence[Any], float]:
         """Results of a format for a batch of the loader, and the time in seconds."""
         model = self._built[row.name].model
-        data = copy.deepcopy(batch)  # reason: results are written into the samples
+        data = copy.deepcopy(batch)  # Results are written into the samples
         with torch.no_grad(), running(model, row.name):
             start = time.perf_counter()
             results = model.test_step(data)

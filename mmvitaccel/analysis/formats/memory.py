@@ -56,7 +56,7 @@ def memory_of(given: Given, name: str) -> int | None:
     """
     if not Path("/proc/self/statm").is_file():
         return None
-    # reason: a fork of this process could not use torch's threads; this server imports
+    # A fork of this process could not use torch's threads; this server imports
     # everything once, never runs a model, and forks the processes that do.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])

@@ -34,7 +34,7 @@ class GraphPart(nn.Module):
         self.model = model
         self.names = _names(cfg, model)
         self.spec: TreeSpec | None = None
-        # reason: the exporter applies the mode of the outermost module to all modules
+        # The exporter applies the mode of the outermost module to all modules
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -81,7 +81,7 @@ def _names(cfg: Config, model: nn.Module) -> tuple[str, ...]:
         )
     if package_of(cfg) != "mmdet":
         return ("backbone",)
-    # reason: imported here, because models of other packages do not need mmdet
+    # Imported here, because models of other packages do not need mmdet
     from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 
     neck = ("neck",) if isinstance(getattr(model, "neck", None), nn.Module) else ()

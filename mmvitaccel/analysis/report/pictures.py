@@ -55,7 +55,7 @@ def _drawn(draw: Callable[[Any], Any], title: str, height: float = 2.6) -> str:
 
     figure, axes = pyplot.subplots(figsize=(6.0, height), layout="constrained")
     draw(axes)
-    # reason: matplotlib reads $ as the start of a formula
+    # Matplotlib reads $ as the start of a formula
     axes.set_title(title.replace("$", r"\$"), fontsize="medium")
     axes.grid(alpha=0.3)
     file = io.BytesIO()

@@ -49,7 +49,7 @@ def read_run(path: str | Path) -> Run:
         what = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {what}; give the work directory of a training or a test.")
     run = Run(folder)
-    # reason: mmengine writes the config beside the runs, and into the folder of each run
+    # mmengine writes the config beside the runs, and into the folder of each run
     configs = [*folder.glob("*/vis_data/config.py"), *folder.glob("*.py")]
     if configs:
         run.config = _text(max(configs, key=lambda p: p.stat().st_mtime), run)

@@ -44,7 +44,7 @@ class PointResult:
     def from_json(cls, content: Mapping[str, Any]) -> PointResult:
         """Read the output of :meth:`to_json`."""
         own = {key: content[key] for key in ("method", "policy", "k", "r", "hook")}
-        # reason: sweeps from before run-length tokenization have no threshold
+        # Sweeps from before run-length tokenization have no threshold
         point = OperatingPoint(**own, threshold=content.get("threshold"))
         return cls(point, dict(content["figures"]))
 

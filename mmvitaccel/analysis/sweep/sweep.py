@@ -58,7 +58,7 @@ class Sweep:
     ) -> None:
         self.cfg, self.checkpoint, self.folder = with_costs(cfg), checkpoint, folder
         self.choice, self.skip_broken = choice, skip_broken
-        # reason: without a seed, random tokens would differ in every run
+        # Without a seed, random tokens would differ in every run
         self.cfg.randomness = {"seed": 0, **(self.cfg.get("randomness") or {})}
         if folded:
             deploy(self.cfg)
@@ -107,7 +107,7 @@ class Sweep:
         cfg, folder = point.apply(self.cfg), self.folder.test_dir(point)
         bar = [_Bar(progress, task)]
         try:
-            # reason: tables printed by evaluators would disturb the progress bars
+            # Tables printed by evaluators would disturb the progress bars
             with redirect_stdout(io.StringIO()):
                 figures = evaluate(
                     cfg, self.checkpoint, folder, self.choice, self.skip_broken, True, bar

@@ -187,7 +187,7 @@ def modulated_deform_conv_backward(
 def _convolve(
     x: torch.Tensor, offset: torch.Tensor, weight: torch.Tensor, **options: object
 ) -> torch.Tensor:
-    # reason: at an offset of NaN, as in a training that diverges, torchvision reads memory that is
+    # At an offset of NaN, as in a training that diverges, torchvision reads memory that is
     # not the map's and ends the process; mmcv takes it as outside of the map, where samples are 0.
     offset = offset.nan_to_num(nan=_OUTSIDE, posinf=_OUTSIDE, neginf=-_OUTSIDE)
     return torchvision.ops.deform_conv2d(x, offset, weight, **options)

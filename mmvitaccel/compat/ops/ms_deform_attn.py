@@ -77,7 +77,7 @@ def _attend(
     attention_weights: torch.Tensor,
     value_spatial_shapes: torch.Tensor,
 ) -> torch.Tensor:
-    # reason: mmcv imports this file while it is being imported itself.
+    # mmcv imports this file while it is being imported itself.
     from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
 
     return multi_scale_deformable_attn_pytorch(

@@ -140,7 +140,7 @@ def _greatest(
     """Greatest sample of each bin of a map (C, H, W) and its row and column, each (C, h, w)."""
     (h, m), (w, n) = ys.shape, xs.shape
     if m == 0 or n == 0:
-        # reason: a region of no extent has no samples; zero, as the average has it, and -1 for
+        # A region of no extent has no samples; zero, as the average has it, and -1 for
         # nowhere. (The compiled operator returns its initial value of -10000 there.)
         nothing = x.new_zeros(x.shape[0], h, w)
         return nothing, nothing - 1, nothing - 1

@@ -50,7 +50,7 @@ def fused_attention(
         (B, heads, N, D).
     """
     if torch.jit.is_tracing():
-        # reason: the exporter of torch 2.1 only supports the default scale
+        # The exporter of torch 2.1 only supports the default scale
         return F.scaled_dot_product_attention(
             q * (scale * q.shape[-1] ** 0.5), k, v, attn_mask=mask, dropout_p=dropout
         )
@@ -155,7 +155,7 @@ def _in_blocks(
             # Blocks of equal size, because a small last one would leave processors idle.
             blocks = -(-length // max(budget // cost, 1))
             step = -(-length // blocks)
-            # reason: torch's exporter to ONNX takes the parts of split(step) for equally long
+            # torch's exporter to ONNX takes the parts of split(step) for equally long
             sizes = [int(min(step, length - first)) for first in range(0, length, step)]
             parts = [t.split(sizes, dim) for t in inputs]
             if dim == 2:  # all rows use all keys and values

@@ -36,7 +36,7 @@ def pad_map(x: Tensor, window_size: int, value: Tensor | None = None) -> Tensor:
     padding = (0, 0, 0, to_width - width, 0, to_height - height)
     if value is None:
         return nn.functional.pad(x, padding)
-    # reason: two concatenations would copy the map twice
+    # Two concatenations would copy the map twice
     out = value.to(x.dtype).expand(batch, to_height, to_width, channels).clone()
     out[:, :height, :width] = x
     return out

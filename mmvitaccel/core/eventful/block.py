@@ -127,7 +127,7 @@ def start_block(
     _refuse_other_half(x.dtype, options.buffer_dtype)
     share_cores(x)
     if x.device.type == "cpu":
-        # reason: glibc requests fresh pages for every allocation that is at least as large as the
+        # Glibc requests fresh pages for every allocation that is at least as large as the
         # largest block freed so far, up to 32 MB. All token tensors have one size.
         torch.empty(30 * 2**20, dtype=torch.uint8)
     normed = steps.norm1(x)
@@ -145,7 +145,7 @@ def start_block(
     normed2 = steps.norm2(middle)
     branch2 = steps.mlp(normed2)
     passed, nothing = everything(x), x.new_zeros((), dtype=torch.float32)
-    # reason: a gate changes its tensor in place, and x belongs to the host.
+    # A gate changes its tensor in place, and x belongs to the host.
     memory = BlockMemory(
         qkv_gate=TokenGate(normed if late else x.clone(), options.reference, dtype),
         attention=attention,

@@ -62,7 +62,7 @@ class Clips:
         self.several_clips = len(clips) if several else 0
         self._on_more = on_more
         self._taken: dict[Hashable, int] = {}
-        # reason: a tracker calls its detector frame by frame within one call
+        # A tracker calls its detector frame by frame within one call
         self._started: set[Hashable] = around._started if isinstance(around, Clips) else set()
 
     def started(self, reader: Hashable) -> bool:

@@ -112,7 +112,7 @@ class Scope(Generic[Value]):
             yield
         finally:
             block.is_open = False
-            # reason: suspended generators may close their blocks in any order, and in any context
+            # Suspended generators may close their blocks in any order, and in any context
             self._innermost.set(next(_outwards(self._innermost.get()), None))
 
     def current(self) -> Value | None:

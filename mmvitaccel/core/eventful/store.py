@@ -168,7 +168,7 @@ class StreamStore:
         for frame in frames:
             with self._lock:
                 state = self._states.get(frame.stream)
-                # reason: counted, because frame numbers may start at 0 or 1 and have gaps
+                # Counted, because frame numbers may start at 0 or 1 and have gaps
                 if state is not None and state.seen >= (frame.num_frames or math.inf):
                     self.drop(frame.stream)
 
@@ -197,5 +197,5 @@ class StreamStore:
             self._dropped.popitem(last=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StreamStore:
-        # reason: a copy of the model (EMA) must not share the streams' state
+        # A copy of the model (EMA) must not share the streams' state
         return StreamStore(self.max_streams)

@@ -135,7 +135,7 @@ class StreamState:
 
         On devices other than a CPU, at the first frame after the result has arrived.
         """
-        # reason: in single precision, the sum of half-precision numbers cannot overflow.
+        # In single precision, the sum of half-precision numbers cannot overflow.
         self.unsound.watch(torch.isfinite(x.sum(dtype=torch.float32)).logical_not())
 
     def memory_bytes(self) -> int:

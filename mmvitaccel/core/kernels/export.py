@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-# reason: torch.compiler got it in torch 2.7; before, an export by torch.export looks like a compile
+# torch.compiler got it in torch 2.7; before, an export by torch.export looks like a compile
 _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
 
 

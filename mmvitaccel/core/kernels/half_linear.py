@@ -18,7 +18,7 @@ from mmvitaccel.core.torch_modes import autocast_dtype, is_compiling
 
 # Number of outputs whose weights are converted together; 768 x 768 values fit into the cache.
 _OUTPUTS = 768
-# reason: for fewer rows the conversion takes longer than the product saves (measured).
+# For fewer rows the conversion takes longer than the product saves (measured).
 _LEAST_ROWS = 128
 
 

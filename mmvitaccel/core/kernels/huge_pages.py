@@ -24,7 +24,7 @@ def huge_empty_like(x: Tensor) -> Tensor:
     if out.device.type == "cpu" and out.nbytes >= ALWAYS_FRESH and sys.platform == "linux":
         first = -(-out.data_ptr() // _PAGE) * _PAGE
         size = out.data_ptr() + out.nbytes - first
-        # reason: this is only advice; a refusal has no consequences
+        # This is only advice; a refusal has no consequences
         ctypes.CDLL(None).madvise(
             ctypes.c_void_p(first), ctypes.c_size_t(size // _PAGE * _PAGE), _MADV_HUGEPAGE
         )

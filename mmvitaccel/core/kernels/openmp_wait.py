@@ -66,7 +66,7 @@ class Usage:
         for task in os.listdir(_TASKS):
             try:
                 nanoseconds = (_TASKS / task / "schedstat").read_text().split()[1]
-            except OSError:  # reason: the thread has ended
+            except OSError:  # The thread has ended
                 continue
             waited[task] = int(nanoseconds) / 1e9
         return cls(cls.computed_now(), waited)
@@ -92,7 +92,7 @@ class Watch:
     def look(self) -> None:
         """Evaluate the usage since the last time, if that was long enough ago."""
         if not self._lock.acquire(blocking=False):
-            return  # reason: another thread evaluates
+            return  # Another thread evaluates
         try:
             seconds = Usage.computed_now() - self._last.computed
             if seconds < (LATER if self.asleep else SOON):
@@ -120,7 +120,7 @@ def _sleeping_pool() -> threading.Event:
 
     def own() -> None:
         parallel = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, *[ctypes.c_uint] * 2)
-        # reason: any function that may run on all threads at once will do; free(NULL) does nothing
+        # Any function that may run on all threads at once will do; free(NULL) does nothing
         nothing = ctypes.cast(ctypes.CDLL(None).free, ctypes.c_void_p)
         run = parallel(torch_runtime()[0].value)
         run(nothing, None, len(os.sched_getaffinity(0)), 0)
@@ -140,7 +140,7 @@ def watch() -> Watch | None:
 
 
 if hasattr(os, "register_at_fork"):
-    # reason: threads do not survive a fork, and the lock may have been held
+    # Threads do not survive a fork, and the lock may have been held
     os.register_at_fork(after_in_child=watch.cache_clear)
 
 

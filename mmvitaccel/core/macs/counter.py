@@ -78,7 +78,7 @@ class _Counting(TorchDispatchMode):
         packet = func._overloadpacket
         formula = self.formulas.get(packet)
         if formula is None and not _returns_view(func):
-            # reason: composite operators (aten::linear) are not decomposed for inference tensors
+            # Composite operators (aten::linear) are not decomposed for inference tensors
             with self:
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
@@ -146,7 +146,7 @@ class MacsCounter:
         if self.model is not None:
             self._names = {module: name for name, module in self.model.named_modules()}
 
-        # reason: global hooks run for all threads, but only operators of this thread are counted
+        # Global hooks run for all threads, but only operators of this thread are counted
         thread = threading.get_ident()
 
         def enter_module(module: nn.Module, _args: Any) -> None:

@@ -60,7 +60,7 @@ def _aten(*names: str) -> list[Any]:
     return [getattr(torch.ops.aten, name) for name in names if hasattr(torch.ops.aten, name)]
 
 
-# reason: torch has no formula for the CPU's fused kernel, and that of 2.1 refuses grouped queries
+# torch has no formula for the CPU's fused kernel, and that of 2.1 refuses grouped queries
 @register_macs_formula(
     *_aten(
         "_scaled_dot_product_flash_attention_for_cpu",
@@ -131,7 +131,7 @@ def may_multiply(func: Any) -> bool:
 
 
 def _torch_formulas() -> dict[Any, Callable[[Any, Any, Any], int]]:
-    # reason: torch 2.1's formulas take shapes, later ones tensors; the table's name differs too.
+    # torch 2.1's formulas take shapes, later ones tensors; the table's name differs too.
     if not hasattr(flop_counter, "flop_registry"):
         return {op: _given_shapes(f, 2) for op, f in flop_counter.flop_mapping.items()}
     return {op: _given_tensors(f) for op, f in flop_counter.flop_registry.items()}

@@ -41,7 +41,7 @@ def first_of_runs(clips: Tensor, tubelet_size: tuple[int, int, int], threshold: 
     for step in steps[1:]:
         step = step.float()
         difference = (step - first).abs().mean((1, 2), keepdim=True)[:, 0]  # (B, 1, H, W)
-        # reason: negated, so that NaN is kept
+        # Negated, so that NaN is kept
         new = (F.avg_pool2d(difference, tuple(patch)) <= threshold).logical_not()
         kept.append(new.flatten(1))
         begins = F.interpolate(new.float(), size=difference.shape[2:]).bool()  # by pixel

@@ -224,7 +224,7 @@ def _in_order(stems: Iterable[str]) -> list[str]:
     by_number = {_number(stem) or 0: stem for stem in stems}
     numbers = sorted(by_number)
     steps = Counter(b - a for a, b in zip(numbers, numbers[1:]))
-    # reason: a subsampled video has larger steps; a gap in consecutive numbers is a missing frame
+    # A subsampled video has larger steps; a gap in consecutive numbers is a missing frame
     if not steps or steps.most_common(1)[0][0] != 1:
         return [by_number[number] for number in numbers]
     return [

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from mmvitaccel.datasets.vid_classes import VID_SYNSETS
 
-# reason: mmtracking's spelling, which existing json files use
+# mmtracking's spelling, which existing json files use
 OTHER_CATEGORIES = "other_categeries"
 
 
@@ -56,7 +56,7 @@ def read_annotation(path: Path) -> Annotation:
     """
     try:
         root = ElementTree.parse(path).getroot()
-    # reason: unknown encodings make expat call Python's codecs, which raise various errors
+    # Unknown encodings make expat call Python's codecs, which raise various errors
     except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise ValueError(f"not readable as xml: {error}") from error
     things = [_thing(element) for element in root.iter("object")]

@@ -61,7 +61,7 @@ def refuse_nothing(name: str, coco: CocoVID, release: Release) -> None:
 
 def refuse_unknown(name: str, coco: CocoVID, classes: Sequence[str] | None) -> None:
     """Raise an error if there are objects but none has a known name."""
-    # reason: a list of DET may have only pictures of other classes, as negatives
+    # A list of DET may have only pictures of other classes, as negatives
     asked_for = "videos" in coco.content or not coco.content["images"]
     if asked_for and coco.unknown and not any(coco.per_class[c] for c in coco.class_names):
         found = ", ".join(repr(unknown) for unknown, _ in coco.unknown.most_common(_NAMED))

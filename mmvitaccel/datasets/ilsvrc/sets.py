@@ -93,7 +93,7 @@ def read_det(
 
 def _listing(release: Release, folder: str) -> set[str]:
     """Names of a folder's files, in the annotations and in the pictures."""
-    # reason: one listing per folder; a million single checks take minutes on network disks
+    # One listing per folder; a million single checks take minutes on network disks
     names: set[str] = set()
     for root in (release.annotations, release.pictures):
         if (root / folder).is_dir():

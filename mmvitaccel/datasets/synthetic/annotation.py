@@ -10,7 +10,7 @@ from mmvitaccel.datasets.synthetic.sprites import CLASSES
 
 CATEGORIES = [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)]
 
-# reason: with less than this visible, the object cannot be identified
+# With less than this visible, the object cannot be identified
 MIN_FRACTION = 0.2
 MIN_PIXELS = 16
 
@@ -57,7 +57,7 @@ def polygons(mask: np.ndarray) -> list[list[float]]:
         return []
     top, left = rows[0], cols[0]
     part = mask[top : rows[-1] + 1, left : cols[-1] + 1].astype(np.uint8)
-    # reason: contours run through pixel centres; on enlarged pixels they stay near the edge
+    # Contours run through pixel centres; on enlarged pixels they stay near the edge
     large = part.repeat(zoom, axis=0).repeat(zoom, axis=1)
     contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     traced = []

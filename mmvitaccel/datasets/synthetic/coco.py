@@ -19,7 +19,7 @@ from mmvitaccel.datasets.synthetic.store import write_json, write_set
 
 SPLITS = ("train", "val")
 
-# reason: recorded with each set, so that sets drawn by an older generator are not reused;
+# Recorded with each set, so that sets drawn by an older generator are not reused;
 # raise it with every change to what is drawn
 GENERATOR_VERSION = 1
 
@@ -131,7 +131,7 @@ def draw_image(
     Returns:
         (H, W, 3) uint8 RGB, and its objects.
     """
-    # reason: a random stream per image and split, so that no two images share any numbers
+    # A random stream per image and split, so that no two images share any numbers
     rng = np.random.default_rng([settings.seed, 0, SPLITS.index(split), index])
     backdrop = make_backdrop(rng, settings.img_size, min(settings.img_size))
     camera = make_camera(rng)
@@ -172,6 +172,6 @@ def write_png(path: Path, picture: np.ndarray) -> None:
     Raises:
         OSError: If the file cannot be written.
     """
-    # reason: little compression, which noise would defeat anyway, for reading and writing speed
+    # Little compression, which noise would defeat anyway, for reading and writing speed
     if not cv2.imwrite(str(path), picture[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1]):
         raise OSError(f"Cannot write the image '{path}'; is the disk full or read-only?")

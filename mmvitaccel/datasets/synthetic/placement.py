@@ -30,9 +30,9 @@ def scatter(
     for _ in range(10 * wanted):
         if len(poses) == wanted:
             break
-        # reason: uniform in the logarithm, as scale is seen
+        # Uniform in the logarithm, as scale is seen
         size = float(np.exp(rng.uniform(*np.log(object_size)))) * min(img_size)
-        # reason: a quarter of the diameter may reach over the border
+        # A quarter of the diameter may reach over the border
         margin = 0.25 * size
         x = rng.uniform(margin, width - margin)
         y = rng.uniform(margin, height - margin)

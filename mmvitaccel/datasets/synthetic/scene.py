@@ -144,7 +144,7 @@ def _place(sprite: Sprite, pose: Pose, camera: Camera) -> _Patch:
     reach = pose.size * 0.75 + 4
     left, top = int(np.floor(pose.x - reach)), int(np.floor(pose.y - reach))
     side = int(np.ceil(2 * reach)) + 1
-    # reason: drawn at twice the size and averaged, or small objects would flicker as they move
+    # Drawn at twice the size and averaged, or small objects would flicker as they move
     scale = 2 * pose.size / (0.92 * SPRITE_SIZE)
     matrix = cv2.getRotationMatrix2D(((SPRITE_SIZE - 1) / 2,) * 2, pose.angle, scale)
     centre = np.array([2 * (pose.x - left) + 0.5, 2 * (pose.y - top) + 0.5])
@@ -154,7 +154,7 @@ def _place(sprite: Sprite, pose: Pose, camera: Camera) -> _Patch:
         large = cv2.warpAffine(plane, matrix, (2 * side, 2 * side), flags=cv2.INTER_LINEAR)
         return cv2.resize(large, (side, side), interpolation=cv2.INTER_AREA)
 
-    # reason: colour averaged with its coverage does not darken along the outline
+    # Colour averaged with its coverage does not darken along the outline
     layer = warp(np.dstack([sprite.albedo * sprite.alpha[..., None], sprite.alpha]))
     alpha = layer[..., 3]
     albedo = layer[..., :3] / np.maximum(layer[..., 3:], 1e-3)

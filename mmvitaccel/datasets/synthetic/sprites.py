@@ -15,7 +15,7 @@ _Drawing = tuple[np.ndarray, np.ndarray, float, float]
 CLASSES = ("ball", "leaf", "brick", "crystal", "starfish")
 
 SPRITE_SIZE = 96
-# reason: a rim of clear pixels, so that interpolation never meets the sprite's border
+# A rim of clear pixels, so that interpolation never meets the sprite's border
 _REACH = 0.46
 
 
@@ -61,7 +61,7 @@ def _fill(outline: np.ndarray) -> np.ndarray:
     """Coverage (S, S) of a polygon (K, 2) given in units of the object's radius."""
     oversample, shift = 4, 4
     side = SPRITE_SIZE * oversample
-    # reason: fillPoly counts from pixel centres; the -0.5 keeps coverage centred after INTER_AREA
+    # fillPoly counts from pixel centres; the -0.5 keeps coverage centred after INTER_AREA
     points = (outline * _REACH + 0.5) * side - 0.5
     mask = np.zeros((side, side), np.uint8)
     cv2.fillPoly(mask, [np.round(points * 2**shift).astype(np.int32)], 255, shift=shift)
@@ -152,5 +152,5 @@ def _starfish(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> _Drawin
     return outline, albedo, 0.5, 0.1
 
 
-# reason: in the order of CLASSES
+# In the order of CLASSES
 _DRAW = (_ball, _leaf, _brick, _crystal, _starfish)

@@ -38,13 +38,13 @@ def write_set(
     target = Path(out_dir)
     if _is_reusable(target, settings, overwrite):
         return target
-    # reason: a name of its own, also where a run that was killed has left its part behind
+    # A name of its own, also where a run that was killed has left its part behind
     hidden = f".{target.name}.{os.getpid()}-{time.time_ns()}"
     partial = target.parent / f"{hidden}.partial"
     partial.mkdir(parents=True)
     try:
         fill(partial)
-        # reason: written last; a directory with this file in it is complete
+        # Written last; a directory with this file in it is complete
         (partial / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
         if target.exists():
             old = target.parent / f"{hidden}.old"
@@ -77,7 +77,7 @@ def _is_reusable(target: Path, settings: dict, overwrite: bool) -> bool:
             f"The set cannot be written: '{target}' is not empty and was not made by this "
             "generator; name another directory."
         )
-    # reason: through JSON and back, for a tuple is read back as a list
+    # Through JSON and back, for a tuple is read back as a list
     if json.loads(recorded.read_text()) == json.loads(json.dumps(settings)):
         return True
     if not overwrite:

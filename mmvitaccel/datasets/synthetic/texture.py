@@ -26,7 +26,7 @@ def smooth_noise(
     grid = rng.standard_normal((rows, cols), dtype=np.float32)
     full = (int(np.ceil(cols * cell[1])), int(np.ceil(rows * cell[0])))
     pixels = cv2.resize(grid, full, interpolation=cv2.INTER_CUBIC)
-    # reason: cut at random, so that grid nodes do not line up with the picture's corner
+    # Cut at random, so that grid nodes do not line up with the picture's corner
     top = int(rng.integers(pixels.shape[0] - shape[0] + 1))
     left = int(rng.integers(pixels.shape[1] - shape[1] + 1))
     return pixels[top : top + shape[0], left : left + shape[1]]

@@ -26,7 +26,7 @@ from mmvitaccel.datasets.synthetic.sprites import CLASSES, make_sprite
 from mmvitaccel.datasets.synthetic.store import write_json, write_set
 
 BACKGROUNDS = ("fixed", "panning")
-# reason: ImageNet VID trains on this many frames of a video, evenly spread
+# ImageNet VID trains on this many frames of a video, evenly spread
 VID_TRAIN_FRAMES = 15
 FPS = 25
 
@@ -228,7 +228,7 @@ class _SplitWriter:
                     "id": len(self.annotations) + 1,
                     "image_id": image["id"],
                     "video_id": image["video_id"],
-                    # reason: from 1, for mmdet takes instance 0 for one that has no number
+                    # From 1, for mmdet takes instance 0 for one that has no number
                     "instance_id": self.instances + number + 1,
                     **entry,
                     "occluded": item.fraction < 0.95,

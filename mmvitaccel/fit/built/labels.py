@@ -74,7 +74,7 @@ def check_built(model: nn.Module, dataset: Any, where: str) -> None:
 def _check_classes(head: Head, dataset: BaseDataset, where: str) -> None:
     known = (getattr(dataset, "METAINFO", None) or {}).get("classes")
     classes = dataset.metainfo.get("classes")
-    # reason: those that the class itself or the config names were compared before
+    # Those that the class itself or the config names were compared before
     if known or not isinstance(classes, (list, tuple)) or len(classes) == head.num_classes:
         return
     raise UserError(
@@ -88,7 +88,7 @@ def _check_labels(head: Head, dataset: BaseDataset, where: str) -> None:
     training = where.startswith("train")
     labels: dict[int, str] = {}
     for index in range(len(dataset)):
-        # reason: the record as it was read; a data set's own way may load more
+        # The record as it was read; a data set's own way may load more
         record = BaseDataset.get_data_info(dataset, index)
         for label in _whole_labels(record.get("label")):
             labels.setdefault(label, str(record.get("frame_dir") or record.get("filename", index)))

@@ -47,7 +47,7 @@ def check_coco_metric(where: str, evaluator: Mapping[str, Any]) -> None:
             f"{closest(str(unknown[0]), _ITEMS) or '.'}"
         )
     limits = evaluator.get("proposal_nums")
-    # reason: mmdet's own evaluation in several processes, as for V3Det, takes any number of them
+    # mmdet's own evaluation in several processes, as for V3Det, takes any number of them
     others = kinds == ["proposal_fast"] or evaluator.get("use_mp_eval")
     if isinstance(limits, (list, tuple)) and len(limits) < _LIMITS and not others:
         raise UserError(

@@ -40,7 +40,7 @@ def check_suppression(model: Any, where: str = "model") -> None:
 
 def _check_suppression(nms: Mapping[str, Any], where: str) -> None:
     kind, threshold = nms.get("type"), nms.get("iou_threshold")
-    # reason: a class or a function stands for itself
+    # A class or a function stands for itself
     if isinstance(kind, str) and kind.isidentifier() and kind not in _WAYS:
         raise UserError(
             f"{where}.type is {kind!r}; give one of {', '.join(_WAYS)}{closest(kind, _WAYS) or '.'}"

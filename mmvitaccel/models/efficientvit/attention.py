@@ -70,7 +70,7 @@ class CascadedGroupAttention(nn.Module):
     def attention_bias(self, height: int, width: int) -> Tensor:
         """Return the biases (num_heads, N, N) between the tokens of a height x width map."""
         side, index = self.window_size, self.attention_bias_idxs
-        # reason: a graph exported for any size has to crop the table to the size of its input
+        # A graph exported for any size has to crop the table to the size of its input
         if torch.onnx.is_in_onnx_export() or height != side or width != side:
             index = index.view(side, side, side, side)
             index = index[:height, :width, :height, :width]
@@ -91,7 +91,7 @@ class CascadedGroupAttention(nn.Module):
                     logger="current",
                 )
             state_dict[key] = resized
-        # reason: it depends only on the window size, and timm's checkpoints do not have it
+        # It depends only on the window size, and timm's checkpoints do not have it
         state_dict[prefix + "attention_bias_idxs"] = self.attention_bias_idxs
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -147,7 +147,7 @@ class WindowAttention(nn.Module):
         side = self.window_size
         height, width = x.shape[2:]
         if torch.onnx.is_in_onnx_export():
-            # reason: an exported graph is valid for every size, so it must not branch in Python
+            # An exported graph is valid for every size, so it must not branch in Python
             fits = (height <= side) & (width <= side)
             tall, wide = (torch.where(fits, length, side) for length in (height, width))
             return self._in_windows(x, tall, wide)

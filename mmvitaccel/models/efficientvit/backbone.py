@@ -139,7 +139,7 @@ class EfficientViT(PretrainedBackbone):
         Raises:
             ValueError: The input is not a batch of images of ``in_channels`` channels.
         """
-        # reason: comparing traced sizes would only warn; the convolution still checks them
+        # Comparing traced sizes would only warn; the convolution still checks them
         if not torch.jit.is_tracing() and (x.dim() != 4 or x.size(1) != self.in_channels):
             raise ValueError(
                 f"EfficientViT: the input is {tuple(x.shape)}; it must be images (B, "

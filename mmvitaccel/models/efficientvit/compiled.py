@@ -106,7 +106,7 @@ class CompiledEfficientViT(nn.Module):
             maps.run_steps(
                 [x, *plan.maps], ctypes.addressof(plan.array), len(plan.array), plan.macs
             )
-            # reason: copied, because the next call overwrites the same maps
+            # Copied, because the next call overwrites the same maps
             return tuple(
                 out.data.view(len(x), out.height, out.width, -1).permute(0, 3, 1, 2).clone()
                 for out in plan.outs

@@ -129,7 +129,7 @@ def fold_norm(
     Returns:
         Weight (C_out, C_in / groups, K, K) and bias (C_out,), in the dtype of ``conv_weight``.
     """
-    # reason: in float32 even for models in half precision, whose running variance may be tiny
+    # In float32 even for models in half precision, whose running variance may be tiny
     scale = weight.float() * torch.rsqrt(var.float() + eps)
     folded = conv_weight.float() * scale[:, None, None, None]
     return folded.to(conv_weight.dtype), (bias.float() - mean.float() * scale).to(conv_weight.dtype)

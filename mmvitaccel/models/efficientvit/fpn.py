@@ -87,7 +87,7 @@ class EfficientViTFPN(BaseModule):
             ValueError: The channels of the inputs differ from ``in_channels``.
         """
         channels = tuple(x.shape[1] for x in inputs)
-        # reason: comparing traced sizes would only warn; the convolutions still check them
+        # Comparing traced sizes would only warn; the convolutions still check them
         if not torch.jit.is_tracing() and channels != self.in_channels:
             raise ValueError(
                 f"EfficientViTFPN: the inputs have {channels} channels; set in_channels to these "
@@ -100,7 +100,7 @@ class EfficientViTFPN(BaseModule):
         finer = [laterals[0]]
         for conv in self.extra_trans_convs:
             finer.insert(0, conv(finer[0]))
-        # reason: in released weights extra_trans_convs go from coarse to fine, but
+        # In released weights extra_trans_convs go from coarse to fine, but
         # extra_fpn_convs, like fpn_convs, from fine to coarse
         outs = [conv(x) for conv, x in zip(self.extra_fpn_convs, finer)]
         outs += [conv(x) for conv, x in zip(self.fpn_convs, laterals)]

@@ -45,7 +45,7 @@ class PatchEmbed(nn.Module):
         missing = (0, -width % self.patch_size, 0, -height % self.patch_size)
         if any(missing):
             img = F.pad(img, missing)
-        # reason: residual sums keep this layout; with any other, each LayerNorm copies its input
+        # Residual sums keep this layout; with any other, each LayerNorm copies its input
         return self.proj(img).permute(0, 2, 3, 1).contiguous()
 
 
@@ -151,7 +151,7 @@ class ViTDet(PretrainedBackbone):
         self.patch_embed = PatchEmbed(patch_size, in_channels, embed_dim)
         self.pos_embed = None
         if use_abs_pos:
-            # reason: the first entry belongs to the class token of pre-training. It is not used,
+            # The first entry belongs to the class token of pre-training. It is not used,
             # but with it released weights load with all names and shapes.
             positions = 1 + (pretrain_img_size // patch_size) ** 2
             self.pos_embed = nn.Parameter(torch.zeros(1, positions, embed_dim))
@@ -227,7 +227,7 @@ def _resize_positions(positions: Tensor, grid_size: tuple[int, int]) -> Tensor:
     positions = positions.unflatten(1, (side, side))
     if tuple(grid_size) == (side, side):
         return positions
-    # reason: channels are contiguous, so the interpolation of one axis after the other is a matrix
+    # Channels are contiguous, so the interpolation of one axis after the other is a matrix
     # product. It is much faster than torch's interpolation, which processes channels one by one
     with without_autocast(positions.device.type):
         by_row, by_column = (_bicubic(side, size, positions.device) for size in grid_size)

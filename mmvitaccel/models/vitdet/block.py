@@ -114,7 +114,7 @@ class ViTDetBlock(nn.Module):
         norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        from timm.layers import Mlp  # reason: half a second that other models need not wait
+        from timm.layers import Mlp  # Half a second that other models need not wait
 
         self.window_size = window_size
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
@@ -134,7 +134,7 @@ class ViTDetBlock(nn.Module):
         if not self.window_size:
             out = self.attn.attend(qkv.flatten(1, 2), grid_size).unflatten(1, grid_size)
         else:
-            # reason: tokens are padded with zeros after the norm, so only the bias remains
+            # Tokens are padded with zeros after the norm, so only the bias remains
             qkv = pad_map(qkv, self.window_size, bias_of(self.attn.qkv))
             windows = to_windows(qkv, self.window_size)
             windows = self.attn.attend(windows, (self.window_size, self.window_size))

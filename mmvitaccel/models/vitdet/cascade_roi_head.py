@@ -49,7 +49,7 @@ class CascadeRoIHead(MMDetCascadeRoIHead):
         finally:
             self._refining = False
         tiny = torch.finfo(torch.float32).tiny
-        # reason: the softmax of the last stage's head reverses this logarithm
+        # The softmax of the last stage's head reverses this logarithm
         return rois, [score.clamp_min(tiny).log() for score in scores], boxes
 
     def _bbox_forward(self, stage: int, x: tuple[Tensor], rois: Tensor) -> dict[str, Tensor]:

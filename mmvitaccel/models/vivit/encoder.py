@@ -14,7 +14,7 @@ from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-# reason: the released weights were trained with 1e-6, which is not torch's default
+# The released weights were trained with 1e-6, which is not torch's default
 LAYER_NORM_EPS = 1e-6
 
 
@@ -55,7 +55,7 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, drop_path: float) -> None:
         super().__init__()
-        from timm.layers import Mlp  # reason: half a second that other models need not wait
+        from timm.layers import Mlp  # Half a second that other models need not wait
 
         self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
         self.attn = Attention(dim, num_heads)
@@ -155,7 +155,7 @@ class ClassTokenEncoder(nn.Module):
         if found is not None and found.shape != self.pos_embed.shape:
             side = round((found.shape[1] - 1) ** (1 / len(self.grid_size)))
             old = (side,) * len(self.grid_size)
-            # reason: a grid that is not square cannot be inferred from the number of positions;
+            # A grid that is not square cannot be inferred from the number of positions;
             # torch then raises an error with the two shapes
             if 1 + math.prod(old) == found.shape[1] and found.shape[2:] == self.pos_embed.shape[2:]:
                 state_dict[name] = resize_positions(found, old, self.grid_size)

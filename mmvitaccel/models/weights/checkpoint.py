@@ -51,7 +51,7 @@ def find_weights(content: object, source: str, entry: str = "") -> dict[str, Ten
         ValueError: There are no weights, or there are several entries and none is selected.
     """
     weights = _entry(content, source, entry)
-    # reason: checkpoints may be nested
+    # Checkpoints may be nested
     while isinstance(weights, dict) and usual_entry(weights) and not _holds_weights(weights):
         weights = weights[usual_entry(weights)]
     if not isinstance(weights, dict) or not weights:
@@ -83,7 +83,7 @@ def _holds_weights(value: object) -> bool:
     """Whether a value is a state dict, possibly with other entries such as a counter."""
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         return False
-    # reason: states of schedulers and random generators also have tensors, with other names
+    # States of schedulers and random generators also have tensors, with other names
     return any(
         isinstance(v, (Tensor, np.ndarray)) and ("." in name or name in ("weight", "bias"))
         for name, v in value.items()
@@ -112,7 +112,7 @@ def _entry(content: Any, source: str, entry: str) -> Any:
 
 def _as_weight(name: str, value: Any, source: str) -> Tensor:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        # reason: torch does not accept the read-only or big-endian arrays that a pickle may have
+        # torch does not accept the read-only or big-endian arrays that a pickle may have
         value = torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))
     if not isinstance(value, Tensor) or not is_plain(value):
         kind = _kind(value)
@@ -132,7 +132,7 @@ def _kind(value: Any) -> str:
     """What an entry is that is no plain tensor."""
     if not isinstance(value, Tensor):
         return type(value).__name__
-    # reason: a quantized tensor has a plain one's layout
+    # A quantized tensor has a plain one's layout
     named = {value.is_quantized: "quantized", value.is_meta: "meta"}
     return f"{named.get(True, value.layout)} tensor"
 

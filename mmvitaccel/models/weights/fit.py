@@ -109,7 +109,7 @@ def _mismatch(
     """Describe the first weight with a wrong shape that could not be resized."""
     message = " ".join(str(error).split())
     for key, shape in shapes.items():
-        # reason: torch only reports those that still differ after the model has resized weights
+        # torch only reports those that still differ after the model has resized weights
         if key in weights and tuple(weights[key].shape) != shape and f" {key}:" in message:
             return (
                 f"'{key}' is {tuple(weights[key].shape)} in it and {shape} in {name}; give a "

@@ -53,7 +53,7 @@ class PretrainedBackbone(BaseModule):
         pretrained = [cfg for cfg in cfgs if is_pretrained(cfg)]
         load = pretrained and not self.is_init
         try:
-            # reason: mmengine's Pretrained loads matching weights and only warns about the rest
+            # mmengine's Pretrained loads matching weights and only warns about the rest
             self.init_cfg = [cfg for cfg in cfgs if not is_pretrained(cfg)]
             super().init_weights()
         finally:

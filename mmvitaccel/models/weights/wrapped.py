@@ -88,11 +88,11 @@ def choose_weights(
         return below
     prefixes = _prefixes(weights)
     hits = {prefix: _hits(weights, prefix, own) for prefix in prefixes}
-    # reason: max returns the first of equals, so the empty prefix takes precedence
+    # Max returns the first of equals, so the empty prefix takes precedence
     prefix = max(prefixes, key=hits.__getitem__)
     if not hits[prefix]:
         _refuse_strange_prefixes(weights, source, own)
-        # reason: the names belong to another layout; only a prefix of all can be a wrapper's
+        # The names belong to another layout; only a prefix of all can be a wrapper's
         prefix = max((p for p in prefixes if all(n.startswith(p) for n in weights)), key=len)
     others = [p for p in prefixes if p != prefix and hits[p] == hits[prefix] > 0]
     _say(content, source, choice.entry, prefix, others)

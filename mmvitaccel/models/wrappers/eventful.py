@@ -137,7 +137,7 @@ def attach_eventful(
     """
     target = text("Eventful", "target", target, what="a module's path", or_none=True)
     refuse_both(target, parts)
-    # reason: the detector itself gets the data samples; a wrapper calls it once for each view
+    # The detector itself gets the data samples; a wrapper calls it once for each view
     model = unwrapped(model)
     if parts is not None:
         if isinstance(policy, dict) and "type" not in policy:
@@ -259,7 +259,7 @@ def _build(registry: Registry, what: str, given: Any) -> Any:
 
 
 def _class(registry: Registry, cfg: dict) -> type | None:
-    # reason: looked up directly, because building would search the scope of the config first
+    # Looked up directly, because building would search the scope of the config first
     name = cfg.get("type")
     return registry.get(name) if isinstance(name, str) else name
 

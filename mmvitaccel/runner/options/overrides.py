@@ -30,7 +30,7 @@ def read_again(path: str, options: Mapping[str, Any]) -> Config:
         options: Dotted keys to values; each is applied after every assignment of its variable.
     """
     with _LOCK, _options_in_the_source(options), warnings.catch_warnings():
-        # reason: mmengine resolves `package::` with pkg_resources, which warns whoever imports it.
+        # mmengine resolves `package::` with pkg_resources, which warns whoever imports it.
         warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
         return Config.fromfile(path)
 
@@ -83,7 +83,7 @@ def _are_lists_of_dicts(before: Any, after: Any) -> bool:
 
 
 def _equal(before: Any, after: Any) -> bool:
-    # reason: in the lazy style, types are new objects at each reading
+    # In the lazy style, types are new objects at each reading
     return before == after or (type(before) is type(after) and repr(before) == repr(after))
 
 

@@ -30,7 +30,7 @@ def refuse_used_up(cfg: Config, key: str, value: Any, options: Mapping[str, Any]
             f"--cfg-options {key}: {name} is used up when the config is read, which fails with "
             f"{value!r} ({type(error).__name__}: {error}); set what is made of it."
         ) from error
-    # reason: random values and times in a config differ at each reading
+    # Random values and times in a config differ at each reading
     changing = {path for path, _ in differences(before, read_again(cfg.filename, {}).to_dict())}
     made = [
         (path, new)
@@ -60,7 +60,7 @@ def tell_unreached(cfg: Config, before: Mapping[str, Any], options: Mapping[str,
     try:
         again = read_again(cfg.filename, options).to_dict()
     except Exception:
-        # reason: only the warning is lost; the options themselves are merged
+        # Only the warning is lost; the options themselves are merged
         return
     given = {tuple(key.split(".")) for key in options}
     tails = {path[1:] for path in given if len(path) > 1}

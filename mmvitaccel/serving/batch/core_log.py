@@ -25,7 +25,7 @@ def quiet_core() -> Iterator[None]:
         return
     os.environ[_LEVEL] = "fatal"
     try:
-        # reason: the core, which reads the level here, says first that it was set
+        # The core, which reads the level here, says first that it was set
         with _without_lines_on(_LEVEL):
             yield
     finally:

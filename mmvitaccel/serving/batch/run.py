@@ -66,8 +66,8 @@ class VideoWorker:
                 self._settings.fps,
                 on_frame,
             )
-        except Exception as error:  # reason: one failed video must not stop the others
-            # reason: the model may have been interrupted within a frame; build it again
+        except Exception as error:  # One failed video must not stop the others
+            # The model may have been interrupted within a frame; build it again
             self._demo = None
             said = sentence_of(error)
             fault = "" if said else traceback.format_exc()
@@ -113,7 +113,7 @@ def run_batch(
         if value is not None and value < 1:
             raise UserError(f"{option} {value}: give 1 or more.")
     described = settings.described()
-    # reason: a detector that cannot be built fails here, once, and not in each worker
+    # A detector that cannot be built fails here, once, and not in each worker
     settings.detector()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -187,7 +187,7 @@ def _shared_out(videos: int, workers: int | None, threads: int | None) -> tuple[
             f"--workers {size} with {each} threads each do not fit: Ray has {cores} cores on "
             f"{len(nodes)} machines, enough for {room}; give fewer workers or threads."
         )
-    # reason: workers on one GPU need equal shares of it, or Ray cannot place the last one
+    # Workers on one GPU need equal shares of it, or Ray cannot place the last one
     return size, each, 1 / math.ceil(size / gpus) if gpus else 0
 
 
@@ -203,7 +203,7 @@ def _outcomes(
     context.max_errored_blocks = -1
     rows = [{"name": video.name, "path": video.path} for video in videos]
     with warnings.catch_warnings():
-        # reason: Ray 2.60, which is pinned, has no other way to set the number of retries
+        # Ray 2.60, which is pinned, has no other way to set the number of retries
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
         played = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             VideoWorker,
@@ -214,7 +214,7 @@ def _outcomes(
             max_restarts=-1,
             max_task_retries=1,
         )
-    # reason: iter_rows holds an outcome back until the next one is there
+    # iter_rows holds an outcome back until the next one is there
     for rows_done in played.iter_batches(batch_size=None, prefetch_batches=0):
         for outcome in rows_done["outcome"]:
             yield Outcome(**json.loads(str(outcome)))

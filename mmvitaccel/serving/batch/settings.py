@@ -55,7 +55,7 @@ class BatchSettings:
     def __post_init__(self) -> None:
         check_bounds(self.bounds, has_budget=self.budget is not None)
         check_score(self.least_score)
-        # reason: a worker may run in another working directory
+        # A worker may run in another working directory
         if "::" not in self.config:
             object.__setattr__(self, "config", os.path.abspath(self.config))
         if "://" not in self.checkpoint:

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     wanted = check_service(args.service)
     cores = start_ray(args.cpus, args.object_store_megabytes)
     if wanted > cores:
-        # reason: Serve would wait for them forever
+        # Serve would wait for them forever
         raise UserError(
             f"{args.service}: its replicas reserve {wanted:g} cores (replicas times cpus) and Ray "
             f"has {cores:g}; reserve fewer, or give --cpus."

@@ -25,10 +25,10 @@ from mmvitaccel.serving.ray_app.replica import Replica, Reply  # noqa: E402
 from mmvitaccel.serving.ray_app.router import StickyRouter, replica_names  # noqa: E402
 from mmvitaccel.serving.ray_app.settings import ServiceSettings  # noqa: E402
 
-# reason: the worker refuses what is too much and says so; in a queue of Ray's, frames of a live
+# The worker refuses what is too much and says so; in a queue of Ray's, frames of a live
 # video would only grow old
 _MANY = 10_000
-# reason: whoever waits for a batch was told long ago that there is no answer
+# Whoever waits for a batch was told long ago that there is no answer
 _HANGS = 3  # times ``answer_seconds``
 #: A stream goes to its own replica or waits for it; no other replica has its state.
 STICKY = RequestRouterConfig(
@@ -79,7 +79,7 @@ class _Sticky:
     async def broadcast(self, seconds: float, method: str, *args: Any) -> Said:
         """See :class:`~mmvitaccel.serving.ray_app.gateway.Replicas`."""
         called = self._handle.broadcast(method, *args)
-        # reason: results_async gives the results of all replicas, or none
+        # results_async gives the results of all replicas, or none
         sent = await asyncio.wait_for(called._fetch_replica_results_async(), seconds)
         return await collect((each.get_async() for each in sent), replica_names(), seconds)
 

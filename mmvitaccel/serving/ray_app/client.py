@@ -41,14 +41,14 @@ class StreamClient:
         if self._connected:
             try:
                 ray.init(address=address, namespace="serve", log_to_driver=False)
-            except Exception as error:  # reason: what is wrong with an address has many names
+            except Exception as error:  # What is wrong with an address has many names
                 raise UserError(
                     f"no Ray is at {address!r} ({type(error).__name__}: {one_line(error)[:200]}); "
                     "start the service and give the address that it prints."
                 ) from error
         try:
             self._gateway: DeploymentHandle = serve.get_app_handle(application)
-        except Exception as error:  # reason: of Serve's own, one where none runs, one without it
+        except Exception as error:  # Of Serve's own, one where none runs, one without it
             self.close()
             raise UserError(
                 f"no application {application!r} of Ray Serve runs there "
@@ -105,7 +105,7 @@ class StreamClient:
         asked = getattr(self._gateway, method).remote(stream, *args)
         try:
             return asked.result(timeout_s=self._answer_seconds)
-        except Exception as error:  # reason: an engine has many ways to say that a process ended
+        except Exception as error:  # An engine has many ways to say that a process ended
             if isinstance(error, RayTaskError) and isinstance(error.cause, Refused):
                 raise error.cause from None
             asked.cancel()

@@ -22,7 +22,7 @@ from mmvitaccel.serving.report import WorkerReport
 from mmvitaccel.serving.stream import check_name, check_token, same_token
 
 _KNOWN = 100_000  # streams that are noted; the least recently used are dropped
-# reason: a replica drops what is too much; only one that hangs has so many of a stream, and they
+# A replica drops what is too much; only one that hangs has so many of a stream, and they
 # would take the place of other streams' frames
 _MOST_UNANSWERED = 32  # frames of a stream
 
@@ -192,7 +192,7 @@ class Gateway:
             before = self._known[stream]
             await self._call(stream, "open_stream", token, before.last_id)
             reply = await self._call(*given)
-        # reason: a stream that was closed meanwhile is not known any more, and its name is free
+        # A stream that was closed meanwhile is not known any more, and its name is free
         if self._closes == closes if before is None else self._known.get(stream) is before:
             known = await self._note(stream, token, reply)
             known.last_id = frame_id if known.last_id is None else max(known.last_id, frame_id)
@@ -206,7 +206,7 @@ class Gateway:
         """
         try:
             said = await self._replicas.broadcast(self._report_seconds, "report")
-        except Exception as error:  # reason: Ray reports the end of a process in many ways
+        except Exception as error:  # Ray reports the end of a process in many ways
             raise Refused(
                 "lost",
                 f"no replica can be asked for a report ({type(error).__name__}: "
@@ -221,7 +221,7 @@ class Gateway:
             reply = await asyncio.wait_for(
                 self._replicas.call(stream, method, stream, *args), timeout=self._answer_seconds
             )
-        except Exception as error:  # reason: Ray reports the end of a process in many ways
+        except Exception as error:  # Ray reports the end of a process in many ways
             self.counts["lost_frames"] += method == "submit"
             raise Refused(
                 "lost",

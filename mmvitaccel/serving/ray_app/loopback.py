@@ -33,7 +33,7 @@ def bind_ports() -> None:
 def set_variables() -> None:
     """Set the variables of a service; call it before ray is imported."""
     os.environ.update(VARIABLES)
-    # reason: a Ray that is started here asks for its token, which a process that connects to it
+    # A Ray that is started here asks for its token, which a process that connects to it
     # gives only where it is told to
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 

@@ -44,7 +44,7 @@ class Replica:
         self, name: str, make: Callable[[], StreamWorker], most_seconds: float = math.inf
     ) -> None:
         self.name, self.worker, self._most_seconds = name, make(), most_seconds
-        # reason: one thread, so that frames are decoded in the order of their arrival
+        # One thread, so that frames are decoded in the order of their arrival
         self._decoding = ThreadPoolExecutor(1, "decoding")
 
     async def open_stream(self, stream: str, token: str, after: int | None = None) -> Reply:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 
-# reason: a request to a replica that does not answer keeps its task until it is given up; Serve has
+# A request to a replica that does not answer keeps its task until it is given up; Serve has
 # two tasks for each replica, and with all of them waiting no stream would be routed
 _MOST_TASKS = 10_000
 
@@ -19,7 +19,7 @@ class StickyRouter(ConsistentHashRouter):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # reason: Serve pickles this class by its code, which knows a copy of this module's names
+        # Serve pickles this class by its code, which knows a copy of this module's names
         from mmvitaccel.serving.ray_app import router
 
         router.latest = self

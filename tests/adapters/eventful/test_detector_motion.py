@@ -127,7 +127,7 @@ def test_within_a_patch_boxes_of_a_still_follow_the_camera_and_cost_nothing(name
         off = (found.bboxes[:, None] - moved[seen]).abs().amax(2)
         off = off + (found.scores[:, None] - first.scores[seen]).abs()
         follow = (off.amin(0) < 1e-2).float().mean()
-        # reason: a box within the frame may come of a proposal that its edge cuts
+        # A box within the frame may come of a proposal that its edge cuts
         assert seen.sum() > 20 and follow >= (0.4 if "roi_head" in handle.parts else 1)
     assert handle.frames[0].camera.offset == (8, -12)
 

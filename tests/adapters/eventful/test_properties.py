@@ -93,7 +93,7 @@ def play(model, handle, events):
             model.train()
             model.eval()
         frame = videos[event.stream].frame(event.size, event.share)
-        # reason: two histories are played side by side; a context that is open at a yield would be
+        # Two histories are played side by side; a context that is open at a yield would be
         # closed in the other one's turn, and leave gradients off.
         with torch.no_grad(), handle.stream(event.stream, cut=event.what == "cut"):
             out = model(frame)[0]

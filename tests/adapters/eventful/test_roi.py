@@ -96,7 +96,7 @@ def test_every_proposal_is_as_the_plain_head_has_it(kind):
     plain, head, handle = make(**kind)
     boxes = proposals(60)
     shares = []
-    # reason: a cascade's stages look at boxes that the one before has refined, rounding included
+    # A cascade's stages look at boxes that the one before has refined, rounding included
     tolerance = 2e-4 if "cascade" in kind else 1e-5
     for i, x in enumerate(video(6, **LEVELS)):
         boxes = boxes[torch.randperm(len(boxes), generator=torch.Generator().manual_seed(i))]

@@ -42,7 +42,7 @@ def pointers_in(kind: Any, offset: int = 0) -> Iterator[int]:
 def live_storages() -> dict[int, int]:
     """Sizes of the storages of all tensors on the CPU, by address."""
     tensors = [o for o in gc.get_objects() if type(o) in (torch.Tensor, torch.nn.Parameter)]
-    # reason: other tests leave sparse tensors behind, which have no storage
+    # Other tests leave sparse tensors behind, which have no storage
     dense = [t for t in tensors if t.device.type == "cpu" and t.layout is torch.strided]
     storages = [t.untyped_storage() for t in dense]
     return {storage.data_ptr(): storage.nbytes() for storage in storages if storage.nbytes()}

@@ -60,7 +60,7 @@ def test_leaves_to_the_layer_what_is_no_gain(slow_half, monkeypatch):
         assert half_linear(layer, x) is not None
         assert half_linear(layer, x[:20]) is None
         assert half_linear(layer.float(), x.float()) is None
-        # reason: autocast on a CPU takes no other dtype in torch 2.1
+        # Autocast on a CPU takes no other dtype in torch 2.1
         monkeypatch.setattr(module, "autocast_dtype", lambda device: torch.float16)
         assert half_linear(layer, x.float()) is None
 

@@ -130,7 +130,7 @@ def test_multiply_adds_are_those_that_run(kernel):
             counts[name, side] = counter.report().total
             assert not counter.report().uncounted
     assert counts["model", 224] == counts["compiled", 224] > 0
-    # reason: what fills up windows is not projected, since nobody reads it
+    # What fills up windows is not projected, since nobody reads it
     assert 0.9 * counts["model", 200] < counts["compiled", 200] < counts["model", 200]
 
 

@@ -41,7 +41,7 @@ def test_an_outcome_is_told_while_the_next_video_is_played(tmp_path, monkeypatch
     write_video(tmp_path / "videos" / "1.mp4", size=(40, 24))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    # reason: Ray's workers give way to every other process, which on a busy machine is for good
+    # Ray's workers give way to every other process, which on a busy machine is for good
     monkeypatch.setenv("RAY_worker_niceness", "0")
     outcomes = run_batch(
         find_videos(tmp_path / "videos"),

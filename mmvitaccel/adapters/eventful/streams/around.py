@@ -65,5 +65,5 @@ def _note(parent: nn.Module, name: str, child: nn.Module | None) -> None:
                 _follow(root, model)
 
 
-# reason: registered once and kept, because such a hook cannot be removed while it runs
+# Registered once and kept, because such a hook cannot be removed while it runs
 register_module_module_registration_hook(_note)

@@ -141,7 +141,7 @@ def passed_in(frame: Frame, state: StreamState | None, num_tokens: int) -> Passe
         frame.stream, frame.frame_id, first, num_tokens, [],
         refreshed=state.refreshed, camera=camera,
     )  # fmt: skip
-    # reason: the selections alone, so that a stream that is dropped frees its memory.
+    # The selections alone, so that a stream that is dropped frees its memory.
     gated = [block for block in blocks if block.passed]
     seen = [block.passed for block in gated]
     left_out = [block.left_out for block in gated]

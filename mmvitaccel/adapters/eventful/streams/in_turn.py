@@ -48,6 +48,6 @@ def _together(outs: list[Any], dim: int) -> Any:
         return type(first)(_together(list(parts), dim) for parts in zip(*outs))
     if isinstance(first, dict):
         whole = {name: _together([out[name] for out in outs], dim) for name in first}
-        # reason: transformers' outputs are dataclasses and dicts at once
+        # transformers' outputs are dataclasses and dicts at once
         return type(first)(**whole) if is_dataclass(first) else whole
     return first

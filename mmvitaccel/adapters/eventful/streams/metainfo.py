@@ -74,7 +74,7 @@ def clips_from_metainfo(
 def _frame(info: Mapping[str, Any]) -> Frame:
     view = tuple(_hashable(info.get(key)) for key in _VIEW_KEYS)
     stream = (info["video_id"], *view)
-    # reason: of a clip, mmdet's video_length counts the clip's own frames
+    # Of a clip, mmdet's video_length counts the clip's own frames
     length = info.get("ori_video_length", info.get("video_length"))
     cut = bool(info.get("scene_cut", False))
     return Frame(stream, info.get("frame_id"), cut, num_frames=length)
@@ -132,7 +132,7 @@ def objects_of(image: Any) -> Objects | None:
         return None
     width, height = image.metainfo.get("scale_factor", (1.0, 1.0))
     shares = boxes * boxes.new_tensor([width / size[1], height / size[0]]).repeat(2)
-    # reason: put outside instead of left out, since how many they are is not to be waited for
+    # Put outside instead of left out, since how many they are is not to be waited for
     return Objects(torch.where(found.scores[:, None] >= SMALLEST_SCORE, shares, -1.0))
 
 
@@ -163,7 +163,7 @@ class FollowMetainfo:
         """Put the hooks on a model that is called with ``data_samples``."""
         self._handles = [
             module.register_forward_pre_hook(self.enter, with_kwargs=True),
-            # reason: of several such pairs on a model, the one that entered last leaves first.
+            # Of several such pairs on a model, the one that entered last leaves first.
             module.register_forward_hook(self.leave, prepend=True, always_call=True),
         ]
         return self
@@ -204,7 +204,7 @@ class FollowMetainfo:
                 return None
             if not module.training:
                 self._warn("images came without data samples")
-            # reason: in training, a part in evaluation mode (frozen) sees images in any order.
+            # In training, a part in evaluation mode (frozen) sees images in any order.
             return Clips(None)
         metainfos = [
             [getattr(image, "metainfo", {}) for image in _images_of(sample)] for sample in samples
@@ -226,7 +226,7 @@ class FollowMetainfo:
             warnings.warn(f"Eventful: {what}, so each is computed whole{cure or '.'}", stacklevel=4)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FollowMetainfo:
-        # reason: what is open belongs to calls of the original; a copied model calls by itself.
+        # What is open belongs to calls of the original; a copied model calls by itself.
         copied = FollowMetainfo()
         memo[id(self)] = copied
         copied._on_result = copy.deepcopy(self._on_result, memo)  # of the copied model

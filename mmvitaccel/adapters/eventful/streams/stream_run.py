@@ -180,7 +180,7 @@ class StreamRun:
         goes_on = isinstance(call, Clips) and call.started(id(self))
         frames = self.names.frames_of(id(self), self.call.unnamed, len(x))
         shape = (len(x) if frames[0].lockstep else 1, *x.shape[1:])
-        # reason: what was made in inference mode cannot be changed outside of it.
+        # What was made in inference mode cannot be changed outside of it.
         how = (x.dtype, x.device, torch.is_inference_mode_enabled())
         signature = (*alike, shape, *how, fingerprint(model))
         turn, policy = Turn(), for_one_frame(self.policy)
@@ -209,7 +209,7 @@ class StreamRun:
             if state is None:
                 continue
             told = told_of(frame)
-            # reason: a name may hold for many calls, and what was said in an earlier one is old
+            # A name may hold for many calls, and what was said in an earlier one is old
             heard = told is not None and told.by != id(self) and told.number != state.heard
             if heard and told.interpolated:
                 raise RuntimeError(INTERPOLATED)
@@ -227,7 +227,7 @@ class StreamRun:
             if state.refreshed:
                 state.policy = _EVERYTHING
             elif hasattr(running.policy, "of_frame") and state.num_frames > 1:
-                # reason: what is known of the last frame lies on that one's patches
+                # What is known of the last frame lies on that one's patches
                 shift = (0, 0) if scene is None else scene.tokens_were_off
                 state.policy = running.policy.of_frame(state.matters, grid, num_prefix, shift)
             if scene is not None and not state.refreshed:

@@ -33,7 +33,7 @@ def _rpn_outputs(head: nn.Module) -> _Outputs:
         x = F.relu(last.finish(x))
         return torch.cat([head.rpn_cls(x), head.rpn_reg(x)], 1)
 
-    # reason: the output of the last 3 x 3 convolution is read only by 1 x 1 ones, which need no
+    # The output of the last 3 x 3 convolution is read only by 1 x 1 ones, which need no
     # neighbouring pixels, so it is not stored
     out = Mix(last.weight, last.bias, finish, border=0)
 

@@ -34,7 +34,7 @@ def _samplers(head: nn.Module) -> list[nn.Module]:
     found = [*_each(head.bbox_roi_extractor)]
     if head.with_mask:
         found += _each(head.mask_roi_extractor)
-    # reason: bbox and mask heads may share an extractor
+    # Bbox and mask heads may share an extractor
     return list(dict.fromkeys(layer for extractor in found for layer in extractor.roi_layers))
 
 

@@ -18,7 +18,7 @@ def _enter(layer: nn.Module, x: Tensor, patch_resolution: Grid) -> BlockInput:
         return BlockInput(x, grid_size=grid_size)
     prefix = int(attn.with_cls_token)
     if tuple(attn.rope.patch_resolution) != grid_size:
-        # reason: it computes the tables of another grid when it is called with that grid
+        # It computes the tables of another grid when it is called with that grid
         attn.rope(x.new_zeros(1, 1, x.shape[1] - prefix, attn.head_dims), grid_size)
     rope = torch.cat([attn.rope.freqs_sin, attn.rope.freqs_cos], dim=-1)[None, None]
     return BlockInput(x, with_identity(rope, prefix), grid_size)

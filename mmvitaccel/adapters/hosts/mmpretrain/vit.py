@@ -25,7 +25,7 @@ def _finish(layer: nn.Module, y: Tensor) -> Tensor:
 
 
 def _mlp(layer: nn.Module, h: Tensor) -> Tensor:
-    # reason: the FFN adds the identity itself; with identity=0 it returns only the branch
+    # The FFN adds the identity itself; with identity=0 it returns only the branch
     return layer.ffn(h, identity=0)
 
 
@@ -65,7 +65,7 @@ ADAPTERS = (
         blocks=lambda model: list(model.layers),
         specs=(
             _layer_spec("vision_transformer.TransformerEncoderLayer", norm2="ln2"),
-            # reason: mmpretrain's DeiT-3 layer uses its first norm twice, so this does too
+            # mmpretrain's DeiT-3 layer uses its first norm twice, so this does too
             _layer_spec("deit3.DeiT3TransformerEncoderLayer", norm2="ln1"),
             eva02.LAYER,
         ),

@@ -17,7 +17,7 @@ ADAPTERS = (
                 [f"{_MODULE}.TransformerEncoderLayer"],
                 [f"{_MODULE}.Attention"],
                 norms=("ln1", "ln2"),
-                # reason: the FFN adds the identity itself; with identity=0 it returns the branch
+                # The FFN adds the identity itself; with identity=0 it returns the branch
                 mlp=lambda layer, h: layer.ffn(h, identity=0),
                 bypassed=("attn", "ffn"),
             ),

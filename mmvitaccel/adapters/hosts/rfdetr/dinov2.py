@@ -29,7 +29,7 @@ def _attn(block: nn.Module) -> nn.Module:
 
 def _attn_drop(block: nn.Module) -> float:
     attn = _attn(block)
-    # reason: fused attention has the probability as a number, the other one as a layer
+    # Fused attention has the probability as a number, the other one as a layer
     return getattr(attn, "attention_probs_dropout_prob", attn.dropout.p) if block.training else 0.0
 
 

@@ -37,7 +37,7 @@ def _sam_enter(block: nn.Module, hidden_states: Tensor) -> BlockInput:
 
 
 def _sam_attn_drop(block: nn.Module) -> float:
-    # reason: SAM's fused attention ignores the dropout of the config
+    # SAM's fused attention ignores the dropout of the config
     fused = any("Sdpa" in cls.__name__ for cls in type(block.attn).__mro__)
     return block.attn.dropout if block.training and not fused else 0.0
 
@@ -79,6 +79,6 @@ ADAPTERS = (
         lambda model: (),
     ),
     _sam("SAM", "sam.modeling_sam.Sam", map_patches(lambda model: model.patch_embed.projection)),
-    # reason: no patches, so no motion: it also returns outputs of inner layers, on the scene
+    # No patches, so no motion: it also returns outputs of inner layers, on the scene
     _sam("SAM-HQ", "sam_hq.modeling_sam_hq.SamHQ"),
 )

@@ -173,7 +173,7 @@ class Threshold:
 
     def select(self, error: Tensor) -> Tensor:
         """(B, N) -> (B, N) bool."""
-        # reason: negated, so that tokens with NaN errors pass
+        # Negated, so that tokens with NaN errors pass
         above = (error <= self.threshold).logical_not()
         most = self.most(error.shape[1])
         if most == error.shape[1]:

@@ -141,7 +141,7 @@ class OnChange:
         """See :class:`Refresh`."""
         before, memory.picture = memory.picture, picture_of(x)
         if before is not None:
-            # reason: with this comparison, a non-finite frame does not count as another scene
+            # With this comparison, a non-finite frame does not count as another scene
             memory.changed.watch(change_of(memory.picture, before) > self.above)
         if memory.since_refresh is not None and memory.since_refresh < spacing:
             memory.changed.clear()

@@ -25,7 +25,7 @@ class Required:
 
     def select(self, error: Tensor) -> Tensor:
         """(B, N) -> (B, k) int64 or (B, N) bool, like the base."""
-        # reason: a base that selects by errors then takes them first
+        # A base that selects by errors then takes them first
         answer = self.base.select(error.masked_fill(self.tokens, torch.inf))
         if answer.dtype == torch.bool:
             return answer | self.tokens

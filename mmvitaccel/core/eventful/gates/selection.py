@@ -128,7 +128,7 @@ def from_mask(mask: Tensor, at_most: int | None = None) -> Selection:
     """
     counts = mask.sum(1)
     longest = int(counts.max()) if at_most is None else at_most
-    # reason: sorted by (not chosen, position): chosen tokens in order, then the others in
+    # Sorted by (not chosen, position): chosen tokens in order, then the others in
     # order, so that a row holds no token twice and does not depend on the rest of the batch.
     order = mask.logical_not().to(torch.uint8).argsort(dim=1, stable=True)
     index = order[:, :longest]

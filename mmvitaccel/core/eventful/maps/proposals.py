@@ -60,7 +60,7 @@ class ProposalMemory(MapMemory):
             return boxes.new_full((len(boxes),), -1, dtype=torch.int64)
         own, among = self._in_scene(boxes), found.boxes
         if not (self._rests and found.rested):
-            # reason: the last bits of a box depend on its position on the view
+            # The last bits of a box depend on its position on the view
             own, among = ((x / SAME).round() for x in (own, among))
         return places_of(own, among)
 

@@ -34,7 +34,7 @@ from mmvitaccel.core.eventful.maps.rows import (
 from mmvitaccel.core.eventful.maps.sheets import Sheet, Sheets
 from mmvitaccel.core.kernels.half_linear import half_product
 
-# reason: a multiply-add takes longer in gathered rows than in the complete map; above this share,
+# A multiply-add takes longer in gathered rows than in the complete map; above this share,
 # the complete map is faster. In the head of benchmarks/results/detector-changes.json
 # (`python benchmarks/detector.py ... --changes rectangle rectangles`), the ratio of its shares of
 # dense time and of dense multiply-adds is about 1.4, whose inverse is about 0.7. It varies with the
@@ -150,7 +150,7 @@ class Above:
         """Values (M, D) added to pixels, given as rows (M,) of the finer map."""
         height, width = self.sheet.size
         cells = torch.arange(len(self.sheet.padded) * height * width, device=rows.device)
-        # reason: cell numbers are exact in double precision
+        # Cell numbers are exact in double precision
         number = cells.view(-1, 1, height, width).double()
         below = self.enlarge(number).flatten().index_select(0, rows).long()
         return self.sheet.rows.index_select(0, self.sheet.places(below))
@@ -214,7 +214,7 @@ def mix(sheets: Sheets, steps: Mapping[str, Mix], source: Sheet) -> list[Sheet]:
     near, at_most = grown(source.changed, stride), source.at_most * 9
     first = sheets[next(iter(steps))]
     if first.moved != (0, 0):
-        # reason: at the new edge of the view, zeros are read instead of pixels
+        # At the new edge of the view, zeros are read instead of pixels
         near = near | first.beside_edges()
         at_most += sum(first.size)
     rows = rows_where(near, at_most)
@@ -281,7 +281,7 @@ def _mix_rows(
 ) -> None:
     """Convolve at some pixels: gathered neighbourhoods times the weights."""
     grid = sheets[next(iter(steps))].size
-    # reason: a neighbourhood's corner in the padded source has the pixel's position in the source
+    # A neighbourhood's corner in the padded source has the pixel's position in the source
     taps = corners(rows.index, grid, stride, source.padded)[:, None]
     taps = taps + offsets(3, source.padded).flatten()
     chunk = _PIXELS_CPU if reading_is_free(taps.device) else _PIXELS

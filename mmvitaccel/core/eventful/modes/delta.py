@@ -50,7 +50,7 @@ class DeltaAttention:
             scores += logits.key_bias[:, None, None]
         attention = scores.softmax(-1)
         product = attention @ v
-        # reason: v may be the caller's buffer, which the gate would change.
+        # V may be the caller's buffer, which the gate would change.
         memory = DeltaMemory(scores, DeltaGate(attention, -1), DeltaGate(v.clone()), product)
         return product.to(qkv.q.dtype, copy=True), memory
 
@@ -100,7 +100,7 @@ class DeltaAttention:
         index = keys.unsqueeze(2).expand(batch, heads, rows, -1)
         columns = (memory.logits.gather(-1, index) - lse).exp()
         if chosen is not None:
-            # reason: padding keys did not pass the gate, so their columns are outdated
+            # Padding keys did not pass the gate, so their columns are outdated
             kept = memory.attention.reference.gather(-1, index)
             columns = torch.where(chosen[:, None, None], columns, kept)
         _, d_attention = memory.attention.let_through(index, columns)

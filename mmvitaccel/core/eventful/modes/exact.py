@@ -54,7 +54,7 @@ class ExactAttention:
         out, lse = _attend(qkv, logits, logits.rel_pos)
         lse = lse.contiguous()
         ones = torch.ones_like(lse)
-        # reason: the sums are changed in place, but the output belongs to the caller.
+        # The sums are changed in place, but the output belongs to the caller.
         numerator = out.clone(memory_format=torch.contiguous_format)
         turn = torch.zeros((), dtype=torch.int64, device=lse.device)
         memory = RunningSums(lse, ones, ones.clone(), numerator, turn)
@@ -132,7 +132,7 @@ def exchange_keys(sums: RunningSums, qkv: QKV, change: Change, logits: Logits) -
     """
     rows = complement(change.queries)
     new_k, new_v = change.keys.gather(qkv.k), change.keys.gather(qkv.v)
-    # reason: the compiled loop does not support a key bias
+    # The compiled loop does not support a key bias
     if logits.key_bias is not None or not can_attend(qkv.q):
         _exchange_by_operators(sums, qkv.q, rows, change, (new_k, new_v), logits)
         return
@@ -208,7 +208,7 @@ class _Heads:
                 t.index_select(1, rows).transpose(1, 2).float().contiguous() for t in self.terms
             )
             weights = keys.new_empty(keys.shape[0], 2 * half, rows.shape[0])
-            # reason: subtracting the shift from the H terms of a row is cheaper than from 2L logits
+            # Subtracting the shift from the H terms of a row is cheaper than from 2L logits
             height = height.sub_(shift).index_select(1, self.place[0])
             torch.add(height, width.index_select(1, self.place[1]), out=weights[:, :half])
             weights[:, half:] = weights[:, :half]

@@ -91,7 +91,7 @@ class KeyPool:
         cells = self.cell_of[selection.index]
         mask = torch.zeros(cells.shape[0], self.k.shape[2], dtype=torch.bool, device=cells.device)
         mask.scatter_(1, cells, True)
-        # reason: only the device knows the number of changed cells
+        # Only the device knows the number of changed cells
         known = reading_is_free(cells.device)
         keys = from_mask(mask, None if known else min(cells.shape[1], mask.shape[1]))
         change = Change(selection, keys, keys.gather(self.k), keys.gather(self.v))

@@ -99,7 +99,7 @@ class Guard:
         changed = change.queries.index
         torch.maximum(sums.peak, sums.denominator, out=sums.peak)
         share = sums.denominator / sums.peak
-        # reason: with this comparison, NaN rows are in need
+        # With this comparison, NaN rows are in need
         sound = (share >= self.smallest_share) & (sums.denominator <= LARGEST_SUM)
         need = torch.where(sound, 1 - share, 2.0).amax(1)  # (B, N); 2: in need, 3: in turn
         turn = -(-num_rows // self.turn_frames)

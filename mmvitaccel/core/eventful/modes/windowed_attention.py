@@ -99,7 +99,7 @@ class WindowedAttention:
         """
         batch, _, num_tokens, _ = qkv.q.shape
         slots = torch.arange(num_tokens).view(segments, -1)
-        # reason: a padding row that no window uses
+        # A padding row that no window uses
         padding = QKV(*(part[:1, :, :1] for part in qkv))
         cut = (tuple(slots.shape), 0)
         return cls._start(qkv, padding, logits, cut, _tables(slots, num_tokens, batch), dtype)
@@ -167,7 +167,7 @@ class WindowedAttention:
 
     def _touched(self, selection: Selection, next_gate: TokenGate) -> Tensor | None:
         """The windows with changed tokens, (B * W,) bool; None for all."""
-        # reason: reading the windows from the device costs more than computing all of them; a gate
+        # Reading the windows from the device costs more than computing all of them; a gate
         # with the reference last_frame needs all windows.
         if next_gate.follows or not reading_is_free(selection.index.device):
             return None
@@ -247,7 +247,7 @@ class WindowsAttended:
             wanted = torch.zeros_like(self.touched)
             wanted[self.attention.window_of.gather(1, selection.index)] = True
             self.attention.attend(self.out, (wanted & ~self.touched).nonzero()[:, 0])
-        # reason: an unchanged window keeps its errors, except for tokens that now pass
+        # An unchanged window keeps its errors, except for tokens that now pass
         errors = self.attention.errors.unsqueeze(-1)
         selection.put(errors, errors.new_zeros(*selection.index.shape, 1))
         return selection.gather(self.out[:, :-1])

@@ -55,7 +55,7 @@ def shared_shift(now: Look, then: Look, by: tuple[int, int]) -> Shared:
     here, there = (_phases(avg_pool2d(picture, pool)[0]) for picture in pictures)
     weight = weights((BLOCK, BLOCK), here.device, PEAK)
     found = peaks_of(torch.fft.irfft2(here * there.conj() * weight, (BLOCK, BLOCK)), PEAK)
-    # reason: of a camera that moves down, what is seen moves up
+    # Of a camera that moves down, what is seen moves up
     moved, sure = -found[:, :2], found[:, 2] > SURE
     reach = SHARE * (moved + moved.new_tensor(by) / pool).norm(dim=1).clamp_min(CLOSE / SHARE)
     close = ((moved[:, None] - moved).norm(dim=2) <= reach[:, None]) & sure & sure[:, None]

@@ -114,7 +114,7 @@ def phases_of(grey: Tensor) -> Tensor:
         torch.hann_window(side, periodic=False, device=grey.device) for side in grey.shape
     )
     spectrum = torch.fft.rfft2((grey - grey.mean()) * fade_y[:, None] * fade_x)
-    # reason: the highest frequencies are mostly noise; dropping them leaves a quarter of the work
+    # The highest frequencies are mostly noise; dropping them leaves a quarter of the work
     rows, columns = height // 2, width // 2
     low = torch.cat((spectrum[: (rows + 1) // 2], spectrum[height - rows // 2 :]))
     return torch.sgn(low[:, : columns // 2 + 1])
@@ -169,7 +169,7 @@ def peaks_of(surfaces: Tensor, width_of_peak: float = PEAK) -> Tensor:
     near = torch.arange(-1, 2, device=surfaces.device)[:, None]
     down = y + _summit(surfaces[rows, (y + near) % height, x])
     right = x + _summit(surfaces[rows, y, (x + near) % width])
-    # reason: the transform is periodic; a shift beyond the middle is one in the other direction
+    # The transform is periodic; a shift beyond the middle is one in the other direction
     down = torch.where(down > height / 2, down - height, down)
     right = torch.where(right > width / 2, right - width, right)
     highest = 1.0

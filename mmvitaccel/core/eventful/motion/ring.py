@@ -54,7 +54,7 @@ class Ring:
 
     def entered_slots(self, before: Ring, device: torch.device) -> Tensor:
         """Row-major indices of these slots, (L,) int64."""
-        # reason: their number follows from the positions, so the device is not synchronised
+        # Their number follows from the positions, so the device is not synchronised
         order = self.entered(before, device).flatten().to(torch.uint8).argsort(descending=True)
         return order[: self.count_entered(before)]
 

@@ -38,7 +38,7 @@ def compiled(compiler: str, *target: str) -> Path:
     """
     sources = sorted(SOURCES.glob("*.cpp"))
     flags = (*FLAGS, *target)
-    # reason: these macros identify compiler, version and processor; a cache may be on a shared disk
+    # These macros identify compiler, version and processor; a cache may be on a shared disk
     macros = _run(compiler, *flags, "-E", "-dM", "-x", "c++", os.devnull)
     texts = [path.read_bytes() for path in (*sources, *sorted(SOURCES.glob("*.h")))]
     parts = (*texts, macros, " ".join(flags).encode(), platform.machine().encode())

@@ -137,7 +137,7 @@ def compile_here(name: str, target: tuple[str, ...]) -> Choice:
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode(errors="replace").strip().partition("\n")[0]
         why = f"{compiler} failed with status {error.returncode}: {said or 'no message'}"
-    # reason: RuntimeError without a home directory
+    # RuntimeError without a home directory
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         why = f"the kernels could not be compiled or loaded: {error}"
     return Choice(None, "", why)

@@ -215,7 +215,7 @@ def test_compiles():
     apply_tome(model, 2)
     with torch.no_grad():
         expected = model(x).feature_maps
-        # reason: the host's own positions leave the compiler, so that there is no one graph
+        # The host's own positions leave the compiler, so that there is no one graph
         compiled = torch.compile(model, backend="eager")
         for found, wanted in zip(compiled(x).feature_maps, expected):
             torch.testing.assert_close(found, wanted)

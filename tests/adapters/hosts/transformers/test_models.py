@@ -129,7 +129,7 @@ def test_versions_that_were_not_tested_say_so(monkeypatch):
     from mmvitaccel.adapters.hosts.transformers.common import TESTED
 
     model = ready(hf_models.vit())
-    # reason: transformers replaces its own module while it is imported
+    # transformers replaces its own module while it is imported
     transformers = sys.modules["transformers"]
     major, minor = TESTED.split(".")[:2]
     monkeypatch.setattr(transformers, "__version__", f"{int(major) - 1}.57.6")

@@ -146,7 +146,7 @@ def test_it_is_compiled_once_and_kept(cache, monkeypatch, tmp_path):
     before = library.stat().st_mtime_ns
     assert find("native").why == f"compiled here by {find_compiler()}: {library}"
     assert library.stat().st_mtime_ns == before
-    # reason: in another cache, since the file is mapped
+    # In another cache, since the file is mapped
     damaged = tmp_path / "other" / "mmvitaccel" / library.name
     damaged.parent.mkdir(parents=True)
     damaged.write_bytes(b"no library")
