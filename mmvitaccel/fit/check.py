@@ -15,6 +15,7 @@ from mmvitaccel.fit.classes import (
     check_head_classes,
     check_palettes,
     check_set_classes,
+    check_training_classes,
 )
 from mmvitaccel.fit.course.hooks import check_hooks
 from mmvitaccel.fit.course.optimizer import check_clipping, check_paramwise
@@ -164,6 +165,8 @@ def check_model(cfg: Config, model: nn.Module, *splits: str) -> None:
     """
     sets = data_sets(cfg, *splits)
     check_head_classes(model, sets)
+    if "train" in splits:
+        check_training_classes(model)
     if "train" in splits and cfg.get("train_cfg") is not None:
         check_paramwise(cfg, model)
         if not cfg.get("load_from"):

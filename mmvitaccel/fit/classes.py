@@ -29,7 +29,7 @@ _XML_FOLDER = "Annotations"  # mmdet's default of ann_subdir
 
 
 def check_head_classes(model: nn.Module, sets: Sequence[DataSet]) -> None:
-    """Compare the number of classes of each head with its data sets and its class weights.
+    """Compare the number of classes of each head with its data sets.
 
     Raises:
         UserError: If they differ.
@@ -41,6 +41,16 @@ def check_head_classes(model: nn.Module, sets: Sequence[DataSet]) -> None:
             # In a panoptic data set, boxes only have thing classes; maps have all classes.
             if head.num_classes not in (len(data.classes), data.num_things):
                 raise UserError(_count_sentence(head, data))
+
+
+def check_training_classes(model: nn.Module) -> None:
+    """Compare the number of classes of each head with its class weights and the mixing of labels.
+
+    Only training uses these.
+
+    Raises:
+        UserError: If they differ.
+    """
     for where, count in blended_classes(model):
         for head in heads_of(model):
             if head.num_classes != count:

@@ -59,7 +59,7 @@ def test_tool(run_tool, tmp_path, capsys):
         assert row["shares"]["normalisation"] > 0
     with pytest.raises(SystemExit):
         run_tool("analysis/profile_ops", "deit_tiny_patch16_224", "--rounds", 0)
-    assert "--rounds is 0" in capsys.readouterr().err
+    assert "--rounds 0: give 1" in capsys.readouterr().err
     with pytest.raises(SystemExit) as exit_:
         run_tool("analysis/profile_ops", "deit_tiny_patch16_224", "--side", 7)
     assert exit_.value.code == 2

@@ -282,6 +282,7 @@ def test_every_constructor_is_written_here() -> None:
         name
         for name, cls in TYPES.items()
         if inspect.isclass(cls)
+        and cls.__module__.startswith("mmvitaccel")  # other tests register classes too
         and not getattr(cls.__init__, "__module__", "mmvitaccel").startswith("mmvitaccel")
     }
     assert inherited == set()
@@ -300,7 +301,9 @@ def test_further_arguments_of_hooks_are_checked_when_they_are_made() -> None:
         for argument, parameter in inspect.signature(apply).parameters.items():
             if parameter.kind is not parameter.KEYWORD_ONLY or argument == "parts":
                 continue
-            for value in wrong_values(hook.__name__, argument, str(parameter.annotation)):
+            for value in wrong_values(str(parameter.annotation)):
+                if is_meant(name, argument, value):
+                    continue
                 said = refusal(hook, {**good(name), argument: value}, argument)
                 if said is not None:
                     wrong.append(f"{name}({argument}={value!r}): {said[:150]}")

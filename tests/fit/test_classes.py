@@ -21,6 +21,7 @@ from mmvitaccel.fit.classes import (
     check_head_classes,
     check_palettes,
     check_set_classes,
+    check_training_classes,
 )
 from mmvitaccel.fit.datasets import data_sets
 from mmvitaccel.fit.heads import Head, heads_of
@@ -141,27 +142,27 @@ def test_heads_of_things_and_stuff(detector_config, name, change, sentence):
 )
 def test_a_weight_for_each_score(base, where, needed):
     cfg = load_config(f"mmdet::{base}", {})
-    model, sets = build_model(cfg), data_sets(cfg, "train")
+    model = build_model(cfg)
     loss = model.get_submodule(where)
     loss.class_weight = [1.0] * needed
-    check_head_classes(model, sets)
+    check_training_classes(model)
     loss.class_weight = [1.0] * (needed - 1)
     sentence = rf"^model\.{where}\.class_weight has {needed - 1} weights, .* has {needed} scores"
     with pytest.raises(UserError, match=sentence):
-        check_head_classes(model, sets)
+        check_training_classes(model)
 
 
 def test_weights_of_other_losses(detector_config, recognizer_config):
     sigmoid = build_model(load(detector_config))
     sigmoid.bbox_head.loss_cls.class_weight = [1.0] * 2
-    check_head_classes(sigmoid, [])
+    check_training_classes(sigmoid)
     recognizer = build_model(load(recognizer_config))
     classes = recognizer.cls_head.num_classes
     recognizer.cls_head.loss_cls.class_weight = torch.ones(classes)
-    check_head_classes(recognizer, [])
+    check_training_classes(recognizer)
     recognizer.cls_head.loss_cls.class_weight = torch.ones(classes + 1)
     with pytest.raises(UserError, match=rf"cls_head\.loss_cls\.class_weight has {classes + 1} "):
-        check_head_classes(recognizer, [])
+        check_training_classes(recognizer)
 
 
 def test_a_colour_for_each_class_that_is_drawn(detector_config):
@@ -486,7 +487,7 @@ def test_labels_that_are_mixed(recognizer_config, several):
         if several
         else mix
     )
-    check_head_classes(build_model(cfg), [])
+    check_training_classes(build_model(cfg))
     blending = cfg.model.data_preprocessor.blending
     (blending.augments[1] if several else blending).num_classes = 3
     inner = r"\.augments\.1" if several else ""
@@ -495,4 +496,4 @@ def test_labels_that_are_mixed(recognizer_config, several):
         r"model\.cls_head\.num_classes is 2"
     )
     with pytest.raises(UserError, match=sentence):
-        check_head_classes(build_model(cfg), [])
+        check_training_classes(build_model(cfg))

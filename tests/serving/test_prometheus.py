@@ -54,7 +54,7 @@ def test_a_budget_that_cannot_be_held():
     assert found == [("a", "0"), ("b", "1")]
 
 
-@pytest.mark.extras("serve", "prometheus_client")
+@pytest.mark.extras("serve", "ray")
 def test_prometheus_own_parser_reads_it():
     from prometheus_client.parser import text_string_to_metric_families
 

@@ -440,7 +440,7 @@ def test_refusals():
         apply_eventful(timm_small(), TopK(5), motion=motion, kv_pool_size=2)
     pairs = vitdet_small(rel_pos_resize="pairs", img_size=64)
     apply_eventful(pairs, TopK(5), motion=motion)
-    with pytest.raises(ValueError, match=r"in pairs from 4 x 4 to 10 x 10 tokens, and then depend"):
+    with pytest.raises(ValueError, match=r"in pairs from 4 x 4 to 10 x 10 tokens and then depend"):
         run(pairs, frame)
     run_of = vitdet_small(rel_pos_resize="pairs")
     apply_eventful(run_of, TopK(5), motion=motion)

@@ -12,7 +12,7 @@ import pytest
 from mmvitaccel.errors import UserError
 from mmvitaccel.testing.service import ROOT, free_port, service_yaml
 
-pytestmark = pytest.mark.extras("serve", "pydantic", "ray")
+pytestmark = pytest.mark.extras("serve", "ray")
 
 MODEL = "mmvitaccel.testing.service:make"
 SAMPLE = ROOT / "configs" / "serving" / "detector.yaml"
