@@ -76,17 +76,32 @@ def launch(
     )
 
 
-@pytest.mark.skipif(
-    torch.cuda.is_available() and torch.cuda.device_count() < 2, reason="needs two GPUs or none"
-)
-def test_two_processes_train_and_test_together(run_tool, detector_config, tmp_path, monkeypatch):
+@pytest.fixture
+def weights(detector_config, tmp_path):
+    """Random weights of the detector."""
+    path = tmp_path / "weights.pth"
+    torch.save(build_model(load_config(str(detector_config), {})).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def witnessed(detector_config, weights, tmp_path):
+    """The detector's config, with a hook that only the processes of a test can import."""
     (tmp_path / "witness.py").write_text(HOOK)
     with detector_config.open("a") as config:
         config.write("custom_imports = dict(imports=['witness'])\n")
         config.write("custom_hooks = [dict(type='WitnessHook')]\n")
+    return detector_config
+
+
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.device_count() < 2, reason="needs two GPUs or none"
+)
+def test_two_processes_train_and_test_together(run_tool, witnessed, tmp_path, monkeypatch):
+    with witnessed.open("a") as config:
         config.write("test_evaluator = dict(val_evaluator, outfile_prefix='scored')\n")
 
-    trained = launch("dist_train.sh", detector_config, 2, "--work-dir", "both", cwd=tmp_path)
+    trained = launch("dist_train.sh", witnessed, 2, "--work-dir", "both", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     first, second = json.loads((tmp_path / "both" / "train.json").read_text())
     assert first == second
@@ -94,14 +109,14 @@ def test_two_processes_train_and_test_together(run_tool, detector_config, tmp_pa
     log = next((tmp_path / "both").glob("*/vis_data/scalars.json")).read_text().splitlines()
     assert len([line for line in log if '"loss"' in line]) == 2
 
-    weights = tmp_path / "both" / "epoch_1.pth"
+    trained_weights = tmp_path / "both" / "epoch_1.pth"
     options = ["--work-dir", "both", "--out", "both.pkl"]
-    tested = launch("dist_test.sh", detector_config, weights, 2, *options, cwd=tmp_path)
+    tested = launch("dist_test.sh", witnessed, trained_weights, 2, *options, cwd=tmp_path)
     assert tested.returncode == 0, tested.stderr
     assert json.loads((tmp_path / "both" / "test.json").read_text()) == [[0, 2, 4], [1, 3, 0]]
 
     monkeypatch.syspath_prepend(tmp_path)
-    run_tool("test", detector_config, weights, "--out", "one.pkl")
+    run_tool("test", witnessed, trained_weights, "--out", "one.pkl")
     of_two, of_one = (pickle.loads((tmp_path / f"{n}.pkl").read_bytes()) for n in ("both", "one"))
     assert [p["img_id"] for p in of_two] == [p["img_id"] for p in of_one] == [0, 1, 2, 3, 4]
     for ours, theirs in zip(of_two, of_one):
@@ -110,16 +125,9 @@ def test_two_processes_train_and_test_together(run_tool, detector_config, tmp_pa
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="two processes share the CPU")
-def test_two_processes_with_slurms_variables_test_together(detector_config, tmp_path):
-    plain = build_model(load_config(str(detector_config), {}))
-    (tmp_path / "witness.py").write_text(HOOK)
-    with detector_config.open("a") as config:
-        config.write("custom_imports = dict(imports=['witness'])\n")
-        config.write("custom_hooks = [dict(type='WitnessHook')]\n")
-    weights = tmp_path / "weights.pth"
-    torch.save(plain.state_dict(), weights)
+def test_two_processes_with_slurms_variables_test_together(witnessed, weights, tmp_path):
     port = str(free_port())
-    arguments = (detector_config, weights, "--work-dir", "both", "--launcher", "slurm")
+    arguments = (witnessed, weights, "--work-dir", "both", "--launcher", "slurm")
     processes = []
     for rank in range(2):
         environment = dict(
@@ -150,20 +158,13 @@ def test_two_processes_with_slurms_variables_test_together(detector_config, tmp_
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="two processes share the CPU")
-def test_two_machines_with_a_process_each_test_together(detector_config, tmp_path):
+def test_two_machines_with_a_process_each_test_together(witnessed, weights, tmp_path):
     """The variables of the page on training; both machines are this one."""
-    plain = build_model(load_config(str(detector_config), {}))
-    (tmp_path / "witness.py").write_text(HOOK)
-    with detector_config.open("a") as config:
-        config.write("custom_imports = dict(imports=['witness'])\n")
-        config.write("custom_hooks = [dict(type='WitnessHook')]\n")
-    weights = tmp_path / "weights.pth"
-    torch.save(plain.state_dict(), weights)
     port = str(free_port())
 
     def start(rank: int) -> subprocess.CompletedProcess:
         place = dict(NNODES="2", NODE_RANK=str(rank), MASTER_ADDR="127.0.0.1", PORT=port)
-        options = (detector_config, weights, 1, "--work-dir", "both")
+        options = (witnessed, weights, 1, "--work-dir", "both")
         return launch("dist_test.sh", *options, cwd=tmp_path, **place)
 
     with ThreadPoolExecutor(2) as pool:
