@@ -44,6 +44,7 @@ def topped_up(passed: Selection, relative: Tensor, policy: Policy) -> Selection:
         return passed
     selected = passed.mask()
     largest = relative.masked_fill(selected, float("inf")).topk(most, dim=1, sorted=False).indices
-    clear = (relative > CLEAR) | selected
+    # Negated, so that cells with NaN errors pass
+    clear = (relative <= CLEAR).logical_not() | selected
     mask = selected.scatter(1, largest, clear.gather(1, largest))
     return from_mask(mask, None if reading_is_free(mask.device) else most)

@@ -40,6 +40,10 @@ def test_cells_that_clearly_changed_pass_too_the_largest_first():
     assert passing(TopK(10), many) == [list(range(19))]
 
 
+def test_cells_that_are_not_finite_pass():
+    assert passing(TopK(1), errors(0.0, float("nan"), float("nan"), 0.5)) == [[1, 2]]
+
+
 def test_each_stream_of_a_batch_has_its_own_number():
     relative = torch.stack(
         [errors(9, 8, 7, 0, 0, 0, 0, 0, 0)[0], errors(0, 0, 0, 0, 0, 0, 0, 0, 9)[0]]
