@@ -141,7 +141,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
     "loaders": ({"compat", "errors", "video_reader"}, {"mmengine"}),
     "runner": (
         {"adapters", "arguments", "conversion", "errors", "loaders", "models/weights", "registry"}
-        | {"runner/options", "whole_files"},
+        | {"models/wrappers", "runner/options", "whole_files"},
         {"mmengine"},
     ),
     "runner/options": ({"errors"}, {"mmengine"}),
@@ -159,7 +159,7 @@ ROOMS: dict[str, tuple[set[str], set[str]]] = {
         | {"models/weights", "registry", "runner", "text_files"},
         {"mmengine"},
     ),
-    "fit/built": ({"errors", "fit", "fit/lines"}, {"mmengine"}),
+    "fit/built": ({"errors", "fit", "fit/lines", "models/wrappers"}, {"mmengine"}),
     "fit/coco": (set(), set()),
     "fit/course": ({"errors", "registry"}, {"mmengine"}),
     "fit/lines": (set(), set()),

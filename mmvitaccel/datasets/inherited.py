@@ -39,8 +39,8 @@ def checked_options(owner: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_indices(owner: str, indices: Any) -> None:
-    """The first so many, the last so many below 0, or the places of some."""
+    """Check the number of first samples (of last ones below 0), or the places of some."""
     if isinstance(indices, (list, tuple, range)):
-        whole_numbers(owner, "indices", indices, least=0)
+        whole_numbers(owner, "indices", indices)
     elif whole_number(owner, "indices", indices) == 0:
         refuse(owner, "indices", indices, "a number of samples other than 0, or a list of places")

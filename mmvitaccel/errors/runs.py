@@ -92,7 +92,7 @@ def _explain_run(error: Exception, model: nn.Module) -> str | None:
 
 def _metric_that_reads(frames: list[FrameType]) -> str | None:
     """Class of OpenMMLab's metric that takes a batch in the innermost frame."""
-    metric = frames[-1].f_locals.get("self") if frames else None
+    metric = frames[-1].f_locals.get("self")
     package = type(metric).__module__.partition(".")[0]
     takes = frames[-1].f_code.co_name == "process" and hasattr(metric, "compute_metrics")
     return type(metric).__name__ if takes and package in _METRICS_OF else None

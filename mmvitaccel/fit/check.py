@@ -69,7 +69,7 @@ def check_inputs(cfg: Config, *splits: str) -> None:
     _check_preprocessor(cfg)
     check_loaders(cfg, *splits)
     check_samplers(cfg, *splits)
-    check_suppression(cfg.model)
+    check_suppression(cfg.model, "train" in splits)
     if "train" in splits:
         check_pretrained(cfg.model)
         check_length(cfg)
@@ -95,7 +95,7 @@ def _check_dicts(cfg: Config) -> None:
         if value is not None and not isinstance(value, Mapping):
             raise UserError(f"{key} is {value!r}; give a dict.")
     parts = [(f"model.{key}", cfg.model.get(key)) for key in _PARTS]
-    parts += [(key, cfg.get(key)) for key in (f"{split}_evaluator" for split in SPLITS)]
+    parts += [(key, cfg.get(key)) for key in ("val_evaluator", "test_evaluator")]
     parts += [
         (f"default_hooks.{key}", hook) for key, hook in (cfg.get("default_hooks") or {}).items()
     ]

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmvitaccel.fit.settings.rates import schedulers_of
 from mmvitaccel.registry import type_name
 
 _LENGTHS = ("end", "T_max", "total_iters", "total_steps")
@@ -22,7 +23,7 @@ def check_schedule(cfg: Config) -> None:
     :class:`ScheduleHook` checks schedules in iterations (a warm-up) for a training in epochs.
     """
     length, unit = _length(cfg)
-    schedulers = list(_schedulers(cfg.get("param_scheduler")))
+    schedulers = [each for _, each in schedulers_of(cfg.get("param_scheduler"))]
     if length is not None:
         own = [s for s in schedulers if _unit(s) == unit]
         _compare(own, length, f"train_cfg.max_{unit} is {length}", whole=True)
@@ -47,7 +48,7 @@ class ScheduleHook(Hook):
         length, unit = _length(runner.cfg)
         if unit != "epochs" or length is None:
             return
-        schedulers = list(_schedulers(runner.cfg.get("param_scheduler")))
+        schedulers = [each for _, each in schedulers_of(runner.cfg.get("param_scheduler"))]
         own = [s for s in schedulers if _unit(s) == "iters"]
         what = f"train_cfg.max_epochs is {length}, which are {runner.max_iters} iterations"
         _compare(own, runner.max_iters, what, whole=own == schedulers)
@@ -107,18 +108,6 @@ def _length(cfg: Config) -> tuple[int | None, str]:
     if loop.get("max_iters") is not None and loop.get("by_epoch") is not True:
         return loop.get("max_iters"), "iters"
     return loop.get("max_epochs"), "epochs"
-
-
-def _schedulers(given: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the schedulers of one optimizer, or of several optimizers by name."""
-    if isinstance(given, (list, tuple)):
-        for item in given:
-            yield from _schedulers(item)
-    elif isinstance(given, Mapping) and "type" in given:
-        yield given
-    elif isinstance(given, Mapping):
-        for item in given.values():
-            yield from _schedulers(item)
 
 
 def _unit(scheduler: Mapping[str, Any]) -> str:

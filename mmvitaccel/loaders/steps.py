@@ -24,9 +24,9 @@ def explain_step(error: Exception) -> str | None:
     if message.startswith(_NONE_LEFT):
         data = type(frames[-1].f_locals.get("self")).__name__
         return (
-            f"the pipeline of {data} leaves no sample, each is None after it: a step drops them, "
-            "such as FilterAnnotations all pictures without boxes, or LoadImageFromFile with "
-            "ignore_empty=True all files that it cannot read; correct its arguments or the paths."
+            f"the pipeline of {data} leaves no sample: a step drops them; FilterAnnotations drops "
+            "pictures without boxes, and LoadImageFromFile with ignore_empty=True files that it "
+            "cannot read; correct its arguments or the paths."
         )
     step = _innermost_step(frames)
     if step is None:

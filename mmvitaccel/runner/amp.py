@@ -129,7 +129,8 @@ def evaluate_in_float32_on_cpu(cfg: Config) -> None:
 
     Autocast on a CPU gives bfloat16, which OpenMMLab's metrics cannot convert to numpy.
     """
-    for key in ("val_cfg", "test_cfg"):
-        if get_device() == "cpu" and (cfg.get(key) or {}).get("fp16"):
+    for key in ("val_cfg", "test_cfg") if get_device() == "cpu" else ():
+        # Anything but a dict is refused by check_inputs
+        if isinstance(cfg.get(key), dict) and cfg[key].get("fp16"):
             cfg[key].fp16 = False
             print_log(f"No accelerator: {key} runs in float32, without fp16.", logger="current")

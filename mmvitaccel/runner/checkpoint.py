@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -20,6 +19,7 @@ from mmvitaccel.errors import UserError, building
 from mmvitaccel.models.weights.checkpoint import read_content
 from mmvitaccel.models.weights.fit import load_fitting
 from mmvitaccel.models.weights.wrapped import USUAL, Choice, choose_weights
+from mmvitaccel.models.wrappers.target import unwrapped
 from mmvitaccel.runner.storage import last_checkpoint
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -151,9 +151,7 @@ class ChosenWeights(Hook):
                 "save_optimizer=True to go on as before.",
                 stacklevel=2,
             )
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
+        model = unwrapped(runner.model)
         own, source = model.state_dict().keys(), str(runner._load_from or "the last checkpoint")
         with building("checkpoint"):
             checkpoint["state_dict"] = choose_weights(checkpoint, source, own, self.choice)

@@ -275,21 +275,24 @@ def test_a_json_of_another_encoding(detector_config, boxes, encoding):
 
 
 def test_masks_of_two_points(detector_config, boxes):
-    def checked(mask_of):
+    def checked(mask_of, split="train"):
         path = boxes / "boxes.json"
         content = json.loads(path.read_text())
         for annotation in content["annotations"]:
             annotation["segmentation"] = mask_of(annotation)
         path.write_text(json.dumps(content))
         cfg = load_config(str(detector_config), {})
-        cfg.train_dataloader.dataset.pipeline[1].with_mask = True
-        check_objects(data_sets(cfg, "train"))
+        steps = cfg[f"{split}_dataloader"].dataset.pipeline
+        next(step for step in steps if step.type == "LoadAnnotations").with_mask = True
+        check_objects(data_sets(cfg, split))
 
     whole, line = [[1, 1, 9, 1, 9, 9]], [[1, 1, 9, 9]]
     with pytest.raises(
         UserError, match=r"of 10 of 10 objects have less than three points, the fir"
     ):
         checked(lambda annotation: line)
+    with pytest.warns(UserWarning, match=r"the masks of 10 of 10 objects .* they are ignored"):
+        checked(lambda annotation: line, "val")  # boxes are scored all the same
     with pytest.warns(UserWarning, match=r"the masks of 1 of 10 objects .* they are ignored"):
         checked(lambda annotation: line if annotation["id"] == 3 else whole)
     with warnings.catch_warnings():

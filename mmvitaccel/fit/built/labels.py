@@ -8,7 +8,6 @@ from typing import Any
 
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -17,6 +16,7 @@ from mmvitaccel.fit.heads import Head, heads_of
 from mmvitaccel.fit.lines.readers import READERS
 from mmvitaccel.fit.lists import reading_class
 from mmvitaccel.fit.pictures import built_sets
+from mmvitaccel.models.wrappers.target import unwrapped
 
 _DETECTION, _ACTION = "BaseDetDataset", "BaseActionDataset"  # of mmdet, of mmaction2
 
@@ -61,8 +61,7 @@ def check_built(model: nn.Module, dataset: Any, where: str) -> None:
     Raises:
         UserError: A head has another number of classes, or a label is none of the head's.
     """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+    model = unwrapped(model)
     names = [kind.__name__ for kind in type(dataset).__mro__]
     for head in heads_of(model):
         if _DETECTION in names:

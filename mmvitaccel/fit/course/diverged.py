@@ -30,8 +30,8 @@ class DivergedHook(Hook):
         self.count = 0 if isfinite(loss) else self.count + 1
         if self.count == _IN_A_ROW:
             warnings.warn(
-                f"the loss is {loss} since iteration {runner.iter + 2 - _IN_A_ROW}: the training "
-                "has diverged and learns nothing any more; give a lower learning rate, a warm-up "
-                "or optim_wrapper.clip_grad, and look at the boxes.",
+                f"the loss has been NaN or infinite since iteration {runner.iter + 2 - _IN_A_ROW}: "
+                "the training has diverged and learns nothing any more; give a lower learning "
+                "rate, a warm-up or optim_wrapper.clip_grad, and check the annotations.",
                 stacklevel=2,
             )

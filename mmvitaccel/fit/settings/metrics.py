@@ -67,6 +67,8 @@ def check_names(evaluators: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
     """
     seen: dict[tuple[str, str], str] = {}
     for where, evaluator in evaluators:
+        if evaluator.get("format_only"):
+            continue  # It writes files and has no figures
         given = evaluator.get("metric", "bbox")
         for kind in given if isinstance(given, (list, tuple)) else (given,):
             name = (str(evaluator.get("prefix") or "coco"), str(kind))

@@ -1,4 +1,4 @@
-"""Numbers of optimizer and schedule with which a training runs and learns nothing, or the reverse.
+"""Numbers of optimizer and schedule with which a training learns nothing or turns around.
 
 torch and mmengine refuse most others themselves.
 """
@@ -33,8 +33,8 @@ def check_rates(cfg: Config) -> None:
             value = clipping.get(key)
             if _is_number(value) and not value > 0:
                 raise UserError(
-                    f"{where}.clip_grad.{key} is {value}, with which no gradient is left, or the "
-                    "reverse; give a number above 0."
+                    f"{where}.clip_grad.{key} is {value}, which leaves nothing of the gradient or "
+                    "turns it around; give a number above 0."
                 )
     scaling = cfg.get("auto_scale_lr")
     if isinstance(scaling, Mapping) and scaling.get("enable"):
@@ -44,20 +44,29 @@ def check_rates(cfg: Config) -> None:
                 f"auto_scale_lr.base_batch_size is {base!r}, but the learning rate is scaled by "
                 "the batch size over it; give a whole number, 1 or more."
             )
-    schedulers = cfg.get("param_scheduler")
-    for index, scheduler in enumerate(
-        schedulers if isinstance(schedulers, (list, tuple)) else [schedulers]
-    ):
-        if isinstance(scheduler, Mapping):
-            several = isinstance(schedulers, (list, tuple))
-            _check_scheduler(f"param_scheduler{f'.{index}' if several else ''}", scheduler)
+    for where, scheduler in schedulers_of(cfg.get("param_scheduler")):
+        _check_scheduler(where, scheduler)
+
+
+def schedulers_of(
+    given: Any, where: str = "param_scheduler"
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Dotted key and config of the schedulers of one optimizer, or of several by name."""
+    if isinstance(given, (list, tuple)):
+        for index, item in enumerate(given):
+            yield from schedulers_of(item, f"{where}.{index}")
+    elif isinstance(given, Mapping) and "type" in given:
+        yield where, given
+    elif isinstance(given, Mapping):
+        for key, item in given.items():
+            yield from schedulers_of(item, f"{where}.{key}")
 
 
 def _check_rate(where: str, rate: Any) -> None:
     if not _is_number(rate):
         return
     if not isfinite(rate):
-        raise UserError(f"{where} is {rate}; give a number above 0.")
+        raise UserError(f"{where} is {rate}; give a finite number above 0.")
     if rate == 0:
         warnings.warn(
             f"{where} is 0: nothing is learned; give a number above 0 if this is not meant.",

@@ -11,11 +11,12 @@ from mmvitaccel.errors import UserError, closest
 _WAYS = ("nms", "soft_nms", "nms_match", "nms_rotated", "nms_quadri")  # of mmcv
 
 
-def check_suppression(model: Any, where: str = "model") -> None:
+def check_suppression(model: Any, training: bool, where: str = "model") -> None:
     """Look at the suppression of boxes and the thresholds in a model's config, at any depth.
 
     Args:
         model: A model's config, or a part of it.
+        training: Whether its ``train_cfg`` is looked at too, which only training reads.
         where: Its dotted key.
 
     Raises:
@@ -23,10 +24,12 @@ def check_suppression(model: Any, where: str = "model") -> None:
     """
     if isinstance(model, (list, tuple)):
         for index, part in enumerate(model):
-            check_suppression(part, f"{where}.{index}")
+            check_suppression(part, training, f"{where}.{index}")
     if not isinstance(model, Mapping):
         return
     for key, value in model.items():
+        if key == "train_cfg" and not training:
+            continue
         if key == "nms" and isinstance(value, Mapping):
             _check_suppression(value, f"{where}.nms")
         if key == "score_thr" and isinstance(value, (int, float)) and value >= 1:
@@ -35,7 +38,7 @@ def check_suppression(model: Any, where: str = "model") -> None:
                 "number below 1 if this is not meant.",
                 stacklevel=2,
             )
-        check_suppression(value, f"{where}.{key}")
+        check_suppression(value, training, f"{where}.{key}")
 
 
 def _check_suppression(nms: Mapping[str, Any], where: str) -> None:

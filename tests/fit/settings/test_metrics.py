@@ -58,3 +58,4 @@ def test_figures_of_one_name():
         check_names([one, other])
     check_names([one, ("e.1", dict(metric="bbox", prefix="other"))])
     check_names([("e.0", {}), ("e.1", dict(metric="proposal"))])
+    check_names([one, ("e.1", dict(metric="bbox", format_only=True))])

@@ -21,9 +21,12 @@ def config(lr=0.1, clip_grad=None, scheduler=None, scaling=None) -> Config:
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        (dict(lr=NAN), r"^optim_wrapper\.optimizer\.lr is nan; give a number above 0"),
-        (dict(lr=float("inf")), r"lr is inf; give a number above 0"),
-        (dict(clip_grad=dict(max_norm=0)), r"^optim_wrapper\.clip_grad\.max_norm is 0, with which"),
+        (dict(lr=NAN), r"^optim_wrapper\.optimizer\.lr is nan; give a finite number above 0"),
+        (dict(lr=float("inf")), r"lr is inf; give a finite number above 0"),
+        (
+            dict(clip_grad=dict(max_norm=0)),
+            r"^optim_wrapper\.clip_grad\.max_norm is 0, which leaves",
+        ),
         (dict(clip_grad=dict(max_norm=-35)), r"max_norm is -35"),
         (dict(clip_grad=dict(type="value", clip_value=NAN)), r"clip_grad\.clip_value is nan"),
         (dict(scaling=dict(enable=True, base_batch_size=-16)), r"base_batch_size is -16, but the"),
@@ -32,6 +35,10 @@ def config(lr=0.1, clip_grad=None, scheduler=None, scaling=None) -> Config:
         (
             dict(scheduler=[{}, dict(type="StepLR", step_size=0)]),
             r"^param_scheduler\.1\.step_size is 0; give 1 or more",
+        ),
+        (
+            dict(scheduler=dict(encoder=[dict(type="StepLR", step_size=0)])),
+            r"^param_scheduler\.encoder\.0\.step_size is 0",
         ),
         (
             dict(scheduler=dict(type="MultiStepLR", gamma=-0.1)),
