@@ -199,9 +199,8 @@ def measure(
         on_frame = dense(frame)[0]
         expected: dict[bool, Tensor] = {False: on_frame}
         for camera in cameras.values():
-            if (
-                camera.follows and True not in expected
-            ):  # the same for all models that follow the camera
+            # The same for all models that follow the camera
+            if camera.follows and True not in expected:
                 expected[True] = camera.expected(frame)
         errors = {
             key: relative_error(features[key], expected[cameras[key].follows]) for key in cameras

@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_checkpoint(model, args.checkpoint, choice=choice_of(args))
     drawn = draw_merging(cfg, model, args.input, r, args.blocks, args.target)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    # Imwrite does not report errors
+    # cv2.imwrite does not report errors
     args.out.write_bytes(cv2.imencode(args.out.suffix, drawn[..., ::-1])[1].tobytes())
     print(f"wrote {args.out}")
 

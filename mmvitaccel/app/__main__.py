@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     require("app", "gradio")
     require("video", "av", "supervision")
     if not 0 < args.most_upload < math.inf:
-        raise UserError(f"--most-upload {args.most_upload:g}: give MiB above 0.")
+        raise UserError(f"--most-upload {args.most_upload:g}: give a finite number of MiB above 0.")
     given = given_clips(args.clip)
     k = checked_k(args.k, args.model)
     with listen(args.host, args.port) as listening, TemporaryDirectory() as folder:

@@ -49,5 +49,5 @@ class Keys:
         """The keys pressed since the last call, in order."""
         if not self.listening or not select.select([sys.stdin], [], [], 0)[0]:
             return ""
-        # Select does not see what is in the buffer of sys.stdin, so read the descriptor
+        # select() does not see what is in the buffer of sys.stdin, so read the descriptor
         return os.read(sys.stdin.fileno(), 64).decode(errors="ignore")

@@ -141,8 +141,8 @@ def test_a_port_in_use_is_named():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--most-upload", "0"], "--most-upload 0: give MiB above 0"),
-        (["--most-upload", "inf"], "--most-upload inf: give MiB above 0"),
+        (["--most-upload", "0"], "--most-upload 0: give a finite number of MiB above 0"),
+        (["--most-upload", "inf"], "--most-upload inf: give a finite number of MiB above 0"),
         (["--k", "5"], "--k 5 is for a --model without Eventful"),
         (["--clip", "gone.mp4"], "the video gone.mp4 does not exist"),
         (["--model", "gone.py", "gone.pth"], "gone.py"),

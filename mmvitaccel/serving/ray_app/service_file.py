@@ -44,6 +44,10 @@ def check_service(path: Path) -> float:
             service = _checked_args(path, application.get("args") or {})
             cores += service.replicas * service.cpus
     http = content.get("http_options") or {}
+    if not isinstance(http, dict):
+        raise UserError(
+            f"{path}: http_options is {http!r}; give settings by name, such as `port: 8000`."
+        )
     _check_port(path, http.get("host", "0.0.0.0"), http.get("port", 8000))
     return cores
 
@@ -73,7 +77,8 @@ def _checked_args(path: Path, args: Any) -> ServiceSettings:
 def _check_port(path: Path, host: Any, port: Any) -> None:
     """Check that nobody listens on a port."""
     try:
-        socket.create_server((host, port)).close()
+        family = socket.AF_INET6 if ":" in str(host) else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
     except (OSError, OverflowError, TypeError) as error:
         used = getattr(error, "errno", None) == errno.EADDRINUSE
         what = "is in use" if used else f"cannot be used ({one_line(error)})"

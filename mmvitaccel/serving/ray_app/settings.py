@@ -32,7 +32,7 @@ class ServiceSettings(BaseModel):
     k: int | None = Field(None, ge=1, description="Tokens that pass a gate; without it all.")
     floor: int = Field(0, ge=0, description="Of these, guaranteed to each stream.")
     milliseconds: float | None = Field(None, gt=0, description="Budget of a frame, from k on.")
-    max_k: int | None = Field(None, description="The highest k of a budget.")
+    max_k: int | None = Field(None, ge=1, description="The highest k of a budget.")
     replicas: int = Field(1, ge=1, description="Processes with one model each.")
     cpus: float = Field(1.0, ge=0, description="Cores that Ray reserves for each.")
     network: bool = Field(False, description="Whether other machines may reach Ray's processes.")

@@ -52,6 +52,7 @@ def test_the_packages_own_is_right(check, tmp_path, monkeypatch):
         ({"config": "a.py", "milliseconds": 40}, "milliseconds needs k, the lowest k of the"),
         ({"config": "a.py", "k": 2, "max_k": 4}, "max_k is of a budget; give milliseconds too"),
         ({"config": "a.py", "k": 5, "max_k": 4, "milliseconds": 9}, "max_k is below k"),
+        ({"config": "a.py", "k": 5, "max_k": 0, "milliseconds": 9}, "max_k=0: Input should be gr"),
         ({"config": "gone.py"}, "args: config='gone.py' does not exist; give another path"),
         (["model"], r"args is \['model'\]; give settings by name"),
     ],
@@ -70,12 +71,26 @@ def test_arguments(check, args, sentence):
         ("hello", "has no list `applications`; begin with"),
         ("applications: {}", "has no list `applications`"),
         ("", "has no list `applications`"),
-        ("\xff\xfe", "service.yaml "),
+        ("applications: [{}]\nhttp_options: [8000]", r"http_options is \[8000\]; give settings by"),
     ],
 )
 def test_files_that_are_of_no_service(check, text, sentence):
     with pytest.raises(UserError, match=sentence):
         check(text)
+
+
+def test_a_file_in_another_encoding(tmp_path):
+    from mmvitaccel.serving.ray_app.service_file import check_service
+
+    (tmp_path / "service.yaml").write_bytes("applications: []".encode("utf-16"))
+    with pytest.raises(UserError, match=r"service\.yaml .*UTF-16"):
+        check_service(tmp_path / "service.yaml")
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this system has no IPv6")
+def test_an_address_of_ipv6(check):
+    text = service_yaml(free_port(), {"model": MODEL})
+    check(text.replace("127.0.0.1", '"::1"'))
 
 
 def test_a_port_in_use(check):
