@@ -6,6 +6,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,15 +96,26 @@ def open_openvino(path: str | Path | openvino.Model, precision: str = "f32") -> 
         UserError: OpenVINO is not installed, or would compute in another precision than asked.
     """
     require("deploy", "openvino")
-    import openvino
-
     hints = {
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
-    network = openvino.Core().compile_model(path, "CPU", hints)
+    network = _core().compile_model(path, "CPU", hints)
     given = network.get_property("INFERENCE_PRECISION_HINT").to_string()
     if given != precision:
         raise UserError(f"OpenVINO computes in {given} on this processor, not in {precision}.")
     return lambda x: [torch.from_numpy(out) for out in network(x.numpy()).values()]
+
+
+@lru_cache(maxsize=1)
+def _core() -> openvino.Core:
+    """The one core of this process, which is never freed.
+
+    On processors with AMX, each core gives its thread a stack for signal handlers, and puts the one
+    before it back when it is freed. If that belongs to a core that was freed before, the next
+    signal handler crashes the process, such as that of torch's data loaders.
+    """
+    import openvino
+
+    return openvino.Core()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+import subprocess
 import sys
 
 import pytest
@@ -95,3 +96,28 @@ def test_missing_package(run_tool, efficientvit_config, capsys, monkeypatch):
     assert capsys.readouterr().err.startswith(
         "error: nncf is not installed: pip install 'mmvitaccel[deploy]'"
     )
+
+
+# Frees two networks in the order in which they were made; a child that ends is then a signal.
+HANDLES_A_SIGNAL = """
+import gc, signal, subprocess, sys
+from mmvitaccel.deploy.openvino_export import open_openvino
+one, other = open_openvino(sys.argv[1]), open_openvino(sys.argv[1])
+del one
+gc.collect()
+del other
+gc.collect()
+signal.signal(signal.SIGCHLD, lambda *given: print("handled"))
+subprocess.run([sys.executable, "-c", ""], check=True)
+"""
+
+
+@needs_openvino
+def test_signals_are_handled_after_networks_are_freed(run_tool, efficientvit_config, tmp_path):
+    run_tool(
+        RUN[0], efficientvit_config, "--out", "m.xml", *RUN[1:], "--part", "backbone", "--static"
+    )
+    command = [sys.executable, "-c", HANDLES_A_SIGNAL, str(tmp_path / "m.xml")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "handled"
